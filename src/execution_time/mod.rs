@@ -1,0 +1,112 @@
+//! What one step of one pipeline stage costs.
+//!
+//! A backend is an operator graph of the model ([`graph`]) priced by an
+//! operator cost source ([`silicon`] tables, [`roofline`]) plus host overhead.
+//! The simulator sees only [`StepCost`]; `explain` sees every operator with its
+//! [`Provenance`]. Knows nothing of requests, queues or time of day.
+
+pub mod graph;
+pub mod operator;
+pub mod roofline;
+pub mod silicon;
+pub mod step_cost;
+
+pub use operator::{Operator, OperatorCost, Price, PricingError, Provenance};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where execution times come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendKind {
+    /// Measured operator tables, roofline where there is none.
+    #[default]
+    Silicon,
+    /// Peak figures of the device with stated efficiencies; every device.
+    Roofline,
+}
+
+/// One prompt chunk of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PrefillChunk {
+    /// Prompt tokens processed in this step.
+    pub new_tokens: u32,
+    /// Tokens of the same prompt already in the KV cache.
+    pub context_tokens: u32,
+}
+
+/// Everything a cost model may know of a batch. Decodes are described by their
+/// count and the sum of their contexts, which the simulator keeps up to date in
+/// O(1) per step.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StepShape {
+    /// Prompt chunks, in batch order.
+    pub prefills: Vec<PrefillChunk>,
+    /// Requests that generate one token each.
+    pub decode_requests: u32,
+    /// Sum over those requests of the tokens in their KV cache, the new one's
+    /// predecessors (attention reads this many keys per layer, plus its own).
+    pub decode_context_tokens: u64,
+    /// Rows that go through the LM head: decodes and prompts that end in this step.
+    pub sampled_tokens: u32,
+}
+
+impl StepShape {
+    /// Tokens that go through the linear layers.
+    pub fn new_tokens(&self) -> u32 {
+        self.decode_requests + self.prefill_tokens()
+    }
+
+    /// Prompt tokens of the step.
+    pub fn prefill_tokens(&self) -> u32 {
+        self.prefills.iter().map(|chunk| chunk.new_tokens).sum()
+    }
+}
+
+/// Time one stage is busy with one step, seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct StageTime {
+    /// Kernels, collectives and the send to the next stage.
+    pub model_s: f64,
+    /// Host work that delays the step.
+    pub host_s: f64,
+}
+
+impl StageTime {
+    /// Kernel and host time together.
+    pub fn total_s(&self) -> f64 {
+        self.model_s + self.host_s
+    }
+}
+
+/// One operator of a step with its price, for `explain`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PricedOperator {
+    /// Pipeline stage.
+    pub stage: u32,
+    /// Name within the graph, e.g. `qkv_gemm`.
+    pub name: String,
+    /// What is computed, with its shape.
+    pub operator: Operator,
+    /// How often it runs in the step (layers, mostly).
+    pub count: f64,
+    /// Time of all its runs together, seconds.
+    pub time_s: f64,
+    /// How the price came about.
+    pub provenance: Provenance,
+}
+
+/// Prices steps of one pool's replicas. A pure function of the shape; may
+/// memoise behind atomics. Shared by all replicas and threads.
+pub trait StepCost: Send + Sync {
+    /// Pipeline stages.
+    fn stages(&self) -> u32;
+
+    /// Time stage `stage` takes for `shape`. Called once per batch and stage:
+    /// must not allocate in steady state.
+    fn stage_time(&self, stage: u32, shape: &StepShape) -> StageTime;
+
+    /// The same price, operator by operator, all stages.
+    fn explain(&self, shape: &StepShape) -> Vec<PricedOperator>;
+}

@@ -1,0 +1,262 @@
+//! Operators as kernels see them: shapes after sharding, on one GPU.
+
+use serde::Serialize;
+
+use crate::units::DType;
+
+/// One kernel or collective on one GPU, shapes after sharding.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Operator {
+    /// `tokens x in_features` times `in_features x out_features`.
+    Gemm {
+        /// Rows (m).
+        tokens: u32,
+        /// Columns of the result (n).
+        out_features: u32,
+        /// Contraction length (k).
+        in_features: u32,
+        /// Format of the operands.
+        dtype: DType,
+    },
+    /// Causal self-attention of prompt chunks.
+    ContextAttention {
+        /// Sequences.
+        batch: u32,
+        /// New tokens of each.
+        new_tokens: u32,
+        /// Tokens of each already cached.
+        prefix_tokens: u32,
+        /// Query heads on this GPU.
+        heads: u32,
+        /// KV heads on this GPU.
+        kv_heads: u32,
+        /// Width of a head.
+        head_dim: u32,
+        /// Format of the KV cache.
+        kv_dtype: DType,
+    },
+    /// Attention of one new token per sequence.
+    GenerationAttention {
+        /// Sequences.
+        batch: u32,
+        /// Mean length of the KV cache read, the new token included.
+        kv_tokens: f64,
+        /// Query heads on this GPU.
+        heads: u32,
+        /// KV heads on this GPU.
+        kv_heads: u32,
+        /// Width of a head.
+        head_dim: u32,
+        /// Format of the KV cache.
+        kv_dtype: DType,
+    },
+    /// Whole multi-head latent attention block (projections, rotary, attention,
+    /// output projection) over prompt chunks, DeepSeek-V3 dimensions.
+    MlaContext {
+        /// Sequences.
+        batch: u32,
+        /// New tokens of each.
+        new_tokens: u32,
+        /// Tokens of each already cached.
+        prefix_tokens: u32,
+        /// Query heads on this GPU.
+        heads: u32,
+        /// Format of the projections.
+        dtype: DType,
+        /// Format of the KV cache.
+        kv_dtype: DType,
+    },
+    /// The same for one new token per sequence.
+    MlaGeneration {
+        /// Sequences.
+        batch: u32,
+        /// Mean length of the KV cache read, the new token included.
+        kv_tokens: f64,
+        /// Query heads on this GPU.
+        heads: u32,
+        /// Format of the projections.
+        dtype: DType,
+        /// Format of the KV cache.
+        kv_dtype: DType,
+    },
+    /// Routed experts of one layer (grouped GEMMs, activation), on the GPU with
+    /// the most work.
+    MoeExperts {
+        /// Tokens routed, of all attention ranks together.
+        tokens: u32,
+        /// Width of the residual stream.
+        hidden_size: u32,
+        /// Intermediate size of one expert, before cutting.
+        intermediate_size: u32,
+        /// Experts a token visits.
+        experts_per_token: u32,
+        /// Experts of the layer.
+        experts: u32,
+        /// Ways each expert is cut.
+        expert_tensor_parallel: u32,
+        /// Ways the experts are spread.
+        expert_parallel: u32,
+        /// Format of the experts' weights.
+        dtype: DType,
+        /// How unevenly tokens spread over experts.
+        load: ExpertLoad,
+    },
+    /// Gated delta net kernels (convolution and recurrence, without projections).
+    GatedDeltaNet {
+        /// Prompt chunks (`true`) or one token per sequence.
+        prefill: bool,
+        /// Sequences.
+        batch: u32,
+        /// New tokens of each sequence.
+        new_tokens: u32,
+        /// Key heads on this GPU.
+        key_heads: u32,
+        /// Value heads on this GPU.
+        value_heads: u32,
+        /// Width of a key head.
+        key_head_dim: u32,
+        /// Width of a value head.
+        value_head_dim: u32,
+    },
+    /// Memory-bound kernel: norm, activation, residual, rotary, embedding look-up.
+    Elementwise {
+        /// Bytes read and written.
+        bytes: f64,
+    },
+    /// Sum over a tensor-parallel group, every rank gets the result.
+    AllReduce {
+        /// Bytes of the tensor on each rank.
+        bytes: f64,
+        /// Ranks.
+        gpus: u32,
+    },
+    /// Every rank gets all parts.
+    AllGather {
+        /// Bytes of the gathered result.
+        bytes: f64,
+        /// Ranks.
+        gpus: u32,
+    },
+    /// Sum over ranks, each keeps its part.
+    ReduceScatter {
+        /// Bytes of the tensor before scattering.
+        bytes: f64,
+        /// Ranks.
+        gpus: u32,
+    },
+    /// Tokens to the GPUs of their experts.
+    ExpertDispatch {
+        /// Tokens of one rank.
+        tokens_per_rank: u32,
+        /// Width of the residual stream.
+        hidden_size: u32,
+        /// Experts a token visits.
+        experts_per_token: u32,
+        /// Experts of the layer.
+        experts: u32,
+        /// Ranks.
+        expert_parallel: u32,
+        /// Bytes per element sent.
+        element_bytes: f64,
+        /// Low-latency (decode) or throughput (prefill) kernels.
+        low_latency: bool,
+    },
+    /// Expert results back to their tokens.
+    ExpertCombine {
+        /// Tokens of one rank.
+        tokens_per_rank: u32,
+        /// Width of the residual stream.
+        hidden_size: u32,
+        /// Experts a token visits.
+        experts_per_token: u32,
+        /// Experts of the layer.
+        experts: u32,
+        /// Ranks.
+        expert_parallel: u32,
+        /// Bytes per element sent.
+        element_bytes: f64,
+        /// Low-latency (decode) or throughput (prefill) kernels.
+        low_latency: bool,
+    },
+    /// Activations to the next pipeline stage.
+    SendRecv {
+        /// Bytes.
+        bytes: f64,
+        /// Whether the two GPUs sit in different nodes.
+        across_nodes: bool,
+    },
+    /// Host time of the step (scheduling, kernel launches, sampling).
+    Host {
+        /// Requests in the step.
+        requests: u32,
+    },
+}
+
+/// How unevenly tokens spread over experts.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpertLoad {
+    /// Every expert gets the same.
+    Balanced,
+    /// Expert popularity falls as rank^-alpha.
+    PowerLaw {
+        /// Exponent.
+        alpha: f64,
+    },
+}
+
+/// A time and how it was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Price {
+    /// Seconds for one run.
+    pub time_s: f64,
+    /// How it was found.
+    pub provenance: Provenance,
+}
+
+/// How a price came about, best first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Provenance {
+    /// A measured point, as it stands.
+    Measured,
+    /// Between measured points.
+    Interpolated,
+    /// Beyond the measured points, at the utilisation of the nearest ones.
+    Extrapolated,
+    /// Measured for something else and scaled; `from` says what.
+    Substituted {
+        /// What was measured.
+        from: String,
+    },
+    /// A stated formula over device figures (norms, links, host overhead).
+    Formula,
+    /// Peak figures of the device; `reason` says why nothing measured was used.
+    Roofline {
+        /// Why.
+        reason: String,
+    },
+    /// Nothing to do (a collective of one rank).
+    Nothing,
+}
+
+/// Why an operator could not be priced.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{operator}: {reason}")]
+pub struct PricingError {
+    /// The operator, short.
+    pub operator: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A source of operator prices. Pure; shared by threads.
+pub trait OperatorCost: Send + Sync {
+    /// Price of one run of `operator`.
+    ///
+    /// # Errors
+    /// If the source has nothing to say about such an operator; the caller
+    /// decides what stands in and says so in the provenance.
+    fn price(&self, operator: &Operator) -> Result<Price, PricingError>;
+}

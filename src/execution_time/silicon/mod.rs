@@ -1,0 +1,1 @@
+//! Backend `silicon`: measured operator tables.

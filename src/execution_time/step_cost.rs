@@ -1,0 +1,1 @@
+//! Composition of graph, cost sources and host overhead into [`super::StepCost`].

@@ -1,0 +1,1 @@
+//! Plans, samplers, the parallel executor, resume journal and progress.

@@ -1,0 +1,70 @@
+//! What fits: parameters, KV cache and activation memory per GPU, and the
+//! number of KV cache blocks that follow. Pure arithmetic over the catalog.
+
+use serde::Serialize;
+
+use crate::units::DType;
+
+/// How one replica is cut over GPUs.
+///
+/// A replica has `tensor_parallel * pipeline_parallel * attention_data_parallel`
+/// GPUs. Experts are spread over the `tensor_parallel * attention_data_parallel`
+/// GPUs of a stage: `expert_parallel` ways by expert, the rest
+/// ([`Self::expert_tensor_parallel`]) by cutting each expert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct Parallelism {
+    /// Tensor-parallel ways of attention and dense MLP.
+    pub tensor_parallel: u32,
+    /// Pipeline stages.
+    pub pipeline_parallel: u32,
+    /// Expert-parallel ways; 1 for dense models.
+    pub expert_parallel: u32,
+    /// Attention replicas that share the experts of one replica.
+    pub attention_data_parallel: u32,
+}
+
+impl Parallelism {
+    /// GPUs of one pipeline stage.
+    pub fn gpus_per_stage(&self) -> u32 {
+        self.tensor_parallel * self.attention_data_parallel
+    }
+    /// GPUs of one replica.
+    pub fn gpus(&self) -> u32 {
+        self.gpus_per_stage() * self.pipeline_parallel
+    }
+    /// Ways each expert is cut.
+    pub fn expert_tensor_parallel(&self) -> u32 {
+        (self.gpus_per_stage() / self.expert_parallel).max(1)
+    }
+}
+
+/// Formats of a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct Formats {
+    /// Weights and GEMM inputs.
+    pub weights: DType,
+    /// KV cache.
+    pub kv_cache: DType,
+}
+
+/// Memory of the fullest GPU of a replica, bytes, and what is left for KV cache.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MemoryPlan {
+    /// Device memory.
+    pub capacity_bytes: f64,
+    /// Kept free (margin, fragmentation, driver).
+    pub reserve_bytes: f64,
+    /// Weights incl. embeddings, LM head, norms, routers, shared experts.
+    pub weights_bytes: f64,
+    /// Peak activations of a step.
+    pub activation_bytes: f64,
+    /// Communication buffers.
+    pub communication_bytes: f64,
+    /// KV cache bytes one token takes on one GPU of the fullest stage.
+    pub kv_bytes_per_token: f64,
+    /// Bytes of per-request state that do not grow with its length (GDN state),
+    /// on one GPU of the fullest stage.
+    pub state_bytes_per_request: f64,
+    /// KV cache blocks one attention-data-parallel rank can hold.
+    pub blocks_per_rank: u64,
+}

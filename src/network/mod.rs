@@ -1,0 +1,1 @@
+//! What links and collectives cost between GPUs.

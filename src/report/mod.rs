@@ -1,0 +1,1 @@
+//! Results told to a person: terminal tables and HTML.

@@ -1,0 +1,160 @@
+//! What the simulator needs to know of a cluster, and the schedulers' settings.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::execution_time::StepCost;
+
+/// How requests are given to replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GlobalScheduler {
+    /// In turn.
+    #[default]
+    RoundRobin,
+    /// Uniformly at random, seeded.
+    Random,
+    /// Fewest outstanding requests (waiting and running), lowest id on ties.
+    Lor,
+    /// Splitwise: prefill replica with the fewest pending prompt tokens, decode
+    /// replica with the most free KV cache, chosen when the prefill ends.
+    SplitWise,
+}
+
+/// How a replica forms batches.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ReplicaScheduler {
+    /// Chunked prefill: decodes first, prompt chunks fill the token budget.
+    Sarathi {
+        /// Token budget of a step.
+        #[serde(default = "default_chunk_size")]
+        chunk_size: u32,
+        /// Most requests in flight on a replica.
+        #[serde(default = "default_batch_size_cap")]
+        batch_size_cap: u32,
+        /// Blocks kept free for running requests, as a fraction.
+        #[serde(default = "default_watermark")]
+        watermark_blocks_fraction: f64,
+    },
+    /// Prefill-first batches of whole prompts, else one token for every running request.
+    Vllm {
+        /// Token budget of a prefill batch.
+        #[serde(default = "default_max_tokens_in_batch")]
+        max_tokens_in_batch: u32,
+        /// Most requests in flight on a replica.
+        #[serde(default = "default_batch_size_cap")]
+        batch_size_cap: u32,
+        /// Blocks kept free for running requests, as a fraction.
+        #[serde(default = "default_watermark")]
+        watermark_blocks_fraction: f64,
+    },
+    /// Splitwise pools: whole prompts first come first served on prefill
+    /// replicas, continuous batching on decode replicas.
+    SplitWise {
+        /// Token budget of a prefill batch.
+        #[serde(default = "default_max_tokens_in_batch")]
+        max_tokens_in_batch: u32,
+        /// Most requests in flight on a replica.
+        #[serde(default = "default_batch_size_cap")]
+        batch_size_cap: u32,
+        /// Blocks kept free for running requests, as a fraction.
+        #[serde(default = "default_watermark")]
+        watermark_blocks_fraction: f64,
+    },
+}
+
+/// Which phases a pool's replicas run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolRole {
+    /// Both.
+    Mixed,
+    /// Prompts; their KV cache then moves to a decode replica.
+    Prefill,
+    /// Output tokens after the first.
+    Decode,
+}
+
+/// KV cache of one replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct KvCacheSpec {
+    /// Blocks of the replica (all attention-data-parallel ranks together).
+    pub num_blocks: u64,
+    /// Tokens per block.
+    pub block_size: u32,
+}
+
+/// Replicas that are alike.
+#[derive(Clone)]
+pub struct PoolSpec {
+    /// Phases they run.
+    pub role: PoolRole,
+    /// How many.
+    pub replicas: u32,
+    /// Attention-data-parallel ranks in each: token budgets and batch limits of
+    /// the scheduler are per rank.
+    pub attention_data_parallel: u32,
+    /// How they form batches.
+    pub scheduler: ReplicaScheduler,
+    /// Their KV cache.
+    pub kv_cache: KvCacheSpec,
+    /// What their steps cost.
+    pub cost: Arc<dyn StepCost>,
+}
+
+/// Moving KV caches from prefill to decode replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct KvTransferSpec {
+    /// Bytes per cached token, whole model.
+    pub bytes_per_token: f64,
+    /// Bytes per request that do not grow with its length.
+    pub bytes_per_request: f64,
+    /// Outgoing bandwidth of a prefill replica, bytes per second.
+    pub sender_bytes_per_s: f64,
+    /// Incoming bandwidth of a decode replica, bytes per second.
+    pub receiver_bytes_per_s: f64,
+    /// Fixed time per transfer, seconds.
+    pub latency_s: f64,
+}
+
+/// A cluster to simulate.
+#[derive(Clone)]
+pub struct ClusterSpec {
+    /// One mixed pool, or a prefill and a decode pool.
+    pub pools: Vec<PoolSpec>,
+    /// How requests are given to replicas.
+    pub global_scheduler: GlobalScheduler,
+    /// KV transfer, if there are two pools.
+    pub kv_transfer: Option<KvTransferSpec>,
+    /// Seed of the random global scheduler.
+    pub seed: u64,
+    /// Simulated time after which the run stops; requests still running are
+    /// reported unfinished.
+    pub time_limit_s: Option<f64>,
+}
+
+impl Default for ReplicaScheduler {
+    fn default() -> Self {
+        Self::Sarathi {
+            chunk_size: 512,
+            batch_size_cap: 128,
+            watermark_blocks_fraction: 0.01,
+        }
+    }
+}
+
+fn default_chunk_size() -> u32 {
+    512
+}
+fn default_max_tokens_in_batch() -> u32 {
+    4096
+}
+fn default_batch_size_cap() -> u32 {
+    128
+}
+fn default_watermark() -> f64 {
+    0.01
+}

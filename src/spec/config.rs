@@ -1,0 +1,294 @@
+//! The typed configuration: one run ([`RunConfig`]) and one sweep ([`SweepSpec`]).
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::execution_time::BackendKind;
+use crate::simulator::{GlobalScheduler, ReplicaScheduler};
+use crate::units::DType;
+use crate::workload::WorkloadConfig;
+
+/// Everything that determines one simulation. Optional values are filled in by
+/// resolution (from the model, device or engine) before a run gets its identity.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Catalog name, alias, or path of a model YAML or Hugging Face `config.json`.
+    pub model: String,
+    /// Catalog name, alias, or path of a device YAML.
+    pub device: String,
+    /// Where execution times come from.
+    #[serde(default)]
+    pub backend: BackendKind,
+    /// Serving engine whose defaults and host overheads apply.
+    #[serde(default)]
+    pub engine: EngineConfig,
+    /// GPUs per node; default: the device's.
+    #[serde(default)]
+    pub gpus_per_node: Option<u32>,
+    /// Format of weights; default: the model's.
+    #[serde(default)]
+    pub dtype: Option<DType>,
+    /// Format of the KV cache; default: the model's.
+    #[serde(default)]
+    pub kv_cache_dtype: Option<DType>,
+    /// Tensor-parallel ways.
+    #[serde(default = "one")]
+    pub tensor_parallel: u32,
+    /// Pipeline stages.
+    #[serde(default = "one")]
+    pub pipeline_parallel: u32,
+    /// Ways the experts of a stage are spread.
+    #[serde(default = "one")]
+    pub expert_parallel: u32,
+    /// Attention ranks that share the experts of one replica; default:
+    /// `expert_parallel / tensor_parallel`, at least 1.
+    #[serde(default)]
+    pub attention_data_parallel: Option<u32>,
+    /// Replicas, of both pools together under disaggregation.
+    #[serde(default = "one")]
+    pub replicas: u32,
+    /// Share of replicas that only prefill; 1: no disaggregation.
+    #[serde(default = "unit")]
+    pub pd_node_ratio: f64,
+    /// What differs on prefill replicas.
+    #[serde(default)]
+    pub prefill: PoolOverride,
+    /// What differs on decode replicas.
+    #[serde(default)]
+    pub decode: PoolOverride,
+    /// Links, where they differ from the device's.
+    #[serde(default)]
+    pub network: NetworkConfig,
+    /// How requests are given to replicas.
+    #[serde(default)]
+    pub global_scheduler: GlobalScheduler,
+    /// How a replica forms batches.
+    #[serde(default)]
+    pub replica_scheduler: ReplicaScheduler,
+    /// Memory planning.
+    #[serde(default)]
+    pub memory: MemoryConfig,
+    /// What to do with a configuration that does not fit.
+    #[serde(default)]
+    pub memory_check: MemoryCheck,
+    /// Requests.
+    pub workload: WorkloadConfig,
+    /// Offered load, requests per second over the whole cluster; open-loop arrivals only.
+    #[serde(default)]
+    pub qps: Option<f64>,
+    /// Seed of the workload and of random routing; set from the sweep's.
+    #[serde(default)]
+    pub seed: u64,
+    /// Replication number; set by the sweep.
+    #[serde(default)]
+    pub replication: u32,
+    /// Simulated seconds after which a run stops.
+    #[serde(default)]
+    pub time_limit_s: Option<f64>,
+}
+
+/// Serving engine.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EngineConfig {
+    /// `vllm`, `sglang`, `trtllm`; none: no host overhead, scheduler as given.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Version; default: the newest known.
+    #[serde(default)]
+    pub version: Option<String>,
+}
+
+/// What differs in one pool under disaggregation; absent: as the run's.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolOverride {
+    /// Replicas of this pool, instead of the share given by `pd_node_ratio`.
+    #[serde(default)]
+    pub replicas: Option<u32>,
+    /// Device.
+    #[serde(default)]
+    pub device: Option<String>,
+    /// Tensor-parallel ways.
+    #[serde(default)]
+    pub tensor_parallel: Option<u32>,
+    /// Pipeline stages.
+    #[serde(default)]
+    pub pipeline_parallel: Option<u32>,
+    /// Expert-parallel ways.
+    #[serde(default)]
+    pub expert_parallel: Option<u32>,
+    /// Attention-data-parallel ranks.
+    #[serde(default)]
+    pub attention_data_parallel: Option<u32>,
+    /// Replica scheduler.
+    #[serde(default)]
+    pub replica_scheduler: Option<ReplicaScheduler>,
+}
+
+/// Links, where they differ from the device's.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// NVLink per GPU and direction, gigabits per second.
+    #[serde(default)]
+    pub nvlink_bandwidth_gbps: Option<f64>,
+    /// NIC per GPU and direction, gigabits per second.
+    #[serde(default)]
+    pub rdma_bandwidth_gbps: Option<f64>,
+    /// KV transfer per replica and direction, gigabits per second; default: the
+    /// NICs of its GPUs together.
+    #[serde(default)]
+    pub kv_transfer_bandwidth_gbps: Option<f64>,
+}
+
+/// Memory planning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryConfig {
+    /// Share of device memory kept free; default: the engine's, or 0.1.
+    #[serde(default)]
+    pub margin_fraction: Option<f64>,
+    /// Tokens per KV cache block; default: the engine's, or 16.
+    #[serde(default)]
+    pub block_size: Option<u32>,
+    /// KV cache blocks per attention rank, instead of what fits.
+    #[serde(default)]
+    pub num_blocks: Option<u64>,
+}
+
+/// What to do with a configuration that does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryCheck {
+    /// Report it infeasible.
+    #[default]
+    Refuse,
+    /// Simulate it all the same with the smallest usable KV cache, and say so.
+    Warn,
+}
+
+/// A sweep: base point, axes, and what to look for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SweepSpec {
+    /// Name; also of the result directory.
+    pub name: String,
+    /// Seed of every workload.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// [`RunConfig`] keys every run starts from (may be partial: axes complete it).
+    pub base: serde_json::Map<String, serde_json::Value>,
+    /// Dotted [`RunConfig`] keys and the values to try.
+    #[serde(default)]
+    pub axes: serde_json::Map<String, serde_json::Value>,
+    /// How the space is searched.
+    #[serde(default)]
+    pub search: SearchConfig,
+    /// Conditions a configuration must satisfy to be run, e.g. `total_gpus <= 64`.
+    #[serde(default)]
+    pub constraints: Vec<String>,
+    /// Targets.
+    #[serde(default)]
+    pub slo: Slo,
+    /// What is better.
+    #[serde(default)]
+    pub objectives: Objectives,
+    /// Independent repetitions of each configuration.
+    #[serde(default = "one")]
+    pub replications: u32,
+    /// What is kept.
+    #[serde(default)]
+    pub output: OutputConfig,
+}
+
+fn default_seed() -> u64 {
+    42
+}
+fn one() -> u32 {
+    1
+}
+fn unit() -> f64 {
+    1.0
+}
+
+/// How the space is searched.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SearchConfig {
+    /// The whole cross product of the axes, last axis fastest.
+    #[default]
+    Grid,
+    /// Points drawn from the cross product, without repetition.
+    Random {
+        /// How many.
+        samples: u64,
+    },
+    /// One configuration per row of a CSV whose columns are dotted keys.
+    List {
+        /// The CSV file.
+        file: PathBuf,
+    },
+}
+
+/// Service level objectives: upper bounds in seconds on any metric column
+/// `<ttft|tbt|e2e|scheduling_delay>_<mean|p50|p90|p95|p99|max>_s`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Slo(pub std::collections::BTreeMap<String, f64>);
+
+/// What is better: summary columns to maximise and minimise.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Objectives {
+    /// Columns to maximise.
+    #[serde(default)]
+    pub maximize: Vec<String>,
+    /// Columns to minimise.
+    #[serde(default)]
+    pub minimize: Vec<String>,
+}
+
+/// What is kept.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutputConfig {
+    /// Per-request rows.
+    #[serde(default)]
+    pub requests: RequestOutput,
+}
+
+/// Which runs' requests are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestOutput {
+    /// Every request of every run.
+    #[default]
+    All,
+    /// Every 16th request of each run.
+    Sampled,
+    /// None.
+    None,
+}
+
+impl Default for Objectives {
+    fn default() -> Self {
+        Self {
+            maximize: vec!["throughput_tokens_per_s_per_gpu".into()],
+            minimize: vec!["ttft_p90_s".into(), "tbt_p99_s".into()],
+        }
+    }
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self {
+            margin_fraction: None,
+            block_size: None,
+            num_blocks: None,
+        }
+    }
+}
