@@ -1,0 +1,405 @@
+//! Runs a plan on all cores and tells consumers what happened.
+//!
+//! Workers claim the next index from a shared counter, build its configuration,
+//! and hand it to a [`RunOne`]. What happens becomes typed [`Event`]s on a
+//! bounded channel; the calling thread passes each to every [`Consumer`] in
+//! turn (result writer, progress display, ...), so a slow disk slows the
+//! workers down instead of filling memory. What one run yields depends on its
+//! configuration alone, so results do not depend on the number of threads;
+//! only the order of events does.
+//!
+//! A run that panics is a run with status `failed`: the panic is caught, its
+//! message becomes the reason, and the sweep goes on.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, SendError, Sender};
+
+use crate::results::{RunResult, RunStatus};
+use crate::spec::RunConfig;
+
+/// Finished runs that may wait for the consumers, per worker.
+const QUEUED_RUNS_PER_THREAD: usize = 4;
+
+/// Does one run. The one in production resolves and simulates; tests bring
+/// cheaper ones. Whatever it returns must follow from the configuration alone.
+pub trait RunOne: Sync {
+    /// Runs the configuration at `index` of the plan. Deployments that cannot
+    /// exist are results too ([`RunStatus::Infeasible`]). `index` and `axes` of
+    /// the result are filled in by the executor.
+    fn run(&self, index: u64, config: &RunConfig) -> RunResult;
+}
+
+/// Where configurations come from, by index.
+pub trait Tasks: Sync {
+    /// One more than the last index.
+    fn len(&self) -> u64;
+    /// Whether there is nothing to do.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// What to do at `index`.
+    fn task(&self, index: u64) -> Task;
+}
+
+/// What to do at one index of a plan.
+#[derive(Debug, Clone)]
+pub enum Task {
+    /// Run this configuration.
+    Run {
+        /// The configuration.
+        config: Box<RunConfig>,
+        /// Its values on the axes, in the order of the axis columns.
+        axes: Vec<serde_json::Value>,
+    },
+    /// Nothing: a constraint of the sweep excludes it.
+    Excluded,
+    /// Not a configuration: its axis values do not go together.
+    Invalid {
+        /// What does not go together.
+        reason: String,
+        /// Its values on the axes, in the order of the axis columns.
+        axes: Vec<serde_json::Value>,
+    },
+}
+
+/// What happened to one index of a plan.
+#[derive(Debug)]
+pub enum Event {
+    /// A worker began it.
+    Started {
+        /// Index in the plan.
+        index: u64,
+    },
+    /// A constraint excludes it.
+    Excluded {
+        /// Index in the plan.
+        index: u64,
+    },
+    /// It was run, or found infeasible, or failed.
+    Finished(Box<RunResult>),
+}
+
+/// Something that wants to know what happened, such as the result writer.
+pub trait Consumer {
+    /// Takes note of an event. An error stops the sweep.
+    fn consume(&mut self, event: &Event) -> Result<(), String>;
+}
+
+/// How to execute.
+pub struct ExecuteOptions<'a> {
+    /// Worker threads, at least 1.
+    pub threads: usize,
+    /// Part of the plan to execute.
+    pub shard: Shard,
+    /// Set from outside to stop: no further run is claimed, running ones end.
+    pub stop: &'a AtomicBool,
+    /// Whether an index has a result already.
+    pub is_completed: &'a (dyn Fn(u64) -> bool + Sync),
+}
+
+/// What became of the plan.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Runs simulated.
+    pub ok: u64,
+    /// Runs whose deployment cannot exist.
+    pub infeasible: u64,
+    /// Runs that failed.
+    pub failed: u64,
+    /// Indices excluded by constraints.
+    pub excluded: u64,
+    /// Indices skipped because they had a result already.
+    pub skipped: u64,
+    /// Whether it was stopped from outside before the end.
+    pub interrupted: bool,
+}
+
+impl Outcome {
+    fn count(&mut self, event: &Event) {
+        match event {
+            Event::Started { .. } => {}
+            Event::Excluded { .. } => self.excluded += 1,
+            Event::Finished(result) => match result.status {
+                RunStatus::Ok => self.ok += 1,
+                RunStatus::Infeasible => self.infeasible += 1,
+                RunStatus::Failed => self.failed += 1,
+            },
+        }
+    }
+}
+
+/// Why a sweep could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// The worker threads could not be started.
+    #[error("cannot start {threads} worker threads: {source}")]
+    Threads {
+        /// Threads asked for.
+        threads: usize,
+        /// Why.
+        source: rayon::ThreadPoolBuildError,
+    },
+    /// A consumer failed.
+    #[error("{0}")]
+    Consumer(String),
+}
+
+/// Executes `tasks` with `runner` and passes every event to every consumer.
+pub fn execute(
+    tasks: &dyn Tasks,
+    runner: &dyn RunOne,
+    options: &ExecuteOptions<'_>,
+    consumers: &mut [&mut dyn Consumer],
+) -> Result<Outcome, ExecuteError> {
+    let threads = options.threads.max(1);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|worker| format!("worker-{worker}"))
+        .build()
+        .map_err(|source| ExecuteError::Threads { threads, source })?;
+    install_panic_hook();
+    let workers = Workers {
+        tasks,
+        runner,
+        options,
+        next: AtomicU64::new(0),
+        skipped: AtomicU64::new(0),
+        abandoned: AtomicBool::new(false),
+    };
+    let (sender, receiver) = crossbeam_channel::bounded(threads * QUEUED_RUNS_PER_THREAD);
+    let consumed = pool.in_place_scope(|scope| {
+        for _ in 0..threads {
+            let (workers, sender) = (&workers, sender.clone());
+            // A worker ends early only when nobody listens any more.
+            scope.spawn(move |_| drop(workers.work(&sender)));
+        }
+        drop(sender);
+        let consumed = pass_on(receiver, consumers);
+        if consumed.is_err() {
+            workers.abandoned.store(true, Ordering::Relaxed);
+        }
+        consumed
+    });
+    let mut outcome = consumed.map_err(ExecuteError::Consumer)?;
+    outcome.skipped = workers.skipped.into_inner();
+    outcome.interrupted = workers.next.into_inner() < tasks.len();
+    Ok(outcome)
+}
+
+/// Passes events on until the last worker hangs up or a consumer fails.
+fn pass_on(
+    receiver: Receiver<Event>,
+    consumers: &mut [&mut dyn Consumer],
+) -> Result<Outcome, String> {
+    let mut outcome = Outcome::default();
+    for event in receiver {
+        outcome.count(&event);
+        for consumer in &mut *consumers {
+            consumer.consume(&event)?;
+        }
+    }
+    Ok(outcome)
+}
+
+/// What the workers share.
+struct Workers<'a> {
+    tasks: &'a dyn Tasks,
+    runner: &'a dyn RunOne,
+    options: &'a ExecuteOptions<'a>,
+    next: AtomicU64,
+    skipped: AtomicU64,
+    abandoned: AtomicBool,
+}
+
+impl Workers<'_> {
+    /// Claims and does indices until there are none, or it is told to stop.
+    fn work(&self, events: &Sender<Event>) -> Result<(), SendError<Event>> {
+        while let Some(index) = self.claim() {
+            if !self.options.shard.contains(index) {
+                continue;
+            }
+            if (self.options.is_completed)(index) {
+                self.skipped.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            match self.tasks.task(index) {
+                Task::Excluded => events.send(Event::Excluded { index })?,
+                Task::Invalid { reason, axes } => {
+                    let result = failed_result(index, axes, String::new(), reason);
+                    events.send(Event::Finished(Box::new(result)))?;
+                }
+                Task::Run { config, axes } => {
+                    events.send(Event::Started { index })?;
+                    let result = run_caught(self.runner, index, &config, axes);
+                    events.send(Event::Finished(Box::new(result)))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next index nobody has taken.
+    fn claim(&self) -> Option<u64> {
+        if self.options.stop.load(Ordering::Relaxed) || self.abandoned.load(Ordering::Relaxed) {
+            return None;
+        }
+        let end = self.tasks.len();
+        self.next
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+                (next < end).then_some(next + 1)
+            })
+            .ok()
+    }
+}
+
+fn run_caught(
+    runner: &dyn RunOne,
+    index: u64,
+    config: &RunConfig,
+    axes: Vec<serde_json::Value>,
+) -> RunResult {
+    // Nothing that the closure could leave half changed outlives a panic but
+    // the runner's caches, which are only ever filled with whole entries.
+    match catch_panic(AssertUnwindSafe(|| runner.run(index, config))) {
+        Ok(mut result) => {
+            result.index = index;
+            result.axes = axes;
+            result
+        }
+        Err(message) => failed_result(index, axes, String::new(), format!("panic: {message}")),
+    }
+}
+
+/// The row of a run that failed.
+fn failed_result(
+    index: u64,
+    axes: Vec<serde_json::Value>,
+    run_id: String,
+    reason: String,
+) -> RunResult {
+    RunResult {
+        index,
+        run_id,
+        status: RunStatus::Failed,
+        reason: Some(reason),
+        axes,
+        total_gpus: None,
+        cost_usd_per_hour: None,
+        mfu: None,
+        summary: None,
+        requests: Vec::new(),
+        wall_time_s: 0.0,
+    }
+}
+
+thread_local! {
+    /// Whether a panic of this thread is somebody's to catch and report.
+    static CATCHING: Cell<bool> = const { Cell::new(false) };
+    /// Where and why this thread panicked last.
+    static PANIC_MESSAGE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Makes panics inside [`catch_panic`] silent and remembers where they
+/// happened; all others are reported as before.
+fn install_panic_hook() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let previous = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !CATCHING.get() {
+                return previous(info);
+            }
+            let location = info.location().map_or(String::new(), |l| format!(" at {l}"));
+            let message = format!("{}{location}", payload_text(info.payload()));
+            PANIC_MESSAGE.set(Some(message));
+        }));
+    });
+}
+
+fn catch_panic<T>(work: impl FnOnce() -> T + panic::UnwindSafe) -> Result<T, String> {
+    CATCHING.set(true);
+    let outcome = panic::catch_unwind(work);
+    CATCHING.set(false);
+    outcome.map_err(|payload| {
+        PANIC_MESSAGE
+            .take()
+            .unwrap_or_else(|| payload_text(payload.as_ref()).to_owned())
+    })
+}
+
+fn payload_text(payload: &dyn Any) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+/// Part `number` of `count` of a sweep, for as many machines.
+///
+/// An index belongs to the shard given by the sum of its digits in base
+/// `count`: any `count` consecutive indices from a multiple of `count` go to
+/// as many different shards, and no axis whose length divides by `count` puts
+/// all its expensive values into one shard, as index modulo count would.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    number: u64,
+    count: u64,
+}
+
+impl Shard {
+    /// The whole sweep.
+    pub const WHOLE: Self = Self {
+        number: 1,
+        count: 1,
+    };
+
+    /// Which shard, from 1.
+    pub fn number(self) -> u64 {
+        self.number
+    }
+
+    /// Of how many.
+    pub fn count(self) -> u64 {
+        self.count
+    }
+
+    /// Whether this shard executes `index`.
+    pub fn contains(self, index: u64) -> bool {
+        if self.count == 1 {
+            return true;
+        }
+        let (mut rest, mut digit_sum) = (index, 0);
+        while rest > 0 {
+            digit_sum += rest % self.count;
+            rest /= self.count;
+        }
+        digit_sum % self.count == self.number - 1
+    }
+}
+
+impl std::str::FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/');
+        let parsed = parts.and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
+        match parsed {
+            Some((number, count)) if 1 <= number && number <= count => Ok(Self { number, count }),
+            _ => Err(format!(
+                "`{text}` is not a shard; write K/N with 1 <= K <= N, such as 2/8"
+            )),
+        }
+    }
+}
+
+impl std::fmt::Display for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.number, self.count)
+    }
+}
