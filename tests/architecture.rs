@@ -52,7 +52,10 @@ fn modules_use_only_modules_below_them() {
             }
         }
     }
-    assert!(uses_seen > 20, "only {uses_seen} uses found: is the scan broken?");
+    assert!(
+        uses_seen > 10,
+        "only {uses_seen} uses found: is the scan broken?"
+    );
     assert!(violations.is_empty(), "\n{}", violations.join("\n"));
 }
 

@@ -314,7 +314,9 @@ fn install_panic_hook() {
             if !CATCHING.get() {
                 return previous(info);
             }
-            let location = info.location().map_or(String::new(), |l| format!(" at {l}"));
+            let location = info
+                .location()
+                .map_or(String::new(), |l| format!(" at {l}"));
             let message = format!("{}{location}", payload_text(info.payload()));
             PANIC_MESSAGE.set(Some(message));
         }));
@@ -401,5 +403,233 @@ impl std::str::FromStr for Shard {
 impl std::fmt::Display for Shard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.number, self.count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// A plan of so many runs, of which every tenth is excluded.
+    struct Numbers(u64);
+
+    impl Tasks for Numbers {
+        fn len(&self) -> u64 {
+            self.0
+        }
+
+        fn task(&self, index: u64) -> Task {
+            let config = serde_json::json!({
+                "model": "m", "device": "d", "seed": index,
+                "workload": {
+                    "lengths": {"type": "fixed", "prefill_tokens": 1, "decode_tokens": 1},
+                    "arrivals": {"type": "poisson"},
+                },
+            });
+            match index % 10 {
+                9 => Task::Excluded,
+                8 => Task::Invalid {
+                    reason: "eight".into(),
+                    axes: vec![index.into()],
+                },
+                _ => Task::Run {
+                    config: Box::new(serde_json::from_value(config).expect("a configuration")),
+                    axes: vec![index.into()],
+                },
+            }
+        }
+    }
+
+    /// Infeasible at 3, panics at 7, and otherwise fine.
+    struct Fake;
+
+    impl RunOne for Fake {
+        fn run(&self, index: u64, config: &RunConfig) -> RunResult {
+            assert_eq!(config.seed, index);
+            assert_ne!(index % 10, 7, "seven does not compute");
+            RunResult {
+                run_id: format!("id{index}"),
+                status: match index % 10 {
+                    3 => RunStatus::Infeasible,
+                    _ => RunStatus::Ok,
+                },
+                reason: None,
+                ..failed_result(0, Vec::new(), String::new(), String::new())
+            }
+        }
+    }
+
+    #[derive(Default)]
+    struct Collect {
+        rows: Vec<RunResult>,
+        started: u64,
+        fail_after: Option<usize>,
+    }
+
+    impl Consumer for Collect {
+        fn consume(&mut self, event: &Event) -> Result<(), String> {
+            match event {
+                Event::Started { .. } => self.started += 1,
+                Event::Excluded { .. } => {}
+                Event::Finished(result) => self.rows.push((**result).clone()),
+            }
+            match self.fail_after {
+                Some(limit) if self.rows.len() >= limit => Err("disk full".into()),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    struct Session {
+        threads: usize,
+        shard: Shard,
+        done: BTreeSet<u64>,
+        stop: AtomicBool,
+    }
+
+    impl Session {
+        fn new(threads: usize) -> Self {
+            Self {
+                threads,
+                shard: Shard::WHOLE,
+                done: BTreeSet::new(),
+                stop: AtomicBool::new(false),
+            }
+        }
+
+        fn run(&self, runner: &dyn RunOne, to: &mut dyn Consumer) -> Result<Outcome, ExecuteError> {
+            let options = ExecuteOptions {
+                threads: self.threads,
+                shard: self.shard,
+                stop: &self.stop,
+                is_completed: &|index| self.done.contains(&index),
+            };
+            execute(&Numbers(200), runner, &options, &mut [to])
+        }
+
+        fn rows(&self) -> (Outcome, Vec<RunResult>) {
+            let mut collect = Collect::default();
+            let outcome = self.run(&Fake, &mut collect).expect("executes");
+            collect.rows.sort_by_key(|row| row.index);
+            (outcome, collect.rows)
+        }
+    }
+
+    fn text(rows: &[RunResult]) -> Vec<String> {
+        rows.iter().map(|row| format!("{row:?}")).collect()
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_number_of_threads() {
+        let (outcome, alone) = Session::new(1).rows();
+        let expected = Outcome {
+            ok: 120,
+            infeasible: 20,
+            failed: 40,
+            excluded: 20,
+            ..Outcome::default()
+        };
+        assert_eq!(outcome, expected);
+        assert_eq!(alone.len(), 180);
+        for threads in [2, 5] {
+            let (outcome, rows) = Session::new(threads).rows();
+            assert_eq!(outcome, expected);
+            assert_eq!(text(&rows), text(&alone));
+        }
+    }
+
+    #[test]
+    fn a_panic_becomes_a_failed_row_that_says_where_and_why() {
+        let (_, rows) = Session::new(2).rows();
+        let row = rows.iter().find(|row| row.index == 17).expect("a row");
+        assert_eq!(row.status, RunStatus::Failed);
+        assert_eq!(row.axes, [serde_json::Value::from(17)]);
+        let reason = row.reason.as_deref().expect("a reason");
+        assert!(reason.contains("seven does not compute"), "{reason}");
+        assert!(reason.contains("executor.rs:"), "{reason}");
+    }
+
+    #[test]
+    fn shards_are_balanced_and_cover_each_run_once() {
+        let mut seen = BTreeSet::new();
+        for number in 1..=3 {
+            let session = Session {
+                shard: format!("{number}/3").parse().expect("a shard"),
+                ..Session::new(2)
+            };
+            let (outcome, rows) = session.rows();
+            assert!((58..=62).contains(&rows.len()), "{}", rows.len());
+            assert!(!outcome.interrupted);
+            for row in rows {
+                assert!(seen.insert(row.index), "{} twice", row.index);
+            }
+        }
+        assert_eq!(seen.len(), 180);
+    }
+
+    #[test]
+    fn no_axis_value_lands_in_one_shard_only() {
+        let shard: Shard = "1/2".parse().expect("a shard");
+        let mine: Vec<u64> = (0..64).filter(|&i| shard.contains(i)).collect();
+        assert_eq!(mine.len(), 32);
+        let even = mine.iter().filter(|&&i| i % 2 == 0).count();
+        assert_eq!(even, 16);
+    }
+
+    #[test]
+    fn shard_text_is_checked() {
+        for bad in ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", ""] {
+            let error = bad.parse::<Shard>().expect_err(bad);
+            assert!(error.contains("K/N"), "{error}");
+        }
+    }
+
+    /// Asks to stop once 20 results are in.
+    struct StopEarly<'a>(&'a AtomicBool, Collect);
+
+    impl Consumer for StopEarly<'_> {
+        fn consume(&mut self, event: &Event) -> Result<(), String> {
+            if self.1.rows.len() == 20 {
+                self.0.store(true, Ordering::Relaxed);
+            }
+            self.1.consume(event)
+        }
+    }
+
+    #[test]
+    fn an_interrupted_sweep_resumes_without_losing_or_repeating_a_run() {
+        let first = Session::new(2);
+        let mut consumer = StopEarly(&first.stop, Collect::default());
+        let outcome = first.run(&Fake, &mut consumer).expect("executes");
+        assert!(outcome.interrupted);
+        let mut rows = consumer.1.rows;
+        assert!((20..60).contains(&rows.len()), "{}", rows.len());
+        let second = Session {
+            done: rows.iter().map(|row| row.index).collect(),
+            ..Session::new(2)
+        };
+        let (outcome, rest) = second.rows();
+        assert_eq!(outcome.skipped, rows.len() as u64);
+        assert!(!outcome.interrupted);
+        rows.extend(rest);
+        rows.sort_by_key(|row| row.index);
+        assert_eq!(text(&rows), text(&Session::new(1).rows().1));
+    }
+
+    #[test]
+    fn a_failing_consumer_ends_the_sweep_with_its_error() {
+        for threads in [1, 4] {
+            let mut consumer = Collect {
+                fail_after: Some(5),
+                ..Collect::default()
+            };
+            let error = Session::new(threads)
+                .run(&Fake, &mut consumer)
+                .expect_err("must fail");
+            assert_eq!(error.to_string(), "disk full");
+            assert!(consumer.rows.len() == 5);
+        }
     }
 }

@@ -1,1 +1,17 @@
-//! Plans, samplers, the parallel executor, resume journal and progress.
+//! From a sweep to results: which runs there are, and running them.
+//!
+//! [`plan`] numbers the runs of a sweep and computes each from its number;
+//! [`executor`] runs them on all cores and tells consumers what happened;
+//! [`progress`] is the consumer a person watches. Knows nothing of what makes
+//! a result good, nor of how results are stored.
+
+pub mod executor;
+pub mod permutation;
+pub mod plan;
+pub mod progress;
+
+pub use executor::{
+    Consumer, Event, ExecuteError, ExecuteOptions, Outcome, RunOne, Shard, Task, Tasks, execute,
+};
+pub use plan::Plan;
+pub use progress::Progress;
