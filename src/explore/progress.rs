@@ -10,6 +10,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::executor::{Consumer, Event};
 use crate::results::RunStatus;
 
+const TEMPLATE: &str = "{bar:32} {human_pos}/{human_len} runs ({msg}), {per_sec}, {eta} left";
+
 /// Redraws per second.
 const REFRESH_HZ: u8 = 8;
 
@@ -37,11 +39,17 @@ impl Progress {
         if !bar.is_hidden() {
             bar.enable_steady_tick(Duration::from_millis(500));
         }
-        Self {
+        let progress = Self {
             bar,
             infeasible: 0,
             failed: 0,
-        }
+        };
+        progress.bar.set_message(progress.counts());
+        progress
+    }
+
+    fn counts(&self) -> String {
+        format!("{} infeasible, {} failed", self.infeasible, self.failed)
     }
 
     /// Removes the bar.
@@ -51,36 +59,27 @@ impl Progress {
 }
 
 fn style() -> ProgressStyle {
-    let template = "{bar:32} {human_pos}/{human_len} runs, {msg}{per_sec}, {eta} left";
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 impl Consumer for Progress {
     fn consume(&mut self, event: &Event) -> Result<(), String> {
-        match event {
+        let result = match event {
             Event::Started { .. } => return Ok(()),
-            Event::Excluded { .. } => {}
-            Event::Finished(result) => match result.status {
-                RunStatus::Ok => {}
-                RunStatus::Infeasible => self.infeasible += 1,
-                RunStatus::Failed => self.failed += 1,
-            },
+            Event::Excluded { .. } => None,
+            Event::Finished(result) => Some(result.status),
+        };
+        match result {
+            Some(RunStatus::Infeasible) => self.infeasible += 1,
+            Some(RunStatus::Failed) => self.failed += 1,
+            Some(RunStatus::Ok) | None => {}
         }
-        self.bar.set_message(counts(self.infeasible, self.failed));
+        if matches!(result, Some(RunStatus::Infeasible | RunStatus::Failed)) {
+            self.bar.set_message(self.counts());
+        }
         self.bar.inc(1);
         Ok(())
     }
-}
-
-/// What is unusual about the runs so far, ready to be followed by the rate.
-fn counts(infeasible: u64, failed: u64) -> String {
-    let mut text = String::new();
-    for (count, word) in [(infeasible, "infeasible"), (failed, "failed")] {
-        if count > 0 {
-            text += &format!("{count} {word}, ");
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -88,16 +87,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_only_what_happened() {
-        assert_eq!(counts(0, 0), "");
-        assert_eq!(counts(3, 0), "3 infeasible, ");
-        assert_eq!(counts(3, 1), "3 infeasible, 1 failed, ");
-    }
-
-    #[test]
     fn the_template_is_valid_and_hidden_bars_stay_hidden() {
-        let template = "{bar:32} {human_pos}/{human_len} runs, {msg}{per_sec}, {eta} left";
-        assert!(ProgressStyle::with_template(template).is_ok());
+        assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
         assert!(Progress::new(10, 0, true).bar.is_hidden());
     }
 }
