@@ -1,10 +1,10 @@
-//! Runs a plan on all cores and tells consumers what happened.
+//! Runs a plan on all cores and tells others what happened.
 //!
 //! Workers claim the next index from a shared counter, build its configuration,
 //! and hand it to a [`RunOne`]. What happens becomes typed [`Event`]s on a
-//! bounded channel; the calling thread passes each to every [`Consumer`] in
-//! turn (result writer, progress display, ...), so a slow disk slows the
-//! workers down instead of filling memory. What one run yields depends on its
+//! bounded channel; the calling thread shows each to every [`Observer`] (the
+//! progress display, ...) and gives it to the [`Sink`] (the result writer), so
+//! a slow disk slows the workers down instead of filling memory. What one run yields depends on its
 //! configuration alone, so results do not depend on the number of threads;
 //! only the order of events does.
 //!
@@ -22,8 +22,8 @@ use crossbeam_channel::{Receiver, SendError, Sender};
 use crate::results::{RunResult, RunStatus};
 use crate::spec::RunConfig;
 
-/// Finished runs that may wait for the consumers, per worker.
-const QUEUED_RUNS_PER_THREAD: usize = 4;
+/// Events that may wait for the observers and the sink, per worker.
+const QUEUED_EVENTS_PER_THREAD: usize = 4;
 
 /// Does one run. The one in production resolves and simulates; tests bring
 /// cheaper ones. Whatever it returns must follow from the configuration alone.
@@ -84,10 +84,16 @@ pub enum Event {
     Finished(Box<RunResult>),
 }
 
-/// Something that wants to know what happened, such as the result writer.
-pub trait Consumer {
-    /// Takes note of an event. An error stops the sweep.
-    fn consume(&mut self, event: &Event) -> Result<(), String>;
+/// Something that wants to know what happened, such as the progress display.
+pub trait Observer {
+    /// Takes note of an event.
+    fn observe(&mut self, event: &Event);
+}
+
+/// Where events go in the end, results with them: the result writer.
+pub trait Sink {
+    /// Takes an event. An error stops the sweep.
+    fn accept(&mut self, event: Event) -> Result<(), String>;
 }
 
 /// How to execute.
@@ -144,17 +150,19 @@ pub enum ExecuteError {
         /// Why.
         source: rayon::ThreadPoolBuildError,
     },
-    /// A consumer failed.
+    /// The sink failed.
     #[error("{0}")]
-    Consumer(String),
+    Sink(String),
 }
 
-/// Executes `tasks` with `runner` and passes every event to every consumer.
+/// Executes `tasks` with `runner`, shows every event to the observers and gives
+/// it to the sink.
 pub fn execute(
     tasks: &dyn Tasks,
     runner: &dyn RunOne,
     options: &ExecuteOptions<'_>,
-    consumers: &mut [&mut dyn Consumer],
+    observers: &mut [&mut dyn Observer],
+    sink: &mut dyn Sink,
 ) -> Result<Outcome, ExecuteError> {
     let threads = options.threads.max(1);
     let pool = rayon::ThreadPoolBuilder::new()
@@ -171,37 +179,39 @@ pub fn execute(
         skipped: AtomicU64::new(0),
         abandoned: AtomicBool::new(false),
     };
-    let (sender, receiver) = crossbeam_channel::bounded(threads * QUEUED_RUNS_PER_THREAD);
-    let consumed = pool.in_place_scope(|scope| {
+    let (sender, receiver) = crossbeam_channel::bounded(threads * QUEUED_EVENTS_PER_THREAD);
+    let passed_on = pool.in_place_scope(|scope| {
         for _ in 0..threads {
             let (workers, sender) = (&workers, sender.clone());
             // A worker ends early only when nobody listens any more.
             scope.spawn(move |_| drop(workers.work(&sender)));
         }
         drop(sender);
-        let consumed = pass_on(receiver, consumers);
-        if consumed.is_err() {
+        let passed_on = pass_on(receiver, observers, sink);
+        if passed_on.is_err() {
             workers.abandoned.store(true, Ordering::Relaxed);
         }
-        consumed
+        passed_on
     });
-    let mut outcome = consumed.map_err(ExecuteError::Consumer)?;
+    let mut outcome = passed_on.map_err(ExecuteError::Sink)?;
     outcome.skipped = workers.skipped.into_inner();
-    outcome.interrupted = workers.next.into_inner() < tasks.len();
+    outcome.interrupted = workers.next.into_inner() < options.shard.len(tasks.len());
     Ok(outcome)
 }
 
-/// Passes events on until the last worker hangs up or a consumer fails.
+/// Passes events on until the last worker hangs up or the sink fails.
 fn pass_on(
     receiver: Receiver<Event>,
-    consumers: &mut [&mut dyn Consumer],
+    observers: &mut [&mut dyn Observer],
+    sink: &mut dyn Sink,
 ) -> Result<Outcome, String> {
     let mut outcome = Outcome::default();
     for event in receiver {
         outcome.count(&event);
-        for consumer in &mut *consumers {
-            consumer.consume(&event)?;
+        for observer in &mut *observers {
+            observer.observe(&event);
         }
+        sink.accept(event)?;
     }
     Ok(outcome)
 }
@@ -211,6 +221,7 @@ struct Workers<'a> {
     tasks: &'a dyn Tasks,
     runner: &'a dyn RunOne,
     options: &'a ExecuteOptions<'a>,
+    /// Position of the next index within the shard.
     next: AtomicU64,
     skipped: AtomicU64,
     abandoned: AtomicBool,
@@ -220,9 +231,6 @@ impl Workers<'_> {
     /// Claims and does indices until there are none, or it is told to stop.
     fn work(&self, events: &Sender<Event>) -> Result<(), SendError<Event>> {
         while let Some(index) = self.claim() {
-            if !self.options.shard.contains(index) {
-                continue;
-            }
             if (self.options.is_completed)(index) {
                 self.skipped.fetch_add(1, Ordering::Relaxed);
                 continue;
@@ -248,12 +256,13 @@ impl Workers<'_> {
         if self.options.stop.load(Ordering::Relaxed) || self.abandoned.load(Ordering::Relaxed) {
             return None;
         }
-        let end = self.tasks.len();
-        self.next
+        let end = self.options.shard.len(self.tasks.len());
+        let claimed = self
+            .next
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
                 (next < end).then_some(next + 1)
-            })
-            .ok()
+            });
+        claimed.ok().map(|slot| self.options.shard.index(slot))
     }
 }
 
@@ -371,17 +380,26 @@ impl Shard {
         self.count
     }
 
-    /// Whether this shard executes `index`.
-    pub fn contains(self, index: u64) -> bool {
-        if self.count == 1 {
-            return true;
-        }
-        let (mut rest, mut digit_sum) = (index, 0);
-        while rest > 0 {
+    /// How many of `total` indices are this shard's.
+    pub fn len(self, total: u64) -> u64 {
+        let whole_groups = total / self.count;
+        let last = total % self.count;
+        whole_groups + u64::from(self.digit(whole_groups) < last)
+    }
+
+    /// The index at position `slot` of this shard.
+    pub fn index(self, slot: u64) -> u64 {
+        slot * self.count + self.digit(slot)
+    }
+
+    /// Which of group `group`'s `count` indices is this shard's.
+    fn digit(self, group: u64) -> u64 {
+        let (mut rest, mut digit_sum) = (group, 0);
+        while rest > 0 && self.count > 1 {
             digit_sum += rest % self.count;
             rest /= self.count;
         }
-        digit_sum % self.count == self.number - 1
+        (self.number - 1 + self.count - digit_sum % self.count) % self.count
     }
 }
 
@@ -464,16 +482,13 @@ mod tests {
     #[derive(Default)]
     struct Collect {
         rows: Vec<RunResult>,
-        started: u64,
         fail_after: Option<usize>,
     }
 
-    impl Consumer for Collect {
-        fn consume(&mut self, event: &Event) -> Result<(), String> {
-            match event {
-                Event::Started { .. } => self.started += 1,
-                Event::Excluded { .. } => {}
-                Event::Finished(result) => self.rows.push((**result).clone()),
+    impl Sink for Collect {
+        fn accept(&mut self, event: Event) -> Result<(), String> {
+            if let Event::Finished(result) = event {
+                self.rows.push(*result);
             }
             match self.fail_after {
                 Some(limit) if self.rows.len() >= limit => Err("disk full".into()),
@@ -499,14 +514,14 @@ mod tests {
             }
         }
 
-        fn run(&self, runner: &dyn RunOne, to: &mut dyn Consumer) -> Result<Outcome, ExecuteError> {
+        fn run(&self, runner: &dyn RunOne, sink: &mut dyn Sink) -> Result<Outcome, ExecuteError> {
             let options = ExecuteOptions {
                 threads: self.threads,
                 shard: self.shard,
                 stop: &self.stop,
                 is_completed: &|index| self.done.contains(&index),
             };
-            execute(&Numbers(200), runner, &options, &mut [to])
+            execute(&Numbers(200), runner, &options, &mut [], sink)
         }
 
         fn rows(&self) -> (Outcome, Vec<RunResult>) {
@@ -572,7 +587,7 @@ mod tests {
     #[test]
     fn no_axis_value_lands_in_one_shard_only() {
         let shard: Shard = "1/2".parse().expect("a shard");
-        let mine: Vec<u64> = (0..64).filter(|&i| shard.contains(i)).collect();
+        let mine: Vec<u64> = (0..shard.len(64)).map(|slot| shard.index(slot)).collect();
         assert_eq!(mine.len(), 32);
         let even = mine.iter().filter(|&&i| i % 2 == 0).count();
         assert_eq!(even, 16);
@@ -589,22 +604,22 @@ mod tests {
     /// Asks to stop once 20 results are in.
     struct StopEarly<'a>(&'a AtomicBool, Collect);
 
-    impl Consumer for StopEarly<'_> {
-        fn consume(&mut self, event: &Event) -> Result<(), String> {
+    impl Sink for StopEarly<'_> {
+        fn accept(&mut self, event: Event) -> Result<(), String> {
             if self.1.rows.len() == 20 {
                 self.0.store(true, Ordering::Relaxed);
             }
-            self.1.consume(event)
+            self.1.accept(event)
         }
     }
 
     #[test]
     fn an_interrupted_sweep_resumes_without_losing_or_repeating_a_run() {
         let first = Session::new(2);
-        let mut consumer = StopEarly(&first.stop, Collect::default());
-        let outcome = first.run(&Fake, &mut consumer).expect("executes");
+        let mut sink = StopEarly(&first.stop, Collect::default());
+        let outcome = first.run(&Fake, &mut sink).expect("executes");
         assert!(outcome.interrupted);
-        let mut rows = consumer.1.rows;
+        let mut rows = sink.1.rows;
         assert!((20..60).contains(&rows.len()), "{}", rows.len());
         let second = Session {
             done: rows.iter().map(|row| row.index).collect(),
@@ -619,17 +634,17 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_consumer_ends_the_sweep_with_its_error() {
+    fn a_failing_sink_ends_the_sweep_with_its_error() {
         for threads in [1, 4] {
-            let mut consumer = Collect {
+            let mut sink = Collect {
                 fail_after: Some(5),
                 ..Collect::default()
             };
             let error = Session::new(threads)
-                .run(&Fake, &mut consumer)
+                .run(&Fake, &mut sink)
                 .expect_err("must fail");
             assert_eq!(error.to_string(), "disk full");
-            assert!(consumer.rows.len() == 5);
+            assert!(sink.rows.len() == 5);
         }
     }
 }

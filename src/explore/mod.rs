@@ -1,8 +1,8 @@
 //! From a sweep to results: which runs there are, and running them.
 //!
 //! [`plan`] numbers the runs of a sweep and computes each from its number;
-//! [`executor`] runs them on all cores and tells consumers what happened;
-//! [`progress`] is the consumer a person watches. Knows nothing of what makes
+//! [`executor`] runs them on all cores and tells others what happened;
+//! [`progress`] is what a person watches. Knows nothing of what makes
 //! a result good, nor of how results are stored.
 
 pub mod executor;
@@ -11,7 +11,8 @@ pub mod plan;
 pub mod progress;
 
 pub use executor::{
-    Consumer, Event, ExecuteError, ExecuteOptions, Outcome, RunOne, Shard, Task, Tasks, execute,
+    Event, ExecuteError, ExecuteOptions, Observer, Outcome, RunOne, Shard, Sink, Task, Tasks,
+    execute,
 };
 pub use plan::Plan;
 pub use progress::Progress;

@@ -1,4 +1,4 @@
-//! The progress bar of a sweep, one consumer of its events.
+//! The progress bar of a sweep, one observer of its events.
 //!
 //! Silent where nobody watches: it draws on standard error, and only if that
 //! is a terminal.
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::executor::{Consumer, Event};
+use super::executor::{Event, Observer};
 use crate::results::RunStatus;
 
 const TEMPLATE: &str = "{bar:32} {human_pos}/{human_len} runs ({msg}), {per_sec}, {eta} left";
@@ -62,10 +62,10 @@ fn style() -> ProgressStyle {
     ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-impl Consumer for Progress {
-    fn consume(&mut self, event: &Event) -> Result<(), String> {
+impl Observer for Progress {
+    fn observe(&mut self, event: &Event) {
         let result = match event {
-            Event::Started { .. } => return Ok(()),
+            Event::Started { .. } => return,
             Event::Excluded { .. } => None,
             Event::Finished(result) => Some(result.status),
         };
@@ -78,7 +78,6 @@ impl Consumer for Progress {
             self.bar.set_message(self.counts());
         }
         self.bar.inc(1);
-        Ok(())
     }
 }
 
