@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, SendError, Sender};
 
-use crate::results::{RunResult, RunStatus};
+use crate::results::{RunIndices, RunResult, RunStatus};
 use crate::spec::RunConfig;
 
 /// Events that may wait for the observers and the sink, per worker.
@@ -100,8 +100,8 @@ pub trait Sink {
 pub struct ExecuteOptions<'a> {
     /// Worker threads, at least 1.
     pub threads: usize,
-    /// Part of the plan to execute.
-    pub shard: Shard,
+    /// Which indices of the plan to execute.
+    pub indices: RunIndices,
     /// Set from outside to stop: no further run is claimed, running ones end.
     pub stop: &'a AtomicBool,
     /// Whether an index has a result already.
@@ -195,7 +195,7 @@ pub fn execute(
     });
     let mut outcome = passed_on.map_err(ExecuteError::Sink)?;
     outcome.skipped = workers.skipped.into_inner();
-    outcome.interrupted = workers.next.into_inner() < options.shard.len(tasks.len());
+    outcome.interrupted = workers.next.into_inner() < options.indices.count;
     Ok(outcome)
 }
 
@@ -221,7 +221,7 @@ struct Workers<'a> {
     tasks: &'a dyn Tasks,
     runner: &'a dyn RunOne,
     options: &'a ExecuteOptions<'a>,
-    /// Position of the next index within the shard.
+    /// Position of the next index among those to execute.
     next: AtomicU64,
     skipped: AtomicU64,
     abandoned: AtomicBool,
@@ -256,13 +256,13 @@ impl Workers<'_> {
         if self.options.stop.load(Ordering::Relaxed) || self.abandoned.load(Ordering::Relaxed) {
             return None;
         }
-        let end = self.options.shard.len(self.tasks.len());
+        let end = self.options.indices.count;
         let claimed = self
             .next
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
                 (next < end).then_some(next + 1)
             });
-        claimed.ok().map(|slot| self.options.shard.index(slot))
+        claimed.ok().map(|slot| self.options.indices.index(slot))
     }
 }
 
@@ -300,6 +300,7 @@ fn failed_result(
         total_gpus: None,
         cost_usd_per_hour: None,
         mfu: None,
+        kv_cache_dtype: None,
         summary: None,
         requests: Vec::new(),
         wall_time_s: 0.0,
@@ -351,12 +352,8 @@ fn payload_text(payload: &dyn Any) -> &str {
         .unwrap_or("no message")
 }
 
-/// Part `number` of `count` of a sweep, for as many machines.
-///
-/// An index belongs to the shard given by the sum of its digits in base
-/// `count`: any `count` consecutive indices from a multiple of `count` go to
-/// as many different shards, and no axis whose length divides by `count` puts
-/// all its expensive values into one shard, as index modulo count would.
+/// Part `number` (from 1) of `count` of a sweep, for as many machines; see
+/// [`RunIndices`] for how the runs are shared out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
     number: u64,
@@ -380,26 +377,9 @@ impl Shard {
         self.count
     }
 
-    /// How many of `total` indices are this shard's.
-    pub fn len(self, total: u64) -> u64 {
-        let whole_groups = total / self.count;
-        let last = total % self.count;
-        whole_groups + u64::from(self.digit(whole_groups) < last)
-    }
-
-    /// The index at position `slot` of this shard.
-    pub fn index(self, slot: u64) -> u64 {
-        slot * self.count + self.digit(slot)
-    }
-
-    /// Which of group `group`'s `count` indices is this shard's.
-    fn digit(self, group: u64) -> u64 {
-        let (mut rest, mut digit_sum) = (group, 0);
-        while rest > 0 && self.count > 1 {
-            digit_sum += rest % self.count;
-            rest /= self.count;
-        }
-        (self.number - 1 + self.count - digit_sum % self.count) % self.count
+    /// Which of `total` indices are this shard's.
+    pub fn of(self, total: u64) -> RunIndices {
+        RunIndices::shard(total, self.number - 1, self.count)
     }
 }
 
@@ -517,7 +497,7 @@ mod tests {
         fn run(&self, runner: &dyn RunOne, sink: &mut dyn Sink) -> Result<Outcome, ExecuteError> {
             let options = ExecuteOptions {
                 threads: self.threads,
-                shard: self.shard,
+                indices: self.shard.of(200),
                 stop: &self.stop,
                 is_completed: &|index| self.done.contains(&index),
             };
@@ -582,15 +562,6 @@ mod tests {
             }
         }
         assert_eq!(seen.len(), 180);
-    }
-
-    #[test]
-    fn no_axis_value_lands_in_one_shard_only() {
-        let shard: Shard = "1/2".parse().expect("a shard");
-        let mine: Vec<u64> = (0..shard.len(64)).map(|slot| shard.index(slot)).collect();
-        assert_eq!(mine.len(), 32);
-        let even = mine.iter().filter(|&&i| i % 2 == 0).count();
-        assert_eq!(even, 16);
     }
 
     #[test]

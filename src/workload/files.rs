@@ -74,9 +74,7 @@ impl DataFiles {
             });
         }
         let wanted = file.strip_prefix(".").unwrap_or(file);
-        let embedded = EMBEDDED
-            .iter()
-            .find(|(path, _)| wanted == Path::new(path));
+        let embedded = EMBEDDED.iter().find(|(path, _)| wanted == Path::new(path));
         match embedded {
             Some(&(path, text)) => Ok(DataFile {
                 name: path.into(),
@@ -116,8 +114,14 @@ fn show_dir(dir: &Path) -> String {
 fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> WorkloadError {
     let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
     let line = valid.iter().filter(|&&b| b == b'\n').count() + 1;
-    let line_start = valid.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
-    let column = String::from_utf8_lossy(&valid[line_start..]).chars().count() + 1;
+    let line_start = valid
+        .iter()
+        .rposition(|&b| b == b'\n')
+        .map_or(0, |at| at + 1);
+    let column = String::from_utf8_lossy(&valid[line_start..])
+        .chars()
+        .count()
+        + 1;
     WorkloadError::at(path, line, column, "not UTF-8 text")
 }
 
@@ -142,6 +146,9 @@ mod tests {
         std::fs::write(dir.path().join("bad.csv"), b"ab\nc\xff").unwrap();
         let files = DataFiles::beside(Some(dir.path().to_path_buf()));
         let message = files.read(Path::new("bad.csv")).unwrap_err().to_string();
-        assert!(message.ends_with("bad.csv:2:2: not UTF-8 text"), "{message}");
+        assert!(
+            message.ends_with("bad.csv:2:2: not UTF-8 text"),
+            "{message}"
+        );
     }
 }

@@ -281,9 +281,8 @@ fn draw_arrivals(
             // Mean shape * scale is 1 and the coefficient of variation is
             // 1 / sqrt(shape).
             let gamma = Gamma::new(cv.powi(-2), cv.powi(2)).map_err(|_| {
-                let message = format!(
-                    "`workload.arrivals.cv` is `{cv}`; allowed is a number greater than 0"
-                );
+                let message =
+                    format!("`workload.arrivals.cv` is `{cv}`; allowed is a number greater than 0");
                 WorkloadError::new(message)
             })?;
             let rng = streams.rng("arrivals: gamma", "");
@@ -382,7 +381,9 @@ mod tests {
 
     fn lengths_of(workload: &Workload) -> Vec<(u32, u32)> {
         let requests = workload.requests.iter();
-        requests.map(|r| (r.prefill_tokens, r.decode_tokens)).collect()
+        requests
+            .map(|r| (r.prefill_tokens, r.decode_tokens))
+            .collect()
     }
 
     fn times_of(workload: &Workload) -> Vec<f64> {
@@ -486,8 +487,14 @@ mod tests {
             let variance = gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
             // Five standard errors of the mean.
             let tolerance = 5.0 * cv / f64::from(count).sqrt();
-            assert!((mean * 4.0 - 1.0).abs() < tolerance, "mean gap {mean} at cv {cv}");
-            assert!((variance.sqrt() / mean / cv - 1.0).abs() < 0.03, "{config:?}");
+            assert!(
+                (mean * 4.0 - 1.0).abs() < tolerance,
+                "mean gap {mean} at cv {cv}"
+            );
+            assert!(
+                (variance.sqrt() / mean / cv - 1.0).abs() < 0.03,
+                "{config:?}"
+            );
         }
     }
 
@@ -502,9 +509,21 @@ mod tests {
         assert_eq!(times_of(&draw(&static_, 0, None)), [0.0; 3]);
         let closed = draw(&with(ArrivalsConfig::Concurrency { clients: 2 }), 0, None);
         assert_eq!((closed.clients, times_of(&closed)), (Some(2), vec![0.0; 3]));
-        let unit = WorkloadSource::default().get(&poisson(3, fixed()), 0, 0).unwrap();
-        assert!(unit.at_rate(None).unwrap_err().to_string().contains("set `qps`"));
-        assert!(unit.at_rate(Some(0.0)).unwrap_err().to_string().contains("greater than 0"));
+        let unit = WorkloadSource::default()
+            .get(&poisson(3, fixed()), 0, 0)
+            .unwrap();
+        assert!(
+            unit.at_rate(None)
+                .unwrap_err()
+                .to_string()
+                .contains("set `qps`")
+        );
+        assert!(
+            unit.at_rate(Some(0.0))
+                .unwrap_err()
+                .to_string()
+                .contains("greater than 0")
+        );
     }
 
     #[test]
@@ -578,6 +597,9 @@ mod tests {
             ..poisson(3, fixed())
         };
         let message = source.get(&config, 0, 0).unwrap_err().to_string();
-        assert!(message.contains("a length histogram has no arrival times"), "{message}");
+        assert!(
+            message.contains("a length histogram has no arrival times"),
+            "{message}"
+        );
     }
 }
