@@ -1,10 +1,41 @@
-//! The discrete-event core: clock, event queue, cluster, replicas, stages,
-//! batches, requests, and recorders of what happens. (Skeleton.)
+//! The discrete-event core: clock, event queue, cluster, replicas, pipeline
+//! stages, batches, requests, and recorders of what happens.
+//!
+//! # Model
+//! A request arrives, is routed to a replica and waits. A replica forms
+//! micro-batches, as many in flight as it has pipeline stages; a batch runs
+//! through the stages in order, each stage executing one batch at a time. A batch
+//! holds prompt chunks and decodes; the chunk that completes a prompt emits the
+//! first output token. Under prefill/decode disaggregation the KV cache then
+//! moves to a decode replica, which reserves room for it first and starts
+//! decoding when it has arrived.
+//!
+//! # Ordering
+//! Time is `f64` seconds. Events at equal times happen in the order they were
+//! created; open-loop arrivals count as created before everything else.
+//!
+//! # Invariants
+//! A run is a pure function of its arguments. Tokens and blocks are integers and
+//! conserved. Every request is recorded exactly once. What can never be
+//! scheduled is rejected on arrival, so nothing waits forever.
 
+mod cluster;
+mod cohort;
 pub mod config;
+mod event;
+mod kv_cache;
+mod pd_transfer;
 pub mod recorder;
+mod replica;
+mod request;
+mod scheduler;
 
+pub use cluster::simulate;
 pub use config::{
     ClusterSpec, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec, ReplicaScheduler,
 };
-pub use recorder::{Recorder, RequestOutcome, RequestRecord, RunSummary, SummaryRecorder};
+pub use recorder::{
+    Distribution, Recorder, RequestLog, RequestOutcome, RequestRecord, RequestTargets, RunSummary,
+    SimulationTotals, SummaryRecorder, TimeHistogram,
+};
+pub use replica::PoolWork;

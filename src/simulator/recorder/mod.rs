@@ -1,4 +1,13 @@
-//! Facts the simulator emits and what keeps them. (Skeleton: fields are final.)
+//! Facts the simulator emits, and what keeps them.
+//!
+//! The simulator is generic over its [`Recorder`], so a fact nobody keeps costs
+//! nothing. Recorders add up; they never influence the simulation.
+
+mod histogram;
+mod summary;
+
+pub use histogram::TimeHistogram;
+pub use summary::{RequestLog, SummaryRecorder};
 
 use serde::Serialize;
 
@@ -120,6 +129,21 @@ pub struct RunSummary {
     pub slo_met_requests: Option<u32>,
 }
 
+/// What the simulator itself counts, whatever is recorded.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SimulationTotals {
+    /// When the last event happened, seconds.
+    pub end_s: f64,
+    /// Work per pool.
+    pub pools: Vec<super::PoolWork>,
+    /// Share of stage time spent executing, mean over all stages.
+    pub gpu_busy_fraction: f64,
+    /// Time-weighted share of KV cache blocks in use, mean over replicas.
+    pub kv_cache_utilization: f64,
+    /// Preemptions.
+    pub preemptions: u64,
+}
+
 /// Receives facts from the simulator; chosen at compile time.
 pub trait Recorder {
     /// A request ended (in whatever way).
@@ -128,6 +152,51 @@ pub trait Recorder {
     fn token_intervals(&mut self, interval_s: f64, count: u32);
 }
 
-/// Keeps what [`RunSummary`] needs.
-#[derive(Debug, Default)]
-pub struct SummaryRecorder;
+/// Upper bounds a request must keep to count as served well; absent: no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct RequestTargets {
+    /// Time to first token, seconds.
+    pub ttft_s: Option<f64>,
+    /// The request's mean time between tokens, seconds.
+    pub tbt_s: Option<f64>,
+    /// Arrival to completion, seconds.
+    pub e2e_s: Option<f64>,
+    /// Arrival to first batch, seconds.
+    pub scheduling_delay_s: Option<f64>,
+}
+
+impl RequestTargets {
+    /// Whether `record` keeps every bound. A request that did not complete keeps none.
+    pub fn met_by(&self, record: &RequestRecord) -> bool {
+        let within = |value_s: f64, bound_s: Option<f64>| bound_s.is_none_or(|b| value_s <= b);
+        record.outcome == RequestOutcome::Completed
+            && within(record.ttft_s(), self.ttft_s)
+            && within(record.mean_tbt_s().unwrap_or(0.0), self.tbt_s)
+            && within(record.e2e_s(), self.e2e_s)
+            && within(record.scheduling_delay_s(), self.scheduling_delay_s)
+    }
+}
+
+impl RequestRecord {
+    /// Arrival to first output token.
+    pub fn ttft_s(&self) -> f64 {
+        self.prefill_completed_at_s - self.arrived_at_s
+    }
+
+    /// Arrival to last output token.
+    pub fn e2e_s(&self) -> f64 {
+        self.completed_at_s - self.arrived_at_s
+    }
+
+    /// Arrival to first batch.
+    pub fn scheduling_delay_s(&self) -> f64 {
+        self.scheduled_at_s - self.arrived_at_s
+    }
+
+    /// Mean interval between its output tokens; none for a single token.
+    pub fn mean_tbt_s(&self) -> Option<f64> {
+        (self.decode_tokens > 1).then(|| {
+            (self.completed_at_s - self.prefill_completed_at_s) / f64::from(self.decode_tokens - 1)
+        })
+    }
+}

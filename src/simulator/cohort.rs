@@ -1,0 +1,233 @@
+//! Requests that decode together, one output token each per step.
+//!
+//! The heart of the simulator's speed: a step touches no member. The cohort
+//! counts its steps, and everything about a member follows from the step at
+//! which it joined. When members finish is kept in a heap by step; how many
+//! need a new KV cache block is counted by step modulo block size; the sum of
+//! contexts grows by the number of members. Joining and leaving cost
+//! O(log members); a step costs O(1) whatever the batch size.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::recorder::Recorder;
+use super::request::RequestState;
+
+/// Time a batch has spent executing, for its members' accounts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Executed {
+    pub total_s: f64,
+    pub model_s: f64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Cohort {
+    /// Members in batch order.
+    members: Vec<u32>,
+    /// Steps made since the cohort was created.
+    step: u64,
+    /// Sum of the members' KV cache tokens before the next step.
+    context_tokens: u64,
+    /// (step after which it is done, request, membership); stale where the
+    /// request has left since.
+    ends: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    /// Members that need a new block at a step, by step modulo block size.
+    growth: Vec<u32>,
+    /// Time of the members' last token, but for those in `late`.
+    last_token_at_s: f64,
+    /// Members whose last token came at another time; it is in their state.
+    late: Vec<u32>,
+    executed: Executed,
+}
+
+impl Cohort {
+    pub(crate) fn new(block_size: u32) -> Self {
+        Self {
+            growth: vec![0; block_size as usize],
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub(crate) fn context_tokens(&self) -> u64 {
+        self.context_tokens
+    }
+
+    /// Blocks the next step takes.
+    pub(crate) fn blocks_for_next_step(&self) -> u64 {
+        u64::from(self.growth[self.growth_slot(self.step)])
+    }
+
+    fn growth_slot(&self, step: u64) -> usize {
+        (step % self.growth.len() as u64) as usize
+    }
+
+    /// Slot of `growth` in which `request`, up to date, is counted: it needs a
+    /// block at the step that starts with a multiple of the block size in its cache.
+    fn growth_slot_of(&self, request: &RequestState) -> usize {
+        let size = self.growth.len() as u64;
+        let until = (size - request.decode_context_tokens() % size) % size;
+        self.growth_slot(self.step + until)
+    }
+
+    /// Adds a request that has generated at least one token and has more to come.
+    pub(crate) fn join(&mut self, id: u32, requests: &mut [RequestState]) {
+        self.enrol(id, requests);
+        self.members.push(id);
+    }
+
+    fn enrol(&mut self, id: u32, requests: &mut [RequestState]) {
+        let request = &mut requests[id as usize];
+        debug_assert!(request.generated >= 1 && request.generated < request.decode_tokens);
+        request.joined_step = self.step;
+        request.execution_at_join_s = self.executed.total_s;
+        request.model_execution_at_join_s = self.executed.model_s;
+        request.membership += 1;
+        if self.members.is_empty() {
+            self.last_token_at_s = request.last_token_at_s;
+        } else if self.last_token_at_s != request.last_token_at_s {
+            self.late.push(id);
+        }
+        self.context_tokens += request.decode_context_tokens();
+        let end = self.step + u64::from(request.decode_tokens - request.generated);
+        self.ends.push(Reverse((end, id, request.membership)));
+        let request = &requests[id as usize];
+        let slot = self.growth_slot_of(request);
+        self.growth[slot] += 1;
+    }
+
+    /// Writes into the request what the cohort has counted for it.
+    fn settle(&self, id: u32, requests: &mut [RequestState], block_size: u64) {
+        let request = &mut requests[id as usize];
+        let steps = self.step - request.joined_step;
+        request.generated += steps as u32;
+        request.execution_s += self.executed.total_s - request.execution_at_join_s;
+        request.model_execution_s += self.executed.model_s - request.model_execution_at_join_s;
+        let held = request.decode_context_tokens().div_ceil(block_size);
+        request.blocks = request.blocks.max(held);
+        if !self.late.contains(&id) {
+            request.last_token_at_s = self.last_token_at_s;
+        }
+    }
+
+    /// Takes a member out, up to date. The caller removes it from `members`.
+    fn expel(&mut self, id: u32, requests: &mut [RequestState]) {
+        self.settle(id, requests, self.growth.len() as u64);
+        let request = &mut requests[id as usize];
+        request.membership += 1;
+        self.context_tokens -= request.decode_context_tokens();
+        let slot = self.growth_slot_of(&requests[id as usize]);
+        self.growth[slot] -= 1;
+        self.late.retain(|&late| late != id);
+    }
+
+    /// Removes and returns the member that joined last.
+    pub(crate) fn pop_last(&mut self, requests: &mut [RequestState]) -> Option<u32> {
+        let id = *self.members.last()?;
+        self.expel(id, requests);
+        self.members.pop();
+        Some(id)
+    }
+
+    /// Counts a step that ended at `now_s`: one token for every member.
+    pub(crate) fn advance(
+        &mut self,
+        now_s: f64,
+        executed: Executed,
+        requests: &[RequestState],
+        recorder: &mut impl Recorder,
+    ) {
+        let steady = self.members.len() - self.late.len();
+        if steady > 0 {
+            recorder.token_intervals(now_s - self.last_token_at_s, steady as u32);
+        }
+        for late in self.late.drain(..) {
+            recorder.token_intervals(now_s - requests[late as usize].last_token_at_s, 1);
+        }
+        self.last_token_at_s = now_s;
+        self.step += 1;
+        self.context_tokens += self.members.len() as u64;
+        self.executed.total_s += executed.total_s;
+        self.executed.model_s += executed.model_s;
+    }
+
+    /// Removes and returns a member that has all its tokens.
+    pub(crate) fn pop_finished(&mut self, requests: &mut [RequestState]) -> Option<u32> {
+        while let Some(&Reverse((end, id, membership))) = self.ends.peek() {
+            let stale = requests[id as usize].membership != membership;
+            if !stale && end > self.step {
+                return None;
+            }
+            self.ends.pop();
+            if !stale {
+                debug_assert_eq!(end, self.step);
+                self.expel(id, requests);
+                self.forget(id);
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    fn forget(&mut self, id: u32) {
+        if let Some(position) = self.members.iter().position(|&member| member == id) {
+            self.members.remove(position);
+        }
+    }
+
+    /// Appends all of `tail`'s members, keeping the order, and empties it. Work
+    /// is proportional to the smaller of the two.
+    pub(crate) fn append(
+        self: &mut Box<Self>,
+        tail: &mut Box<Self>,
+        requests: &mut [RequestState],
+    ) {
+        if tail.is_empty() {
+            return;
+        }
+        if self.is_empty() {
+            std::mem::swap(self, tail);
+            return;
+        }
+        if self.len() >= tail.len() {
+            tail.move_members_to(self, requests);
+            self.members.append(&mut tail.members);
+        } else {
+            std::mem::swap(self, tail);
+            // `tail` now holds those that go first.
+            tail.move_members_to(self, requests);
+            self.members.splice(0..0, tail.members.drain(..));
+        }
+    }
+
+    /// Moves the first `count` members into the empty cohort `batch`.
+    pub(crate) fn split_front(
+        &mut self,
+        count: usize,
+        batch: &mut Self,
+        requests: &mut [RequestState],
+    ) {
+        debug_assert!(batch.is_empty() && count <= self.len());
+        let front: Vec<u32> = self.members.drain(..count).collect();
+        for &id in &front {
+            self.expel(id, requests);
+            batch.join(id, requests);
+        }
+    }
+
+    /// Re-enrols every member in `other`; the caller moves the list itself.
+    fn move_members_to(&mut self, other: &mut Self, requests: &mut [RequestState]) {
+        for index in 0..self.members.len() {
+            let id = self.members[index];
+            self.expel(id, requests);
+            other.enrol(id, requests);
+        }
+    }
+}

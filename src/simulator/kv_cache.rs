@@ -1,0 +1,83 @@
+//! KV cache blocks of one replica: a counter, not a map. Which block holds what
+//! has no effect on time, so only how many are taken is kept.
+
+use super::config::KvCacheSpec;
+
+/// Blocks of one replica, and the integral of their use over time.
+#[derive(Debug, Clone)]
+pub(crate) struct BlockPool {
+    total: u64,
+    free: u64,
+    watermark: u64,
+    block_size: u32,
+    used_block_seconds: f64,
+    changed_at_s: f64,
+}
+
+impl BlockPool {
+    pub(crate) fn new(spec: KvCacheSpec, watermark_fraction: f64) -> Self {
+        Self {
+            total: spec.num_blocks,
+            free: spec.num_blocks,
+            watermark: (watermark_fraction * spec.num_blocks as f64) as u64,
+            block_size: spec.block_size,
+            used_block_seconds: 0.0,
+            changed_at_s: 0.0,
+        }
+    }
+
+    /// Blocks that hold `tokens`.
+    pub(crate) fn blocks_for(&self, tokens: u64) -> u64 {
+        tokens.div_ceil(u64::from(self.block_size))
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
+    pub(crate) fn free(&self) -> u64 {
+        self.free
+    }
+
+    pub(crate) fn used(&self) -> u64 {
+        self.total - self.free
+    }
+
+    /// Whether a new request may take `blocks`: the watermark stays free for
+    /// the growth of running ones. An empty cache admits whatever fits.
+    pub(crate) fn admits(&self, blocks: u64) -> bool {
+        let reserve = if self.free == self.total {
+            0
+        } else {
+            self.watermark
+        };
+        self.free >= blocks + reserve
+    }
+
+    pub(crate) fn take(&mut self, blocks: u64, now_s: f64) {
+        debug_assert!(blocks <= self.free, "{blocks} of {} blocks", self.free);
+        self.integrate(now_s);
+        self.free -= blocks;
+    }
+
+    pub(crate) fn give(&mut self, blocks: u64, now_s: f64) {
+        debug_assert!(blocks <= self.used(), "{blocks} of {} blocks", self.used());
+        self.integrate(now_s);
+        self.free += blocks;
+    }
+
+    fn integrate(&mut self, now_s: f64) {
+        self.used_block_seconds += self.used() as f64 * (now_s - self.changed_at_s);
+        self.changed_at_s = now_s;
+    }
+
+    /// Mean share of blocks in use from time zero to `end_s`.
+    pub(crate) fn utilization(&mut self, end_s: f64) -> f64 {
+        self.integrate(end_s.max(self.changed_at_s));
+        if end_s > 0.0 && self.total > 0 {
+            self.used_block_seconds / (self.total as f64 * end_s)
+        } else {
+            0.0
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A histogram of positive times with buckets of equal relative width, for
+//! weighted inserts in a few nanoseconds.
+//!
+//! A bucket is the exponent and the first bits of the mantissa of an `f64`, so
+//! finding it takes a shift. With 512 buckets an octave, a bucket is at most
+//! 0.2 % wide and a percentile, taken at the middle of its bucket, is off by at
+//! most 0.1 %. Mean and maximum are exact.
+
+const MANTISSA_BITS: u32 = 9;
+/// Times under 2^-27 s (7 ns) fall into the first bucket, over 2^13 s into the last.
+const LOWEST_EXPONENT: i32 = -27;
+const OCTAVES: usize = 40;
+const BUCKETS: usize = OCTAVES << MANTISSA_BITS;
+const OFFSET: u64 = ((1023 + LOWEST_EXPONENT) as u64) << MANTISSA_BITS;
+
+/// Weighted histogram of times in seconds.
+#[derive(Debug, Clone)]
+pub struct TimeHistogram {
+    counts: Vec<u64>,
+    total: u64,
+    sum_s: f64,
+    max_s: f64,
+}
+
+impl Default for TimeHistogram {
+    fn default() -> Self {
+        Self {
+            counts: vec![0; BUCKETS],
+            total: 0,
+            sum_s: 0.0,
+            max_s: f64::NAN,
+        }
+    }
+}
+
+impl TimeHistogram {
+    /// Adds `count` samples of `time_s`.
+    pub fn insert(&mut self, time_s: f64, count: u32) {
+        let key = time_s.to_bits() >> (52 - MANTISSA_BITS);
+        let bucket = (key.saturating_sub(OFFSET) as usize).min(BUCKETS - 1);
+        self.counts[bucket] += u64::from(count);
+        self.total += u64::from(count);
+        self.sum_s += time_s * f64::from(count);
+        self.max_s = self.max_s.max(time_s);
+    }
+
+    /// Number of samples.
+    pub fn count(&self) -> u64 {
+        self.total
+    }
+
+    /// Exact mean; NaN without samples.
+    pub fn mean_s(&self) -> f64 {
+        self.sum_s / self.total as f64
+    }
+
+    /// Exact maximum; NaN without samples.
+    pub fn max_s(&self) -> f64 {
+        self.max_s
+    }
+
+    /// The `quantiles` (ascending, in [0, 1]) within 0.1 %; NaN without samples.
+    pub fn quantiles<const N: usize>(&self, quantiles: [f64; N]) -> [f64; N] {
+        let mut values = [f64::NAN; N];
+        if self.total == 0 {
+            return values;
+        }
+        let (mut bucket, mut below) = (0, 0);
+        for (value, quantile) in values.iter_mut().zip(quantiles) {
+            let rank = ((quantile * self.total as f64).ceil() as u64).clamp(1, self.total);
+            while below + self.counts[bucket] < rank {
+                below += self.counts[bucket];
+                bucket += 1;
+            }
+            *value = bucket_middle_s(bucket).min(self.max_s);
+        }
+        values
+    }
+}
+
+fn bucket_middle_s(bucket: usize) -> f64 {
+    let edge = |bucket: usize| f64::from_bits((bucket as u64 + OFFSET) << (52 - MANTISSA_BITS));
+    f64::midpoint(edge(bucket), edge(bucket + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn quantiles_are_within_a_thousandth(
+            samples in proptest::collection::vec((1e-6f64..100.0, 1u32..50), 1..200),
+        ) {
+            let mut histogram = TimeHistogram::default();
+            let mut all = Vec::new();
+            for &(time_s, count) in &samples {
+                histogram.insert(time_s, count);
+                all.extend(std::iter::repeat_n(time_s, count as usize));
+            }
+            all.sort_by(f64::total_cmp);
+            let quantiles = [0.5, 0.9, 0.95, 0.99];
+            for (quantile, value) in quantiles.into_iter().zip(histogram.quantiles(quantiles)) {
+                let rank = ((quantile * all.len() as f64).ceil() as usize).clamp(1, all.len());
+                let exact = all[rank - 1];
+                prop_assert!((value / exact - 1.0).abs() <= 1e-3, "{} for {}", value, exact);
+            }
+            prop_assert_eq!(histogram.max_s(), all[all.len() - 1]);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The recorder every sweep uses: distributions over all requests and tokens,
+//! and the request rows that are to be kept.
+
+use super::{
+    Distribution, Recorder, RequestOutcome, RequestRecord, RequestTargets, RunSummary,
+    SimulationTotals, TimeHistogram,
+};
+
+/// Which request rows are kept.
+#[derive(Debug, Clone, Default)]
+pub struct RequestLog {
+    /// Every n-th request by id; 0: none.
+    pub every: u32,
+    /// Rows, in order of completion.
+    pub rows: Vec<RequestRecord>,
+}
+
+/// Keeps what [`RunSummary`] needs, and rows of requests.
+#[derive(Debug, Default)]
+pub struct SummaryRecorder {
+    log: RequestLog,
+    targets: Option<RequestTargets>,
+    ttft_s: Vec<f64>,
+    e2e_s: Vec<f64>,
+    scheduling_delay_s: Vec<f64>,
+    intervals: TimeHistogram,
+    requests: u32,
+    rejected: u32,
+    unfinished: u32,
+    within_targets: u32,
+    prompt_tokens: u64,
+    output_tokens: u64,
+    first_arrival_s: Option<f64>,
+    last_completion_s: f64,
+}
+
+impl SummaryRecorder {
+    /// `capacity` requests are expected; every `log_every`-th row is kept (0: none).
+    pub fn new(capacity: usize, log_every: u32, targets: Option<RequestTargets>) -> Self {
+        Self {
+            log: RequestLog {
+                every: log_every,
+                rows: match log_every {
+                    0 => Vec::new(),
+                    every => Vec::with_capacity(capacity.div_ceil(every as usize)),
+                },
+            },
+            targets,
+            ttft_s: Vec::with_capacity(capacity),
+            e2e_s: Vec::with_capacity(capacity),
+            scheduling_delay_s: Vec::with_capacity(capacity),
+            ..Self::default()
+        }
+    }
+
+    /// The summary, and the kept rows in order of request id.
+    pub fn finish(mut self, totals: &SimulationTotals) -> (RunSummary, Vec<RequestRecord>) {
+        self.log.rows.sort_unstable_by_key(|row| row.request_id);
+        let work = totals
+            .pools
+            .iter()
+            .fold(super::super::PoolWork::default(), |sum, pool| {
+                sum.plus(*pool)
+            });
+        let [p50_s, p90_s, p95_s, p99_s] = self.intervals.quantiles([0.5, 0.9, 0.95, 0.99]);
+        let batches = work.batches as f64;
+        let summary = RunSummary {
+            num_requests: self.requests,
+            completed: self.e2e_s.len() as u32,
+            rejected: self.rejected,
+            unfinished: self.unfinished,
+            duration_s: (self.last_completion_s - self.first_arrival_s.unwrap_or(0.0)).max(0.0),
+            output_tokens: self.output_tokens,
+            prompt_tokens: self.prompt_tokens,
+            ttft: distribution(&mut self.ttft_s),
+            tbt: Distribution {
+                mean_s: self.intervals.mean_s(),
+                p50_s,
+                p90_s,
+                p95_s,
+                p99_s,
+                max_s: self.intervals.max_s(),
+            },
+            e2e: distribution(&mut self.e2e_s),
+            scheduling_delay: distribution(&mut self.scheduling_delay_s),
+            gpu_busy_fraction: totals.gpu_busy_fraction,
+            kv_cache_utilization: totals.kv_cache_utilization,
+            preemptions: totals.preemptions,
+            batches: work.batches,
+            mean_batch_tokens: work.tokens as f64 / batches,
+            mean_batch_requests: work.batch_requests as f64 / batches,
+            processed_tokens: work.tokens,
+            attended_pairs: work.attended_pairs,
+            sampled_tokens: work.sampled_tokens,
+            slo_met_requests: self.targets.map(|_| self.within_targets),
+        };
+        (summary, self.log.rows)
+    }
+}
+
+impl Recorder for SummaryRecorder {
+    fn request(&mut self, record: &RequestRecord) {
+        self.requests += 1;
+        let first_s = self.first_arrival_s.unwrap_or(f64::INFINITY);
+        self.first_arrival_s = Some(first_s.min(record.arrived_at_s));
+        match record.outcome {
+            RequestOutcome::Completed => {
+                self.ttft_s.push(record.ttft_s());
+                self.e2e_s.push(record.e2e_s());
+                self.scheduling_delay_s.push(record.scheduling_delay_s());
+                self.prompt_tokens += u64::from(record.prefill_tokens);
+                self.output_tokens += u64::from(record.decode_tokens);
+                self.last_completion_s = self.last_completion_s.max(record.completed_at_s);
+                if self.targets.is_some_and(|targets| targets.met_by(record)) {
+                    self.within_targets += 1;
+                }
+            }
+            RequestOutcome::RejectedTooLargeForKvCache
+            | RequestOutcome::RejectedPromptExceedsBatch => self.rejected += 1,
+            RequestOutcome::UnfinishedTimeLimit => self.unfinished += 1,
+        }
+        if self.log.every != 0 && record.request_id.is_multiple_of(self.log.every) {
+            self.log.rows.push(record.clone());
+        }
+    }
+
+    fn token_intervals(&mut self, interval_s: f64, count: u32) {
+        self.intervals.insert(interval_s, count);
+    }
+}
+
+/// Exact statistics; nearest-rank percentiles. Reorders `samples_s`.
+fn distribution(samples_s: &mut [f64]) -> Distribution {
+    if samples_s.is_empty() {
+        return Distribution {
+            mean_s: f64::NAN,
+            p50_s: f64::NAN,
+            p90_s: f64::NAN,
+            p95_s: f64::NAN,
+            p99_s: f64::NAN,
+            max_s: f64::NAN,
+        };
+    }
+    // The sum is taken before sorting: completion order is deterministic.
+    let mean_s = samples_s.iter().sum::<f64>() / samples_s.len() as f64;
+    samples_s.sort_unstable_by(f64::total_cmp);
+    let rank = |quantile: f64| {
+        let rank = (quantile * samples_s.len() as f64).ceil() as usize;
+        samples_s[rank.clamp(1, samples_s.len()) - 1]
+    };
+    Distribution {
+        mean_s,
+        p50_s: rank(0.5),
+        p90_s: rank(0.9),
+        p95_s: rank(0.95),
+        p99_s: rank(0.99),
+        max_s: rank(1.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_nearest_rank() {
+        let mut samples: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        let stats = distribution(&mut samples);
+        assert_eq!(
+            (
+                stats.mean_s,
+                stats.p50_s,
+                stats.p90_s,
+                stats.p99_s,
+                stats.max_s
+            ),
+            (50.5, 50.0, 90.0, 99.0, 100.0)
+        );
+    }
+}

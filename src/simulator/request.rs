@@ -1,0 +1,102 @@
+//! A request on its way through the cluster.
+
+/// Marks "not on any replica".
+pub(crate) const NO_REPLICA: u32 = u32::MAX;
+
+/// State of one request.
+///
+/// While a request decodes, [`super::cohort::Cohort`] counts for it: `generated`,
+/// `execution_s` and `model_execution_s` then stand as of `joined_step` and are
+/// brought up to date when it leaves.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestState {
+    pub arrived_at_s: f64,
+    pub scheduled_at_s: f64,
+    pub first_started_at_s: f64,
+    pub prefill_completed_at_s: f64,
+    pub decode_arrived_at_s: f64,
+    pub completed_at_s: f64,
+    /// Prompt length; never changes.
+    pub prefill_tokens: u32,
+    /// Output length; never changes.
+    pub decode_tokens: u32,
+    /// Tokens to put into the KV cache before the next output token: the prompt,
+    /// and after a restart everything generated so far as well.
+    pub prefill_target: u32,
+    /// Of those, how many are in the cache.
+    pub prefilled: u32,
+    /// Output tokens emitted.
+    pub generated: u32,
+    /// KV cache blocks held on its current replica (as of `joined_step`).
+    pub blocks: u64,
+    pub restarts: u32,
+    /// Last output token.
+    pub last_token_at_s: f64,
+    pub execution_s: f64,
+    pub model_execution_s: f64,
+    /// Cohort counters when it joined.
+    pub joined_step: u64,
+    pub execution_at_join_s: f64,
+    pub model_execution_at_join_s: f64,
+    /// Distinguishes this stay in a cohort from earlier ones.
+    pub membership: u32,
+    pub prefill_replica: u32,
+    pub decode_replica: u32,
+    pub transfer_bytes: f64,
+    pub transfer_started_at_s: f64,
+    pub transfer_s: f64,
+    pub done: bool,
+}
+
+impl RequestState {
+    pub(crate) fn new(request: &crate::workload::Request) -> Self {
+        Self {
+            arrived_at_s: request.arrived_at_s,
+            scheduled_at_s: f64::NAN,
+            first_started_at_s: f64::NAN,
+            prefill_completed_at_s: f64::NAN,
+            decode_arrived_at_s: f64::NAN,
+            completed_at_s: f64::NAN,
+            prefill_tokens: request.prefill_tokens,
+            decode_tokens: request.decode_tokens,
+            prefill_target: request.prefill_tokens,
+            prefilled: 0,
+            generated: 0,
+            blocks: 0,
+            restarts: 0,
+            last_token_at_s: f64::NAN,
+            execution_s: 0.0,
+            model_execution_s: 0.0,
+            joined_step: 0,
+            execution_at_join_s: 0.0,
+            model_execution_at_join_s: 0.0,
+            membership: 0,
+            prefill_replica: NO_REPLICA,
+            decode_replica: NO_REPLICA,
+            transfer_bytes: 0.0,
+            transfer_started_at_s: f64::NAN,
+            transfer_s: 0.0,
+            done: false,
+        }
+    }
+
+    /// Tokens in the KV cache while decoding: the prompt and every output token
+    /// but the newest, whose entry the next step writes.
+    pub(crate) fn decode_context_tokens(&self) -> u64 {
+        u64::from(self.prefill_tokens) + u64::from(self.generated) - 1
+    }
+
+    /// Most tokens its KV cache ever holds.
+    pub(crate) fn final_kv_tokens(&self) -> u64 {
+        u64::from(self.prefill_tokens) + u64::from(self.decode_tokens) - 1
+    }
+
+    /// Forgets the KV cache: everything so far must be prefilled again. What was
+    /// generated stays generated.
+    pub(crate) fn restart(&mut self) {
+        self.prefill_target = self.prefill_tokens + self.generated;
+        self.prefilled = 0;
+        self.blocks = 0;
+        self.restarts += 1;
+    }
+}

@@ -1,0 +1,6 @@
+//! The simulator against its invariants and against a naive model that walks
+//! over every request at every step.
+
+mod naive;
+mod properties;
+mod support;

@@ -1,0 +1,214 @@
+//! What must hold for every scheduler, layout and load.
+
+use proptest::prelude::*;
+use vidur_sweep::simulator::{
+    GlobalScheduler, PoolRole, ReplicaScheduler, RequestOutcome, RequestRecord,
+};
+
+use crate::support::{cluster, pool, run, sarathi, split_wise, vllm};
+
+fn replica_scheduler() -> impl Strategy<Value = ReplicaScheduler> {
+    prop_oneof![
+        (1u32..600, 1u32..40).prop_map(|(chunk, cap)| sarathi(chunk, cap)),
+        (64u32..2000, 1u32..40).prop_map(|(tokens, cap)| vllm(tokens, cap)),
+        (64u32..2000, 1u32..40).prop_map(|(tokens, cap)| split_wise(tokens, cap)),
+    ]
+}
+
+fn global_scheduler() -> impl Strategy<Value = GlobalScheduler> {
+    prop_oneof![
+        Just(GlobalScheduler::RoundRobin),
+        Just(GlobalScheduler::Random),
+        Just(GlobalScheduler::Lor),
+        Just(GlobalScheduler::SplitWise),
+    ]
+}
+
+fn requests() -> impl Strategy<Value = Vec<(f64, u32, u32)>> {
+    proptest::collection::vec((0.0f64..0.05, 1u32..400, 1u32..80), 1..80).prop_map(|draws| {
+        let mut at_s = 0.0;
+        draws
+            .into_iter()
+            .map(|(gap_s, prompt, output)| {
+                at_s += gap_s;
+                (at_s, prompt, output)
+            })
+            .collect()
+    })
+}
+
+fn check_record(record: &RequestRecord, disaggregated: bool) -> Result<(), TestCaseError> {
+    match record.outcome {
+        RequestOutcome::Completed => {
+            prop_assert!(record.arrived_at_s <= record.scheduled_at_s);
+            prop_assert!(record.scheduled_at_s < record.prefill_completed_at_s);
+            prop_assert!(record.prefill_completed_at_s <= record.completed_at_s);
+            prop_assert!(record.execution_s > 0.0);
+            prop_assert!(record.model_execution_s < record.execution_s);
+            prop_assert!(record.preemption_s >= 0.0);
+            if record.decode_tokens > 1 {
+                prop_assert!(record.decode_arrived_at_s >= record.prefill_completed_at_s);
+                prop_assert!(record.decode_arrived_at_s < record.completed_at_s);
+                prop_assert_eq!(disaggregated, record.pd_p2p_comm_time_s > 0.0);
+                prop_assert_eq!(
+                    disaggregated,
+                    record.prefill_replica_id != record.decode_replica_id
+                );
+            }
+        }
+        _ => prop_assert!(record.completed_at_s.is_nan()),
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn every_request_ends_and_no_token_is_lost(
+        requests in requests(),
+        replica in replica_scheduler(),
+        decode_replica in replica_scheduler(),
+        global in global_scheduler(),
+        disaggregated: bool,
+        replicas in 1u32..4,
+        stages in 1u32..4,
+        blocks in 4u64..150,
+        clients in proptest::option::of(1u32..30),
+    ) {
+        let pools = if disaggregated {
+            vec![
+                pool(PoolRole::Prefill, replicas, stages, blocks, replica),
+                pool(PoolRole::Decode, 2, 1, blocks, decode_replica),
+            ]
+        } else {
+            vec![pool(PoolRole::Mixed, replicas, stages, blocks, replica)]
+        };
+        let (everything, totals) = run(&cluster(pools, global), &requests, clients);
+        prop_assert_eq!(everything.records.len(), requests.len());
+        for (id, (record, request)) in everything.records.iter().zip(&requests).enumerate() {
+            prop_assert_eq!(record.request_id as usize, id);
+            prop_assert_eq!((record.prefill_tokens, record.decode_tokens), (request.1, request.2));
+            prop_assert!(record.outcome != RequestOutcome::UnfinishedTimeLimit);
+            check_record(record, disaggregated)?;
+        }
+        // One interval for every output token but the first of each request.
+        let completed = || {
+            everything.records.iter().filter(|r| r.outcome == RequestOutcome::Completed)
+        };
+        let expected: u64 = completed().map(|r| u64::from(r.decode_tokens) - 1).sum();
+        let recorded: u64 = everything.intervals.iter().map(|&(_, count)| u64::from(count)).sum();
+        prop_assert_eq!(recorded, expected);
+        prop_assert!(everything.intervals.iter().all(|&(interval_s, _)| interval_s > 0.0));
+        // The sum of all intervals is the time between first and last tokens.
+        let span_s: f64 = completed().map(|r| r.completed_at_s - r.prefill_completed_at_s).sum();
+        let sum_s: f64 = everything.intervals.iter().map(|&(s, count)| s * f64::from(count)).sum();
+        prop_assert!((span_s - sum_s).abs() <= 1e-6 * span_s.max(1.0), "{} {}", span_s, sum_s);
+        // Without restarts each prompt token is processed once and each decode once.
+        if totals.preemptions == 0 {
+            let tokens: u64 = completed()
+                .map(|r| u64::from(r.prefill_tokens) + u64::from(r.decode_tokens) - 1)
+                .sum();
+            prop_assert_eq!(totals.pools.iter().map(|pool| pool.tokens).sum::<u64>(), tokens);
+        }
+        prop_assert!((0.0..=1.0 + 1e-9).contains(&totals.gpu_busy_fraction));
+        prop_assert!((0.0..=1.0 + 1e-9).contains(&totals.kv_cache_utilization));
+    }
+
+    #[test]
+    fn a_time_limit_leaves_nothing_unreported(
+        requests in requests(), replica in replica_scheduler(), limit_s in 0.0f64..2.0,
+    ) {
+        let mut cluster = cluster(
+            vec![pool(PoolRole::Mixed, 2, 1, 100, replica)],
+            GlobalScheduler::Lor,
+        );
+        cluster.time_limit_s = Some(limit_s);
+        let (everything, totals) = run(&cluster, &requests, None);
+        prop_assert_eq!(everything.records.len(), requests.len());
+        prop_assert!(totals.end_s <= limit_s);
+        for record in &everything.records {
+            check_record(record, false)?;
+            prop_assert!(record.completed_at_s.is_nan() || record.completed_at_s <= limit_s);
+        }
+    }
+}
+
+#[test]
+fn what_can_never_run_is_rejected_with_the_reason() {
+    let requests = [
+        (0.0, 100, 10),
+        (0.0, 5000, 10),
+        (0.0, 900, 10),
+        (0.0, 50, 2),
+    ];
+    let pools = vec![pool(PoolRole::Mixed, 1, 1, 64, vllm(512, 8))];
+    let (everything, _) = run(
+        &cluster(pools, GlobalScheduler::RoundRobin),
+        &requests,
+        None,
+    );
+    let outcomes: Vec<_> = everything.records.iter().map(|r| r.outcome).collect();
+    assert_eq!(
+        outcomes,
+        [
+            RequestOutcome::Completed,
+            RequestOutcome::RejectedTooLargeForKvCache,
+            RequestOutcome::RejectedPromptExceedsBatch,
+            RequestOutcome::Completed,
+        ]
+    );
+}
+
+#[test]
+fn decoding_waits_for_the_kv_cache() {
+    // One transfer of 101 tokens takes 10.1 ms; the second one shares the link.
+    let requests = [(0.0, 100, 5), (0.0, 100, 5)];
+    let pools = vec![
+        pool(PoolRole::Prefill, 1, 1, 1000, split_wise(4096, 8)),
+        pool(PoolRole::Decode, 1, 1, 1000, split_wise(4096, 8)),
+    ];
+    let (everything, _) = run(&cluster(pools, GlobalScheduler::SplitWise), &requests, None);
+    for record in &everything.records {
+        assert_eq!(record.pd_p2p_comm_size_bytes, 100.0 * 1e5);
+        assert!((record.pd_p2p_comm_time_s - (0.02 + 1e-5)).abs() < 1e-12);
+        let gap_s = record.decode_arrived_at_s - record.prefill_completed_at_s;
+        assert!((gap_s - record.pd_p2p_comm_time_s).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn pipeline_stages_overlap_micro_batches() {
+    let requests: Vec<_> = (0..64).map(|_| (0.0, 128, 64)).collect();
+    let busy = |stages| {
+        let pools = vec![pool(PoolRole::Mixed, 1, stages, 4000, sarathi(512, 64))];
+        run(
+            &cluster(pools, GlobalScheduler::RoundRobin),
+            &requests,
+            None,
+        )
+        .1
+        .gpu_busy_fraction
+    };
+    assert!(busy(1) > 0.999);
+    assert!(
+        busy(4) > 0.8,
+        "micro-batches keep four stages busy: {}",
+        busy(4)
+    );
+}
+
+#[test]
+fn closed_loop_never_exceeds_its_clients() {
+    let requests: Vec<_> = (0..200).map(|_| (0.0, 64, 20)).collect();
+    let pools = vec![pool(PoolRole::Mixed, 2, 1, 1000, sarathi(512, 64))];
+    let (everything, _) = run(&cluster(pools, GlobalScheduler::Lor), &requests, Some(8));
+    for at in &everything.records {
+        let open = everything
+            .records
+            .iter()
+            .filter(|r| r.arrived_at_s <= at.arrived_at_s && r.completed_at_s > at.arrived_at_s)
+            .count();
+        assert!(open <= 8, "{open} open requests");
+    }
+}

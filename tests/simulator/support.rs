@@ -1,0 +1,136 @@
+//! Clusters with a closed-form cost, and a recorder that keeps everything.
+
+use std::sync::Arc;
+
+use vidur_sweep::execution_time::{PricedOperator, StageTime, StepCost, StepShape};
+use vidur_sweep::simulator::{
+    ClusterSpec, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec, Recorder,
+    ReplicaScheduler, RequestRecord, SimulationTotals, simulate,
+};
+use vidur_sweep::workload::{Request, Workload};
+
+/// Milliseconds: 5 per step, 0.1 per prompt token, 0.2 per decode, and a little
+/// for every thousand tokens of context.
+pub struct LinearCost {
+    pub stages: u32,
+}
+
+impl StepCost for LinearCost {
+    fn stages(&self) -> u32 {
+        self.stages
+    }
+
+    fn stage_time(&self, _stage: u32, shape: &StepShape) -> StageTime {
+        let model_ms = 5.0
+            + 0.1 * f64::from(shape.prefill_tokens())
+            + 0.2 * f64::from(shape.decode_requests)
+            + 1e-3 * shape.decode_context_tokens as f64;
+        StageTime {
+            model_s: model_ms * 1e-3 / f64::from(self.stages),
+            host_s: 1e-4,
+        }
+    }
+
+    fn explain(&self, _shape: &StepShape) -> Vec<PricedOperator> {
+        Vec::new()
+    }
+}
+
+pub fn pool(
+    role: PoolRole,
+    replicas: u32,
+    stages: u32,
+    num_blocks: u64,
+    scheduler: ReplicaScheduler,
+) -> PoolSpec {
+    PoolSpec {
+        role,
+        replicas,
+        attention_data_parallel: 1,
+        scheduler,
+        kv_cache: KvCacheSpec {
+            num_blocks,
+            block_size: 16,
+        },
+        cost: Arc::new(LinearCost { stages }),
+    }
+}
+
+pub fn cluster(pools: Vec<PoolSpec>, global_scheduler: GlobalScheduler) -> ClusterSpec {
+    let kv_transfer = (pools.len() == 2).then_some(KvTransferSpec {
+        bytes_per_token: 1e5,
+        bytes_per_request: 0.0,
+        sender_bytes_per_s: 1e9,
+        receiver_bytes_per_s: 1e9,
+        latency_s: 1e-5,
+    });
+    ClusterSpec {
+        pools,
+        global_scheduler,
+        kv_transfer,
+        seed: 7,
+        time_limit_s: None,
+    }
+}
+
+pub fn sarathi(chunk_size: u32, batch_size_cap: u32) -> ReplicaScheduler {
+    ReplicaScheduler::Sarathi {
+        chunk_size,
+        batch_size_cap,
+        watermark_blocks_fraction: 0.01,
+    }
+}
+
+pub fn vllm(max_tokens_in_batch: u32, batch_size_cap: u32) -> ReplicaScheduler {
+    ReplicaScheduler::Vllm {
+        max_tokens_in_batch,
+        batch_size_cap,
+        watermark_blocks_fraction: 0.01,
+    }
+}
+
+pub fn split_wise(max_tokens_in_batch: u32, batch_size_cap: u32) -> ReplicaScheduler {
+    ReplicaScheduler::SplitWise {
+        max_tokens_in_batch,
+        batch_size_cap,
+        watermark_blocks_fraction: 0.01,
+    }
+}
+
+#[derive(Default)]
+pub struct Everything {
+    pub records: Vec<RequestRecord>,
+    pub intervals: Vec<(f64, u32)>,
+}
+
+impl Recorder for Everything {
+    fn request(&mut self, record: &RequestRecord) {
+        self.records.push(record.clone());
+    }
+    fn token_intervals(&mut self, interval_s: f64, count: u32) {
+        self.intervals.push((interval_s, count));
+    }
+}
+
+/// Runs a workload; records come back by request id.
+pub fn run(
+    cluster: &ClusterSpec,
+    requests: &[(f64, u32, u32)],
+    clients: Option<u32>,
+) -> (Everything, SimulationTotals) {
+    let workload = Workload {
+        requests: requests
+            .iter()
+            .map(|&(arrived_at_s, prefill_tokens, decode_tokens)| Request {
+                arrived_at_s,
+                prefill_tokens,
+                decode_tokens,
+            })
+            .collect(),
+        clients,
+    };
+    let mut everything = Everything::default();
+    let totals = simulate(cluster, &workload, &mut everything);
+    everything.records.sort_by_key(|record| record.request_id);
+    (everything, totals)
+}
