@@ -34,7 +34,8 @@ fn derive(file: &Path, source_lines: &[String]) -> Result<String, WorkloadError>
         .lengths
         .ok_or_else(|| WorkloadError::in_file(file, "has no request lengths"))?;
     let histogram = LengthHistogram::from_lengths(&lengths, &BIN_LEVELS);
-    let mut text = String::from("# Joint histogram of prompt (prefill) and output (decode) tokens.\n");
+    let mut text =
+        String::from("# Joint histogram of prompt (prefill) and output (decode) tokens.\n");
     for line in source_lines {
         text += &format!("# {line}\n");
     }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use super::WorkloadError;
+use crate::spelling::did_you_mean;
 
 /// Length histograms shipped with the program, by their path in the repository.
 const EMBEDDED: [(&str, &str); 2] = [
@@ -74,9 +75,7 @@ impl DataFiles {
             });
         }
         let wanted = file.strip_prefix(".").unwrap_or(file);
-        let embedded = EMBEDDED
-            .iter()
-            .find(|(path, _)| wanted == Path::new(path));
+        let embedded = EMBEDDED.iter().find(|(path, _)| wanted == Path::new(path));
         match embedded {
             Some(&(path, text)) => Ok(DataFile {
                 name: path.into(),
@@ -93,14 +92,7 @@ impl DataFiles {
         }
         let names: Vec<&str> = EMBEDDED.iter().map(|(path, _)| *path).collect();
         message += &format!("; built in are {}", names.join(", "));
-        let given = file.to_string_lossy();
-        let nearest = names
-            .iter()
-            .max_by(|a, b| strsim::jaro(a, &given).total_cmp(&strsim::jaro(b, &given)))
-            .filter(|name| strsim::jaro(name, &given) > 0.85);
-        if let Some(nearest) = nearest {
-            message += &format!("; did you mean `{nearest}`?");
-        }
+        message += &did_you_mean(&file.to_string_lossy(), names);
         WorkloadError::in_file(file, message)
     }
 }
@@ -116,8 +108,14 @@ fn show_dir(dir: &Path) -> String {
 fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> WorkloadError {
     let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
     let line = valid.iter().filter(|&&b| b == b'\n').count() + 1;
-    let line_start = valid.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
-    let column = String::from_utf8_lossy(&valid[line_start..]).chars().count() + 1;
+    let line_start = valid
+        .iter()
+        .rposition(|&b| b == b'\n')
+        .map_or(0, |at| at + 1);
+    let column = String::from_utf8_lossy(&valid[line_start..])
+        .chars()
+        .count()
+        + 1;
     WorkloadError::at(path, line, column, "not UTF-8 text")
 }
 
@@ -142,6 +140,9 @@ mod tests {
         std::fs::write(dir.path().join("bad.csv"), b"ab\nc\xff").unwrap();
         let files = DataFiles::beside(Some(dir.path().to_path_buf()));
         let message = files.read(Path::new("bad.csv")).unwrap_err().to_string();
-        assert!(message.ends_with("bad.csv:2:2: not UTF-8 text"), "{message}");
+        assert!(
+            message.ends_with("bad.csv:2:2: not UTF-8 text"),
+            "{message}"
+        );
     }
 }

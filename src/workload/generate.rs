@@ -161,17 +161,8 @@ fn draw_lengths(
             max_tokens,
             prefill_to_decode_ratio,
         } => {
-            if min_tokens > max_tokens || *min_tokens < 2 {
-                let message = format!(
-                    "`workload.lengths.min_tokens` is `{min_tokens}`; \
-                     allowed is 2 to `max_tokens` ({max_tokens})"
-                );
-                return Err(WorkloadError::new(message));
-            }
-            let mut rng = streams.rng("lengths: uniform", "");
-            let range = *min_tokens..=*max_tokens;
-            let draw = |_| split(rng.random_range(range.clone()), *prefill_to_decode_ratio);
-            Ok((0..count).map(draw).collect())
+            let ratio = *prefill_to_decode_ratio;
+            draw_uniform(*min_tokens, *max_tokens, ratio, count, streams)
         }
         LengthsConfig::Trace {
             file,
@@ -211,6 +202,25 @@ fn draw_lengths(
             Ok((0..count).map(draw).collect())
         }
     }
+}
+
+fn draw_uniform(
+    min_tokens: u32,
+    max_tokens: u32,
+    ratio: f64,
+    count: usize,
+    streams: &Streams,
+) -> Result<Vec<Lengths>, WorkloadError> {
+    if min_tokens > max_tokens || min_tokens < 2 {
+        let message = format!(
+            "`workload.lengths.min_tokens` is `{min_tokens}`; \
+             allowed is 2 to `max_tokens` ({max_tokens})"
+        );
+        return Err(WorkloadError::new(message));
+    }
+    let mut rng = streams.rng("lengths: uniform", "");
+    let draw = |_| split(rng.random_range(min_tokens..=max_tokens), ratio);
+    Ok((0..count).map(draw).collect())
 }
 
 /// Splits a total into prompt and output, rounding the output up and leaving
@@ -281,9 +291,8 @@ fn draw_arrivals(
             // Mean shape * scale is 1 and the coefficient of variation is
             // 1 / sqrt(shape).
             let gamma = Gamma::new(cv.powi(-2), cv.powi(2)).map_err(|_| {
-                let message = format!(
-                    "`workload.arrivals.cv` is `{cv}`; allowed is a number greater than 0"
-                );
+                let message =
+                    format!("`workload.arrivals.cv` is `{cv}`; allowed is a number greater than 0");
                 WorkloadError::new(message)
             })?;
             let rng = streams.rng("arrivals: gamma", "");
@@ -382,7 +391,9 @@ mod tests {
 
     fn lengths_of(workload: &Workload) -> Vec<(u32, u32)> {
         let requests = workload.requests.iter();
-        requests.map(|r| (r.prefill_tokens, r.decode_tokens)).collect()
+        requests
+            .map(|r| (r.prefill_tokens, r.decode_tokens))
+            .collect()
     }
 
     fn times_of(workload: &Workload) -> Vec<f64> {
@@ -465,7 +476,13 @@ mod tests {
     #[test]
     fn draws_are_the_same_everywhere() {
         let workload = draw(&poisson(3, conversations(None)), 42, Some(2.0));
-        insta::assert_debug_snapshot!((lengths_of(&workload), times_of(&workload)), @"");
+        assert_eq!(lengths_of(&workload), [(2434, 76), (179, 150), (1059, 413)]);
+        let times = [
+            0.904_338_272_100_676_2,
+            0.955_437_021_229_411_2,
+            1.118_473_763_905_722_7,
+        ];
+        assert_eq!(times_of(&workload), times);
     }
 
     #[test]
@@ -486,8 +503,14 @@ mod tests {
             let variance = gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
             // Five standard errors of the mean.
             let tolerance = 5.0 * cv / f64::from(count).sqrt();
-            assert!((mean * 4.0 - 1.0).abs() < tolerance, "mean gap {mean} at cv {cv}");
-            assert!((variance.sqrt() / mean / cv - 1.0).abs() < 0.03, "{config:?}");
+            assert!(
+                (mean * 4.0 - 1.0).abs() < tolerance,
+                "mean gap {mean} at cv {cv}"
+            );
+            assert!(
+                (variance.sqrt() / mean / cv - 1.0).abs() < 0.03,
+                "{config:?}"
+            );
         }
     }
 
@@ -502,9 +525,21 @@ mod tests {
         assert_eq!(times_of(&draw(&static_, 0, None)), [0.0; 3]);
         let closed = draw(&with(ArrivalsConfig::Concurrency { clients: 2 }), 0, None);
         assert_eq!((closed.clients, times_of(&closed)), (Some(2), vec![0.0; 3]));
-        let unit = WorkloadSource::default().get(&poisson(3, fixed()), 0, 0).unwrap();
-        assert!(unit.at_rate(None).unwrap_err().to_string().contains("set `qps`"));
-        assert!(unit.at_rate(Some(0.0)).unwrap_err().to_string().contains("greater than 0"));
+        let unit = WorkloadSource::default()
+            .get(&poisson(3, fixed()), 0, 0)
+            .unwrap();
+        assert!(
+            unit.at_rate(None)
+                .unwrap_err()
+                .to_string()
+                .contains("set `qps`")
+        );
+        assert!(
+            unit.at_rate(Some(0.0))
+                .unwrap_err()
+                .to_string()
+                .contains("greater than 0")
+        );
     }
 
     #[test]
@@ -578,6 +613,9 @@ mod tests {
             ..poisson(3, fixed())
         };
         let message = source.get(&config, 0, 0).unwrap_err().to_string();
-        assert!(message.contains("a length histogram has no arrival times"), "{message}");
+        assert!(
+            message.contains("a length histogram has no arrival times"),
+            "{message}"
+        );
     }
 }

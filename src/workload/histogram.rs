@@ -177,7 +177,11 @@ fn read_bin(file: &DataFile, line: usize, text: &str) -> Result<(Bin, u64), Work
     let mut values = [0u32; COLUMNS.len()];
     for (at, cell) in cells.iter().enumerate() {
         // An upper bound starts where its lower bound is.
-        let least = if at == 1 || at == 3 { values[at - 1] } else { 1 };
+        let least = if at == 1 || at == 3 {
+            values[at - 1]
+        } else {
+            1
+        };
         let value = cell.text.parse::<u32>().ok().filter(|&v| v >= least);
         values[at] = value.ok_or_else(|| {
             let message = format!(
@@ -216,7 +220,9 @@ mod tests {
 
     #[test]
     fn bins_cover_every_request_and_survive_writing_and_reading() {
-        let trace: Vec<_> = (0..1000).map(|i| lengths(1 + i * i % 977, 1 + i % 7)).collect();
+        let trace: Vec<_> = (0..1000)
+            .map(|i| lengths(1 + i * i % 977, 1 + i % 7))
+            .collect();
         let histogram = LengthHistogram::from_lengths(&trace, &BIN_LEVELS);
         assert_eq!(histogram.total(), 1000);
         assert!(histogram.bins.iter().any(|bin| bin.prefill.1 == 977));

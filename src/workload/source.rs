@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::generate::{UnitWorkload, generate};
 use super::{
-    ArrivalsConfig, DataFile, DataFiles, LengthData, LengthsConfig, Trace, WorkloadConfig, WorkloadError,
-    read_lengths, read_trace,
+    ArrivalsConfig, DataFile, DataFiles, LengthData, LengthsConfig, Trace, WorkloadConfig,
+    WorkloadError, read_lengths, read_trace,
 };
 
 /// Workloads kept at a time: neighbouring runs of a sweep share theirs, and a

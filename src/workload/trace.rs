@@ -433,7 +433,11 @@ mod tests {
         let mooncake = "{\"timestamp\": 3000, \"input_length\": 6, \"output_length\": 5}\n\
                         {\"timestamp\": 1000, \"input_length\": 7, \"output_length\": 8}\n";
         let mooncake = read(mooncake).unwrap();
-        assert_eq!(mooncake.lengths, lengths(&[(7, 8), (6, 5)]), "sorted by time");
+        assert_eq!(
+            mooncake.lengths,
+            lengths(&[(7, 8), (6, 5)]),
+            "sorted by time"
+        );
         assert_eq!(mooncake.arrivals_s, Some(vec![0.0, 2.0]));
 
         let burst = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n\
@@ -444,7 +448,10 @@ mod tests {
         assert_eq!(burst.arrivals_s, Some(vec![0.0, 113.0]));
 
         let times = read("arrived_at\n0\n2\n").unwrap();
-        assert_eq!((times.lengths, times.arrivals_s), (None, Some(vec![0.0, 2.0])));
+        assert_eq!(
+            (times.lengths, times.arrivals_s),
+            (None, Some(vec![0.0, 2.0]))
+        );
     }
 
     #[test]
@@ -456,7 +463,9 @@ mod tests {
             "t.csv:4:3: column `num_prefill_tokens` is `x12`; \
              allowed is a whole number from 1 to 4294967295"
         );
-        assert!(message(&format!("{header}0,374,0\n")).starts_with("t.csv:2:7: column `num_decode"));
+        assert!(
+            message(&format!("{header}0,374,0\n")).starts_with("t.csv:2:7: column `num_decode")
+        );
         assert!(message(&format!("{header}0,374,-3\n")).starts_with("t.csv:2:7:"));
         assert!(message(&format!("{header}0,1.5,3\n")).starts_with("t.csv:2:3:"));
         assert!(message(&format!("{header}nan,1,3\n")).contains("a number of seconds"));
@@ -470,7 +479,7 @@ mod tests {
         let azure = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-13-01 00:00:00,1,2\n";
         assert!(message(azure).starts_with("t.csv:2:1: column `TIMESTAMP` is `2023-13-01"));
         let json = "{\"timestamp\": 1, \"input_length\": -6, \"output_length\": 5}";
-        assert!(message(json).starts_with("t.csv:1:17: key `input_length` is `-6`"));
+        assert!(message(json).starts_with("t.csv:1:18: key `input_length` is `-6`"));
         assert!(message("{\"input_length\": 6}").contains("`output_length` is missing"));
         assert!(message("{\"input_length\": 6").starts_with("t.csv:1:18: not JSON"));
     }
