@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use super::WorkloadError;
+use crate::spelling::did_you_mean;
 
 /// Length histograms shipped with the program, by their path in the repository.
 const EMBEDDED: [(&str, &str); 2] = [
@@ -91,14 +92,7 @@ impl DataFiles {
         }
         let names: Vec<&str> = EMBEDDED.iter().map(|(path, _)| *path).collect();
         message += &format!("; built in are {}", names.join(", "));
-        let given = file.to_string_lossy();
-        let nearest = names
-            .iter()
-            .max_by(|a, b| strsim::jaro(a, &given).total_cmp(&strsim::jaro(b, &given)))
-            .filter(|name| strsim::jaro(name, &given) > 0.85);
-        if let Some(nearest) = nearest {
-            message += &format!("; did you mean `{nearest}`?");
-        }
+        message += &did_you_mean(&file.to_string_lossy(), names);
         WorkloadError::in_file(file, message)
     }
 }

@@ -479,7 +479,7 @@ mod tests {
         let azure = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-13-01 00:00:00,1,2\n";
         assert!(message(azure).starts_with("t.csv:2:1: column `TIMESTAMP` is `2023-13-01"));
         let json = "{\"timestamp\": 1, \"input_length\": -6, \"output_length\": 5}";
-        assert!(message(json).starts_with("t.csv:1:17: key `input_length` is `-6`"));
+        assert!(message(json).starts_with("t.csv:1:18: key `input_length` is `-6`"));
         assert!(message("{\"input_length\": 6}").contains("`output_length` is missing"));
         assert!(message("{\"input_length\": 6").starts_with("t.csv:1:18: not JSON"));
     }
