@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! cli → report → explore → select → results → spec → simulator → workload
-//!     → execution_time → network → memory → catalog → units
+//!     → execution_time → network → memory → catalog → yaml → spelling → units
 //! ```
 
 #![warn(missing_docs)]
@@ -24,5 +24,7 @@ pub mod results;
 pub mod select;
 pub mod simulator;
 pub mod spec;
+pub mod spelling;
 pub mod units;
 pub mod workload;
+pub mod yaml;
