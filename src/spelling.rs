@@ -7,7 +7,13 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let word = word.to_lowercase();
     let mut best: Option<(f64, &str)> = None;
     for candidate in candidates {
-        let score = likeness(&word, &candidate.to_lowercase());
+        let candidate_lower = candidate.to_lowercase();
+        let mut score = likeness(&word, &candidate_lower);
+        if score > 0.0 {
+            // Long names that start alike all come out near 1: edits tell them apart.
+            let edits = strsim::levenshtein(&word, &candidate_lower) as f64;
+            score += 1.0 / (1.0 + edits);
+        }
         if score > best.map_or(0.0, |(s, _)| s) {
             best = Some((score, candidate));
         }

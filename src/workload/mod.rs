@@ -1,9 +1,29 @@
 //! Requests: lengths and arrivals, generated once per workload and shared by
 //! every run that uses them.
 //!
-//! Common random numbers: draws depend on (seed, workload identity,
-//! replication) alone, never on the deployment or the offered load. Arrivals
-//! are stored at unit rate and scaled by the run's QPS.
+//! Common random numbers: draws depend on (seed, kind of draw and data file,
+//! replication) alone, never on the deployment, the offered load, the number of
+//! requests or how lengths are clipped. Arrivals are stored at unit rate and
+//! scaled by the run's QPS ([`UnitWorkload::at_rate`]), so that two deployments
+//! compared under one workload see the same requests, and the points of a QPS
+//! sweep see the same requests faster or slower. Knows nothing of what serves
+//! the requests.
+
+mod cells;
+mod error;
+mod files;
+mod generate;
+pub mod histogram;
+mod source;
+mod trace;
+
+pub use cells::{Cell, split_cells};
+pub use error::WorkloadError;
+pub use files::{DataFile, DataFiles, embedded_files};
+pub use generate::UnitWorkload;
+pub use histogram::LengthHistogram;
+pub use source::WorkloadSource;
+pub use trace::{LengthData, Lengths, Trace, read_lengths, read_trace};
 
 use std::path::PathBuf;
 
@@ -16,6 +36,7 @@ use serde::{Deserialize, Serialize};
 pub struct WorkloadConfig {
     /// Requests to generate.
     #[serde(default = "default_requests")]
+    #[schemars(range(min = 1))]
     pub requests: u32,
     /// Prompt and output lengths.
     pub lengths: LengthsConfig,
@@ -34,17 +55,22 @@ pub enum LengthsConfig {
     /// Every request the same.
     Fixed {
         /// Prompt tokens.
+        #[schemars(range(min = 1))]
         prefill_tokens: u32,
         /// Output tokens, the first one included.
+        #[schemars(range(min = 1))]
         decode_tokens: u32,
     },
     /// Total length uniform in `[min_tokens, max_tokens]`, split by ratio.
     Uniform {
         /// Shortest total.
+        #[schemars(range(min = 2))]
         min_tokens: u32,
         /// Longest total.
+        #[schemars(range(min = 2))]
         max_tokens: u32,
         /// Prompt tokens per output token.
+        #[schemars(extend("exclusiveMinimum" = 0))]
         prefill_to_decode_ratio: f64,
     },
     /// Lengths of a trace, or of a histogram file standing for it, in shuffled order.
@@ -53,13 +79,19 @@ pub enum LengthsConfig {
         file: PathBuf,
         /// Longest total; longer requests are shortened proportionally.
         #[serde(default)]
+        #[schemars(range(min = 2))]
         max_tokens: Option<u32>,
         /// Factor on prompt lengths.
         #[serde(default = "unit")]
+        #[schemars(extend("exclusiveMinimum" = 0))]
         prefill_scale_factor: f64,
         /// Factor on output lengths.
         #[serde(default = "unit")]
+        #[schemars(extend("exclusiveMinimum" = 0))]
         decode_scale_factor: f64,
+        /// Order in which the rows of a trace are used.
+        #[serde(default)]
+        order: TraceOrder,
     },
     /// Sampled from a joint histogram of prompt and output lengths.
     Histogram {
@@ -67,15 +99,30 @@ pub enum LengthsConfig {
         file: PathBuf,
         /// Longest total; longer requests are shortened proportionally.
         #[serde(default)]
+        #[schemars(range(min = 2))]
         max_tokens: Option<u32>,
     },
+}
+
+/// Order in which the rows of a trace are used. Either way a trace shorter than
+/// the workload is gone through again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TraceOrder {
+    /// Shuffled by the seed, anew for each pass over the trace.
+    #[default]
+    Shuffled,
+    /// As recorded, by arrival time; with `arrivals` of the same file each
+    /// request keeps its own time.
+    Recorded,
 }
 
 fn unit() -> f64 {
     1.0
 }
 
-/// Arrival process. The rate is the run's `qps`.
+/// Arrival process. The rate is the run's `qps`; times of a trace are used as
+/// recorded without it, and scaled to it where it is given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ArrivalsConfig {
@@ -84,21 +131,25 @@ pub enum ArrivalsConfig {
     /// Gamma inter-arrival times.
     Gamma {
         /// Coefficient of variation; 1 is Poisson.
+        #[schemars(extend("exclusiveMinimum" = 0))]
         cv: f64,
     },
     /// Equal inter-arrival times; without `qps`, all at time zero.
     Static,
-    /// Arrival times of a trace.
+    /// Arrival times of a trace, counted from its first request; a trace shorter
+    /// than the workload is repeated.
     Trace {
-        /// CSV or JSONL file.
+        /// CSV or JSONL file with arrival times; see `docs/spec.md` for formats.
         file: PathBuf,
         /// Factor on inter-arrival times.
         #[serde(default = "unit")]
+        #[schemars(extend("exclusiveMinimum" = 0))]
         time_scale_factor: f64,
     },
     /// Closed loop: each client sends its next request when its last one ends.
     Concurrency {
         /// Clients.
+        #[schemars(range(min = 1))]
         clients: u32,
     },
 }

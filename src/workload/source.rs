@@ -1,0 +1,148 @@
+//! Reads each data file once and keeps generated workloads for sharing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::generate::{UnitWorkload, generate};
+use super::{
+    ArrivalsConfig, DataFile, DataFiles, LengthData, LengthsConfig, Trace, WorkloadConfig,
+    WorkloadError, read_lengths, read_trace,
+};
+
+/// Workloads kept at a time: neighbouring runs of a sweep share theirs, and a
+/// sweep over workloads stays within bounds.
+const WORKLOADS_KEPT: usize = 16;
+
+/// Generates workloads, each once for all runs that use it. Shared by threads.
+#[derive(Debug, Default)]
+pub struct WorkloadSource {
+    sources: Sources,
+    kept: Mutex<VecDeque<(Key, Arc<UnitWorkload>)>>,
+}
+
+/// What determines a workload, its files aside, which are read once.
+#[derive(Debug, Clone, PartialEq)]
+struct Key {
+    config: WorkloadConfig,
+    seed: u64,
+    replication: u32,
+}
+
+impl WorkloadSource {
+    /// Finds data files through `files`.
+    pub fn new(files: DataFiles) -> Self {
+        Self {
+            sources: Sources {
+                files,
+                ..Sources::default()
+            },
+            kept: Mutex::default(),
+        }
+    }
+
+    /// The workload of `config`, generated now or before.
+    pub fn get(
+        &self,
+        config: &WorkloadConfig,
+        seed: u64,
+        replication: u32,
+    ) -> Result<Arc<UnitWorkload>, WorkloadError> {
+        let key = Key {
+            config: config.clone(),
+            seed,
+            replication,
+        };
+        let find = |kept: &VecDeque<(Key, Arc<UnitWorkload>)>| {
+            let found = kept.iter().find(|(other, _)| *other == key);
+            found.map(|(_, workload)| Arc::clone(workload))
+        };
+        if let Some(workload) = find(&lock(&self.kept)) {
+            return Ok(workload);
+        }
+        // Generated outside the lock: two threads may both do it, with the same result.
+        let workload = Arc::new(generate(config, seed, replication, &self.sources)?);
+        let mut kept = lock(&self.kept);
+        if let Some(workload) = find(&kept) {
+            return Ok(workload);
+        }
+        if kept.len() == WORKLOADS_KEPT {
+            kept.pop_front();
+        }
+        kept.push_back((key, Arc::clone(&workload)));
+        Ok(workload)
+    }
+
+    /// Names and content hashes of the data files `config` draws from, for run
+    /// identities. Reads (and checks) them.
+    pub fn fingerprints(
+        &self,
+        config: &WorkloadConfig,
+    ) -> Result<Vec<(String, String)>, WorkloadError> {
+        let mut found = Vec::new();
+        if let LengthsConfig::Trace { file, .. } | LengthsConfig::Histogram { file, .. } =
+            &config.lengths
+        {
+            let hash = self.sources.lengths(file)?.fingerprint.clone();
+            found.push(("workload.lengths.file".to_owned(), hash));
+        }
+        if let ArrivalsConfig::Trace { file, .. } = &config.arrivals {
+            let hash = self.sources.trace(file)?.fingerprint.clone();
+            found.push(("workload.arrivals.file".to_owned(), hash));
+        }
+        Ok(found)
+    }
+}
+
+/// One file as read, with the hash of its content.
+#[derive(Debug)]
+pub(super) struct Loaded<T> {
+    pub(super) data: T,
+    pub(super) fingerprint: String,
+}
+
+/// Files of one kind read so far, by the name the specification gives them.
+type ReadFiles<T> = Mutex<BTreeMap<PathBuf, Arc<Loaded<T>>>>;
+
+/// Data files read so far.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    files: DataFiles,
+    lengths: ReadFiles<LengthData>,
+    traces: ReadFiles<Trace>,
+}
+
+impl Sources {
+    pub(super) fn lengths(&self, file: &Path) -> Result<Arc<Loaded<LengthData>>, WorkloadError> {
+        self.load(&self.lengths, file, read_lengths)
+    }
+
+    pub(super) fn trace(&self, file: &Path) -> Result<Arc<Loaded<Trace>>, WorkloadError> {
+        self.load(&self.traces, file, read_trace)
+    }
+
+    fn load<T>(
+        &self,
+        read: &ReadFiles<T>,
+        file: &Path,
+        parse: fn(&DataFile) -> Result<T, WorkloadError>,
+    ) -> Result<Arc<Loaded<T>>, WorkloadError> {
+        // Held while reading, so that threads that start together read once.
+        let mut read = lock(read);
+        if let Some(loaded) = read.get(file) {
+            return Ok(Arc::clone(loaded));
+        }
+        let found = self.files.read(file)?;
+        let loaded = Arc::new(Loaded {
+            data: parse(&found)?,
+            fingerprint: found.fingerprint(),
+        });
+        read.insert(file.to_path_buf(), Arc::clone(&loaded));
+        Ok(loaded)
+    }
+}
+
+/// What a panicking thread left is whole: values are inserted in one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
