@@ -1,14 +1,40 @@
-//! Result directories: schemas, and writers and readers of Parquet and CSV.
+//! Result directories: schemas, and writers and readers of Parquet.
 //!
-//! One schema definition serves writer, reader, docs and tests. Knows nothing
-//! of how runs are scheduled.
+//! One schema definition ([`schema`]) serves writer, reader, docs and tests.
+//! A directory is written through [`ResultWriter`]: runs arrive in any order,
+//! are gathered in blocks of neighbouring indices, and each block becomes part
+//! files that are whole or absent. [`ResultWriter::finish`] joins the parts,
+//! and the manifest, written last, is what makes the directory complete.
+//! Equal runs give equal bytes, whatever the order they came in. Knows nothing
+//! of how runs are scheduled, nor of what makes one better than another: that
+//! is a [`Judge`]'s to say.
 
-use serde::Serialize;
+mod columns;
+mod durable;
+mod layout;
+mod manifest;
+mod parquet_io;
+mod reader;
+mod requests;
+pub mod schema;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use crate::simulator::{RequestRecord, RunSummary};
+use crate::units::DType;
+
+pub use layout::{CompletedRuns, DirectoryState, RunIndices, completed_runs, directory_state};
+pub use manifest::{FileEntry, Manifest, RunCounts};
+pub use reader::{SummaryBatch, SummaryReader, SummaryRow, SummaryTable, read_summary};
+pub use requests::RequestRow;
+pub use schema::{AxisColumn, ColumnType, REPLICATION_COLUMN, SCHEMA_VERSION, compact};
+pub use writer::{Existing, Judge, ResultPlan, ResultWriter, Verdict};
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
     /// Simulated.
@@ -17,6 +43,17 @@ pub enum RunStatus {
     Infeasible,
     /// The simulation failed.
     Failed,
+}
+
+impl RunStatus {
+    /// The name used in Parquet and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Infeasible => "infeasible",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// One run as it leaves the executor.
@@ -38,10 +75,162 @@ pub struct RunResult {
     pub cost_usd_per_hour: Option<f64>,
     /// Model FLOPs utilisation.
     pub mfu: Option<f64>,
+    /// Format of the KV cache, for the per-request rows under disaggregation.
+    pub kv_cache_dtype: Option<DType>,
     /// What the run amounted to.
     pub summary: Option<RunSummary>,
     /// Per-request rows to keep.
     pub requests: Vec<RequestRecord>,
     /// Wall time spent, seconds; kept out of the deterministic tables.
     pub wall_time_s: f64,
+}
+
+impl RunResult {
+    /// A figure of the summary; NaN without one.
+    fn of_summary(&self, get: impl Fn(&RunSummary) -> f64) -> f64 {
+        self.summary.as_ref().map_or(f64::NAN, get)
+    }
+
+    fn output_tokens_per_s(&self) -> f64 {
+        self.of_summary(|s| s.output_tokens as f64 / s.duration_s)
+    }
+
+    fn cost_usd_per_million_tokens(&self) -> f64 {
+        let tokens_per_hour = self.output_tokens_per_s() * 3600.0;
+        self.cost_usd_per_hour.unwrap_or(f64::NAN) / tokens_per_hour * 1e6
+    }
+}
+
+/// What can go wrong with a result directory.
+#[derive(Debug, thiserror::Error)]
+pub enum ResultError {
+    /// Reading or writing a file.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// A Parquet file that cannot be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        source: parquet::errors::ParquetError,
+    },
+    /// Columns that do not fit together.
+    #[error("result table: {0}")]
+    Arrow(#[from] arrow_schema::ArrowError),
+    /// A JSON file of the directory that is not what this version writes.
+    #[error("{path}: {message}", path = path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// No directory there, or one with something else in it.
+    #[error("{path}: not a result directory ({why})", path = path.display())]
+    NotResults {
+        /// The directory.
+        path: PathBuf,
+        /// What was found.
+        why: String,
+    },
+    /// The directory already holds results and may not be replaced.
+    #[error("{path}: already holds results ({what}); give another --out, or --resume", path = path.display())]
+    Occupied {
+        /// The directory.
+        path: PathBuf,
+        /// What it holds.
+        what: String,
+    },
+    /// Resuming with another sweep, tool version or shard.
+    #[error("{path}: cannot resume: {what} differs (there: {there}; now: {now})", path = path.display())]
+    Mismatch {
+        /// The directory.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// Its value in the directory.
+        there: String,
+        /// Its value now.
+        now: String,
+    },
+    /// An axis with the name of another column.
+    #[error("axis `{0}`: a result column of this name exists already")]
+    ColumnTaken(String),
+    /// An axis value that does not fit its column.
+    #[error("run {run_index}: axis `{axis}` is {value}, expected {expected}")]
+    AxisValue {
+        /// The run.
+        run_index: u64,
+        /// The axis.
+        axis: String,
+        /// Its value.
+        value: String,
+        /// Type of the column.
+        expected: &'static str,
+    },
+    /// A run with too many or too few axis values.
+    #[error("run {run_index}: {found} axis values, expected {expected}")]
+    AxisCount {
+        /// The run.
+        run_index: u64,
+        /// How many came.
+        found: usize,
+        /// How many columns there are.
+        expected: usize,
+    },
+    /// A run that does not belong here, or was written before.
+    #[error("run {run_index}: {why}")]
+    UnexpectedRun {
+        /// The run.
+        run_index: u64,
+        /// Why not.
+        why: &'static str,
+    },
+    /// Some runs never came.
+    #[error("{path}: {done} of {total} runs are in; not finished", path = path.display())]
+    Incomplete {
+        /// The directory.
+        path: PathBuf,
+        /// Runs kept.
+        done: u64,
+        /// Runs expected.
+        total: u64,
+    },
+    /// The writer stopped earlier; its first error.
+    #[error("writing results stopped: {0}")]
+    WriterStopped(String),
+}
+
+impl ResultError {
+    /// Whether the user can mend it by other arguments (exit code 2).
+    pub fn is_bad_input(&self) -> bool {
+        matches!(
+            self,
+            Self::NotResults { .. }
+                | Self::Occupied { .. }
+                | Self::Mismatch { .. }
+                | Self::Malformed { .. }
+                | Self::ColumnTaken(_)
+        )
+    }
+
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    pub(crate) fn parquet(path: &Path) -> impl FnOnce(parquet::errors::ParquetError) -> Self + '_ {
+        move |source| Self::Parquet {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
 }

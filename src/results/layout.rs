@@ -1,0 +1,315 @@
+//! Where things are in a result directory, and how far an unfinished one got.
+//!
+//! ```text
+//! spec.yaml  summary.parquet  timing.parquet  pareto.parquet  report.html
+//! requests/part-000000.parquet ...      one file per block with per-request rows
+//! parts/layout.json                     only while unfinished: block size and identity
+//! parts/summary-000000.parquet ...      only while unfinished: one per finished block
+//! manifest.json                         only when finished
+//! ```
+//!
+//! A block is finished when its summary part is there; its request part is
+//! written before, so the summary part is the commit mark of both.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::manifest::{MANIFEST, Manifest, read_json};
+use super::schema::AxisColumn;
+use super::{ResultError, durable};
+
+pub(super) const SUMMARY: &str = "summary.parquet";
+pub(super) const TIMING: &str = "timing.parquet";
+pub(super) const PARETO: &str = "pareto.parquet";
+pub(super) const SPEC: &str = "spec.yaml";
+pub(super) const REPORT: &str = "report.html";
+pub(super) const REQUESTS: &str = "requests";
+pub(super) const PARTS: &str = "parts";
+const LAYOUT: &str = "layout.json";
+
+/// Rows of per-request output a block aims at, at most.
+const BLOCK_REQUEST_ROWS: u64 = 65_536;
+/// A sweep is cut in about this many blocks: what is lost of an interrupted one
+/// is less than one block per thread.
+const BLOCKS_PER_SWEEP: u64 = 128;
+/// Most runs of a block.
+const BLOCK_RUNS_MAX: u64 = 1024;
+
+/// Indices of the runs a directory holds: `first`, `first + stride`, ...
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunIndices {
+    /// Smallest index.
+    pub first: u64,
+    /// Distance of neighbours, at least 1.
+    pub stride: u64,
+    /// How many.
+    pub count: u64,
+}
+
+impl RunIndices {
+    /// All runs of a sweep.
+    pub fn all(count: u64) -> Self {
+        Self {
+            first: 0,
+            stride: 1,
+            count,
+        }
+    }
+
+    /// Every `shards`-th run, beginning with run `shard` (from 0).
+    pub fn shard(total: u64, shard: u64, shards: u64) -> Self {
+        let stride = shards.max(1);
+        Self {
+            first: shard,
+            stride,
+            count: total.saturating_sub(shard).div_ceil(stride),
+        }
+    }
+
+    /// Position of a run among those held here.
+    pub fn slot(&self, run_index: u64) -> Option<u64> {
+        let offset = run_index.checked_sub(self.first)?;
+        let slot = offset / self.stride;
+        (offset.is_multiple_of(self.stride) && slot < self.count).then_some(slot)
+    }
+
+    /// Index of the run at a position.
+    pub fn index(&self, slot: u64) -> u64 {
+        self.first + slot * self.stride
+    }
+}
+
+/// `parts/layout.json`: what a resumed sweep must agree with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Layout {
+    pub(super) schema_version: u32,
+    pub(super) version: String,
+    pub(super) spec_hash: String,
+    pub(super) run_indices: RunIndices,
+    pub(super) block_runs: u64,
+    pub(super) keep_requests: bool,
+    pub(super) axes: Vec<AxisColumn>,
+}
+
+/// Runs of a block, from the size of the sweep and the per-request rows kept of
+/// each run. Never from the thread count: the files would differ.
+pub(super) fn block_runs(runs: u64, request_rows_per_run: u64) -> u64 {
+    let by_sweep = (runs / BLOCKS_PER_SWEEP).clamp(1, BLOCK_RUNS_MAX);
+    let by_rows = (BLOCK_REQUEST_ROWS / request_rows_per_run.max(1)).max(1);
+    by_sweep.min(by_rows)
+}
+
+impl Layout {
+    pub(super) fn blocks(&self) -> u64 {
+        self.run_indices.count.div_ceil(self.block_runs)
+    }
+
+    /// Runs of block `block`: the last may have fewer.
+    pub(super) fn runs_in_block(&self, block: u64) -> u64 {
+        let before = block * self.block_runs;
+        self.block_runs.min(self.run_indices.count - before)
+    }
+
+    pub(super) fn path(dir: &Path) -> PathBuf {
+        dir.join(PARTS).join(LAYOUT)
+    }
+
+    pub(super) fn read(dir: &Path) -> Result<Self, ResultError> {
+        let path = Self::path(dir);
+        let layout: Self = read_json(&path)?;
+        if layout.block_runs == 0 || layout.run_indices.stride == 0 {
+            return Err(ResultError::Malformed {
+                path,
+                message: "block size or stride is 0".into(),
+            });
+        }
+        Ok(layout)
+    }
+}
+
+pub(super) fn summary_part(dir: &Path, block: u64) -> PathBuf {
+    dir.join(PARTS).join(format!("summary-{block:06}.parquet"))
+}
+
+pub(super) fn request_part_name(block: u64) -> String {
+    format!("{REQUESTS}/part-{block:06}.parquet")
+}
+
+/// What a path holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectoryState {
+    /// Nothing, or an empty directory.
+    Empty,
+    /// An unfinished sweep.
+    InProgress {
+        /// Runs kept.
+        done: u64,
+        /// Runs it is to have.
+        total: u64,
+    },
+    /// A finished sweep.
+    Complete,
+    /// Something else.
+    Foreign,
+}
+
+/// Looks at a directory without changing it.
+pub fn directory_state(dir: &Path) -> Result<DirectoryState, ResultError> {
+    if dir.join(MANIFEST).is_file() {
+        return Ok(DirectoryState::Complete);
+    }
+    if Layout::path(dir).is_file() {
+        let done = completed_runs(dir)?;
+        return Ok(DirectoryState::InProgress {
+            done: done.len(),
+            total: done.total(),
+        });
+    }
+    if !dir.exists() {
+        return Ok(DirectoryState::Empty);
+    }
+    let mut entries = fs::read_dir(dir).map_err(ResultError::io(dir))?;
+    Ok(match entries.next() {
+        None => DirectoryState::Empty,
+        Some(_) if only_our_leftovers(dir)? => DirectoryState::Empty,
+        Some(_) => DirectoryState::Foreign,
+    })
+}
+
+/// A run killed within its first instant leaves empty folders or temporary
+/// files, but no layout yet.
+fn only_our_leftovers(dir: &Path) -> Result<bool, ResultError> {
+    for entry in fs::read_dir(dir).map_err(ResultError::io(dir))? {
+        let entry = entry.map_err(ResultError::io(dir))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let temporary = name.starts_with('.') && name.ends_with(".tmp");
+        let folder = (name == PARTS || name == REQUESTS)
+            && entry.path().is_dir()
+            && only_our_leftovers(&entry.path())?;
+        if !temporary && !folder {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Runs whose results are kept; the others have to be run (again).
+#[derive(Debug, Clone)]
+pub struct CompletedRuns {
+    indices: RunIndices,
+    block_runs: u64,
+    blocks: Vec<bool>,
+}
+
+impl CompletedRuns {
+    pub(super) fn none(layout: &Layout) -> Self {
+        Self {
+            indices: layout.run_indices,
+            block_runs: layout.block_runs,
+            blocks: vec![false; layout.blocks() as usize],
+        }
+    }
+
+    /// Whether the run's results are kept.
+    pub fn contains(&self, run_index: u64) -> bool {
+        self.indices
+            .slot(run_index)
+            .is_some_and(|slot| self.block_done(slot / self.block_runs))
+    }
+
+    pub(super) fn block_done(&self, block: u64) -> bool {
+        self.blocks.get(block as usize).copied().unwrap_or(false)
+    }
+
+    /// How many runs are kept.
+    pub fn len(&self) -> u64 {
+        let runs = |block: u64| {
+            self.block_runs
+                .min(self.indices.count - block * self.block_runs)
+        };
+        (0..self.blocks.len() as u64)
+            .filter(|block| self.block_done(*block))
+            .map(runs)
+            .sum()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        !self.blocks.contains(&true)
+    }
+
+    /// How many runs the directory is to have.
+    pub fn total(&self) -> u64 {
+        self.indices.count
+    }
+}
+
+/// Which runs of a result directory are there.
+pub fn completed_runs(dir: &Path) -> Result<CompletedRuns, ResultError> {
+    if let Some(manifest) = Manifest::read(dir)? {
+        let indices = manifest.run_indices;
+        return Ok(CompletedRuns {
+            indices,
+            block_runs: indices.count.max(1),
+            blocks: vec![true; usize::from(indices.count > 0)],
+        });
+    }
+    let layout = Layout::read(dir)?;
+    let mut completed = CompletedRuns::none(&layout);
+    for (block, done) in completed.blocks.iter_mut().enumerate() {
+        *done = summary_part(dir, block as u64).is_file();
+    }
+    Ok(completed)
+}
+
+/// Removes everything this tool writes, the manifest first, so that the
+/// directory never looks complete while it is being emptied.
+pub(super) fn clear(dir: &Path) -> Result<(), ResultError> {
+    durable::remove_file(&dir.join(MANIFEST))?;
+    for name in [SUMMARY, TIMING, PARETO, SPEC, REPORT] {
+        durable::remove_file(&dir.join(name))?;
+    }
+    clear_parts(dir)?;
+    clear_folder(&dir.join(REQUESTS), "part-")?;
+    durable::sync_directory(dir)
+}
+
+/// Removes the parts of a sweep, the layout last.
+pub(super) fn clear_parts(dir: &Path) -> Result<(), ResultError> {
+    let parts = dir.join(PARTS);
+    if !parts.is_dir() {
+        return Ok(());
+    }
+    clear_files(&parts, "summary-")?;
+    durable::remove_file(&Layout::path(dir))?;
+    clear_folder(&parts, "layout")
+}
+
+/// Removes a folder if nothing but our files were in it.
+fn clear_folder(folder: &Path, prefix: &str) -> Result<(), ResultError> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    clear_files(folder, prefix)?;
+    let mut entries = fs::read_dir(folder).map_err(ResultError::io(folder))?;
+    if entries.next().is_none() {
+        fs::remove_dir(folder).map_err(ResultError::io(folder))?;
+    }
+    Ok(())
+}
+
+fn clear_files(folder: &Path, prefix: &str) -> Result<(), ResultError> {
+    for entry in fs::read_dir(folder).map_err(ResultError::io(folder))? {
+        let path = entry.map_err(ResultError::io(folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let ours = name.starts_with(prefix) && name.ends_with(".parquet");
+        let temporary = name.starts_with('.') && name.ends_with(".tmp");
+        if ours || temporary {
+            durable::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! Reading summaries: batch by batch for sweeps of any size, or whole.
+
+use std::path::{Path, PathBuf};
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type};
+use arrow_array::{Array, RecordBatch};
+use arrow_schema::SchemaRef;
+use serde_json::Value;
+
+use super::layout::{self, DirectoryState, Layout, directory_state};
+use super::manifest::Manifest;
+use super::parquet_io;
+use super::schema::AxisColumn;
+use super::{ResultError, RunStatus};
+
+/// Rows of a summary.
+#[derive(Debug, Clone)]
+pub struct SummaryBatch {
+    batch: RecordBatch,
+}
+
+impl SummaryBatch {
+    pub(super) fn new(batch: RecordBatch) -> Self {
+        Self { batch }
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = SummaryRow<'_>> {
+        (0..self.batch.num_rows()).map(|row| SummaryRow {
+            batch: &self.batch,
+            row,
+        })
+    }
+
+    /// The columns as Arrow has them.
+    pub fn record_batch(&self) -> &RecordBatch {
+        &self.batch
+    }
+}
+
+/// One run of a summary: a view into its batch.
+#[derive(Debug, Clone, Copy)]
+pub struct SummaryRow<'a> {
+    batch: &'a RecordBatch,
+    row: usize,
+}
+
+impl<'a> SummaryRow<'a> {
+    fn column(&self, name: &str) -> Option<&'a dyn Array> {
+        let column = self.batch.column_by_name(name)?.as_ref();
+        (!column.is_null(self.row)).then_some(column)
+    }
+
+    /// A number, whether integer or not; none if null, absent or not a number.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        let column = self.column(name)?;
+        if let Some(numbers) = column.as_primitive_opt::<Float64Type>() {
+            return Some(numbers.value(self.row));
+        }
+        self.integer(name).map(|value| value as f64)
+    }
+
+    /// An integer.
+    pub fn integer(&self, name: &str) -> Option<i64> {
+        let column = self.column(name)?.as_primitive_opt::<Int64Type>()?;
+        Some(column.value(self.row))
+    }
+
+    /// A text.
+    pub fn text(&self, name: &str) -> Option<&'a str> {
+        let column = self.column(name)?.as_string_opt::<i32>()?;
+        Some(column.value(self.row))
+    }
+
+    /// A flag.
+    pub fn flag(&self, name: &str) -> Option<bool> {
+        let column = self.column(name)?.as_boolean_opt()?;
+        Some(column.value(self.row))
+    }
+
+    /// Any value; null if null or absent.
+    pub fn value(&self, name: &str) -> Value {
+        let Some(column) = self.column(name) else {
+            return Value::Null;
+        };
+        if let Some(flags) = column.as_boolean_opt() {
+            return Value::Bool(flags.value(self.row));
+        }
+        if let Some(text) = self.text(name) {
+            return Value::from(text);
+        }
+        match self.integer(name) {
+            Some(integer) => Value::from(integer),
+            None => self.number(name).map_or(Value::Null, Value::from),
+        }
+    }
+
+    /// Position in the sweep.
+    pub fn run_index(&self) -> u64 {
+        self.integer("run_index").unwrap_or(0) as u64
+    }
+
+    /// How the run ended; none for a status this version does not know.
+    pub fn status(&self) -> Option<RunStatus> {
+        let name = self.text("status")?;
+        [RunStatus::Ok, RunStatus::Infeasible, RunStatus::Failed]
+            .into_iter()
+            .find(|status| status.name() == name)
+    }
+}
+
+/// A whole summary in memory, in columns.
+#[derive(Debug, Clone)]
+pub struct SummaryTable {
+    /// Axis columns.
+    pub axes: Vec<AxisColumn>,
+    /// Whether the sweep is finished.
+    pub complete: bool,
+    batches: Vec<SummaryBatch>,
+}
+
+impl SummaryTable {
+    /// The runs in index order.
+    pub fn rows(&self) -> impl Iterator<Item = SummaryRow<'_>> {
+        self.batches.iter().flat_map(SummaryBatch::rows)
+    }
+
+    /// How many runs.
+    pub fn len(&self) -> usize {
+        self.batches.iter().map(|b| b.batch.num_rows()).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Reads the whole summary of a result directory, finished or not.
+pub fn read_summary(dir: &Path) -> Result<SummaryTable, ResultError> {
+    let reader = SummaryReader::open(dir)?;
+    let mut batches = Vec::new();
+    reader.for_each(None, |batch| batches.push(batch.clone()))?;
+    Ok(SummaryTable {
+        axes: reader.axes().to_vec(),
+        complete: reader.manifest().is_some(),
+        batches,
+    })
+}
+
+/// Reads the summary of a result directory batch by batch. Of an unfinished
+/// sweep it reads the blocks that are there, without `slo_met` and `pareto`.
+#[derive(Debug)]
+pub struct SummaryReader {
+    manifest: Option<Manifest>,
+    axes: Vec<AxisColumn>,
+    expected_runs: u64,
+    files: Vec<PathBuf>,
+}
+
+impl SummaryReader {
+    /// Finds the summary of a directory.
+    pub fn open(dir: &Path) -> Result<Self, ResultError> {
+        let refuse = |why: &str| ResultError::NotResults {
+            path: dir.to_path_buf(),
+            why: why.to_string(),
+        };
+        match directory_state(dir)? {
+            DirectoryState::Complete => Self::open_complete(dir),
+            DirectoryState::InProgress { .. } => Self::open_unfinished(dir),
+            DirectoryState::Empty if dir.is_dir() => Err(refuse("it is empty")),
+            DirectoryState::Empty => Err(refuse("it does not exist")),
+            DirectoryState::Foreign => Err(refuse("no manifest.json in it")),
+        }
+    }
+
+    fn open_complete(dir: &Path) -> Result<Self, ResultError> {
+        let manifest = Manifest::read(dir)?.ok_or_else(|| ResultError::NotResults {
+            path: dir.to_path_buf(),
+            why: "no manifest.json in it".into(),
+        })?;
+        Ok(Self {
+            axes: manifest.axes.clone(),
+            expected_runs: manifest.run_indices.count,
+            manifest: Some(manifest),
+            files: vec![dir.join(layout::SUMMARY)],
+        })
+    }
+
+    pub(super) fn open_unfinished(dir: &Path) -> Result<Self, ResultError> {
+        let layout = Layout::read(dir)?;
+        let done = layout::completed_runs(dir)?;
+        let blocks = (0..layout.blocks()).filter(|block| done.block_done(*block));
+        Ok(Self {
+            manifest: None,
+            expected_runs: layout.run_indices.count,
+            files: blocks
+                .map(|block| layout::summary_part(dir, block))
+                .collect(),
+            axes: layout.axes,
+        })
+    }
+
+    /// The manifest; none if the sweep is not finished.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.manifest.as_ref()
+    }
+
+    /// Axis columns.
+    pub fn axes(&self) -> &[AxisColumn] {
+        &self.axes
+    }
+
+    /// Runs the finished directory has.
+    pub fn expected_runs(&self) -> u64 {
+        self.expected_runs
+    }
+
+    /// Schema of the rows; none if there is no row yet.
+    pub fn schema(&self) -> Result<Option<SchemaRef>, ResultError> {
+        self.files
+            .first()
+            .map(|path| parquet_io::schema(path))
+            .transpose()
+    }
+
+    /// Gives every batch in index order, with all columns or those named.
+    pub fn for_each(
+        &self,
+        columns: Option<&[&str]>,
+        mut give: impl FnMut(&SummaryBatch),
+    ) -> Result<(), ResultError> {
+        self.try_for_each(columns, |batch| {
+            give(batch);
+            Ok(())
+        })
+    }
+
+    /// As [`Self::for_each`]; stops at the first error.
+    pub fn try_for_each(
+        &self,
+        columns: Option<&[&str]>,
+        mut give: impl FnMut(&SummaryBatch) -> Result<(), ResultError>,
+    ) -> Result<(), ResultError> {
+        for path in &self.files {
+            for batch in parquet_io::open(path, columns)? {
+                give(&SummaryBatch::new(batch?))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+}

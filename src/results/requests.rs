@@ -1,0 +1,76 @@
+//! Per-request rows: one simulated request with what its run knows of it.
+
+use std::sync::Arc;
+
+use arrow_array::builder::StringBuilder;
+use arrow_array::{ArrayRef, RecordBatch};
+
+use super::columns;
+use super::schema::{REQUEST_COLUMNS, request_schema};
+use super::{ResultError, RunResult};
+use crate::simulator::RequestRecord;
+use crate::units::DType;
+
+/// One row of the per-request table.
+#[derive(Debug, Clone)]
+pub struct RequestRow {
+    /// What the simulator recorded.
+    pub record: RequestRecord,
+    /// Since the previous request's arrival, seconds; NaN if that is not known.
+    pub inter_arrival_delay_s: f64,
+    /// Format of the KV cache.
+    pub kv_cache_dtype: Option<DType>,
+}
+
+impl RequestRow {
+    pub(super) fn decode_s(&self) -> f64 {
+        self.record.completed_at_s - self.record.prefill_completed_at_s
+    }
+
+    pub(super) fn decode_tokens(&self) -> f64 {
+        f64::from(self.record.decode_tokens)
+    }
+
+    pub(super) fn transfer_dtype(&self) -> Option<&str> {
+        let moved = self.record.pd_p2p_comm_size_bytes > 0.0;
+        self.kv_cache_dtype.filter(|_| moved).map(DType::name)
+    }
+}
+
+/// The per-request rows of one run as a batch.
+pub(super) fn request_batch(run: &RunResult) -> Result<RecordBatch, ResultError> {
+    let rows = request_rows(run);
+    let mut run_ids = StringBuilder::with_capacity(rows.len(), rows.len() * run.run_id.len());
+    for _ in &rows {
+        run_ids.append_value(&run.run_id);
+    }
+    let mut arrays: Vec<ArrayRef> = Vec::with_capacity(REQUEST_COLUMNS.len() + 1);
+    arrays.push(Arc::new(run_ids.finish()));
+    arrays.extend(REQUEST_COLUMNS.iter().map(|c| columns::array(c, &rows)));
+    RecordBatch::try_new(request_schema(), arrays).map_err(ResultError::from)
+}
+
+/// Rows in order of `request_id`, whatever order the requests ended in. A delay
+/// needs both arrivals: with sampled requests most have none.
+fn request_rows(run: &RunResult) -> Vec<RequestRow> {
+    let mut records: Vec<&RequestRecord> = run.requests.iter().collect();
+    records.sort_by_key(|record| record.request_id);
+    let mut before: Option<&RequestRecord> = None;
+    records
+        .into_iter()
+        .map(|record| {
+            let inter_arrival_delay_s = match before {
+                Some(b) if b.request_id.checked_add(1) == Some(record.request_id) => {
+                    record.arrived_at_s - b.arrived_at_s
+                }
+                _ => f64::NAN,
+            };
+            before = Some(record);
+            RequestRow {
+                record: record.clone(),
+                inter_arrival_delay_s,
+                kv_cache_dtype: run.kv_cache_dtype,
+            }
+        })
+        .collect()
+}

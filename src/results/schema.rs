@@ -1,0 +1,786 @@
+//! What is in the tables: every column once, with its unit, type and meaning,
+//! and how its value is taken from a row. Writer, reader, documentation and
+//! tests all read these lists.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow_schema::{DataType, Field as ArrowField, Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{ResultError, RunResult, requests::RequestRow};
+use crate::simulator::RequestOutcome;
+
+/// Version of the layout of result directories; rises when a column changes
+/// its name, type or meaning.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Axis column that tells repetitions of one configuration apart.
+pub const REPLICATION_COLUMN: &str = "replication";
+
+/// Type of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColumnType {
+    /// Signed 64-bit integers.
+    Int,
+    /// Double precision; what never happened is null, not NaN.
+    Float,
+    /// True or false.
+    Bool,
+    /// UTF-8.
+    Text,
+}
+
+impl ColumnType {
+    /// The name used in the documentation.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Int => "int64",
+            Self::Float => "double",
+            Self::Bool => "bool",
+            Self::Text => "string",
+        }
+    }
+
+    /// The Arrow type.
+    pub fn arrow(self) -> DataType {
+        match self {
+            Self::Int => DataType::Int64,
+            Self::Float => DataType::Float64,
+            Self::Bool => DataType::Boolean,
+            Self::Text => DataType::Utf8,
+        }
+    }
+}
+
+/// How a column's value is taken from a row.
+#[derive(Debug, Clone, Copy)]
+pub enum Getter<R> {
+    /// An integer, or null.
+    Int(fn(&R) -> Option<i64>),
+    /// A number; not finite: null.
+    Float(fn(&R) -> f64),
+    /// A text, or null.
+    Text(fn(&R) -> Option<&str>),
+    /// True or false, known only once every run is in.
+    Verdict,
+}
+
+/// One column of a table whose rows are made from `R`.
+#[derive(Debug, Clone, Copy)]
+pub struct Column<R> {
+    /// Name.
+    pub name: &'static str,
+    /// Unit; `-` for names, flags, shares and counts of no unit.
+    pub unit: &'static str,
+    /// What it says.
+    pub meaning: &'static str,
+    /// Where it comes from.
+    pub getter: Getter<R>,
+}
+
+impl<R> Column<R> {
+    /// Type of the column.
+    pub fn column_type(&self) -> ColumnType {
+        match self.getter {
+            Getter::Int(_) => ColumnType::Int,
+            Getter::Float(_) => ColumnType::Float,
+            Getter::Text(_) => ColumnType::Text,
+            Getter::Verdict => ColumnType::Bool,
+        }
+    }
+
+    /// The line that documents it in `docs/results.md`.
+    pub fn documentation(&self) -> String {
+        format!(
+            "| `{}` | {} | {} | {} |",
+            self.name,
+            self.column_type().name(),
+            self.unit,
+            self.meaning
+        )
+    }
+
+    fn arrow(&self) -> ArrowField {
+        ArrowField::new(self.name, self.column_type().arrow(), true)
+    }
+}
+
+fn int<R>(
+    name: &'static str,
+    unit: &'static str,
+    meaning: &'static str,
+    get: fn(&R) -> Option<i64>,
+) -> Column<R> {
+    Column {
+        name,
+        unit,
+        meaning,
+        getter: Getter::Int(get),
+    }
+}
+
+fn float<R>(
+    name: &'static str,
+    unit: &'static str,
+    meaning: &'static str,
+    get: fn(&R) -> f64,
+) -> Column<R> {
+    Column {
+        name,
+        unit,
+        meaning,
+        getter: Getter::Float(get),
+    }
+}
+
+fn text<R>(name: &'static str, meaning: &'static str, get: fn(&R) -> Option<&str>) -> Column<R> {
+    Column {
+        name,
+        unit: "-",
+        meaning,
+        getter: Getter::Text(get),
+    }
+}
+
+fn verdict<R>(name: &'static str, meaning: &'static str) -> Column<R> {
+    Column {
+        name,
+        unit: "-",
+        meaning,
+        getter: Getter::Verdict,
+    }
+}
+
+/// The six columns of one latency distribution.
+macro_rules! distribution {
+    ($metric:ident, $what:literal) => {
+        [
+            float(
+                concat!(stringify!($metric), "_mean_s"),
+                "s",
+                concat!($what, ": mean"),
+                |run: &RunResult| run.of_summary(|s| s.$metric.mean_s),
+            ),
+            float(
+                concat!(stringify!($metric), "_p50_s"),
+                "s",
+                concat!($what, ": median"),
+                |run: &RunResult| run.of_summary(|s| s.$metric.p50_s),
+            ),
+            float(
+                concat!(stringify!($metric), "_p90_s"),
+                "s",
+                concat!($what, ": 90th percentile"),
+                |run: &RunResult| run.of_summary(|s| s.$metric.p90_s),
+            ),
+            float(
+                concat!(stringify!($metric), "_p95_s"),
+                "s",
+                concat!($what, ": 95th percentile"),
+                |run: &RunResult| run.of_summary(|s| s.$metric.p95_s),
+            ),
+            float(
+                concat!(stringify!($metric), "_p99_s"),
+                "s",
+                concat!($what, ": 99th percentile"),
+                |run: &RunResult| run.of_summary(|s| s.$metric.p99_s),
+            ),
+            float(
+                concat!(stringify!($metric), "_max_s"),
+                "s",
+                concat!($what, ": largest"),
+                |run: &RunResult| run.of_summary(|s| s.$metric.max_s),
+            ),
+        ]
+    };
+}
+
+/// Columns of `summary.parquet` before the axes.
+pub static IDENTITY_COLUMNS: LazyLock<Vec<Column<RunResult>>> = LazyLock::new(|| {
+    vec![
+        int("run_index", "-", "Position in the sweep, from 0", |run| {
+            Some(run.index as i64)
+        }),
+        text(
+            "run_id",
+            "Content hash of the resolved configuration; the same configuration has the same id anywhere",
+            |run| Some(&run.run_id),
+        ),
+        text(
+            "status",
+            "`ok`, `infeasible` (cannot be deployed) or `failed` (the simulation did not end well)",
+            |run| Some(run.status.name()),
+        ),
+        text(
+            "reason",
+            "Why, unless `ok`; of an `ok` run, a remark if there is one",
+            |run| run.reason.as_deref(),
+        ),
+    ]
+});
+
+/// Columns of `summary.parquet` after the axes.
+pub static METRIC_COLUMNS: LazyLock<Vec<Column<RunResult>>> = LazyLock::new(|| {
+    let mut columns = load_columns();
+    columns.extend(distribution!(ttft, "Time to first token"));
+    columns.extend(distribution!(
+        tbt,
+        "Time between tokens, over all single intervals"
+    ));
+    columns.extend(distribution!(e2e, "Arrival to last token"));
+    columns.extend(distribution!(
+        scheduling_delay,
+        "Arrival to the first batch"
+    ));
+    columns.extend(judgement_columns());
+    columns
+});
+
+/// What was asked and what came out.
+fn load_columns() -> Vec<Column<RunResult>> {
+    vec![
+        int(
+            "total_gpus",
+            "GPUs",
+            "GPUs of the deployment, all replicas",
+            |run| run.total_gpus.map(i64::from),
+        ),
+        int(
+            "num_requests",
+            "requests",
+            "Requests of the workload",
+            |run| run.summary.as_ref().map(|s| i64::from(s.num_requests)),
+        ),
+        int(
+            "completed",
+            "requests",
+            "Requests that got all their tokens",
+            |run| run.summary.as_ref().map(|s| i64::from(s.completed)),
+        ),
+        int(
+            "rejected",
+            "requests",
+            "Requests this deployment can never schedule",
+            |run| run.summary.as_ref().map(|s| i64::from(s.rejected)),
+        ),
+        int(
+            "unfinished",
+            "requests",
+            "Requests cut off by the time limit",
+            |run| run.summary.as_ref().map(|s| i64::from(s.unfinished)),
+        ),
+        float(
+            "duration_s",
+            "s",
+            "First arrival to last completion, simulated",
+            |run| run.of_summary(|s| s.duration_s),
+        ),
+        float(
+            "throughput_requests_per_s",
+            "requests/s",
+            "Completed requests per second of `duration_s`",
+            |run| run.of_summary(|s| f64::from(s.completed) / s.duration_s),
+        ),
+        float(
+            "throughput_tokens_per_s",
+            "tokens/s",
+            "Output tokens of completed requests per second",
+            |run| run.output_tokens_per_s(),
+        ),
+        float(
+            "throughput_total_tokens_per_s",
+            "tokens/s",
+            "Prompt and output tokens of completed requests per second",
+            |run| run.of_summary(|s| (s.output_tokens + s.prompt_tokens) as f64 / s.duration_s),
+        ),
+        float(
+            "throughput_tokens_per_s_per_gpu",
+            "tokens/s/GPU",
+            "`throughput_tokens_per_s` / `total_gpus`",
+            |run| match run.total_gpus {
+                Some(gpus) => run.output_tokens_per_s() / f64::from(gpus),
+                None => f64::NAN,
+            },
+        ),
+    ]
+}
+
+/// How good it is, how busy the machine was, and what it costs.
+fn judgement_columns() -> Vec<Column<RunResult>> {
+    vec![
+        verdict(
+            "slo_met",
+            "All targets hold on this row and every request completed",
+        ),
+        float(
+            "slo_attainment",
+            "share",
+            "Share of requests that meet every target on their own (`tbt_*` on the request's mean interval); null without targets",
+            |run| {
+                run.of_summary(|s| match s.slo_met_requests {
+                    Some(met) => f64::from(met) / f64::from(s.num_requests),
+                    None => f64::NAN,
+                })
+            },
+        ),
+        verdict(
+            "pareto",
+            "On the Pareto frontier of the objectives among configurations that meet the targets; with replications, by their means",
+        ),
+        float(
+            "gpu_busy_fraction",
+            "share",
+            "Share of stage time spent executing, mean over replicas and stages",
+            |run| run.of_summary(|s| s.gpu_busy_fraction),
+        ),
+        float(
+            "mfu",
+            "share",
+            "Model FLOPs utilisation over `duration_s`",
+            |run| run.mfu.unwrap_or(f64::NAN),
+        ),
+        float(
+            "kv_cache_utilization",
+            "share",
+            "Time-weighted share of KV cache blocks in use, mean over replicas",
+            |run| run.of_summary(|s| s.kv_cache_utilization),
+        ),
+        int(
+            "preemptions",
+            "-",
+            "Restarts of requests for lack of KV cache blocks",
+            |run| run.summary.as_ref().map(|s| s.preemptions as i64),
+        ),
+        int("batches", "-", "Batches executed", |run| {
+            run.summary.as_ref().map(|s| s.batches as i64)
+        }),
+        float(
+            "mean_batch_tokens",
+            "tokens",
+            "Mean tokens of a batch",
+            |run| run.of_summary(|s| s.mean_batch_tokens),
+        ),
+        float(
+            "mean_batch_requests",
+            "requests",
+            "Mean requests of a batch",
+            |run| run.of_summary(|s| s.mean_batch_requests),
+        ),
+        float(
+            "cost_usd_per_hour",
+            "USD/h",
+            "Price of all its GPUs",
+            |run| run.cost_usd_per_hour.unwrap_or(f64::NAN),
+        ),
+        float(
+            "cost_usd_per_million_tokens",
+            "USD/Mtoken",
+            "`cost_usd_per_hour` per million output tokens of completed requests",
+            |run| run.cost_usd_per_million_tokens(),
+        ),
+    ]
+}
+
+/// Columns of `timing.parquet`, the only table that differs from one machine
+/// or thread count to the next.
+pub static TIMING_COLUMNS: LazyLock<Vec<Column<RunResult>>> = LazyLock::new(|| {
+    vec![
+        int("run_index", "-", "Position in the sweep, from 0", |run| {
+            Some(run.index as i64)
+        }),
+        text("run_id", "As in `summary.parquet`", |run| Some(&run.run_id)),
+        float("wall_time_s", "s", "Time the simulation took", |run| {
+            run.wall_time_s
+        }),
+    ]
+});
+
+/// Columns of `requests/part-*.parquet` after `run_id`. Names, units and order
+/// are those of Vidur-AlibabaCloud's `request_metrics.csv`.
+pub static REQUEST_COLUMNS: LazyLock<Vec<Column<RequestRow>>> = LazyLock::new(|| {
+    let mut columns = request_time_columns();
+    columns.extend(request_history_columns());
+    columns.extend(request_transfer_columns());
+    columns.extend(request_length_columns());
+    columns
+});
+
+/// `run_id` of the per-request table.
+pub const REQUEST_RUN_ID_MEANING: &str = "Run the request belongs to; joins `summary.parquet`";
+
+fn request_time_columns() -> Vec<Column<RequestRow>> {
+    vec![
+        int("Request Id", "-", "Index in the workload", |r| {
+            Some(i64::from(r.record.request_id))
+        }),
+        float("request_e2e_time", "s", "Arrival to last token", |r| {
+            r.record.e2e_s()
+        }),
+        float(
+            "request_e2e_time_normalized",
+            "s/token",
+            "The same per output token",
+            |r| r.record.e2e_s() / r.decode_tokens(),
+        ),
+        float(
+            "request_execution_time",
+            "s",
+            "Stage times of its batches, host overhead included",
+            |r| r.record.execution_s,
+        ),
+        float(
+            "request_execution_time_normalized",
+            "s/token",
+            "The same per output token",
+            |r| r.record.execution_s / r.decode_tokens(),
+        ),
+        float(
+            "request_model_execution_time",
+            "s",
+            "Stage times of its batches without host overhead",
+            |r| r.record.model_execution_s,
+        ),
+        float(
+            "request_model_execution_time_normalized",
+            "s/token",
+            "The same per output token",
+            |r| r.record.model_execution_s / r.decode_tokens(),
+        ),
+        float(
+            "request_preemption_time",
+            "s",
+            "Time from its first stage start to its end in which it was not executing",
+            |r| r.record.preemption_s,
+        ),
+        float(
+            "request_scheduling_delay",
+            "s",
+            "Arrival to the first batch",
+            |r| r.record.scheduling_delay_s(),
+        ),
+        float(
+            "request_execution_plus_preemption_time",
+            "s",
+            "`request_execution_time` + `request_preemption_time`",
+            |r| r.record.execution_s + r.record.preemption_s,
+        ),
+        float(
+            "request_execution_plus_preemption_time_normalized",
+            "s/token",
+            "The same per output token",
+            |r| (r.record.execution_s + r.record.preemption_s) / r.decode_tokens(),
+        ),
+        float(
+            "prefill_e2e_time",
+            "s",
+            "Time to first token: arrival to the end of the prefill",
+            |r| r.record.ttft_s(),
+        ),
+        float(
+            "prefill_time_execution_plus_preemption",
+            "s",
+            "First batch to the end of the prefill",
+            |r| r.record.prefill_completed_at_s - r.record.scheduled_at_s,
+        ),
+        float(
+            "prefill_time_execution_plus_preemption_normalized",
+            "s/token",
+            "The same per prompt token",
+            |r| {
+                (r.record.prefill_completed_at_s - r.record.scheduled_at_s)
+                    / f64::from(r.record.prefill_tokens)
+            },
+        ),
+        float(
+            "decode_time_execution_plus_preemption_normalized",
+            "s/token",
+            "`decode_time` per output token",
+            |r| r.decode_s() / r.decode_tokens(),
+        ),
+    ]
+}
+
+fn request_history_columns() -> Vec<Column<RequestRow>> {
+    vec![
+        float("arrived_at", "s", "Arrival", |r| r.record.arrived_at_s),
+        float(
+            "prefill_arrived_at",
+            "s",
+            "Arrival at the prefill replica; equals `arrived_at`",
+            |r| r.record.arrived_at_s,
+        ),
+        float(
+            "scheduled_at",
+            "s",
+            "Start of the first batch that held it",
+            |r| r.record.scheduled_at_s,
+        ),
+        float("prefill_completed_at", "s", "First output token", |r| {
+            r.record.prefill_completed_at_s
+        }),
+        float(
+            "decode_arrived_at",
+            "s",
+            "KV cache on the decode replica; equals `prefill_completed_at` without disaggregation",
+            |r| r.record.decode_arrived_at_s,
+        ),
+        float("completed_at", "s", "Last output token", |r| {
+            r.record.completed_at_s
+        }),
+        float("preempted_time", "s", "As `request_preemption_time`", |r| {
+            r.record.preemption_s
+        }),
+        float(
+            "decode_time",
+            "s",
+            "First to last output token, KV transfer included",
+            |r| r.decode_s(),
+        ),
+    ]
+}
+
+fn request_transfer_columns() -> Vec<Column<RequestRow>> {
+    vec![
+        int(
+            "prefill_replica_id",
+            "-",
+            "Replica that ran (or finished) the prefill",
+            |r| replica(r.record.prefill_replica_id),
+        ),
+        int(
+            "decode_replica_id",
+            "-",
+            "Replica that ran the decode; without disaggregation the same",
+            |r| replica(r.record.decode_replica_id),
+        ),
+        float(
+            "pd_p2p_comm_size",
+            "bytes",
+            "KV cache moved from the prefill to the decode replica; 0 without disaggregation",
+            |r| r.record.pd_p2p_comm_size_bytes,
+        ),
+        float(
+            "pd_p2p_comm_time",
+            "s",
+            "Time the KV transfer took; 0 without disaggregation",
+            |r| r.record.pd_p2p_comm_time_s,
+        ),
+        float(
+            "pd_p2p_comm_bandwidth",
+            "bytes/s",
+            "`pd_p2p_comm_size` / `pd_p2p_comm_time`; null without disaggregation",
+            |r| r.record.pd_p2p_comm_size_bytes / r.record.pd_p2p_comm_time_s,
+        ),
+        float(
+            "pd_p2p_bytes_per_token",
+            "bytes/token",
+            "`pd_p2p_comm_size` per prompt token",
+            |r| r.record.pd_p2p_comm_size_bytes / f64::from(r.record.prefill_tokens),
+        ),
+        text(
+            "pd_p2p_comm_dtype",
+            "Format of the KV cache moved; null without disaggregation",
+            |r| r.transfer_dtype(),
+        ),
+    ]
+}
+
+fn request_length_columns() -> Vec<Column<RequestRow>> {
+    vec![
+        float(
+            "request_inter_arrival_delay",
+            "s",
+            "Since the arrival of the request before; null for the first, and where that one was not kept",
+            |r| r.inter_arrival_delay_s,
+        ),
+        int(
+            "request_num_tokens",
+            "tokens",
+            "Prompt and output tokens",
+            |r| Some(i64::from(r.record.prefill_tokens) + i64::from(r.record.decode_tokens)),
+        ),
+        int(
+            "request_num_prefill_tokens",
+            "tokens",
+            "Prompt tokens",
+            |r| Some(i64::from(r.record.prefill_tokens)),
+        ),
+        int(
+            "request_num_decode_tokens",
+            "tokens",
+            "Output tokens, the first one included",
+            |r| Some(i64::from(r.record.decode_tokens)),
+        ),
+        float(
+            "request_pd_ratio",
+            "-",
+            "Prompt tokens per output token",
+            |r| f64::from(r.record.prefill_tokens) / r.decode_tokens(),
+        ),
+        int(
+            "request_num_restarts",
+            "-",
+            "Restarts after preemption",
+            |r| Some(i64::from(r.record.restarts)),
+        ),
+        float(
+            "tbt",
+            "s/token",
+            "`decode_time` / `request_num_decode_tokens`, as Vidur-AlibabaCloud defines it; the mean interval is `decode_time` / (`request_num_decode_tokens` - 1)",
+            |r| r.decode_s() / r.decode_tokens(),
+        ),
+        text(
+            "status",
+            "`completed`, or why not: `rejected_too_large_for_kv_cache`, `rejected_prompt_exceeds_batch`, `unfinished_time_limit`",
+            |r| Some(outcome_name(r.record.outcome)),
+        ),
+    ]
+}
+
+fn replica(id: u32) -> Option<i64> {
+    (id != u32::MAX).then_some(i64::from(id))
+}
+
+fn outcome_name(outcome: RequestOutcome) -> &'static str {
+    match outcome {
+        RequestOutcome::Completed => "completed",
+        RequestOutcome::RejectedTooLargeForKvCache => "rejected_too_large_for_kv_cache",
+        RequestOutcome::RejectedPromptExceedsBatch => "rejected_prompt_exceeds_batch",
+        RequestOutcome::UnfinishedTimeLimit => "unfinished_time_limit",
+    }
+}
+
+/// One axis of a sweep as a column of `summary.parquet`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AxisColumn {
+    /// Dotted configuration key.
+    pub name: String,
+    /// Type of its values.
+    #[serde(rename = "type")]
+    pub column_type: ColumnType,
+}
+
+impl AxisColumn {
+    /// The narrowest type that holds all values: integers, numbers, flags,
+    /// otherwise text (maps in the compact form of [`compact`]).
+    pub fn infer<'a>(name: &str, values: impl IntoIterator<Item = &'a Value>) -> Self {
+        let mut found: Option<ColumnType> = None;
+        for value in values {
+            let this = match value {
+                Value::Null => continue,
+                Value::Bool(_) => ColumnType::Bool,
+                Value::Number(number) if number.as_i64().is_some() => ColumnType::Int,
+                Value::Number(_) => ColumnType::Float,
+                _ => ColumnType::Text,
+            };
+            found = Some(match (found, this) {
+                (None, this) => this,
+                (Some(before), this) if before == this => this,
+                (Some(ColumnType::Int), ColumnType::Float)
+                | (Some(ColumnType::Float), ColumnType::Int) => ColumnType::Float,
+                _ => ColumnType::Text,
+            });
+        }
+        Self {
+            name: name.to_string(),
+            column_type: found.unwrap_or(ColumnType::Text),
+        }
+    }
+}
+
+/// A configuration value as one short text: `sarathi(chunk_size=512)` for a map
+/// with a `type`, `{a=1, b=2}` for one without, texts as they are.
+pub fn compact(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => {
+            let values: Vec<String> = values.iter().map(compact).collect();
+            format!("[{}]", values.join(", "))
+        }
+        Value::Object(map) => {
+            let fields: Vec<String> = map
+                .iter()
+                .filter(|(key, value)| !(*key == "type" && value.is_string()))
+                .map(|(key, value)| format!("{key}={}", compact(value)))
+                .collect();
+            match (map.get("type").and_then(Value::as_str), fields.is_empty()) {
+                (Some(kind), true) => kind.to_string(),
+                (Some(kind), false) => format!("{kind}({})", fields.join(", ")),
+                (None, _) => format!("{{{}}}", fields.join(", ")),
+            }
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Schema of `summary.parquet` for these axes.
+pub fn summary_schema(axes: &[AxisColumn]) -> SchemaRef {
+    let identity = IDENTITY_COLUMNS.iter().map(Column::arrow);
+    let axes = axes
+        .iter()
+        .map(|axis| ArrowField::new(&axis.name, axis.column_type.arrow(), true));
+    let metrics = METRIC_COLUMNS.iter().map(Column::arrow);
+    Arc::new(Schema::new(
+        identity.chain(axes).chain(metrics).collect::<Vec<_>>(),
+    ))
+}
+
+/// Schema of a block's part: the summary without verdicts, and its timing.
+pub(super) fn part_schema(axes: &[AxisColumn]) -> SchemaRef {
+    let summary = summary_schema(axes);
+    let is_verdict = |name: &str| {
+        METRIC_COLUMNS
+            .iter()
+            .any(|c| c.name == name && matches!(c.getter, Getter::Verdict))
+    };
+    let mut fields: Vec<_> = summary
+        .fields()
+        .iter()
+        .filter(|field| !is_verdict(field.name()))
+        .cloned()
+        .collect();
+    fields.extend(
+        TIMING_COLUMNS
+            .iter()
+            .filter(|c| c.name == "wall_time_s")
+            .map(|c| Arc::new(c.arrow())),
+    );
+    Arc::new(Schema::new(fields))
+}
+
+/// Schema of `timing.parquet`.
+pub fn timing_schema() -> SchemaRef {
+    Arc::new(Schema::new(
+        TIMING_COLUMNS.iter().map(Column::arrow).collect::<Vec<_>>(),
+    ))
+}
+
+/// Schema of `requests/part-*.parquet`.
+pub fn request_schema() -> SchemaRef {
+    let run_id = ArrowField::new("run_id", DataType::Utf8, true);
+    let columns = REQUEST_COLUMNS.iter().map(Column::arrow);
+    Arc::new(Schema::new(
+        std::iter::once(run_id).chain(columns).collect::<Vec<_>>(),
+    ))
+}
+
+/// Names of all fixed columns of `summary.parquet`.
+pub fn summary_column_names() -> impl Iterator<Item = &'static str> {
+    let identity = IDENTITY_COLUMNS.iter().map(|c| c.name);
+    identity.chain(METRIC_COLUMNS.iter().map(|c| c.name))
+}
+
+/// Refuses axes that would hide a column or one another.
+pub(super) fn check_axes(axes: &[AxisColumn]) -> Result<(), ResultError> {
+    for (position, axis) in axes.iter().enumerate() {
+        let taken = summary_column_names().any(|name| name == axis.name)
+            || axis.name == "wall_time_s"
+            || axes[..position].iter().any(|other| other.name == axis.name);
+        if taken {
+            return Err(ResultError::ColumnTaken(axis.name.clone()));
+        }
+    }
+    Ok(())
+}

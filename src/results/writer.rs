@@ -1,0 +1,610 @@
+//! Writes result directories: blocks while the sweep runs, whole tables at its
+//! end.
+//!
+//! Threads hand in runs through [`ResultWriter::write`]. The thread that brings
+//! the last run of a block passes the block on, over a bounded channel, to the
+//! encoding threads; when they fall behind, `write` waits. Memory holds the
+//! open blocks only: hand out runs in about index order and there are few.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parquet::file::metadata::KeyValue;
+
+use super::durable::{self, Written};
+use super::layout::{self, CompletedRuns, DirectoryState, Layout, RunIndices};
+use super::manifest::{FileEntry, Manifest, RunCounts, write_json};
+use super::parquet_io::{self, TableWriter};
+use super::reader::{SummaryBatch, SummaryReader, SummaryRow};
+use super::requests::request_batch;
+use super::schema::{
+    self, AxisColumn, SCHEMA_VERSION, part_schema, request_schema, summary_schema, timing_schema,
+};
+use super::{ResultError, RunResult, RunStatus, columns};
+use crate::spec::{Objectives, Slo};
+
+/// What a result directory is to hold.
+#[derive(Debug, Clone)]
+pub struct ResultPlan {
+    /// Name of the sweep.
+    pub name: String,
+    /// Resolved specification, as kept in `spec.yaml`.
+    pub spec_yaml: String,
+    /// Hash of everything that determines the results; resuming needs the same.
+    pub spec_hash: String,
+    /// Hashes of the data the results depend on, by name.
+    pub data_hashes: BTreeMap<String, String>,
+    /// Targets, for the manifest.
+    pub slo: Slo,
+    /// Objectives, for the manifest.
+    pub objectives: Objectives,
+    /// Axis columns.
+    pub axes: Vec<AxisColumn>,
+    /// Runs that will come.
+    pub run_indices: RunIndices,
+    /// Per-request rows kept of each run, about; none: no per-request table.
+    pub request_rows_per_run: Option<u64>,
+    /// Threads that encode and write.
+    pub writer_threads: usize,
+}
+
+/// What to do with results that are there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Refuse.
+    Keep,
+    /// Remove them. A directory that holds anything but results is refused all
+    /// the same.
+    Replace,
+}
+
+/// What is said of a run once all are in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// Meets all targets.
+    pub slo_met: bool,
+    /// On the Pareto frontier.
+    pub pareto: bool,
+}
+
+/// Says which runs are good.
+pub trait Judge {
+    /// Sees every run once, in index order.
+    fn observe(&mut self, row: SummaryRow<'_>);
+    /// Has seen every run and says of one, asked in index order.
+    fn verdict(&mut self, row: SummaryRow<'_>) -> Verdict;
+}
+
+/// Key of the request part's [`FileEntry`] in a summary part's metadata.
+const REQUEST_PART_KEY: &str = "vidur_sweep.request_part";
+
+struct Block {
+    number: u64,
+    runs: Vec<RunResult>,
+}
+
+struct OpenBlock {
+    runs: Vec<Option<RunResult>>,
+    missing: u64,
+}
+
+/// Shared by `write` and the encoding threads.
+struct Shared {
+    dir: PathBuf,
+    layout: Layout,
+    /// First error; everything after it is moot.
+    failure: Mutex<Option<String>>,
+}
+
+/// Takes the runs of one sweep.
+pub struct ResultWriter {
+    shared: Arc<Shared>,
+    plan: ResultPlan,
+    completed: CompletedRuns,
+    open: Mutex<BTreeMap<u64, OpenBlock>>,
+    /// Blocks handed over, so that a run that comes twice is noticed.
+    handed_over: Mutex<Vec<bool>>,
+    sender: Option<Sender<Block>>,
+    encoders: Vec<JoinHandle<()>>,
+}
+
+/// A poisoned lock means another thread panicked between two assignments; the
+/// data behind these locks is whole at every point.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl ResultWriter {
+    /// Starts a directory.
+    pub fn create(dir: &Path, plan: ResultPlan, existing: Existing) -> Result<Self, ResultError> {
+        schema::check_axes(&plan.axes)?;
+        let what = match layout::directory_state(dir)? {
+            DirectoryState::Empty => None,
+            DirectoryState::Foreign => {
+                return Err(ResultError::NotResults {
+                    path: dir.to_path_buf(),
+                    why: "it holds other files; not touching them".into(),
+                });
+            }
+            DirectoryState::Complete => Some("a finished sweep".to_string()),
+            DirectoryState::InProgress { done, total } => {
+                Some(format!("an unfinished sweep, {done} of {total} runs"))
+            }
+        };
+        match (what, existing) {
+            (Some(what), Existing::Keep) => {
+                return Err(ResultError::Occupied {
+                    path: dir.to_path_buf(),
+                    what,
+                });
+            }
+            (Some(_), Existing::Replace) => layout::clear(dir)?,
+            (None, _) => {}
+        }
+        let layout = new_layout(&plan);
+        prepare(dir, &plan, &layout)?;
+        Ok(Self::start(dir, plan, CompletedRuns::none(&layout), layout))
+    }
+
+    /// Goes on with an unfinished directory of the same sweep. What is there is
+    /// kept; see [`Self::completed`] for the runs not to repeat.
+    pub fn resume(dir: &Path, plan: ResultPlan) -> Result<Self, ResultError> {
+        match layout::directory_state(dir)? {
+            DirectoryState::InProgress { .. } => {}
+            DirectoryState::Empty => return Self::create(dir, plan, Existing::Keep),
+            DirectoryState::Complete => {
+                return Err(ResultError::Occupied {
+                    path: dir.to_path_buf(),
+                    what: "a finished sweep".into(),
+                });
+            }
+            DirectoryState::Foreign => {
+                return Err(ResultError::NotResults {
+                    path: dir.to_path_buf(),
+                    why: "no sweep was started in it".into(),
+                });
+            }
+        }
+        let layout = Layout::read(dir)?;
+        check_same(dir, &layout, &new_layout(&plan))?;
+        prepare(dir, &plan, &layout)?;
+        let completed = layout::completed_runs(dir)?;
+        Ok(Self::start(dir, plan, completed, layout))
+    }
+
+    fn start(dir: &Path, plan: ResultPlan, completed: CompletedRuns, layout: Layout) -> Self {
+        let threads = plan.writer_threads.max(1);
+        let (sender, receiver) = bounded::<Block>(threads);
+        let handed_over = (0..layout.blocks())
+            .map(|block| completed.block_done(block))
+            .collect();
+        let shared = Arc::new(Shared {
+            dir: dir.to_path_buf(),
+            layout,
+            failure: Mutex::new(None),
+        });
+        let encoders = (0..threads)
+            .map(|_| {
+                let (shared, receiver) = (Arc::clone(&shared), receiver.clone());
+                std::thread::spawn(move || encode_blocks(&shared, &receiver))
+            })
+            .collect();
+        Self {
+            shared,
+            plan,
+            completed,
+            open: Mutex::new(BTreeMap::new()),
+            handed_over: Mutex::new(handed_over),
+            sender: Some(sender),
+            encoders,
+        }
+    }
+
+    /// Runs kept from before this writer was opened.
+    pub fn completed(&self) -> &CompletedRuns {
+        &self.completed
+    }
+
+    /// Takes one run, from any thread, in any order.
+    pub fn write(&self, run: RunResult) -> Result<(), ResultError> {
+        self.check_failure()?;
+        let Some(block) = self.place(run)? else {
+            return Ok(());
+        };
+        let sent = self.sender.as_ref().map(|sender| sender.send(block));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            _ => Err(ResultError::WriterStopped(self.failure_message())),
+        }
+    }
+
+    /// Puts a run in its block; gives the block if that completes it.
+    fn place(&self, run: RunResult) -> Result<Option<Block>, ResultError> {
+        let layout = &self.shared.layout;
+        let index = run.index;
+        let refuse = |why| ResultError::UnexpectedRun {
+            run_index: index,
+            why,
+        };
+        if run.axes.len() != layout.axes.len() {
+            return Err(ResultError::AxisCount {
+                run_index: index,
+                found: run.axes.len(),
+                expected: layout.axes.len(),
+            });
+        }
+        let slot = layout.run_indices.slot(index);
+        let slot = slot.ok_or_else(|| refuse("is not one of this directory's"))?;
+        let number = slot / layout.block_runs;
+        let within = (slot % layout.block_runs) as usize;
+
+        let mut open = lock(&self.open);
+        if lock(&self.handed_over)[number as usize] {
+            return Err(refuse("was written before"));
+        }
+        let runs = layout.runs_in_block(number);
+        let block = open.entry(number).or_insert_with(|| OpenBlock {
+            runs: (0..runs).map(|_| None).collect(),
+            missing: runs,
+        });
+        if block.runs[within].replace(run).is_some() {
+            return Err(refuse("was written before"));
+        }
+        block.missing -= 1;
+        if block.missing > 0 {
+            return Ok(None);
+        }
+        lock(&self.handed_over)[number as usize] = true;
+        Ok(open.remove(&number).map(|block| Block {
+            number,
+            runs: block.runs.into_iter().flatten().collect(),
+        }))
+    }
+
+    fn check_failure(&self) -> Result<(), ResultError> {
+        match lock(&self.shared.failure).as_ref() {
+            None => Ok(()),
+            Some(message) => Err(ResultError::WriterStopped(message.clone())),
+        }
+    }
+
+    fn failure_message(&self) -> String {
+        let failure = lock(&self.shared.failure);
+        failure.clone().unwrap_or_else(|| "writer closed".into())
+    }
+
+    /// Waits until every whole block is on disk.
+    fn drain(&mut self) -> Result<(), ResultError> {
+        self.sender = None;
+        for encoder in self.encoders.drain(..) {
+            if encoder.join().is_err() {
+                let mut failure = lock(&self.shared.failure);
+                failure.get_or_insert_with(|| "a writer thread panicked".into());
+            }
+        }
+        self.check_failure()
+    }
+
+    /// Stops early: whole blocks are kept for [`Self::resume`]. Tells how many
+    /// runs that is.
+    pub fn suspend(mut self) -> Result<u64, ResultError> {
+        self.drain()?;
+        Ok(layout::completed_runs(&self.shared.dir)?.len())
+    }
+
+    /// Joins the parts into the final tables and writes the manifest. Every run
+    /// must have come.
+    pub fn finish(mut self, judge: &mut dyn Judge) -> Result<Manifest, ResultError> {
+        self.drain()?;
+        let dir = &self.shared.dir;
+        let done = layout::completed_runs(dir)?;
+        if done.len() != done.total() {
+            return Err(ResultError::Incomplete {
+                path: dir.clone(),
+                done: done.len(),
+                total: done.total(),
+            });
+        }
+        let manifest = consolidate(dir, &self.plan, judge)?;
+        manifest.write(dir)?;
+        layout::clear_parts(dir)?;
+        Ok(manifest)
+    }
+}
+
+/// Dropped without [`ResultWriter::finish`], a writer still ends its threads;
+/// the directory stays unfinished.
+impl Drop for ResultWriter {
+    fn drop(&mut self) {
+        // An error here has nowhere to go; the block is absent and will be rerun.
+        let _ = self.drain();
+    }
+}
+
+fn new_layout(plan: &ResultPlan) -> Layout {
+    let rows = plan.request_rows_per_run.unwrap_or(0);
+    Layout {
+        schema_version: SCHEMA_VERSION,
+        version: env!("CARGO_PKG_VERSION").to_string(),
+        spec_hash: plan.spec_hash.clone(),
+        run_indices: plan.run_indices,
+        block_runs: layout::block_runs(plan.run_indices.count, rows),
+        keep_requests: plan.request_rows_per_run.is_some(),
+        axes: plan.axes.clone(),
+    }
+}
+
+fn check_same(dir: &Path, there: &Layout, now: &Layout) -> Result<(), ResultError> {
+    let indices = |l: &Layout| {
+        let RunIndices {
+            first,
+            stride,
+            count,
+        } = l.run_indices;
+        format!("{count} runs from {first} by {stride}")
+    };
+    let axes = |l: &Layout| {
+        let axes = l.axes.iter();
+        let names: Vec<String> = axes
+            .map(|axis| format!("{} ({})", axis.name, axis.column_type.name()))
+            .collect();
+        names.join(", ")
+    };
+    let facts = [
+        (
+            "the tool version",
+            there.version.clone(),
+            now.version.clone(),
+        ),
+        (
+            "the specification",
+            there.spec_hash.clone(),
+            now.spec_hash.clone(),
+        ),
+        ("the selection of runs", indices(there), indices(now)),
+        ("the axes", axes(there), axes(now)),
+        (
+            "the per-request output",
+            format!(
+                "{} ({} runs a block)",
+                there.keep_requests, there.block_runs
+            ),
+            format!("{} ({} runs a block)", now.keep_requests, now.block_runs),
+        ),
+    ];
+    match facts.into_iter().find(|(_, there, now)| there != now) {
+        None => Ok(()),
+        Some((what, there, now)) => Err(ResultError::Mismatch {
+            path: dir.to_path_buf(),
+            what,
+            there,
+            now,
+        }),
+    }
+}
+
+fn prepare(dir: &Path, plan: &ResultPlan, layout: &Layout) -> Result<(), ResultError> {
+    let folders = [
+        Some(layout::PARTS),
+        layout.keep_requests.then_some(layout::REQUESTS),
+    ];
+    for folder in folders.into_iter().flatten() {
+        let path = dir.join(folder);
+        std::fs::create_dir_all(&path).map_err(ResultError::io(&path))?;
+    }
+    write_json(&Layout::path(dir), layout)?;
+    durable::write_file(&dir.join(layout::SPEC), plan.spec_yaml.as_bytes()).map(|_| ())
+}
+
+/// An encoding thread: until the channel closes or something fails. Dropping
+/// the receivers then makes `write` fail instead of wait.
+fn encode_blocks(shared: &Shared, blocks: &Receiver<Block>) {
+    for block in blocks {
+        if lock(&shared.failure).is_some() {
+            return;
+        }
+        if let Err(error) = encode_block(shared, &block) {
+            lock(&shared.failure).get_or_insert_with(|| error.to_string());
+            return;
+        }
+    }
+}
+
+/// Request part first, then the summary part that commits both.
+fn encode_block(shared: &Shared, block: &Block) -> Result<(), ResultError> {
+    let requests = match shared.layout.keep_requests {
+        true => write_request_part(&shared.dir, block)?,
+        false => None,
+    };
+    let requests = requests.map(|entry| {
+        let json = serde_json::json!(entry).to_string();
+        KeyValue::new(REQUEST_PART_KEY.to_string(), json)
+    });
+    let axes = &shared.layout.axes;
+    let path = layout::summary_part(&shared.dir, block.number);
+    let mut part = TableWriter::create(&path, part_schema(axes), requests)?;
+    part.write(&columns::part_batch(axes, &block.runs)?)?;
+    part.finish().map(|_| ())
+}
+
+/// A block without a row has no file, except the first: `requests/*.parquet`
+/// always names a table.
+fn write_request_part(dir: &Path, block: &Block) -> Result<Option<FileEntry>, ResultError> {
+    let empty = block.runs.iter().all(|run| run.requests.is_empty());
+    if empty && block.number > 0 {
+        return Ok(None);
+    }
+    let name = layout::request_part_name(block.number);
+    let mut part = TableWriter::create(&dir.join(&name), request_schema(), None)?;
+    for run in block.runs.iter().filter(|run| !run.requests.is_empty()) {
+        part.write(&request_batch(run)?)?;
+    }
+    let (written, rows) = part.finish()?;
+    Ok(Some(file_entry(name, written, rows)))
+}
+
+fn file_entry(path: String, written: Written, rows: u64) -> FileEntry {
+    FileEntry {
+        path,
+        rows,
+        bytes: written.bytes,
+        blake3: written.blake3,
+    }
+}
+
+/// Two passes over the parts: one for the judge to see all runs, one to write
+/// them with the verdicts.
+fn consolidate(
+    dir: &Path,
+    plan: &ResultPlan,
+    judge: &mut dyn Judge,
+) -> Result<Manifest, ResultError> {
+    let parts = SummaryReader::open_unfinished(dir)?;
+    parts.for_each(None, |batch| {
+        batch.rows().for_each(|row| judge.observe(row));
+    })?;
+    let (runs, mut files) = write_tables(dir, plan, &parts, judge)?;
+    let spec = plan.spec_yaml.as_bytes();
+    files.push(FileEntry {
+        path: layout::SPEC.to_string(),
+        rows: 0,
+        bytes: spec.len() as u64,
+        blake3: blake3::hash(spec).to_hex().to_string(),
+    });
+    let requests = request_files(&parts)?;
+    let request_rows = requests.iter().map(|file| file.rows).sum();
+    files.extend(requests);
+    Ok(Manifest {
+        schema_version: SCHEMA_VERSION,
+        tool: "vidur-sweep".to_string(),
+        version: env!("CARGO_PKG_VERSION").to_string(),
+        complete: true,
+        name: plan.name.clone(),
+        spec_hash: plan.spec_hash.clone(),
+        data_hashes: plan.data_hashes.clone(),
+        run_indices: plan.run_indices,
+        runs,
+        request_rows,
+        axes: plan.axes.clone(),
+        slo: plan.slo.clone(),
+        objectives: plan.objectives.clone(),
+        files,
+    })
+}
+
+fn write_tables(
+    dir: &Path,
+    plan: &ResultPlan,
+    parts: &SummaryReader,
+    judge: &mut dyn Judge,
+) -> Result<(RunCounts, Vec<FileEntry>), ResultError> {
+    let schema = summary_schema(&plan.axes);
+    let table = |name: &str, schema| TableWriter::create(&dir.join(name), schema, None);
+    let mut summary = table(layout::SUMMARY, schema.clone())?;
+    let mut pareto = table(layout::PARETO, schema.clone())?;
+    let mut timing = table(layout::TIMING, timing_schema())?;
+    let mut counts = RunCounts::default();
+    parts.try_for_each(None, |batch| {
+        let verdicts: Vec<Verdict> = batch.rows().map(|row| judge.verdict(row)).collect();
+        count(&mut counts, batch, &verdicts);
+        let rows = with_verdicts(batch.record_batch(), &schema, &verdicts)?;
+        summary.write(&rows)?;
+        for (row, verdict) in verdicts.iter().enumerate() {
+            if verdict.pareto {
+                pareto.write(&rows.slice(row, 1))?;
+            }
+        }
+        timing.write(&project(batch.record_batch(), &timing_schema())?)
+    })?;
+    let mut files = Vec::new();
+    for (name, table) in [
+        (layout::SUMMARY, summary),
+        (layout::PARETO, pareto),
+        (layout::TIMING, timing),
+    ] {
+        let (written, rows) = table.finish()?;
+        files.push(file_entry(name.to_string(), written, rows));
+    }
+    Ok((counts, files))
+}
+
+fn count(counts: &mut RunCounts, batch: &SummaryBatch, verdicts: &[Verdict]) {
+    for (row, verdict) in batch.rows().zip(verdicts) {
+        counts.total += 1;
+        match row.status() {
+            Some(RunStatus::Ok) => counts.ok += 1,
+            Some(RunStatus::Infeasible) => counts.infeasible += 1,
+            Some(RunStatus::Failed) | None => counts.failed += 1,
+        }
+        counts.slo_met += u64::from(verdict.slo_met);
+        counts.pareto += u64::from(verdict.pareto);
+    }
+}
+
+fn with_verdicts(
+    part: &RecordBatch,
+    schema: &arrow_schema::SchemaRef,
+    verdicts: &[Verdict],
+) -> Result<RecordBatch, ResultError> {
+    let flags = |get: fn(&Verdict) -> bool| -> ArrayRef {
+        Arc::new(
+            verdicts
+                .iter()
+                .map(|v| Some(get(v)))
+                .collect::<BooleanArray>(),
+        )
+    };
+    let columns: Option<Vec<ArrayRef>> = schema
+        .fields()
+        .iter()
+        .map(|field| match field.name().as_str() {
+            "slo_met" => Some(flags(|v| v.slo_met)),
+            "pareto" => Some(flags(|v| v.pareto)),
+            name => part.column_by_name(name).cloned(),
+        })
+        .collect();
+    batch_of(schema, columns)
+}
+
+fn project(
+    part: &RecordBatch,
+    schema: &arrow_schema::SchemaRef,
+) -> Result<RecordBatch, ResultError> {
+    let fields = schema.fields().iter();
+    let columns = fields
+        .map(|field| part.column_by_name(field.name()).cloned())
+        .collect();
+    batch_of(schema, columns)
+}
+
+fn batch_of(
+    schema: &arrow_schema::SchemaRef,
+    columns: Option<Vec<ArrayRef>>,
+) -> Result<RecordBatch, ResultError> {
+    let missing = || arrow_schema::ArrowError::SchemaError("a part lacks a column".into());
+    Ok(RecordBatch::try_new(
+        schema.clone(),
+        columns.ok_or_else(missing)?,
+    )?)
+}
+
+/// The request parts, as their summary parts recorded them.
+fn request_files(parts: &SummaryReader) -> Result<Vec<FileEntry>, ResultError> {
+    let mut files = Vec::new();
+    for path in parts.files() {
+        if let Some(json) = parquet_io::metadata_value(path, REQUEST_PART_KEY)? {
+            let entry = serde_json::from_str(&json).map_err(|error| ResultError::Malformed {
+                path: path.clone(),
+                message: error.to_string(),
+            })?;
+            files.push(entry);
+        }
+    }
+    Ok(files)
+}
