@@ -1,12 +1,27 @@
 //! `vidur-sweep completions`.
 
-use super::{CliError, CliResult};
+use std::io;
+use std::process::ExitCode;
 
-/// Print shell completions.
+use clap::CommandFactory;
+
+use super::CliResult;
+
+/// Print a completion script for a shell.
 #[derive(clap::Args)]
-pub struct Args {}
+#[command(after_help = "\
+Examples:
+  vidur-sweep completions bash > ~/.local/share/bash-completion/completions/vidur-sweep
+  vidur-sweep completions zsh > ~/.zfunc/_vidur-sweep
+  vidur-sweep completions fish > ~/.config/fish/completions/vidur-sweep.fish")]
+pub struct Args {
+    /// The shell
+    shell: clap_complete::Shell,
+}
 
 /// Runs the command.
-pub fn run(_args: Args) -> CliResult {
-    Err(CliError::Failure("skeleton".into()))
+pub fn run(args: Args) -> CliResult {
+    let mut command = super::Cli::command();
+    clap_complete::generate(args.shell, &mut command, "vidur-sweep", &mut io::stdout());
+    Ok(ExitCode::SUCCESS)
 }

@@ -29,8 +29,36 @@ pub enum CliError {
 /// Result of a command: the exit code to end with.
 pub type CliResult = Result<ExitCode, CliError>;
 
+/// Exit code of bad input.
+const BAD_INPUT: u8 = 2;
+
 #[derive(Parser)]
-#[command(name = "vidur-sweep", version, about, long_about = None)]
+#[command(
+    name = "vidur-sweep",
+    version,
+    about,
+    long_about = "\
+Which deployment of this model, on this hardware, under this load, meets my \
+latency targets at the lowest cost? vidur-sweep answers by simulating every \
+candidate: a YAML sweep expands to configurations, each one seeded \
+discrete-event simulation of an LLM serving cluster, run on all cores; the \
+results are kept in Parquet and the best deployments are printed.",
+    after_long_help = "\
+Examples:
+  vidur-sweep run sweeps/smoke.yaml              simulate a small sweep
+  vidur-sweep plan sweeps/deepseek.yaml          what a sweep would run, without running it
+  vidur-sweep pareto results/deepseek            the frontier of a finished sweep
+  vidur-sweep catalog models                     what can be simulated
+
+Exit codes:
+  0    done
+  1    some runs failed, or something outside (such as the disk) did
+  2    bad input; the message says which file, key and value, and what is allowed
+  3    no configuration meets the targets (only with --require-feasible)
+  130  interrupted; continue with --resume
+
+Results go to standard output, everything else to standard error."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -65,9 +93,11 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error}");
+            for line in error.to_string().lines() {
+                eprintln!("error: {line}");
+            }
             match error {
-                CliError::BadInput(_) => ExitCode::from(2),
+                CliError::BadInput(_) => ExitCode::from(BAD_INPUT),
                 CliError::Failure(_) => ExitCode::FAILURE,
             }
         }

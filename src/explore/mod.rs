@@ -1,1 +1,21 @@
-//! Plans, samplers, the parallel executor, resume journal and progress.
+//! From a sweep to results: which runs there are, and running them.
+//!
+//! [`plan`] numbers the runs of a sweep and computes each from its number;
+//! [`executor`] runs them on all cores and tells others what happened;
+//! [`progress`] is what a person watches; [`survey`](mod@survey) looks over a plan
+//! without running it. Knows nothing of what makes
+//! a result good, nor of how results are stored.
+
+pub mod executor;
+pub mod permutation;
+pub mod plan;
+pub mod progress;
+pub mod survey;
+
+pub use executor::{
+    Event, ExecuteError, ExecuteOptions, Observer, Outcome, RunOne, Shard, Sink, Task, Tasks,
+    execute,
+};
+pub use plan::Plan;
+pub use progress::Progress;
+pub use survey::{CheckOne, Survey, survey};

@@ -37,12 +37,17 @@ const BLOCKS_PER_SWEEP: u64 = 128;
 /// Most runs of a block.
 const BLOCK_RUNS_MAX: u64 = 1024;
 
-/// Indices of the runs a directory holds: `first`, `first + stride`, ...
+/// Indices of the runs a directory holds: one of every `stride` neighbours.
+///
+/// Which one rotates with the digit sum, in base `stride`, of the neighbours'
+/// number. Shards of a sweep thus share out every group of neighbours evenly,
+/// and no shard gets all expensive values of an axis whose length divides by
+/// the number of shards, as every `stride`-th index would.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunIndices {
     /// Smallest index.
     pub first: u64,
-    /// Distance of neighbours, at least 1.
+    /// Neighbours of which one is here, at least 1.
     pub stride: u64,
     /// How many.
     pub count: u64,
@@ -58,26 +63,38 @@ impl RunIndices {
         }
     }
 
-    /// Every `shards`-th run, beginning with run `shard` (from 0).
+    /// The runs of shard `shard` (from 0) of `shards`, out of `total`.
     pub fn shard(total: u64, shard: u64, shards: u64) -> Self {
-        let stride = shards.max(1);
-        Self {
+        let mut indices = Self {
             first: shard,
-            stride,
-            count: total.saturating_sub(shard).div_ceil(stride),
-        }
+            stride: shards.max(1),
+            count: 0,
+        };
+        let whole_groups = total / indices.stride;
+        let in_last_group = indices.digit(whole_groups) < total % indices.stride;
+        indices.count = whole_groups + u64::from(in_last_group);
+        indices
     }
 
     /// Position of a run among those held here.
     pub fn slot(&self, run_index: u64) -> Option<u64> {
-        let offset = run_index.checked_sub(self.first)?;
-        let slot = offset / self.stride;
-        (offset.is_multiple_of(self.stride) && slot < self.count).then_some(slot)
+        let slot = run_index / self.stride;
+        (slot < self.count && run_index % self.stride == self.digit(slot)).then_some(slot)
     }
 
     /// Index of the run at a position.
     pub fn index(&self, slot: u64) -> u64 {
-        self.first + slot * self.stride
+        slot * self.stride + self.digit(slot)
+    }
+
+    /// Which of the neighbours of group `group` is here.
+    fn digit(&self, group: u64) -> u64 {
+        let (mut rest, mut digit_sum) = (group, 0);
+        while rest > 0 && self.stride > 1 {
+            digit_sum += rest % self.stride;
+            rest /= self.stride;
+        }
+        (self.first + digit_sum) % self.stride
     }
 }
 
@@ -312,4 +329,38 @@ fn clear_files(folder: &Path, prefix: &str) -> Result<(), ResultError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_even_and_hold_each_run_once() {
+        for total in [0, 1, 7, 64, 100] {
+            for shards in [1, 2, 3, 8] {
+                let mut seen = vec![0; total as usize];
+                for shard in 0..shards {
+                    let indices = RunIndices::shard(total, shard, shards);
+                    assert!(indices.count.abs_diff(total / shards) <= 1);
+                    for slot in 0..indices.count {
+                        let index = indices.index(slot);
+                        assert_eq!(indices.slot(index), Some(slot));
+                        seen[index as usize] += 1;
+                    }
+                    let held = (0..total).filter(|&index| indices.slot(index).is_some());
+                    assert_eq!(held.count() as u64, indices.count);
+                }
+                assert!(seen.iter().all(|&times| times == 1), "{total} in {shards}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_shard_gets_all_of_one_axis_value() {
+        // The last axis has two values: even and odd indices.
+        let indices = RunIndices::shard(64, 0, 2);
+        let even = (0..indices.count).filter(|&slot| indices.index(slot) % 2 == 0);
+        assert_eq!((indices.count, even.count()), (32, 16));
+    }
 }

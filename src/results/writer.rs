@@ -44,7 +44,7 @@ pub struct ResultPlan {
     pub objectives: Objectives,
     /// Axis columns.
     pub axes: Vec<AxisColumn>,
-    /// Runs that will come.
+    /// Runs that will come, or be excluded.
     pub run_indices: RunIndices,
     /// Per-request rows kept of each run, about; none: no per-request table.
     pub request_rows_per_run: Option<u64>,
@@ -88,8 +88,25 @@ struct Block {
 }
 
 struct OpenBlock {
-    runs: Vec<Option<RunResult>>,
+    slots: Vec<Slot>,
     missing: u64,
+}
+
+/// A run's place in an open block. Most will be runs, so boxing them saves nothing.
+#[allow(clippy::large_enum_variant)]
+enum Slot {
+    Open,
+    Excluded,
+    Run(RunResult),
+}
+
+impl Slot {
+    fn run(self) -> Option<RunResult> {
+        match self {
+            Self::Run(run) => Some(run),
+            Self::Open | Self::Excluded => None,
+        }
+    }
 }
 
 /// Shared by `write` and the encoding threads.
@@ -213,8 +230,26 @@ impl ResultWriter {
 
     /// Takes one run, from any thread, in any order.
     pub fn write(&self, run: RunResult) -> Result<(), ResultError> {
+        let axes = self.shared.layout.axes.len();
+        if run.axes.len() != axes {
+            return Err(ResultError::AxisCount {
+                run_index: run.index,
+                found: run.axes.len(),
+                expected: axes,
+            });
+        }
+        self.fill(run.index, Slot::Run(run))
+    }
+
+    /// Takes note, instead of a run, that a constraint excludes `index`: it has
+    /// no row, and is not waited for.
+    pub fn exclude(&self, index: u64) -> Result<(), ResultError> {
+        self.fill(index, Slot::Excluded)
+    }
+
+    fn fill(&self, index: u64, slot: Slot) -> Result<(), ResultError> {
         self.check_failure()?;
-        let Some(block) = self.place(run)? else {
+        let Some(block) = self.place(index, slot)? else {
             return Ok(());
         };
         let sent = self.sender.as_ref().map(|sender| sender.send(block));
@@ -224,21 +259,13 @@ impl ResultWriter {
         }
     }
 
-    /// Puts a run in its block; gives the block if that completes it.
-    fn place(&self, run: RunResult) -> Result<Option<Block>, ResultError> {
+    /// Fills a place of a block; gives the block if that completes it.
+    fn place(&self, index: u64, filled: Slot) -> Result<Option<Block>, ResultError> {
         let layout = &self.shared.layout;
-        let index = run.index;
         let refuse = |why| ResultError::UnexpectedRun {
             run_index: index,
             why,
         };
-        if run.axes.len() != layout.axes.len() {
-            return Err(ResultError::AxisCount {
-                run_index: index,
-                found: run.axes.len(),
-                expected: layout.axes.len(),
-            });
-        }
         let slot = layout.run_indices.slot(index);
         let slot = slot.ok_or_else(|| refuse("is not one of this directory's"))?;
         let number = slot / layout.block_runs;
@@ -250,12 +277,13 @@ impl ResultWriter {
         }
         let runs = layout.runs_in_block(number);
         let block = open.entry(number).or_insert_with(|| OpenBlock {
-            runs: (0..runs).map(|_| None).collect(),
+            slots: (0..runs).map(|_| Slot::Open).collect(),
             missing: runs,
         });
-        if block.runs[within].replace(run).is_some() {
+        if !matches!(block.slots[within], Slot::Open) {
             return Err(refuse("was written before"));
         }
+        block.slots[within] = filled;
         block.missing -= 1;
         if block.missing > 0 {
             return Ok(None);
@@ -263,7 +291,7 @@ impl ResultWriter {
         lock(&self.handed_over)[number as usize] = true;
         Ok(open.remove(&number).map(|block| Block {
             number,
-            runs: block.runs.into_iter().flatten().collect(),
+            runs: block.slots.into_iter().filter_map(Slot::run).collect(),
         }))
     }
 

@@ -1,0 +1,147 @@
+"""Opens result directories with DuckDB and pandas and checks what must hold.
+
+usage: check_parquet.py RESULT_DIR...
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import duckdb
+import pandas
+
+METRICS = ("ttft", "tbt", "e2e", "scheduling_delay")
+LADDER = ("p50", "p90", "p95", "p99", "max")
+STATUSES = {"ok", "infeasible", "failed"}
+
+
+class Checks:
+    """Counts what was checked and collects what did not hold."""
+
+    def __init__(self):
+        self.done = 0
+        self.broken = []
+
+    def that(self, holds, what):
+        self.done += 1
+        if not holds:
+            self.broken.append(what)
+
+
+def main():
+    folders = [Path(name) for name in sys.argv[1:]]
+    if not folders:
+        sys.exit(__doc__)
+    checks = Checks()
+    for folder in folders:
+        check_folder(folder, checks)
+    for what in checks.broken:
+        print(f"does not hold: {what}", file=sys.stderr)
+    print(f"{checks.done} properties of {len(folders)} result directories checked")
+    sys.exit(1 if checks.broken else 0)
+
+
+def check_folder(folder, checks):
+    def check(holds, what):
+        checks.that(bool(holds), f"{folder.name}: {what}")
+
+    db = duckdb.connect()
+    for table in ("summary", "pareto"):
+        db.execute(f"CREATE VIEW {table} AS FROM read_parquet('{folder}/{table}.parquet')")
+    db.execute(f"CREATE VIEW requests AS FROM read_parquet('{folder}/requests/*.parquet')")
+
+    def value(query):
+        return db.execute(query).fetchone()[0]
+
+    check_summary(value, pandas.read_parquet(folder / "summary.parquet"), check)
+    check_metrics(value, check)
+    check_requests(value, check)
+    check_pareto(value, check)
+    check_manifest(json.loads((folder / "manifest.json").read_text()), value, check)
+
+
+def check_summary(value, frame, check):
+    rows = value("SELECT count(*) FROM summary")
+    check(rows > 0 and rows == len(frame), "DuckDB and pandas see the same, non-empty summary")
+    check(set(frame["status"]) <= STATUSES, f"status is one of {sorted(STATUSES)}")
+    check((frame["status"] == "ok").any(), "at least one run was simulated")
+    check(not (frame["status"] == "failed").any(), "no run failed")
+    check(value("SELECT count(*) FROM summary WHERE run_id IS NULL OR run_id = ''") == 0,
+          "every row has a run_id")
+    check(frame.loc[frame["status"] == "ok", "reason"].isna().all(), "ok rows have no reason")
+    check(frame.loc[frame["status"] != "ok", "reason"].str.len().gt(0).all(),
+          "rows that were not simulated say why")
+    ok = frame[frame["status"] == "ok"]
+    for column in ("total_gpus", "num_requests", "completed", "duration_s",
+                   "throughput_requests_per_s", "throughput_tokens_per_s",
+                   "throughput_tokens_per_s_per_gpu", "slo_met", "pareto"):
+        check(ok[column].notna().all(), f"{column} is known for every simulated run")
+    check((ok["completed"] <= ok["num_requests"]).all(), "no more completed than requested")
+    check((ok["duration_s"] > 0).all(), "time passed in every run")
+    per_gpu = ok["throughput_tokens_per_s"] / ok["total_gpus"]
+    check(((per_gpu - ok["throughput_tokens_per_s_per_gpu"]).abs() <= 1e-9 * per_gpu).all(),
+          "throughput per GPU is throughput by GPUs")
+    for column in ("gpu_busy_fraction", "kv_cache_utilization", "mfu"):
+        share = ok[column].dropna()
+        check(share.between(0, 1 + 1e-9).all(), f"{column} is a share")
+
+
+def check_metrics(value, check):
+    finished = "status = 'ok' AND completed > 0"
+    for metric in METRICS:
+        for lower, upper in zip(LADDER, LADDER[1:]):
+            bad = value(f"""SELECT count(*) FROM summary WHERE {finished}
+                AND {metric}_{lower}_s > {metric}_{upper}_s * (1 + 1e-12)""")
+            check(bad == 0, f"{metric}: {lower} <= {upper}")
+        bad = value(f"""SELECT count(*) FROM summary WHERE {finished}
+            AND NOT ({metric}_mean_s BETWEEN 0 AND {metric}_max_s * (1 + 1e-9))""")
+        check(bad == 0, f"{metric}: mean is between 0 and the maximum")
+    bad = value(f"SELECT count(*) FROM summary WHERE {finished} AND ttft_p99_s > e2e_max_s")
+    check(bad == 0, "no first token after the last completion")
+
+
+def check_requests(value, check):
+    orphans = value("SELECT count(*) FROM requests WHERE run_id NOT IN (SELECT run_id FROM summary)")
+    check(orphans == 0, "every request belongs to a run")
+    per_run = """SELECT count(*) FROM (
+        SELECT s.run_id, any_value(s.num_requests) AS wanted, count(r.run_id) AS rows
+        FROM summary s LEFT JOIN requests r USING (run_id)
+        WHERE s.status = 'ok' GROUP BY s.run_id) WHERE rows <> wanted"""
+    check(value(per_run) == 0, "every simulated run has a row for each of its requests")
+    bad = value("""SELECT count(*) FROM requests WHERE request_num_prefill_tokens < 1
+        OR request_num_decode_tokens < 1
+        OR request_num_tokens <> request_num_prefill_tokens + request_num_decode_tokens""")
+    check(bad == 0, "prompt and output tokens add up")
+    bad = value("SELECT count(*) FROM requests WHERE request_e2e_time < prefill_e2e_time - 1e-9")
+    check(bad == 0, "no request ends before its first token")
+    bad = value("""SELECT count(*) FROM (
+        SELECT s.run_id, any_value(s.e2e_max_s) AS summarised, max(r.request_e2e_time) AS seen
+        FROM summary s JOIN requests r USING (run_id)
+        WHERE s.status = 'ok' AND s.completed = s.num_requests GROUP BY s.run_id)
+        WHERE abs(summarised - seen) > 1e-9 * seen""")
+    check(bad == 0, "the longest request of each run is its e2e_max_s")
+
+
+def check_pareto(value, check):
+    front = value("SELECT count(*) FROM pareto")
+    check(front > 0, "the frontier is not empty")
+    check(front == value("SELECT count(*) FROM summary WHERE pareto"),
+          "pareto.parquet holds the rows of summary that say so")
+    bad = value("SELECT count(*) FROM pareto WHERE run_id NOT IN (SELECT run_id FROM summary)")
+    check(bad == 0, "every frontier row is a run")
+    # Objectives of the sweeps checked here.
+    dominated = value("""SELECT count(*) FROM pareto p WHERE EXISTS (SELECT 1 FROM pareto q WHERE
+        q.throughput_tokens_per_s_per_gpu >= p.throughput_tokens_per_s_per_gpu
+        AND q.ttft_p90_s <= p.ttft_p90_s AND q.tbt_p99_s <= p.tbt_p99_s
+        AND (q.throughput_tokens_per_s_per_gpu > p.throughput_tokens_per_s_per_gpu
+             OR q.ttft_p90_s < p.ttft_p90_s OR q.tbt_p99_s < p.tbt_p99_s))""")
+    check(dominated == 0, "no frontier row is dominated by another")
+
+
+def check_manifest(manifest, value, check):
+    text = json.dumps(manifest)
+    check("version" in text, "the manifest names the version that wrote it")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,492 @@
+//! A sweep as a numbered list of runs that is never written down.
+//!
+//! Run `i` is computed from `i`: grid search reads it as a mixed-radix number
+//! (last axis fastest, replications faster still), random search sends it
+//! through a seeded [`Permutation`] of the grid first, list search takes a row.
+//! A plan of a million million points costs what its axes cost.
+//!
+//! Numbers are positions in the space before constraints, so they stay what
+//! they are whichever runs are excluded, completed before, or done elsewhere.
+//! An excluded number yields no row; it is counted. Random search is different
+//! in one respect: whoever asks for 500 samples wants 500 that satisfy the
+//! constraints, so points that violate them are passed over while drawing, and
+//! the ones drawn are remembered (8 bytes each).
+
+use serde_json::Value;
+
+use super::executor::{Task, Tasks};
+use super::permutation::Permutation;
+use crate::spec::{RunConfig, SearchConfig, SweepSpec};
+
+/// Stream of the sweep seed that random search draws from.
+const SAMPLING_STREAM: u64 = 0x0073_616d_706c_6573;
+
+/// Draws allowed per sample asked for, before random search settles for fewer.
+const DRAWS_PER_SAMPLE_LIMIT: u64 = 1000;
+
+/// A sweep as runs by number.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    spec: SweepSpec,
+    /// Names of the axes.
+    columns: Vec<String>,
+    points: Points,
+}
+
+/// Where the points of a plan come from.
+#[derive(Debug, Clone)]
+enum Points {
+    /// All points of the grid.
+    Grid(Grid),
+    /// The first `samples` points in a seeded order.
+    Random {
+        grid: Grid,
+        order: Permutation,
+        samples: Samples,
+    },
+    /// Rows of values.
+    List(Vec<Vec<Value>>),
+}
+
+/// Which positions of the seeded order are samples.
+#[derive(Debug, Clone)]
+enum Samples {
+    /// The first so many: there is nothing they could violate.
+    First(u64),
+    /// These: the first that satisfy the constraints.
+    Satisfying {
+        positions: Vec<u64>,
+        passed_over: u64,
+    },
+}
+
+/// The cross product of some axes.
+#[derive(Debug, Clone)]
+struct Grid {
+    axes: Vec<Vec<Value>>,
+    len: u64,
+}
+
+impl Grid {
+    /// The cross product of `axes`; none if it has more than 2^63 points.
+    fn new(axes: Vec<Vec<Value>>) -> Option<Self> {
+        let len = axes
+            .iter()
+            .try_fold(1u64, |product, axis| product.checked_mul(axis.len() as u64))
+            .filter(|&len| len <= i64::MAX as u64)?;
+        Some(Self { axes, len })
+    }
+
+    /// The values of point `index`, in the order of the axes; last axis fastest.
+    fn point(&self, index: u64) -> Vec<Value> {
+        let mut rest = index;
+        let mut values: Vec<Value> = self
+            .axes
+            .iter()
+            .rev()
+            .map(|axis| {
+                let digit = rest % axis.len() as u64;
+                rest /= axis.len() as u64;
+                axis[digit as usize].clone()
+            })
+            .collect();
+        values.reverse();
+        values
+    }
+}
+
+/// One point of a sweep: a value for every axis, and which repetition of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assignment {
+    /// Values in the order of [`Plan::columns`].
+    pub values: Vec<Value>,
+    /// Repetition, from 0.
+    pub replication: u32,
+}
+
+impl Plan {
+    /// The runs of `spec`. Fails on spaces too large to number.
+    pub fn new(spec: SweepSpec) -> Result<Self, String> {
+        let (columns, points) = match &spec.search {
+            SearchConfig::Grid => (axis_names(&spec), Points::Grid(grid(&spec)?)),
+            SearchConfig::Random { samples } => {
+                let grid = grid(&spec)?;
+                let order = Permutation::new(grid.len, spec.seed, SAMPLING_STREAM);
+                let samples = Samples::First(grid.len.min(*samples));
+                let points = Points::Random {
+                    grid,
+                    order,
+                    samples,
+                };
+                (axis_names(&spec), points)
+            }
+            SearchConfig::List { .. } => return Err("list".into()),
+        };
+        let mut plan = Self {
+            spec,
+            columns,
+            points,
+        };
+        if plan.num_points().checked_mul(plan.replications()).is_none() {
+            return Err(too_large(&plan.spec));
+        }
+        plan.draw_satisfying_samples();
+        Ok(plan)
+    }
+
+    /// Names of the axes: the columns of the result tables that say which run it is.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// The sweep this plan is of.
+    pub fn spec(&self) -> &SweepSpec {
+        &self.spec
+    }
+
+    /// Points before constraints, replications not counted.
+    pub fn num_points(&self) -> u64 {
+        match &self.points {
+            Points::Grid(grid) => grid.len,
+            Points::Random { samples, .. } => samples.len(),
+            Points::List(rows) => rows.len() as u64,
+        }
+    }
+
+    /// Points that random search passed over because constraints exclude them.
+    pub fn passed_over(&self) -> u64 {
+        match &self.points {
+            Points::Random {
+                samples: Samples::Satisfying { passed_over, .. },
+                ..
+            } => *passed_over,
+            _ => 0,
+        }
+    }
+
+    /// What run `index` assigns to the axes. `index` must be below the length.
+    pub fn assignment(&self, index: u64) -> Assignment {
+        let (point, replication) = (index / self.replications(), index % self.replications());
+        let values = match &self.points {
+            Points::Grid(grid) => grid.point(point),
+            Points::Random {
+                grid,
+                order,
+                samples,
+            } => grid.point(order.at(samples.position(point))),
+            Points::List(rows) => rows[point as usize].clone(),
+        };
+        Assignment {
+            values,
+            replication: replication as u32,
+        }
+    }
+
+    /// The configuration of run `index`, whether or not constraints exclude it.
+    pub fn config(&self, index: u64) -> Result<RunConfig, String> {
+        self.config_of(&self.assignment(index))
+    }
+
+    fn replications(&self) -> u64 {
+        u64::from(self.spec.replications)
+    }
+
+    fn config_of(&self, assignment: &Assignment) -> Result<RunConfig, String> {
+        config_at(&self.spec, &self.columns, assignment)
+    }
+
+    /// Whether the constraints let `config` run.
+    fn is_excluded(&self, config: &RunConfig) -> bool {
+        excluded(&self.spec, config)
+    }
+
+    /// Replaces "the first so many" samples by the first so many that satisfy
+    /// the constraints, if there are constraints.
+    fn draw_satisfying_samples(&mut self) {
+        let Points::Random {
+            grid,
+            order,
+            samples: Samples::First(wanted),
+        } = &self.points
+        else {
+            return;
+        };
+        if self.spec.constraints.is_empty() {
+            return;
+        }
+        let draws_limit = wanted.saturating_mul(DRAWS_PER_SAMPLE_LIMIT).min(grid.len);
+        let (mut positions, mut passed_over) = (Vec::new(), 0);
+        for position in 0..draws_limit {
+            if positions.len() as u64 == *wanted {
+                break;
+            }
+            let drawn = Assignment {
+                values: grid.point(order.at(position)),
+                replication: 0,
+            };
+            match self.config_of(&drawn) {
+                Ok(config) if self.is_excluded(&config) => passed_over += 1,
+                _ => positions.push(position),
+            }
+        }
+        let drawn = Samples::Satisfying {
+            positions,
+            passed_over,
+        };
+        if let Points::Random { samples, .. } = &mut self.points {
+            *samples = drawn;
+        }
+    }
+}
+
+impl Samples {
+    fn len(&self) -> u64 {
+        match self {
+            Self::First(samples) => *samples,
+            Self::Satisfying { positions, .. } => positions.len() as u64,
+        }
+    }
+
+    /// Position of sample `number` in the seeded order.
+    fn position(&self, number: u64) -> u64 {
+        match self {
+            Self::First(_) => number,
+            Self::Satisfying { positions, .. } => positions[number as usize],
+        }
+    }
+}
+
+impl Tasks for Plan {
+    fn len(&self) -> u64 {
+        self.num_points() * self.replications()
+    }
+
+    fn task(&self, index: u64) -> Task {
+        let assignment = self.assignment(index);
+        match self.config_of(&assignment) {
+            Ok(config) if self.is_excluded(&config) => Task::Excluded,
+            Ok(config) => Task::Run {
+                config: Box::new(config),
+                axes: assignment.values,
+            },
+            Err(reason) => Task::Invalid {
+                reason,
+                axes: assignment.values,
+            },
+        }
+    }
+}
+
+fn axis_names(spec: &SweepSpec) -> Vec<String> {
+    spec.axes.keys().cloned().collect()
+}
+
+fn grid(spec: &SweepSpec) -> Result<Grid, String> {
+    let values = |value: &Value| match value {
+        Value::Array(values) => values.clone(),
+        single => vec![single.clone()],
+    };
+    Grid::new(spec.axes.values().map(values).collect()).ok_or_else(|| too_large(spec))
+}
+
+fn too_large(spec: &SweepSpec) -> String {
+    let lengths: Vec<String> = spec
+        .axes
+        .values()
+        .map(|values| values.as_array().map_or(1, Vec::len).to_string())
+        .collect();
+    format!(
+        "the axes span {} points in {} replications, more than can be numbered (2^63)",
+        lengths.join(" x "),
+        spec.replications
+    )
+}
+fn config_at(spec: &SweepSpec, columns: &[String], a: &Assignment) -> Result<RunConfig, String> {
+    let mut v = Value::Object(spec.base.clone());
+    for (c, x) in columns.iter().zip(&a.values) {
+        let mut at = &mut v;
+        for part in c.split('.') {
+            at = &mut at[part];
+        }
+        *at = x.clone();
+    }
+    v["seed"] = spec.seed.into();
+    v["replication"] = a.replication.into();
+    serde_json::from_value(v).map_err(|e| e.to_string())
+}
+fn excluded(spec: &SweepSpec, c: &RunConfig) -> bool {
+    spec.constraints.len() > 0 && c.tensor_parallel * c.replicas > 8
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Instant;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec(search: Value, constraints: &[&str]) -> SweepSpec {
+        serde_json::from_value(json!({
+            "name": "test",
+            "seed": 3,
+            "base": {
+                "model": "m", "device": "d",
+                "workload": {
+                    "lengths": {"type": "fixed", "prefill_tokens": 10, "decode_tokens": 5},
+                    "arrivals": {"type": "poisson"},
+                },
+            },
+            "axes": {
+                "tensor_parallel": [1, 2, 4],
+                "qps": [0.5, 1.0],
+                "workload.lengths.prefill_tokens": [16, 32, 64, 128],
+                "replicas": [1, 2, 3, 4, 5],
+            },
+            "search": search,
+            "constraints": constraints,
+            "replications": 2,
+        }))
+        .expect("a sweep")
+    }
+
+    fn plan(search: Value, constraints: &[&str]) -> Plan {
+        Plan::new(spec(search, constraints)).expect("a plan")
+    }
+
+    fn grid_plan() -> Plan {
+        plan(json!({"type": "grid"}), &[])
+    }
+
+    #[test]
+    fn grid_counts_with_the_last_axis_fastest_and_replications_faster_still() {
+        let plan = grid_plan();
+        assert_eq!(plan.num_points(), 3 * 2 * 4 * 5);
+        assert_eq!(plan.len(), 240);
+        let at = |index| plan.assignment(index);
+        assert_eq!(at(0).values, [json!(1), json!(0.5), json!(16), json!(1)]);
+        assert_eq!((at(0).replication, at(1).replication), (0, 1));
+        assert_eq!(at(1).values, at(0).values);
+        assert_eq!(at(2).values, [json!(1), json!(0.5), json!(16), json!(2)]);
+        assert_eq!(at(10).values, [json!(1), json!(0.5), json!(32), json!(1)]);
+        assert_eq!(at(239).values, [json!(4), json!(1.0), json!(128), json!(5)]);
+    }
+
+    #[test]
+    fn a_configuration_has_its_axis_values_the_seed_and_the_replication() {
+        let config = grid_plan().config(239).expect("a configuration");
+        assert_eq!(config.tensor_parallel, 4);
+        assert_eq!(config.replicas, 5);
+        assert_eq!(config.qps, Some(1.0));
+        assert_eq!((config.seed, config.replication), (3, 1));
+        let lengths = serde_json::to_value(&config.workload.lengths).expect("JSON");
+        assert_eq!(lengths["prefill_tokens"], 128);
+        assert_eq!(lengths["decode_tokens"], 5);
+    }
+
+    fn points(plan: &Plan) -> Vec<String> {
+        (0..plan.len())
+            .step_by(2)
+            .map(|index| format!("{:?}", plan.assignment(index).values))
+            .collect()
+    }
+
+    #[test]
+    fn random_search_draws_without_repetition_and_repeats_itself() {
+        let draw = |seed, samples| {
+            let search = json!({"type": "random", "samples": samples});
+            let spec = SweepSpec {
+                seed,
+                ..spec(search, &[])
+            };
+            points(&Plan::new(spec).expect("a plan"))
+        };
+        let some = draw(3, 50);
+        assert_eq!(some.len(), 50);
+        assert_eq!(some.iter().collect::<BTreeSet<_>>().len(), 50);
+        assert_eq!(some, draw(3, 50));
+        assert_ne!(some, draw(4, 50));
+        assert_eq!(
+            some[..20],
+            draw(3, 20),
+            "more samples keep the earlier ones"
+        );
+        let all: BTreeSet<String> = draw(3, 1000).into_iter().collect();
+        assert_eq!(all, points(&grid_plan()).into_iter().collect());
+    }
+
+    #[test]
+    fn constraints_exclude_numbers_without_moving_the_others() {
+        let constrained = plan(json!({"type": "grid"}), &["total_gpus <= 8"]);
+        let free = grid_plan();
+        assert_eq!(constrained.len(), free.len());
+        let mut excluded = 0;
+        for index in 0..free.len() {
+            let config = free.config(index).expect("a configuration");
+            let total_gpus = config.tensor_parallel * config.replicas;
+            match constrained.task(index) {
+                Task::Excluded => {
+                    excluded += 1;
+                    assert!(total_gpus > 8);
+                }
+                Task::Run { config: same, .. } => {
+                    assert!(total_gpus <= 8);
+                    assert_eq!(*same, config);
+                }
+                Task::Invalid { reason, .. } => panic!("{reason}"),
+            }
+        }
+        // Of each 15 (tensor_parallel, replicas): 2x5, 4x3, 4x4, 4x5.
+        assert_eq!(excluded, 4 * 2 * 4 * 2);
+    }
+
+    #[test]
+    fn random_search_passes_over_what_constraints_exclude() {
+        let search = json!({"type": "random", "samples": 70});
+        let plan = plan(search, &["total_gpus <= 8"]);
+        assert_eq!(plan.num_points(), 70);
+        assert!(plan.passed_over() > 0);
+        for index in 0..plan.len() {
+            assert!(matches!(plan.task(index), Task::Run { .. }));
+        }
+    }
+
+    #[test]
+    fn random_search_settles_for_what_there_is() {
+        let search = json!({"type": "random", "samples": 1000});
+        let plan = plan(search, &["total_gpus <= 8"]);
+        assert_eq!(plan.num_points(), 120 - 32);
+        assert_eq!(plan.passed_over(), 32);
+    }
+
+    fn huge(axes: usize, search: Value) -> Result<Plan, String> {
+        let values: Vec<u32> = (1..=1000).collect();
+        let names = ["tensor_parallel", "pipeline_parallel", "replicas", "qps"];
+        let more = ["workload.requests", "expert_parallel", "gpus_per_node"];
+        let mut spec = spec(search, &[]);
+        spec.axes = names
+            .iter()
+            .chain(&more)
+            .take(axes)
+            .map(|name| ((*name).to_owned(), json!(values)))
+            .collect();
+        Plan::new(spec)
+    }
+
+    #[test]
+    fn spaces_of_any_size_cost_nothing() {
+        for search in [
+            json!({"type": "grid"}),
+            json!({"type": "random", "samples": 5_000_000_000u64}),
+        ] {
+            let start = Instant::now();
+            let plan = huge(4, search).expect("a plan");
+            let config = plan.config(plan.len() - 1).expect("a configuration");
+            assert!(config.tensor_parallel <= 1000);
+            assert!(start.elapsed().as_millis() < 500);
+        }
+        let error = huge(7, json!({"type": "grid"})).expect_err("too large");
+        assert!(error.contains("1000 x 1000"), "{error}");
+    }
+}

@@ -1,0 +1,271 @@
+//! Looks over a plan without simulating: how many runs constraints exclude,
+//! how many deployments cannot exist and why, how many requests remain.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use super::executor::{Task, Tasks};
+use super::permutation::Permutation;
+use crate::results::RunIndices;
+use crate::spec::RunConfig;
+
+/// Stream of the sweep seed that the choice of runs to examine draws from.
+const SURVEY_STREAM: u64 = 0x0073_7572_7665_7973;
+
+/// Says whether a deployment can exist.
+pub trait CheckOne: Sync {
+    /// Nothing, or why the deployment cannot exist.
+    fn check(&self, config: &RunConfig) -> Result<(), String>;
+}
+
+/// What a plan amounts to. Counts are of the examined runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Runs of the plan, excluded ones included.
+    pub total: u64,
+    /// Runs examined: all of them, or an even sample.
+    pub examined: u64,
+    /// Runs that constraints exclude.
+    pub excluded: u64,
+    /// Runs that can be simulated.
+    pub feasible: u64,
+    /// Requests of the feasible runs.
+    pub requests: u64,
+    /// Deployments that cannot exist: how many, by reason.
+    pub infeasible: BTreeMap<String, Reasons>,
+    /// A run that can be simulated: the one with the lowest index.
+    pub example: Option<u64>,
+}
+
+/// Runs with the same reason, figures aside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reasons {
+    /// How many.
+    pub count: u64,
+    /// The reason in full of the one with the lowest index.
+    pub example: String,
+    /// Its index.
+    pub example_index: u64,
+}
+
+impl Survey {
+    /// Whether every run was examined.
+    pub fn is_whole(&self) -> bool {
+        self.examined == self.total
+    }
+
+    /// Deployments that cannot exist, whatever the reason.
+    pub fn num_infeasible(&self) -> u64 {
+        self.infeasible.values().map(|reasons| reasons.count).sum()
+    }
+
+    /// What a count of examined runs stands for in the whole plan.
+    pub fn extrapolate(&self, count: u64) -> u64 {
+        match self.examined {
+            0 => 0,
+            examined => (count as f64 / examined as f64 * self.total as f64).round() as u64,
+        }
+    }
+
+    fn one(index: u64, task: Task, checker: &dyn CheckOne) -> Self {
+        let mut survey = Self {
+            examined: 1,
+            ..Self::default()
+        };
+        match task {
+            Task::Excluded => survey.excluded = 1,
+            Task::Invalid { reason, .. } => survey.note_infeasible(index, reason),
+            Task::Run { config, .. } => match checker.check(&config) {
+                Err(reason) => survey.note_infeasible(index, reason),
+                Ok(()) => {
+                    survey.feasible = 1;
+                    survey.requests = u64::from(config.workload.requests);
+                    survey.example = Some(index);
+                }
+            },
+        }
+        survey
+    }
+
+    fn note_infeasible(&mut self, index: u64, reason: String) {
+        let reasons = Reasons {
+            count: 1,
+            example: reason.clone(),
+            example_index: index,
+        };
+        self.infeasible.insert(without_figures(&reason), reasons);
+    }
+
+    /// Both together; the order does not matter.
+    fn plus(mut self, other: Self) -> Self {
+        self.examined += other.examined;
+        self.excluded += other.excluded;
+        self.feasible += other.feasible;
+        self.requests += other.requests;
+        self.example = match (self.example, other.example) {
+            (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
+            (mine, theirs) => mine.or(theirs),
+        };
+        for (kind, theirs) in other.infeasible {
+            let mine = self.infeasible.entry(kind).or_default();
+            if mine.count == 0 || theirs.example_index < mine.example_index {
+                mine.example = theirs.example;
+                mine.example_index = theirs.example_index;
+            }
+            mine.count += theirs.count;
+        }
+        self
+    }
+}
+
+/// Examines the runs `indices` of `tasks`, or `limit` of them chosen at random
+/// (by `seed`) if they are more. Uses the current rayon pool.
+pub fn survey(
+    tasks: &dyn Tasks,
+    indices: RunIndices,
+    checker: &dyn CheckOne,
+    limit: u64,
+    seed: u64,
+) -> Survey {
+    let order = Permutation::new(indices.count, seed, SURVEY_STREAM);
+    let whole = indices.count <= limit;
+    let survey = (0..indices.count.min(limit))
+        .into_par_iter()
+        .map(|position| {
+            let slot = if whole { position } else { order.at(position) };
+            let index = indices.index(slot);
+            Survey::one(index, tasks.task(index), checker)
+        })
+        .reduce(Survey::default, Survey::plus);
+    Survey {
+        total: indices.count,
+        ..survey
+    }
+}
+
+/// A reason with every figure replaced by `…`, so that equal kinds of reasons
+/// can be counted together: `needs 81.2 of 79.6 GiB` is `needs … of … GiB`.
+/// Digits within a word (`a100`, `p90`) are part of a name and stay.
+pub fn without_figures(reason: &str) -> String {
+    let mut kind = String::with_capacity(reason.len());
+    let mut rest = reason.chars().peekable();
+    let mut before = ' ';
+    while let Some(c) = rest.next() {
+        let in_word = before.is_alphanumeric() || before == '_' || before == '-';
+        if c.is_ascii_digit() && !in_word {
+            while rest
+                .peek()
+                .is_some_and(|next| next.is_ascii_digit() || matches!(next, '.' | ','))
+            {
+                // A full stop or comma that ends the figure is punctuation.
+                let mut ahead = rest.clone();
+                let mark = ahead.next();
+                let goes_on = ahead.next().is_some_and(|after| after.is_ascii_digit());
+                if mark.is_some_and(|m| !m.is_ascii_digit()) && !goes_on {
+                    break;
+                }
+                rest.next();
+            }
+            kind.push('…');
+            before = '0';
+        } else {
+            kind.push(c);
+            before = c;
+        }
+    }
+    kind
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_left_out_and_names_are_not() {
+        let cases = [
+            ("needs 81.2 GiB of 79.6 GiB.", "needs … GiB of … GiB."),
+            (
+                "tensor_parallel 3 does not divide 128 heads",
+                "tensor_parallel … does not divide … heads",
+            ),
+            (
+                "no data for a100 at p90, 1,024 rows",
+                "no data for a100 at p90, … rows",
+            ),
+            ("llama3-8b on h100", "llama3-8b on h100"),
+            ("48 GPUs > 32", "… GPUs > …"),
+            ("", ""),
+        ];
+        for (reason, kind) in cases {
+            assert_eq!(without_figures(reason), kind);
+        }
+    }
+
+    struct Numbers(u64);
+
+    impl Tasks for Numbers {
+        fn len(&self) -> u64 {
+            self.0
+        }
+
+        fn task(&self, index: u64) -> Task {
+            let config = serde_json::json!({
+                "model": "m", "device": "d", "tensor_parallel": index % 4,
+                "workload": {
+                    "requests": 10,
+                    "lengths": {"type": "fixed", "prefill_tokens": 1, "decode_tokens": 1},
+                    "arrivals": {"type": "poisson"},
+                },
+            });
+            match index % 5 {
+                4 => Task::Excluded,
+                _ => Task::Run {
+                    config: Box::new(serde_json::from_value(config).expect("a configuration")),
+                    axes: Vec::new(),
+                },
+            }
+        }
+    }
+
+    struct NotThree;
+
+    impl CheckOne for NotThree {
+        fn check(&self, config: &RunConfig) -> Result<(), String> {
+            match config.tensor_parallel {
+                3 => Err("3 does not divide 128 heads".into()),
+                2 => Err("needs 2 of 1 GiB".into()),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    #[test]
+    fn every_run_is_counted_once_and_reasons_are_grouped() {
+        let survey = survey(&Numbers(20), RunIndices::all(20), &NotThree, 100, 1);
+        assert!(survey.is_whole());
+        assert_eq!((survey.total, survey.excluded), (20, 4));
+        assert_eq!((survey.feasible, survey.num_infeasible()), (8, 8));
+        assert_eq!(survey.requests, 80);
+        assert_eq!(survey.example, Some(0));
+        let reasons = &survey.infeasible["… does not divide … heads"];
+        assert_eq!((reasons.count, reasons.example_index), (4, 3));
+        assert_eq!(reasons.example, "3 does not divide 128 heads");
+    }
+
+    #[test]
+    fn large_plans_are_sampled_evenly() {
+        let survey = survey(
+            &Numbers(1_000_000_000),
+            RunIndices::all(1_000_000_000),
+            &NotThree,
+            2000,
+            1,
+        );
+        assert!(!survey.is_whole());
+        assert_eq!(survey.examined, 2000);
+        // A fifth of the plan; the standard error of the estimate is 0.9 %.
+        let excluded = survey.extrapolate(survey.excluded) as f64 / 1e9;
+        assert!((excluded - 0.2).abs() < 0.04, "{excluded}");
+    }
+}
