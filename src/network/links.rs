@@ -21,7 +21,7 @@ const GATHER_LATENCY_PER_RANK_S: f64 = 0.9e-6;
 /// Fraction of the NIC bandwidth a collective between nodes reaches.
 const NIC_EFFICIENCY: f64 = 0.8;
 /// Start-up of one step between nodes, and of one pipeline send.
-const NIC_LATENCY_S: f64 = 10e-6;
+pub const NIC_LATENCY_S: f64 = 10e-6;
 /// Start-up of one expert dispatch or combine: low-latency kernels (measured:
 /// 12-16 us for one token) and throughput kernels (36-48 us).
 const LOW_LATENCY_EXCHANGE_S: f64 = 14e-6;

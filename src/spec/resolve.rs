@@ -174,6 +174,33 @@ impl Resolver {
         })
     }
 
+    /// Names and content hashes of the catalog entries `config` uses, for run
+    /// identities: a changed figure makes another run. Unknown names are left out;
+    /// resolving tells about them.
+    pub fn fingerprints(&self, config: &RunConfig) -> Vec<(String, String)> {
+        let catalog = Catalog::builtin();
+        let mut found = Vec::new();
+        if let Ok(model) = catalog.model(&config.model) {
+            found.push(("model".to_owned(), content_hash(&model)));
+        }
+        let devices = [
+            ("device", Some(&config.device)),
+            ("prefill.device", config.prefill.device.as_ref()),
+            ("decode.device", config.decode.device.as_ref()),
+        ];
+        for (key, name) in devices {
+            if let Some(Ok(device)) = name.map(|name| catalog.device(name)) {
+                found.push((key.to_owned(), content_hash(&device)));
+            }
+        }
+        if let Some(name) = &config.engine.name
+            && let Ok(engine) = catalog.engine(name, config.engine.version.as_deref())
+        {
+            found.push(("engine".to_owned(), content_hash(&engine)));
+        }
+        found
+    }
+
     fn resolve_pool(
         &self,
         context: &PoolContext<'_>,
@@ -265,6 +292,13 @@ impl Resolver {
         costs.kept.insert(key, (uses, Arc::clone(&cost)));
         Ok(cost)
     }
+}
+
+/// Hash of a catalog entry.
+fn content_hash<T: serde::Serialize>(entry: &T) -> String {
+    // Catalog entries are plain data: serialising them cannot fail.
+    let json = serde_json::to_vec(entry).unwrap_or_default();
+    blake3::hash(&json).to_hex()[..16].to_owned()
 }
 
 /// What all pools of a run share.
