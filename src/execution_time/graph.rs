@@ -1,1 +1,792 @@
-//! Operator graphs of models.
+//! Operator graphs of models: which kernels and collectives one step of one
+//! pipeline stage runs on the GPU with the most work, and how often.
+//!
+//! The graph is cut by what an operator depends on, because that is what
+//! [`super::step_cost`] memoises by: tokens of the rank, tokens of all ranks
+//! (expert pool), sequences and their contexts (attention), sampled rows (LM
+//! head). Names are part of the interface; `docs/execution-time.md` lists them.
+//! Knows shapes, not times.
+
+use super::Operator;
+use super::operator::ExpertLoad;
+use crate::catalog::{Attention, LinearAttention, ModelSpec, Moe};
+use crate::memory::{Formats, Parallelism};
+use crate::units::DType;
+
+/// Bytes of one activation element between layers (bfloat16).
+const ACTIVATION_BYTES: f64 = 2.0;
+/// Format of embedding, router and LM head, which engines leave unquantised.
+const UNQUANTISED: DType = DType::Bfloat16;
+/// Factor on the small kernels around prompt attention (rotary embedding, query
+/// and key norm, cache write), as AIConfigurator applies it.
+const ATTENTION_EXTRAS_FACTOR: f64 = 1.1;
+
+/// An operator, its name in the graph, and how often it runs in a step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NamedOperator {
+    /// Name, stable across models: `qkv_gemm`, `moe`, ...
+    pub name: &'static str,
+    /// What is computed.
+    pub operator: Operator,
+    /// Runs in the step; fractional where a correction factor is folded in.
+    pub count: f64,
+}
+
+/// Layers of one pipeline stage by kind, and its place in the pipeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// Layers with softmax attention.
+    pub full_attention_layers: u32,
+    /// Layers with linear attention.
+    pub linear_attention_layers: u32,
+    /// Layers with a dense MLP.
+    pub dense_layers: u32,
+    /// Layers with experts.
+    pub moe_layers: u32,
+    /// Whether the stage looks up embeddings.
+    pub first: bool,
+    /// Whether the stage has the LM head.
+    pub last: bool,
+    /// Whether the next stage sits in another node; `None` on the last stage.
+    pub next_across_nodes: Option<bool>,
+}
+
+impl Stage {
+    /// All layers.
+    pub fn layers(&self) -> u32 {
+        self.full_attention_layers + self.linear_attention_layers
+    }
+}
+
+/// How tokens reach their experts and come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpertTransport {
+    /// Every rank of the group sees every token: all-reduce over the tensor
+    /// parallel ranks, all-gather and reduce-scatter over the attention ranks.
+    Collectives,
+    /// Each token travels to the GPUs of its experts only (DeepEP).
+    AllToAll,
+}
+
+/// The operators of one deployment's steps.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    model: ModelSpec,
+    parallelism: Parallelism,
+    formats: Formats,
+    transport: ExpertTransport,
+    stages: Vec<Stage>,
+}
+
+impl Graph {
+    /// The graph of `model` cut by `parallelism`.
+    ///
+    /// # Errors
+    /// If the parallelism does not divide the model; says which figure.
+    pub fn new(
+        model: &ModelSpec,
+        parallelism: Parallelism,
+        formats: Formats,
+        gpus_per_node: u32,
+    ) -> Result<Self, String> {
+        check_divisibility(model, &parallelism)?;
+        let spans_nodes = parallelism.gpus_per_stage() > gpus_per_node;
+        let transport =
+            if spans_nodes && parallelism.expert_parallel == parallelism.gpus_per_stage() {
+                ExpertTransport::AllToAll
+            } else {
+                ExpertTransport::Collectives
+            };
+        let stages = (0..parallelism.pipeline_parallel)
+            .map(|stage| stage_of(model, &parallelism, gpus_per_node, stage))
+            .collect();
+        Ok(Self {
+            model: model.clone(),
+            parallelism,
+            formats,
+            transport,
+            stages,
+        })
+    }
+
+    /// Pipeline stages.
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// How the deployment is cut.
+    pub fn parallelism(&self) -> &Parallelism {
+        &self.parallelism
+    }
+
+    /// How tokens reach experts.
+    pub fn transport(&self) -> ExpertTransport {
+        self.transport
+    }
+
+    /// Whether shared experts run beside the routed ones on a second stream,
+    /// which engines do in decode-only steps (captured graphs).
+    pub fn overlaps_shared_expert(&self, stage: &Stage) -> bool {
+        stage.moe_layers > 0
+            && self
+                .model
+                .moe
+                .as_ref()
+                .is_some_and(|moe| moe.shared_intermediate_size > 0)
+    }
+
+    /// Operators that depend on nothing but the tokens of the rank: embedding,
+    /// norms, projections, dense MLP, their collectives, and the send to the
+    /// next stage.
+    pub fn token_operators(
+        &self,
+        stage: &Stage,
+        tokens: u32,
+        emit: &mut impl FnMut(NamedOperator),
+    ) {
+        if tokens == 0 {
+            return;
+        }
+        let hidden_bytes = self.hidden_bytes(tokens);
+        if stage.first {
+            put(emit, "embedding", elementwise(hidden_bytes), 1.0);
+            self.all_reduce("embedding_ar", tokens, 1.0, emit);
+        }
+        let layers = f64::from(stage.layers());
+        // A fused residual add and norm reads both streams and writes both.
+        put(emit, "add_norm_1", elementwise(4.0 * hidden_bytes), layers);
+        self.projections(stage, tokens, emit);
+        if self.model.norms_per_layer > 1 {
+            put(emit, "add_norm_2", elementwise(4.0 * hidden_bytes), layers);
+        }
+        self.dense_mlp(stage, tokens, emit);
+        if let Some(across_nodes) = stage.next_across_nodes {
+            let operator = Operator::SendRecv {
+                bytes: hidden_bytes,
+                across_nodes,
+            };
+            put(emit, "p2p", operator, 1.0);
+        }
+    }
+
+    /// The shared expert of the stage's MoE layers, on the rank's tokens.
+    pub fn shared_expert_operators(
+        &self,
+        stage: &Stage,
+        tokens: u32,
+        emit: &mut impl FnMut(NamedOperator),
+    ) {
+        let Some(moe) = self.model.moe.as_ref() else {
+            return;
+        };
+        let layers = f64::from(stage.moe_layers);
+        if moe.shared_intermediate_size == 0 || stage.moe_layers == 0 || tokens == 0 {
+            return;
+        }
+        // Under all-to-all every rank of the tensor-parallel group takes a slice
+        // of the tokens and holds the whole shared expert.
+        let (tokens, cut) = match self.transport {
+            ExpertTransport::Collectives => (tokens, self.parallelism.tensor_parallel),
+            ExpertTransport::AllToAll => (self.exchanged_tokens(tokens), 1),
+        };
+        let width = moe.shared_intermediate_size / cut;
+        let hidden = self.model.hidden_size;
+        let gate_up = self.gemm(tokens, 2 * width, hidden);
+        put(emit, "shared_gate_up_gemm", gate_up, layers);
+        put(emit, "shared_act_gate", activation(tokens, width), layers);
+        put(
+            emit,
+            "shared_ffn2_gemm",
+            self.gemm(tokens, hidden, width),
+            layers,
+        );
+        if moe.shared_expert_gate {
+            // Scalar gate, its product with the output, and the final sum.
+            let bytes = 2.0 * self.hidden_bytes(tokens);
+            put(emit, "shared_expert_gate", elementwise(bytes), 3.0 * layers);
+        }
+    }
+
+    /// The part of the routed experts' path that depends on the tokens of the
+    /// rank: router, and collectives or exchanges sized by them.
+    pub fn routed_rank_operators(
+        &self,
+        stage: &Stage,
+        tokens: u32,
+        decode_only: bool,
+        emit: &mut impl FnMut(NamedOperator),
+    ) {
+        let Some(moe) = self.model.moe.as_ref() else {
+            return;
+        };
+        if stage.moe_layers == 0 || tokens == 0 {
+            return;
+        }
+        let layers = f64::from(stage.moe_layers);
+        let router = Operator::Gemm {
+            tokens,
+            out_features: moe.experts,
+            in_features: self.model.hidden_size,
+            dtype: UNQUANTISED,
+        };
+        put(emit, "router_gemm", router, layers);
+        match self.transport {
+            ExpertTransport::Collectives => {
+                self.all_reduce("moe_pre_dispatch", tokens, layers, emit);
+                self.all_reduce("moe_post_dispatch", tokens, layers, emit);
+            }
+            ExpertTransport::AllToAll => self.exchange(moe, tokens, layers, decode_only, emit),
+        }
+    }
+
+    /// The part of the routed experts' path that depends on the tokens of all
+    /// attention ranks: the experts themselves, and the collectives that bring
+    /// the tokens together.
+    pub fn routed_pool_operators(
+        &self,
+        stage: &Stage,
+        tokens: u32,
+        emit: &mut impl FnMut(NamedOperator),
+    ) {
+        let Some(moe) = self.model.moe.as_ref() else {
+            return;
+        };
+        if stage.moe_layers == 0 || tokens == 0 {
+            return;
+        }
+        let layers = f64::from(stage.moe_layers);
+        let ranks = self.parallelism.attention_data_parallel;
+        let gather = self.transport == ExpertTransport::Collectives && ranks > 1;
+        let bytes = self.hidden_bytes(tokens);
+        if gather {
+            let operator = Operator::AllGather { bytes, gpus: ranks };
+            put(emit, "moe_pre_dispatch", operator, layers);
+        }
+        let experts = Operator::MoeExperts {
+            tokens,
+            hidden_size: self.model.hidden_size,
+            intermediate_size: moe.intermediate_size,
+            experts_per_token: moe.experts_per_token,
+            experts: moe.experts,
+            expert_tensor_parallel: self.parallelism.expert_tensor_parallel(),
+            expert_parallel: self.parallelism.expert_parallel,
+            dtype: self.formats.weights,
+            load: expert_load(moe),
+        };
+        put(emit, "moe", experts, layers);
+        if gather {
+            let operator = Operator::ReduceScatter { bytes, gpus: ranks };
+            put(emit, "moe_post_dispatch", operator, layers);
+        }
+    }
+
+    /// Attention of `batch` equal prompt chunks, all layers of the stage.
+    pub fn prefill_attention_operators(
+        &self,
+        stage: &Stage,
+        batch: u32,
+        new_tokens: u32,
+        prefix_tokens: u32,
+        emit: &mut impl FnMut(NamedOperator),
+    ) {
+        if batch == 0 || new_tokens == 0 {
+            return;
+        }
+        let layers = f64::from(stage.full_attention_layers);
+        match self.model.attention {
+            Attention::Gqa {
+                head_dim, qk_norm, ..
+            } => {
+                let operator = Operator::ContextAttention {
+                    batch,
+                    new_tokens,
+                    prefix_tokens,
+                    heads: self.heads(),
+                    kv_heads: self.kv_heads(),
+                    head_dim,
+                    kv_dtype: self.formats.kv_cache,
+                };
+                put(emit, "attention", operator, layers);
+                self.attention_extras(head_dim, qk_norm, layers, emit);
+            }
+            Attention::Mla { .. } => {
+                let operator = Operator::MlaContext {
+                    batch,
+                    new_tokens,
+                    prefix_tokens,
+                    heads: self.heads(),
+                    dtype: self.formats.weights,
+                    kv_dtype: self.formats.kv_cache,
+                };
+                put(emit, "mla_block", operator, layers);
+            }
+        }
+        self.gated_delta_net(stage, true, batch, new_tokens, emit);
+    }
+
+    /// Attention of `batch` decodes that read `kv_tokens` keys each, the new one
+    /// included, all layers of the stage.
+    pub fn decode_attention_operators(
+        &self,
+        stage: &Stage,
+        batch: u32,
+        kv_tokens: f64,
+        emit: &mut impl FnMut(NamedOperator),
+    ) {
+        if batch == 0 {
+            return;
+        }
+        let layers = f64::from(stage.full_attention_layers);
+        match self.model.attention {
+            Attention::Gqa { head_dim, .. } => {
+                let operator = Operator::GenerationAttention {
+                    batch,
+                    kv_tokens,
+                    heads: self.heads(),
+                    kv_heads: self.kv_heads(),
+                    head_dim,
+                    kv_dtype: self.formats.kv_cache,
+                };
+                put(emit, "attention", operator, layers);
+            }
+            Attention::Mla { .. } => {
+                let operator = Operator::MlaGeneration {
+                    batch,
+                    kv_tokens,
+                    heads: self.heads(),
+                    dtype: self.formats.weights,
+                    kv_dtype: self.formats.kv_cache,
+                };
+                put(emit, "mla_block", operator, layers);
+            }
+        }
+        self.gated_delta_net(stage, false, batch, 1, emit);
+    }
+
+    /// The LM head over the rows sampled on one rank.
+    pub fn head_operators(&self, stage: &Stage, rows: u32, emit: &mut impl FnMut(NamedOperator)) {
+        if !stage.last || rows == 0 {
+            return;
+        }
+        let operator = Operator::Gemm {
+            tokens: rows,
+            out_features: self.model.vocab_size / self.parallelism.tensor_parallel,
+            in_features: self.model.hidden_size,
+            dtype: UNQUANTISED,
+        };
+        put(emit, "logits_gemm", operator, 1.0);
+    }
+
+    /// Operations the model itself asks for, whatever the cut: two per weight
+    /// and token (activated experts only), attention over `attended_pairs`
+    /// query-key pairs (causal), the LM head over `sampled` rows. The numerator
+    /// of model FLOPs utilisation.
+    pub fn flops(&self, tokens: f64, attended_pairs: f64, sampled: f64) -> f64 {
+        let model = &self.model;
+        let mut per_token = 0.0;
+        let mut per_pair = 0.0;
+        for layer in 0..model.layers {
+            if model.is_full_attention_layer(layer) {
+                let (projections, pair) = attention_flops(model);
+                per_token += projections;
+                per_pair += pair;
+            } else if let Some(linear) = &model.linear_attention {
+                per_token += linear_attention_flops(model, linear);
+            }
+            per_token += mlp_flops(model, layer);
+        }
+        let head = 2.0 * f64::from(model.hidden_size) * f64::from(model.vocab_size);
+        tokens * per_token + attended_pairs * per_pair + sampled * head
+    }
+
+    fn heads(&self) -> u32 {
+        self.model.attention.heads() / self.parallelism.tensor_parallel
+    }
+
+    /// KV heads of one GPU; replicated where there are fewer than GPUs.
+    fn kv_heads(&self) -> u32 {
+        match self.model.attention {
+            Attention::Gqa { kv_heads, .. } => kv_heads.div_ceil(self.parallelism.tensor_parallel),
+            Attention::Mla { .. } => 1,
+        }
+    }
+
+    /// Bytes of the residual stream of `tokens`.
+    fn hidden_bytes(&self, tokens: u32) -> f64 {
+        f64::from(tokens) * f64::from(self.model.hidden_size) * ACTIVATION_BYTES
+    }
+
+    /// Tokens one GPU hands to the expert exchange: its slice of the rank's.
+    fn exchanged_tokens(&self, tokens: u32) -> u32 {
+        tokens.div_ceil(self.parallelism.tensor_parallel)
+    }
+
+    fn gemm(&self, tokens: u32, out_features: u32, in_features: u32) -> Operator {
+        Operator::Gemm {
+            tokens,
+            out_features,
+            in_features,
+            dtype: self.formats.weights,
+        }
+    }
+
+    /// All-reduce of the residual stream over the tensor-parallel ranks.
+    fn all_reduce(
+        &self,
+        name: &'static str,
+        tokens: u32,
+        count: f64,
+        emit: &mut impl FnMut(NamedOperator),
+    ) {
+        let gpus = self.parallelism.tensor_parallel;
+        if gpus > 1 {
+            let bytes = self.hidden_bytes(tokens);
+            put(emit, name, Operator::AllReduce { bytes, gpus }, count);
+        }
+    }
+
+    /// Projections around attention, except MLA's, which belong to its block.
+    fn projections(&self, stage: &Stage, tokens: u32, emit: &mut impl FnMut(NamedOperator)) {
+        let tp = self.parallelism.tensor_parallel;
+        let hidden = self.model.hidden_size;
+        if let Attention::Gqa {
+            head_dim,
+            output_gate,
+            ..
+        } = self.model.attention
+            && stage.full_attention_layers > 0
+        {
+            let layers = f64::from(stage.full_attention_layers);
+            let query = self.heads() * head_dim;
+            let gates = if output_gate { query } else { 0 };
+            let out = query + gates + 2 * self.kv_heads() * head_dim;
+            put(emit, "qkv_gemm", self.gemm(tokens, out, hidden), layers);
+            put(emit, "proj_gemm", self.gemm(tokens, hidden, query), layers);
+        }
+        if let Some(linear) = &self.model.linear_attention
+            && stage.linear_attention_layers > 0
+        {
+            let layers = f64::from(stage.linear_attention_layers);
+            let keys = linear.key_heads * linear.key_head_dim;
+            let values = linear.value_heads * linear.value_head_dim;
+            // Queries, keys, values and the output gate; decay and update rates
+            // are a second, narrow projection.
+            let inputs = self.gemm(tokens, (2 * keys + 2 * values) / tp, hidden);
+            put(emit, "gdn_in_proj_gemm", inputs, layers);
+            let rates = self.gemm(tokens, 2 * linear.value_heads / tp, hidden);
+            put(emit, "gdn_in_proj_ba_gemm", rates, layers);
+            let output = self.gemm(tokens, hidden, values / tp);
+            put(emit, "gdn_out_proj_gemm", output, layers);
+        }
+    }
+
+    /// Dense MLP layers with both their all-reduces: after attention and after
+    /// the MLP.
+    fn dense_mlp(&self, stage: &Stage, tokens: u32, emit: &mut impl FnMut(NamedOperator)) {
+        if stage.dense_layers == 0 {
+            return;
+        }
+        let layers = f64::from(stage.dense_layers);
+        let width = self.model.intermediate_size / self.parallelism.tensor_parallel;
+        let hidden = self.model.hidden_size;
+        let (up_width, act) = if self.model.gated_mlp {
+            (2 * width, activation(tokens, width))
+        } else {
+            let bytes = 2.0 * ACTIVATION_BYTES * f64::from(tokens) * f64::from(width);
+            (width, elementwise(bytes))
+        };
+        let up = self.gemm(tokens, up_width, hidden);
+        put(emit, "gate_ffn1_gemm", up, layers);
+        put(emit, "act_gate", act, layers);
+        put(emit, "ffn2_gemm", self.gemm(tokens, hidden, width), layers);
+        self.all_reduce("ar_1", tokens, layers, emit);
+        self.all_reduce("ar_2", tokens, layers, emit);
+    }
+
+    /// Expert dispatch and combine, and what tensor parallelism adds to them:
+    /// an all-reduce after attention, and an all-gather of the token slices.
+    fn exchange(
+        &self,
+        moe: &Moe,
+        tokens: u32,
+        layers: f64,
+        low_latency: bool,
+        emit: &mut impl FnMut(NamedOperator),
+    ) {
+        self.all_reduce("tp_allreduce", tokens, layers, emit);
+        let tokens_per_rank = self.exchanged_tokens(tokens);
+        let dispatch = Operator::ExpertDispatch {
+            tokens_per_rank,
+            hidden_size: self.model.hidden_size,
+            experts_per_token: moe.experts_per_token,
+            experts: moe.experts,
+            expert_parallel: self.parallelism.expert_parallel,
+            element_bytes: self.formats.weights.bytes().clamp(1.0, ACTIVATION_BYTES),
+            low_latency,
+        };
+        put(emit, "moe_dispatch", dispatch, layers);
+        let combine = Operator::ExpertCombine {
+            tokens_per_rank,
+            hidden_size: self.model.hidden_size,
+            experts_per_token: moe.experts_per_token,
+            experts: moe.experts,
+            expert_parallel: self.parallelism.expert_parallel,
+            element_bytes: ACTIVATION_BYTES,
+            low_latency,
+        };
+        put(emit, "moe_combine", combine, layers);
+        let gpus = self.parallelism.tensor_parallel;
+        if gpus > 1 {
+            let bytes = self.hidden_bytes(tokens);
+            put(
+                emit,
+                "tp_allgather",
+                Operator::AllGather { bytes, gpus },
+                layers,
+            );
+        }
+    }
+
+    /// Query and key norm, rotary embedding and cache write of prompt attention,
+    /// folded into `attention`. As in AIConfigurator they are priced for one
+    /// token's bytes, that is, at their start-up time whatever the chunk.
+    fn attention_extras(
+        &self,
+        head_dim: u32,
+        qk_norm: bool,
+        layers: f64,
+        emit: &mut impl FnMut(NamedOperator),
+    ) {
+        let query_bytes = f64::from(self.heads() * head_dim) * ACTIVATION_BYTES;
+        let key_bytes = f64::from(self.kv_heads() * head_dim) * ACTIVATION_BYTES;
+        let mut extra = |bytes, runs: f64| {
+            let count = runs * ATTENTION_EXTRAS_FACTOR * layers;
+            put(emit, "attention", elementwise(bytes), count);
+        };
+        if qk_norm {
+            extra(query_bytes, 4.0);
+            extra(key_bytes, 4.0);
+        }
+        extra(query_bytes + key_bytes, 2.0);
+        extra(key_bytes, 2.0);
+    }
+
+    fn gated_delta_net(
+        &self,
+        stage: &Stage,
+        prefill: bool,
+        batch: u32,
+        new_tokens: u32,
+        emit: &mut impl FnMut(NamedOperator),
+    ) {
+        let Some(linear) = &self.model.linear_attention else {
+            return;
+        };
+        if stage.linear_attention_layers == 0 {
+            return;
+        }
+        let tp = self.parallelism.tensor_parallel;
+        let operator = Operator::GatedDeltaNet {
+            prefill,
+            batch,
+            new_tokens,
+            key_heads: linear.key_heads / tp,
+            value_heads: linear.value_heads / tp,
+            key_head_dim: linear.key_head_dim,
+            value_head_dim: linear.value_head_dim,
+        };
+        let layers = f64::from(stage.linear_attention_layers);
+        put(emit, "gated_delta_net", operator, layers);
+    }
+}
+
+fn put(emit: &mut impl FnMut(NamedOperator), name: &'static str, operator: Operator, count: f64) {
+    emit(NamedOperator {
+        name,
+        operator,
+        count,
+    });
+}
+
+fn elementwise(bytes: f64) -> Operator {
+    Operator::Elementwise { bytes }
+}
+
+/// Gated activation: reads gate and up, writes their product.
+fn activation(tokens: u32, width: u32) -> Operator {
+    elementwise(3.0 * ACTIVATION_BYTES * f64::from(tokens) * f64::from(width))
+}
+
+/// How unevenly a model's router spreads tokens: AIConfigurator's exponents,
+/// which it fitted to measured routing. Node-limited routing (DeepSeek) is the
+/// more even one.
+fn expert_load(moe: &Moe) -> ExpertLoad {
+    ExpertLoad::PowerLaw {
+        alpha: if moe.expert_groups > 1 { 1.01 } else { 1.2 },
+    }
+}
+
+fn stage_of(model: &ModelSpec, parallelism: &Parallelism, gpus_per_node: u32, stage: u32) -> Stage {
+    let stages = parallelism.pipeline_parallel;
+    let layers = model.stage_layers(stage, stages);
+    let total = layers.end - layers.start;
+    let full = layers
+        .clone()
+        .filter(|&layer| model.is_full_attention_layer(layer))
+        .count() as u32;
+    let moe = layers.filter(|&layer| model.is_moe_layer(layer)).count() as u32;
+    let node_of = |stage: u32| stage * parallelism.gpus_per_stage() / gpus_per_node.max(1);
+    let last = stage + 1 == stages;
+    Stage {
+        full_attention_layers: full,
+        linear_attention_layers: total - full,
+        dense_layers: total - moe,
+        moe_layers: moe,
+        first: stage == 0,
+        last,
+        next_across_nodes: (!last).then(|| node_of(stage) != node_of(stage + 1)),
+    }
+}
+
+fn check_divisibility(model: &ModelSpec, parallelism: &Parallelism) -> Result<(), String> {
+    let tp = parallelism.tensor_parallel;
+    let name = &model.name;
+    for (ways, what) in [
+        (tp, "tensor_parallel"),
+        (parallelism.pipeline_parallel, "pipeline_parallel"),
+        (parallelism.expert_parallel, "expert_parallel"),
+        (
+            parallelism.attention_data_parallel,
+            "attention_data_parallel",
+        ),
+    ] {
+        if ways == 0 {
+            return Err(format!("{what} must be at least 1"));
+        }
+    }
+    let divides = |what: &str, figure: u32, ways: u32| {
+        if figure.is_multiple_of(ways) {
+            Ok(())
+        } else {
+            Err(format!(
+                "tensor_parallel {ways} does not divide the {figure} {what} of {name}"
+            ))
+        }
+    };
+    divides("attention heads", model.attention.heads(), tp)?;
+    if let Attention::Gqa { kv_heads, .. } = model.attention
+        && !kv_heads.is_multiple_of(tp)
+        && !tp.is_multiple_of(kv_heads)
+    {
+        return Err(format!(
+            "tensor_parallel {tp} neither divides the {kv_heads} KV heads of {name} nor is a multiple of them"
+        ));
+    }
+    if let Some(linear) = &model.linear_attention {
+        divides("linear attention key heads", linear.key_heads, tp)?;
+        divides("linear attention value heads", linear.value_heads, tp)?;
+    }
+    if parallelism.pipeline_parallel > model.layers {
+        return Err(format!(
+            "pipeline_parallel {} exceeds the {} layers of {name}",
+            parallelism.pipeline_parallel, model.layers
+        ));
+    }
+    check_experts(model, parallelism)
+}
+
+fn check_experts(model: &ModelSpec, parallelism: &Parallelism) -> Result<(), String> {
+    let name = &model.name;
+    let ep = parallelism.expert_parallel;
+    let Some(moe) = &model.moe else {
+        return if ep == 1 {
+            Ok(())
+        } else {
+            Err(format!(
+                "expert_parallel {ep}: {name} has no experts, only 1 is possible"
+            ))
+        };
+    };
+    let gpus = parallelism.gpus_per_stage();
+    if !gpus.is_multiple_of(ep) {
+        return Err(format!(
+            "expert_parallel {ep} does not divide the {gpus} GPUs of a stage (tensor_parallel x attention_data_parallel)"
+        ));
+    }
+    if !moe.experts.is_multiple_of(ep) {
+        return Err(format!(
+            "expert_parallel {ep} does not divide the {} experts of {name}",
+            moe.experts
+        ));
+    }
+    let cut = parallelism.expert_tensor_parallel();
+    if !moe.intermediate_size.is_multiple_of(cut) {
+        return Err(format!(
+            "experts cut {cut} ways (GPUs of a stage / expert_parallel) do not divide the expert intermediate size {} of {name}",
+            moe.intermediate_size
+        ));
+    }
+    Ok(())
+}
+
+/// Operations per token of the projections of one attention layer, and per
+/// attended query-key pair.
+fn attention_flops(model: &ModelSpec) -> (f64, f64) {
+    let hidden = f64::from(model.hidden_size);
+    match model.attention {
+        Attention::Gqa {
+            heads,
+            kv_heads,
+            head_dim,
+            output_gate,
+            ..
+        } => {
+            let query = f64::from(heads * head_dim);
+            let kv = f64::from(kv_heads * head_dim);
+            let gate = if output_gate { query } else { 0.0 };
+            (2.0 * hidden * (2.0 * query + gate + 2.0 * kv), 4.0 * query)
+        }
+        Attention::Mla {
+            heads,
+            q_lora_rank,
+            kv_lora_rank,
+            qk_nope_head_dim,
+            qk_rope_head_dim,
+            v_head_dim,
+        } => {
+            let heads = f64::from(heads);
+            let (q_rank, kv_rank) = (f64::from(q_lora_rank), f64::from(kv_lora_rank));
+            let (nope, rope) = (f64::from(qk_nope_head_dim), f64::from(qk_rope_head_dim));
+            let value = f64::from(v_head_dim);
+            let elements = hidden * (q_rank + kv_rank + rope)
+                + q_rank * heads * (nope + rope)
+                + kv_rank * heads * (nope + value)
+                + heads * value * hidden;
+            (2.0 * elements, 2.0 * heads * (nope + rope + value))
+        }
+    }
+}
+
+fn linear_attention_flops(model: &ModelSpec, linear: &LinearAttention) -> f64 {
+    let hidden = f64::from(model.hidden_size);
+    let keys = f64::from(linear.key_heads * linear.key_head_dim);
+    let values = f64::from(linear.value_heads * linear.value_head_dim);
+    let rates = 2.0 * f64::from(linear.value_heads);
+    let projections = hidden * (2.0 * keys + 3.0 * values + rates);
+    let convolution = f64::from(linear.conv_kernel) * (2.0 * keys + values);
+    let recurrence = 3.0 * values * f64::from(linear.key_head_dim);
+    2.0 * (projections + convolution + recurrence)
+}
+
+fn mlp_flops(model: &ModelSpec, layer: u32) -> f64 {
+    let hidden = f64::from(model.hidden_size);
+    let matrices = if model.gated_mlp { 3.0 } else { 2.0 };
+    match &model.moe {
+        Some(moe) if model.is_moe_layer(layer) => {
+            let routed = f64::from(moe.experts_per_token) * f64::from(moe.intermediate_size);
+            let shared = f64::from(moe.shared_intermediate_size);
+            2.0 * hidden * (3.0 * (routed + shared) + f64::from(moe.experts))
+        }
+        _ => 2.0 * matrices * hidden * f64::from(model.intermediate_size),
+    }
+}

@@ -23,10 +23,6 @@ pub struct RequestRow {
 }
 
 impl RequestRow {
-    pub(super) fn e2e_s(&self) -> f64 {
-        self.record.completed_at_s - self.record.arrived_at_s
-    }
-
     pub(super) fn decode_s(&self) -> f64 {
         self.record.completed_at_s - self.record.prefill_completed_at_s
     }
@@ -54,11 +50,14 @@ pub(super) fn request_batch(run: &RunResult) -> Result<RecordBatch, ResultError>
     RecordBatch::try_new(request_schema(), arrays).map_err(ResultError::from)
 }
 
-/// A delay needs both arrivals: with sampled requests most have none.
+/// Rows in order of `request_id`, whatever order the requests ended in. A delay
+/// needs both arrivals: with sampled requests most have none.
 fn request_rows(run: &RunResult) -> Vec<RequestRow> {
+    let mut records: Vec<&RequestRecord> = run.requests.iter().collect();
+    records.sort_by_key(|record| record.request_id);
     let mut before: Option<&RequestRecord> = None;
-    run.requests
-        .iter()
+    records
+        .into_iter()
         .map(|record| {
             let inter_arrival_delay_s = match before {
                 Some(b) if b.request_id.checked_add(1) == Some(record.request_id) => {

@@ -416,13 +416,13 @@ fn request_time_columns() -> Vec<Column<RequestRow>> {
             Some(i64::from(r.record.request_id))
         }),
         float("request_e2e_time", "s", "Arrival to last token", |r| {
-            r.e2e_s()
+            r.record.e2e_s()
         }),
         float(
             "request_e2e_time_normalized",
             "s/token",
             "The same per output token",
-            |r| r.e2e_s() / r.decode_tokens(),
+            |r| r.record.e2e_s() / r.decode_tokens(),
         ),
         float(
             "request_execution_time",
@@ -458,7 +458,7 @@ fn request_time_columns() -> Vec<Column<RequestRow>> {
             "request_scheduling_delay",
             "s",
             "Arrival to the first batch",
-            |r| r.record.scheduled_at_s - r.record.arrived_at_s,
+            |r| r.record.scheduling_delay_s(),
         ),
         float(
             "request_execution_plus_preemption_time",
@@ -476,7 +476,7 @@ fn request_time_columns() -> Vec<Column<RequestRow>> {
             "prefill_e2e_time",
             "s",
             "Time to first token: arrival to the end of the prefill",
-            |r| r.record.prefill_completed_at_s - r.record.arrived_at_s,
+            |r| r.record.ttft_s(),
         ),
         float(
             "prefill_time_execution_plus_preemption",

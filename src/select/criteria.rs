@@ -2,7 +2,7 @@
 
 use crate::results::schema::{ColumnType, METRIC_COLUMNS};
 use crate::results::{AxisColumn, RunStatus, SummaryRow};
-use crate::simulator::recorder::RequestTargets;
+use crate::simulator::RequestTargets;
 use crate::spec::{Objectives, Slo};
 
 /// Metrics a target may be set on.

@@ -136,6 +136,38 @@ pub struct ClusterSpec {
     pub time_limit_s: Option<f64>,
 }
 
+impl ReplicaScheduler {
+    /// Most tokens one attention rank processes in a step.
+    pub fn max_tokens_in_step(&self) -> u32 {
+        match *self {
+            Self::Sarathi {
+                chunk_size,
+                batch_size_cap,
+                ..
+            } => chunk_size.max(batch_size_cap),
+            Self::Vllm {
+                max_tokens_in_batch,
+                batch_size_cap,
+                ..
+            }
+            | Self::SplitWise {
+                max_tokens_in_batch,
+                batch_size_cap,
+                ..
+            } => max_tokens_in_batch.max(batch_size_cap),
+        }
+    }
+
+    /// Most requests in flight on one attention rank.
+    pub fn batch_size_cap(&self) -> u32 {
+        match *self {
+            Self::Sarathi { batch_size_cap, .. }
+            | Self::Vllm { batch_size_cap, .. }
+            | Self::SplitWise { batch_size_cap, .. } => batch_size_cap,
+        }
+    }
+}
+
 impl Default for ReplicaScheduler {
     fn default() -> Self {
         Self::Sarathi {

@@ -1,1 +1,557 @@
-//! Backend `roofline`.
+//! Backend `roofline`: any operator from the peak figures of a device.
+//!
+//! `launch + max(operations / (efficiency x peak), bytes / (efficiency x
+//! bandwidth))` per operator class. The efficiencies are medians over the
+//! measured tables of A100, H100, H200 and B200 (large shapes), the launch terms
+//! medians over their smallest shapes; `docs/execution-time.md` lists them and
+//! `docs/validation.md` the errors that remain. Also prices what is a formula in
+//! every backend: memory-bound kernels, sends between stages.
+
+use super::{Operator, OperatorCost, Price, PricingError, Provenance};
+use crate::catalog::DeviceSpec;
+use crate::network::{ExpertExchange, Links};
+use crate::units::DType;
+
+/// Memory-bound kernels: share of the bandwidth reached, and start-up.
+const ELEMENTWISE: Efficiency = Efficiency {
+    compute: 1.0,
+    memory: 0.8,
+    launch_s: 3e-6,
+};
+const GEMM_16_BIT: Efficiency = Efficiency {
+    compute: 0.77,
+    memory: 0.76,
+    launch_s: 3.4e-6,
+};
+/// Includes the quantisation of the input.
+const GEMM_8_BIT: Efficiency = Efficiency {
+    compute: 0.5,
+    memory: 0.55,
+    launch_s: 7.5e-6,
+};
+const CONTEXT_ATTENTION: Efficiency = Efficiency {
+    compute: 0.51,
+    memory: 0.7,
+    launch_s: 14e-6,
+};
+const GENERATION_ATTENTION: Efficiency = Efficiency {
+    compute: 0.5,
+    memory: 0.69,
+    launch_s: 12e-6,
+};
+/// A whole latent-attention block is a dozen kernels, hence the start-up.
+const MLA_CONTEXT: Efficiency = Efficiency {
+    compute: 0.45,
+    memory: 0.7,
+    launch_s: 90e-6,
+};
+const MLA_GENERATION: Efficiency = Efficiency {
+    compute: 0.5,
+    memory: 0.7,
+    launch_s: 85e-6,
+};
+/// Includes what uneven routing costs: the medians were taken against evenly
+/// spread work.
+const EXPERTS_16_BIT: Efficiency = Efficiency {
+    compute: 0.27,
+    memory: 0.57,
+    launch_s: 30e-6,
+};
+const EXPERTS_8_BIT: Efficiency = Efficiency {
+    compute: 0.16,
+    memory: 0.5,
+    launch_s: 30e-6,
+};
+const GATED_DELTA_NET: Efficiency = Efficiency {
+    compute: 0.1,
+    memory: 0.5,
+    launch_s: 6e-6,
+};
+
+/// How close kernels of one class come to the peak figures.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Efficiency {
+    compute: f64,
+    memory: f64,
+    launch_s: f64,
+}
+
+/// Work of one kernel on one GPU.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Work {
+    operations: f64,
+    bytes: f64,
+    dtype: DType,
+}
+
+/// Prices every operator from a device's peak figures and links.
+#[derive(Debug, Clone)]
+pub struct Roofline {
+    device: DeviceSpec,
+    links: Links,
+}
+
+impl Roofline {
+    /// The roofline of `device` behind `links`.
+    pub fn new(device: &DeviceSpec, links: Links) -> Self {
+        Self {
+            device: device.clone(),
+            links,
+        }
+    }
+
+    /// Time of one run, seconds. Every operator but host time has one; host time
+    /// belongs to an engine, not to a device, and is 0 here.
+    pub fn time_s(&self, operator: &Operator) -> f64 {
+        match self.collective_s(operator) {
+            Some(time_s) => time_s,
+            None => self.kernel_s(operator),
+        }
+    }
+
+    fn collective_s(&self, operator: &Operator) -> Option<f64> {
+        let links = &self.links;
+        Some(match *operator {
+            Operator::AllReduce { bytes, gpus } => links.all_reduce_s(bytes, gpus),
+            Operator::AllGather { bytes, gpus } => links.all_gather_s(bytes, gpus),
+            Operator::ReduceScatter { bytes, gpus } => links.reduce_scatter_s(bytes, gpus),
+            Operator::SendRecv {
+                bytes,
+                across_nodes,
+            } => links.send_recv_s(bytes, across_nodes),
+            Operator::ExpertDispatch {
+                tokens_per_rank,
+                hidden_size,
+                experts_per_token,
+                expert_parallel,
+                element_bytes,
+                low_latency,
+                ..
+            }
+            | Operator::ExpertCombine {
+                tokens_per_rank,
+                hidden_size,
+                experts_per_token,
+                expert_parallel,
+                element_bytes,
+                low_latency,
+                ..
+            } => links.expert_exchange_s(&ExpertExchange {
+                tokens_per_rank,
+                token_bytes: f64::from(hidden_size) * element_bytes,
+                experts_per_token,
+                ranks: expert_parallel,
+                low_latency,
+            }),
+            Operator::Host { .. } => 0.0,
+            _ => return None,
+        })
+    }
+
+    fn kernel_s(&self, operator: &Operator) -> f64 {
+        let (work, efficiency) = work(operator);
+        let compute_s = work.operations / (efficiency.compute * self.device.peak_flops(work.dtype));
+        let bandwidth = self.device.memory_bandwidth_gb_per_s * 1e9;
+        let memory_s = work.bytes / (efficiency.memory * bandwidth);
+        efficiency.launch_s + compute_s.max(memory_s)
+    }
+}
+
+impl OperatorCost for Roofline {
+    fn price(&self, operator: &Operator) -> Result<Price, PricingError> {
+        let provenance = if is_formula(operator) {
+            Provenance::Formula
+        } else {
+            Provenance::Roofline {
+                reason: "backend roofline".into(),
+            }
+        };
+        Ok(Price {
+            time_s: self.time_s(operator),
+            provenance,
+        })
+    }
+}
+
+/// Whether the operator is a stated formula in every backend, as nothing
+/// measured exists for it.
+pub fn is_formula(operator: &Operator) -> bool {
+    matches!(
+        operator,
+        Operator::Elementwise { .. } | Operator::SendRecv { .. } | Operator::Host { .. }
+    )
+}
+
+fn is_8_bit(dtype: DType) -> bool {
+    dtype.bytes() <= 1.0
+}
+
+/// Operations and bytes of a kernel, and the efficiency of its class.
+fn work(operator: &Operator) -> (Work, Efficiency) {
+    match *operator {
+        Operator::Gemm {
+            tokens,
+            out_features,
+            in_features,
+            dtype,
+        } => gemm(tokens, out_features, in_features, dtype),
+        Operator::ContextAttention { .. } | Operator::GenerationAttention { .. } => {
+            attention(operator)
+        }
+        Operator::MlaContext { .. } | Operator::MlaGeneration { .. } => latent_attention(operator),
+        Operator::MoeExperts { .. } => experts(operator),
+        Operator::GatedDeltaNet { .. } => gated_delta_net(operator),
+        Operator::Elementwise { bytes } => (
+            Work {
+                operations: 0.0,
+                bytes,
+                dtype: DType::Bfloat16,
+            },
+            ELEMENTWISE,
+        ),
+        // Collectives and host time never get here; see `time_s`.
+        _ => (
+            Work {
+                operations: 0.0,
+                bytes: 0.0,
+                dtype: DType::Bfloat16,
+            },
+            ELEMENTWISE,
+        ),
+    }
+}
+
+fn gemm(m: u32, n: u32, k: u32, dtype: DType) -> (Work, Efficiency) {
+    let (m, n, k) = (f64::from(m), f64::from(n), f64::from(k));
+    // Weight-only formats multiply 16-bit activations.
+    let activation_bytes = dtype.bytes().max(1.0);
+    let work = Work {
+        operations: 2.0 * m * n * k,
+        bytes: m * k * activation_bytes + n * k * dtype.bytes() + 2.0 * m * n,
+        dtype,
+    };
+    let efficiency = if is_8_bit(dtype) {
+        GEMM_8_BIT
+    } else {
+        GEMM_16_BIT
+    };
+    (work, efficiency)
+}
+
+fn attention(operator: &Operator) -> (Work, Efficiency) {
+    match *operator {
+        Operator::ContextAttention {
+            batch,
+            new_tokens,
+            prefix_tokens,
+            heads,
+            kv_heads,
+            head_dim,
+            kv_dtype,
+        } => {
+            let width = f64::from(batch) * f64::from(head_dim);
+            let (new, full) = (
+                f64::from(new_tokens),
+                f64::from(new_tokens) + f64::from(prefix_tokens),
+            );
+            let kv_bytes = 2.0 * full * f64::from(kv_heads) * kv_dtype.bytes();
+            let query_bytes = 2.0 * 2.0 * new * f64::from(heads);
+            let work = Work {
+                operations: 4.0
+                    * width
+                    * f64::from(heads)
+                    * attended_pairs(new_tokens, prefix_tokens),
+                bytes: width * (kv_bytes + query_bytes),
+                dtype: DType::Bfloat16,
+            };
+            (work, CONTEXT_ATTENTION)
+        }
+        Operator::GenerationAttention {
+            batch,
+            kv_tokens,
+            heads,
+            kv_heads,
+            head_dim,
+            kv_dtype,
+        } => {
+            let width = f64::from(batch) * f64::from(head_dim);
+            let work = Work {
+                operations: 4.0 * width * f64::from(heads) * kv_tokens,
+                bytes: width
+                    * (2.0 * kv_tokens * f64::from(kv_heads) * kv_dtype.bytes()
+                        + 4.0 * f64::from(heads)),
+                dtype: DType::Bfloat16,
+            };
+            (work, GENERATION_ATTENTION)
+        }
+        _ => unreachable!("called for attention only"),
+    }
+}
+
+/// Query-key pairs of one causal prompt chunk.
+fn attended_pairs(new_tokens: u32, prefix_tokens: u32) -> f64 {
+    let (new, prefix) = (f64::from(new_tokens), f64::from(prefix_tokens));
+    new * prefix + 0.5 * new * new
+}
+
+/// DeepSeek-V3 dimensions, as the operator says.
+mod mla {
+    pub(super) const HIDDEN: f64 = 7168.0;
+    pub(super) const Q_RANK: f64 = 1536.0;
+    pub(super) const KV_RANK: f64 = 512.0;
+    pub(super) const ROPE: f64 = 64.0;
+    pub(super) const NOPE: f64 = 128.0;
+    pub(super) const VALUE: f64 = 128.0;
+
+    /// Elements of all projections of one GPU.
+    pub(super) fn projection_elements(heads: f64) -> f64 {
+        HIDDEN * (Q_RANK + KV_RANK + ROPE)
+            + Q_RANK * heads * (NOPE + ROPE)
+            + KV_RANK * heads * (NOPE + VALUE)
+            + heads * VALUE * HIDDEN
+    }
+}
+
+fn latent_attention(operator: &Operator) -> (Work, Efficiency) {
+    match *operator {
+        Operator::MlaContext {
+            batch,
+            new_tokens,
+            prefix_tokens,
+            heads,
+            dtype,
+            kv_dtype,
+        } => {
+            let (batch, heads) = (f64::from(batch), f64::from(heads));
+            let tokens = batch * f64::from(new_tokens);
+            let projections = mla::projection_elements(heads);
+            let scores = 2.0 * heads * (mla::NOPE + mla::ROPE + mla::VALUE);
+            let cached = batch * (f64::from(new_tokens) + f64::from(prefix_tokens));
+            let work = Work {
+                operations: 2.0 * tokens * projections
+                    + batch * scores * attended_pairs(new_tokens, prefix_tokens),
+                bytes: projections * dtype.bytes()
+                    + cached * (mla::KV_RANK + mla::ROPE) * kv_dtype.bytes()
+                    + tokens * 4.0 * mla::HIDDEN,
+                // Attention itself runs in 16 bits, and dominates.
+                dtype: DType::Bfloat16,
+            };
+            (work, MLA_CONTEXT)
+        }
+        Operator::MlaGeneration {
+            batch,
+            kv_tokens,
+            heads,
+            dtype,
+            kv_dtype,
+        } => {
+            let (batch, heads) = (f64::from(batch), f64::from(heads));
+            let projections = mla::projection_elements(heads);
+            // Absorbed form: every head reads the compressed cache.
+            let scores = 2.0 * heads * (2.0 * mla::KV_RANK + mla::ROPE);
+            let work = Work {
+                operations: batch * (2.0 * projections + scores * kv_tokens),
+                bytes: projections * dtype.bytes()
+                    + batch * kv_tokens * (mla::KV_RANK + mla::ROPE) * kv_dtype.bytes(),
+                dtype: kv_dtype,
+            };
+            (work, MLA_GENERATION)
+        }
+        _ => unreachable!("called for latent attention only"),
+    }
+}
+
+fn experts(operator: &Operator) -> (Work, Efficiency) {
+    let Operator::MoeExperts {
+        tokens,
+        hidden_size,
+        intermediate_size,
+        experts_per_token,
+        experts,
+        expert_tensor_parallel,
+        expert_parallel,
+        dtype,
+        // Uneven loads concentrate the visits; the efficiencies carry that.
+        load: _,
+    } = *operator
+    else {
+        unreachable!("called for experts only")
+    };
+    let local_experts = f64::from(experts) / f64::from(expert_parallel);
+    let visits = f64::from(tokens) * f64::from(experts_per_token) / f64::from(expert_parallel);
+    let expert_elements = 3.0 * f64::from(hidden_size) * f64::from(intermediate_size)
+        / f64::from(expert_tensor_parallel);
+    let miss = 1.0 - f64::from(experts_per_token) / f64::from(experts);
+    let visited_experts = local_experts * (1.0 - miss.powi(tokens.min(1 << 20) as i32));
+    let work = Work {
+        operations: 2.0 * visits * expert_elements,
+        bytes: visited_experts * expert_elements * dtype.bytes()
+            + visits * 4.0 * f64::from(hidden_size),
+        dtype,
+    };
+    let efficiency = if is_8_bit(dtype) {
+        EXPERTS_8_BIT
+    } else {
+        EXPERTS_16_BIT
+    };
+    (work, efficiency)
+}
+
+fn gated_delta_net(operator: &Operator) -> (Work, Efficiency) {
+    let Operator::GatedDeltaNet {
+        prefill,
+        batch,
+        new_tokens,
+        key_heads,
+        value_heads,
+        key_head_dim,
+        value_head_dim,
+    } = *operator
+    else {
+        unreachable!("called for gated delta nets only")
+    };
+    let tokens = f64::from(batch) * f64::from(new_tokens);
+    let key_width = f64::from(key_heads) * f64::from(key_head_dim);
+    let value_width = f64::from(value_heads) * f64::from(value_head_dim);
+    let state = value_width * f64::from(key_head_dim);
+    let work = Work {
+        // Decay and rank-one update of the state, and its product with the query.
+        operations: 6.0 * tokens * state,
+        // Convolution and recurrence each read and write their operands; the
+        // 32-bit state is read and written once per sequence.
+        bytes: 2.0 * 2.0 * tokens * (2.0 * key_width + 2.0 * value_width)
+            + 8.0 * f64::from(batch) * state,
+        dtype: DType::Bfloat16,
+    };
+    let launches = if prefill { 3.0 } else { 1.0 };
+    let efficiency = Efficiency {
+        launch_s: GATED_DELTA_NET.launch_s * launches,
+        ..GATED_DELTA_NET
+    };
+    (work, efficiency)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::catalog::PeakFlops;
+    use crate::execution_time::operator::ExpertLoad;
+    use crate::network::LinkOverrides;
+
+    /// Figures of an H200, without the catalog.
+    pub(in crate::execution_time) fn h200() -> DeviceSpec {
+        DeviceSpec {
+            name: "h200".into(),
+            aliases: vec![],
+            sources: vec![],
+            peak_tflops: PeakFlops {
+                bfloat16: 989.0,
+                fp8: Some(1978.0),
+                int8: Some(1978.0),
+                nvfp4: None,
+            },
+            memory_bytes: 151_397_597_184,
+            memory_bandwidth_gb_per_s: 4800.0,
+            nvlink_bandwidth_gbps: 3600.0,
+            pcie_bandwidth_gbps: 512.0,
+            nic_bandwidth_gbps: 400.0,
+            gpus_per_node: 8,
+            power_w: 700.0,
+            price_usd_per_hour: 3.5,
+            kernels_of: None,
+        }
+    }
+
+    fn roofline() -> Roofline {
+        let device = h200();
+        let links = Links::new(&device, 8, &LinkOverrides::default());
+        Roofline::new(&device, links)
+    }
+
+    #[test]
+    fn memory_bound_kernels_follow_the_stated_formula() {
+        let time_s = roofline().time_s(&Operator::Elementwise { bytes: 4.8e9 });
+        assert!((time_s - (3e-6 + 4.8e9 / (0.8 * 4.8e12))).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_large_gemm_is_compute_bound_and_a_small_one_weight_bound() {
+        let gemm = |tokens| Operator::Gemm {
+            tokens,
+            out_features: 8192,
+            in_features: 8192,
+            dtype: DType::Bfloat16,
+        };
+        let roofline = roofline();
+        let large = roofline.time_s(&gemm(16384));
+        let operations = 2.0 * 16384.0 * 8192.0 * 8192.0;
+        assert!((large - 3.4e-6 - operations / (0.77 * 989e12)).abs() < 1e-9);
+        let one = roofline.time_s(&gemm(1));
+        let two = roofline.time_s(&gemm(2));
+        assert!(two / one < 1.01, "weights dominate: {one} {two}");
+    }
+
+    #[test]
+    fn a_prefix_adds_its_attention() {
+        let chunk = |prefix_tokens| Operator::ContextAttention {
+            batch: 1,
+            new_tokens: 4096,
+            prefix_tokens,
+            heads: 32,
+            kv_heads: 8,
+            head_dim: 128,
+            kv_dtype: DType::Bfloat16,
+        };
+        let roofline = roofline();
+        let ratio = (roofline.time_s(&chunk(4096)) - 14e-6) / (roofline.time_s(&chunk(0)) - 14e-6);
+        assert!((ratio - 3.0).abs() < 1e-6, "{ratio}");
+    }
+
+    #[test]
+    fn every_operator_of_every_class_has_a_positive_time() {
+        let roofline = roofline();
+        let operators = [
+            Operator::MlaGeneration {
+                batch: 4,
+                kv_tokens: 100.0,
+                heads: 16,
+                dtype: DType::Fp8Block,
+                kv_dtype: DType::Fp8,
+            },
+            Operator::MoeExperts {
+                tokens: 8,
+                hidden_size: 7168,
+                intermediate_size: 2048,
+                experts_per_token: 8,
+                experts: 256,
+                expert_tensor_parallel: 1,
+                expert_parallel: 8,
+                dtype: DType::Fp8Block,
+                load: ExpertLoad::PowerLaw { alpha: 1.01 },
+            },
+            Operator::GatedDeltaNet {
+                prefill: true,
+                batch: 1,
+                new_tokens: 512,
+                key_heads: 16,
+                value_heads: 32,
+                key_head_dim: 128,
+                value_head_dim: 128,
+            },
+            Operator::AllReduce {
+                bytes: 1e6,
+                gpus: 4,
+            },
+        ];
+        for operator in operators {
+            let price = roofline.price(&operator).unwrap();
+            assert!(price.time_s > 0.0 && price.time_s < 1.0, "{operator:?}");
+            assert_eq!(
+                price.provenance,
+                Provenance::Roofline {
+                    reason: "backend roofline".into()
+                }
+            );
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! Composition of graph, cost sources and host overhead into [`super::StepCost`].

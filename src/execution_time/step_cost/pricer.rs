@@ -1,0 +1,106 @@
+//! One operator, one price: measured where that is possible, roofline where
+//! not, and always said which.
+
+use std::sync::Arc;
+
+use crate::catalog::DeviceSpec;
+use crate::execution_time::roofline::{self, Roofline};
+use crate::execution_time::{Operator, OperatorCost, Price, Provenance};
+use crate::network::{LinkOverrides, Links};
+
+/// Prices operators from a measured source with the roofline behind it.
+pub(super) struct Pricer {
+    measured: Option<Arc<dyn OperatorCost>>,
+    roofline: Roofline,
+    links: LinkSource,
+    gpus_per_node: u32,
+}
+
+/// Whether measured collectives stand for the links of this deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum LinkSource {
+    Measured,
+    /// Not: the formulas are used, for this reason.
+    Formula(String),
+}
+
+impl Pricer {
+    pub(super) fn new(
+        device: &DeviceSpec,
+        measured: Option<Arc<dyn OperatorCost>>,
+        gpus_per_node: u32,
+        overrides: &LinkOverrides,
+    ) -> Self {
+        let links = Links::new(device, gpus_per_node, overrides);
+        Self {
+            measured,
+            roofline: Roofline::new(device, links),
+            links: link_source(device, overrides),
+            gpus_per_node,
+        }
+    }
+
+    /// Time of one run, seconds.
+    pub(super) fn time_s(&self, operator: &Operator) -> f64 {
+        self.price(operator).time_s
+    }
+
+    pub(super) fn price(&self, operator: &Operator) -> Price {
+        let formula = |provenance| Price {
+            time_s: self.roofline.time_s(operator),
+            provenance,
+        };
+        if roofline::is_formula(operator) {
+            return formula(Provenance::Formula);
+        }
+        let Some(measured) = &self.measured else {
+            return formula(Provenance::Roofline {
+                reason: "backend roofline".into(),
+            });
+        };
+        if let Some(reason) = self.unmeasurable_link(operator) {
+            return formula(Provenance::Roofline { reason });
+        }
+        match measured.price(operator) {
+            Ok(price) => price,
+            Err(error) => formula(Provenance::Roofline {
+                reason: error.reason,
+            }),
+        }
+    }
+
+    /// Why a collective cannot be looked up, if it is one.
+    fn unmeasurable_link(&self, operator: &Operator) -> Option<String> {
+        let inside_node = match *operator {
+            Operator::AllReduce { gpus, .. }
+            | Operator::AllGather { gpus, .. }
+            | Operator::ReduceScatter { gpus, .. } => gpus <= self.gpus_per_node,
+            Operator::ExpertDispatch { .. } | Operator::ExpertCombine { .. } => true,
+            _ => return None,
+        };
+        if let LinkSource::Formula(reason) = &self.links {
+            return Some(reason.clone());
+        }
+        (!inside_node).then(|| "group spans nodes; measured inside one".into())
+    }
+}
+
+fn link_source(device: &DeviceSpec, overrides: &LinkOverrides) -> LinkSource {
+    let replaced = |own: f64, wanted: Option<f64>| wanted.is_some_and(|wanted| wanted != own);
+    if replaced(
+        device.nvlink_bandwidth_gbps,
+        overrides.nvlink_bandwidth_gbps,
+    ) {
+        return LinkSource::Formula("nvlink_bandwidth_gbps is not the measured device's".into());
+    }
+    if replaced(device.nic_bandwidth_gbps, overrides.rdma_bandwidth_gbps) {
+        return LinkSource::Formula("rdma_bandwidth_gbps is not the measured device's".into());
+    }
+    match &device.kernels_of {
+        Some(other) => LinkSource::Formula(format!(
+            "{} has links of its own; collectives were measured on {other}",
+            device.name
+        )),
+        None => LinkSource::Measured,
+    }
+}

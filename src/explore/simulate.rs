@@ -1,0 +1,133 @@
+//! The runner sweeps use: resolves a configuration, simulates it and summarises.
+
+use std::time::Instant;
+
+use super::executor::RunOne;
+use super::survey::CheckOne;
+use crate::results::{RunResult, RunStatus};
+use crate::simulator::{RequestTargets, SummaryRecorder, simulate};
+use crate::spec::{Deployment, RequestOutput, ResolveError, Resolver, RunConfig, run_id};
+use crate::workload::{Workload, WorkloadError, WorkloadSource};
+
+/// Of `requests: sampled`, every how many-th request is kept.
+const SAMPLED_EVERY: u32 = 16;
+
+/// Simulates configurations; shared by all threads of a sweep.
+pub struct Simulate {
+    resolver: Resolver,
+    workloads: WorkloadSource,
+    log_every: u32,
+    targets: Option<RequestTargets>,
+}
+
+impl Simulate {
+    /// Workloads come from `workloads`; `requests` says which rows are kept and
+    /// `targets` what counts as a request served well.
+    pub fn new(
+        workloads: WorkloadSource,
+        requests: RequestOutput,
+        targets: Option<RequestTargets>,
+    ) -> Self {
+        Self {
+            resolver: Resolver::default(),
+            workloads,
+            log_every: match requests {
+                RequestOutput::All => 1,
+                RequestOutput::Sampled => SAMPLED_EVERY,
+                RequestOutput::None => 0,
+            },
+            targets,
+        }
+    }
+
+    /// The deployment of a configuration, for showing it.
+    ///
+    /// # Errors
+    /// As [`Resolver::resolve`].
+    pub fn deployment(&self, config: &RunConfig) -> Result<Deployment, ResolveError> {
+        self.resolver.resolve(config)
+    }
+
+    /// The requests of a configuration.
+    ///
+    /// # Errors
+    /// If a file is missing or malformed, or the arrivals need a rate.
+    pub fn workload(&self, config: &RunConfig) -> Result<Workload, WorkloadError> {
+        self.workloads
+            .get(&config.workload, config.seed, config.replication)?
+            .at_rate(config.qps)
+    }
+
+    fn identity(&self, config: &RunConfig) -> Result<String, WorkloadError> {
+        let mut data = self.resolver.fingerprints(config);
+        data.extend(self.workloads.fingerprints(&config.workload)?);
+        Ok(run_id(config, &data))
+    }
+
+    fn simulated(&self, deployment: &Deployment, workload: &Workload, result: &mut RunResult) {
+        let mut recorder =
+            SummaryRecorder::new(workload.requests.len(), self.log_every, self.targets);
+        let totals = simulate(&deployment.cluster, workload, &mut recorder);
+        let (summary, requests) = recorder.finish(&totals);
+        result.mfu = (summary.duration_s > 0.0)
+            .then(|| deployment.mfu(&totals.pools, summary.duration_s));
+        result.kv_cache_dtype = Some(deployment.formats.kv_cache);
+        result.summary = Some(summary);
+        result.requests = requests;
+        result.reason = deployment
+            .memory_warning
+            .as_ref()
+            .map(|warning| format!("memory_check warn: {warning}"));
+        result.status = RunStatus::Ok;
+    }
+}
+
+impl RunOne for Simulate {
+    fn run(&self, index: u64, config: &RunConfig) -> RunResult {
+        let started = Instant::now();
+        let mut result = RunResult {
+            index,
+            run_id: String::new(),
+            status: RunStatus::Failed,
+            reason: None,
+            axes: Vec::new(),
+            total_gpus: None,
+            cost_usd_per_hour: None,
+            mfu: None,
+            kv_cache_dtype: None,
+            summary: None,
+            requests: Vec::new(),
+            wall_time_s: 0.0,
+        };
+        match self.identity(config).and_then(|run_id| {
+            result.run_id = run_id;
+            self.workload(config)
+        }) {
+            Ok(workload) => match self.resolver.resolve(config) {
+                Ok(deployment) => {
+                    result.total_gpus = Some(deployment.total_gpus());
+                    result.cost_usd_per_hour = Some(deployment.cost_usd_per_hour());
+                    self.simulated(&deployment, &workload, &mut result);
+                }
+                Err(error) => {
+                    result.reason = Some(error.to_string());
+                    if matches!(error, ResolveError::Infeasible(_)) {
+                        result.status = RunStatus::Infeasible;
+                    }
+                }
+            },
+            Err(error) => result.reason = Some(error.to_string()),
+        }
+        result.wall_time_s = started.elapsed().as_secs_f64();
+        result
+    }
+}
+
+impl CheckOne for Simulate {
+    fn check(&self, config: &RunConfig) -> Result<(), String> {
+        self.resolver
+            .resolve(config)
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    }
+}
