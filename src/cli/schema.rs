@@ -1,12 +1,27 @@
 //! `vidur-sweep schema`.
 
+use std::io::Write;
+use std::process::ExitCode;
+
 use super::{CliError, CliResult};
 
 /// Print the JSON schema of sweep specifications.
+///
+/// Editors with YAML support complete and check specifications with it, for
+/// example after `vidur-sweep schema > sweep.schema.json` and a first line
+/// `# yaml-language-server: $schema=sweep.schema.json` in the specification.
 #[derive(clap::Args)]
 pub struct Args {}
 
 /// Runs the command.
 pub fn run(_args: Args) -> CliResult {
-    Err(CliError::Failure("skeleton".into()))
+    let schema = serde_json::to_string_pretty(&crate::spec::sweep_schema())
+        .map_err(|e| CliError::Failure(e.to_string()))?;
+    match writeln!(std::io::stdout(), "{schema}") {
+        // Whoever reads may stop early (`| head`).
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(CliError::Failure(e.to_string()))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }

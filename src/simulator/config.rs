@@ -31,24 +31,30 @@ pub enum ReplicaScheduler {
     Sarathi {
         /// Token budget of a step.
         #[serde(default = "default_chunk_size")]
+        #[schemars(range(min = 1))]
         chunk_size: u32,
         /// Most requests in flight on a replica.
         #[serde(default = "default_batch_size_cap")]
+        #[schemars(range(min = 1))]
         batch_size_cap: u32,
         /// Blocks kept free for running requests, as a fraction.
         #[serde(default = "default_watermark")]
+        #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
         watermark_blocks_fraction: f64,
     },
     /// Prefill-first batches of whole prompts, else one token for every running request.
     Vllm {
         /// Token budget of a prefill batch.
         #[serde(default = "default_max_tokens_in_batch")]
+        #[schemars(range(min = 1))]
         max_tokens_in_batch: u32,
         /// Most requests in flight on a replica.
         #[serde(default = "default_batch_size_cap")]
+        #[schemars(range(min = 1))]
         batch_size_cap: u32,
         /// Blocks kept free for running requests, as a fraction.
         #[serde(default = "default_watermark")]
+        #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
         watermark_blocks_fraction: f64,
     },
     /// Splitwise pools: whole prompts first come first served on prefill
@@ -56,12 +62,15 @@ pub enum ReplicaScheduler {
     SplitWise {
         /// Token budget of a prefill batch.
         #[serde(default = "default_max_tokens_in_batch")]
+        #[schemars(range(min = 1))]
         max_tokens_in_batch: u32,
         /// Most requests in flight on a replica.
         #[serde(default = "default_batch_size_cap")]
+        #[schemars(range(min = 1))]
         batch_size_cap: u32,
         /// Blocks kept free for running requests, as a fraction.
         #[serde(default = "default_watermark")]
+        #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
         watermark_blocks_fraction: f64,
     },
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Points;
 use crate::execution_time::BackendKind;
 use crate::simulator::{GlobalScheduler, ReplicaScheduler};
 use crate::units::DType;
@@ -27,6 +28,7 @@ pub struct RunConfig {
     pub engine: EngineConfig,
     /// GPUs per node; default: the device's.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 1024))]
     pub gpus_per_node: Option<u32>,
     /// Format of weights; default: the model's.
     #[serde(default)]
@@ -36,22 +38,28 @@ pub struct RunConfig {
     pub kv_cache_dtype: Option<DType>,
     /// Tensor-parallel ways.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1024))]
     pub tensor_parallel: u32,
     /// Pipeline stages.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1024))]
     pub pipeline_parallel: u32,
     /// Ways the experts of a stage are spread.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1024))]
     pub expert_parallel: u32,
     /// Attention ranks that share the experts of one replica; default:
     /// `expert_parallel / tensor_parallel`, at least 1.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 1024))]
     pub attention_data_parallel: Option<u32>,
     /// Replicas, of both pools together under disaggregation.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub replicas: u32,
     /// Share of replicas that only prefill; 1: no disaggregation.
     #[serde(default = "unit")]
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub pd_node_ratio: f64,
     /// What differs on prefill replicas.
     #[serde(default)]
@@ -78,6 +86,7 @@ pub struct RunConfig {
     pub workload: WorkloadConfig,
     /// Offered load, requests per second over the whole cluster; open-loop arrivals only.
     #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub qps: Option<f64>,
     /// Seed of the workload and of random routing; set from the sweep's.
     #[serde(default)]
@@ -87,12 +96,14 @@ pub struct RunConfig {
     pub replication: u32,
     /// Simulated seconds after which a run stops.
     #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub time_limit_s: Option<f64>,
 }
 
-/// Serving engine.
+/// Serving engine. In YAML also by its name alone.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "name"))]
 pub struct EngineConfig {
     /// `vllm`, `sglang`, `trtllm`; none: no host overhead, scheduler as given.
     #[serde(default)]
@@ -108,21 +119,26 @@ pub struct EngineConfig {
 pub struct PoolOverride {
     /// Replicas of this pool, instead of the share given by `pd_node_ratio`.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub replicas: Option<u32>,
     /// Device.
     #[serde(default)]
     pub device: Option<String>,
     /// Tensor-parallel ways.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 1024))]
     pub tensor_parallel: Option<u32>,
     /// Pipeline stages.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 1024))]
     pub pipeline_parallel: Option<u32>,
     /// Expert-parallel ways.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 1024))]
     pub expert_parallel: Option<u32>,
     /// Attention-data-parallel ranks.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 1024))]
     pub attention_data_parallel: Option<u32>,
     /// Replica scheduler.
     #[serde(default)]
@@ -135,13 +151,16 @@ pub struct PoolOverride {
 pub struct NetworkConfig {
     /// NVLink per GPU and direction, gigabits per second.
     #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub nvlink_bandwidth_gbps: Option<f64>,
     /// NIC per GPU and direction, gigabits per second.
     #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub rdma_bandwidth_gbps: Option<f64>,
     /// KV transfer per replica and direction, gigabits per second; default: the
     /// NICs of its GPUs together.
     #[serde(default)]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub kv_transfer_bandwidth_gbps: Option<f64>,
 }
 
@@ -151,12 +170,15 @@ pub struct NetworkConfig {
 pub struct MemoryConfig {
     /// Share of device memory kept free; default: the engine's, or 0.1.
     #[serde(default)]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub margin_fraction: Option<f64>,
     /// Tokens per KV cache block; default: the engine's, or 16.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 65_536))]
     pub block_size: Option<u32>,
     /// KV cache blocks per attention rank, instead of what fits.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub num_blocks: Option<u64>,
 }
 
@@ -182,7 +204,7 @@ pub struct SweepSpec {
     pub seed: u64,
     /// [`RunConfig`] keys every run starts from (may be partial: axes complete it).
     pub base: serde_json::Map<String, serde_json::Value>,
-    /// Dotted [`RunConfig`] keys and the values to try.
+    /// Dotted [`RunConfig`] keys and the list of values to try of each.
     #[serde(default)]
     pub axes: serde_json::Map<String, serde_json::Value>,
     /// How the space is searched.
@@ -199,10 +221,17 @@ pub struct SweepSpec {
     pub objectives: Objectives,
     /// Independent repetitions of each configuration.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub replications: u32,
     /// What is kept.
     #[serde(default)]
     pub output: OutputConfig,
+    /// File the specification was read from.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+    /// Configurations of a [`SearchConfig::List`], read with the specification.
+    #[serde(skip)]
+    pub points: Option<Points>,
 }
 
 fn default_seed() -> u64 {
@@ -225,6 +254,7 @@ pub enum SearchConfig {
     /// Points drawn from the cross product, without repetition.
     Random {
         /// How many.
+        #[schemars(range(min = 1))]
         samples: u64,
     },
     /// One configuration per row of a CSV whose columns are dotted keys.

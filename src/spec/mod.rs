@@ -6,9 +6,50 @@
 //! names file, line, column, key, value, what is allowed and the nearest
 //! spelling. Knows nothing of executors or results.
 
+mod check;
+mod columns;
 mod config;
+mod constraint;
+mod data_files;
+mod deployment;
+mod error;
+mod expand;
+mod identity;
+pub mod keys;
+mod load;
+mod overrides;
+mod points;
+mod reference;
+mod schema;
+mod trial;
 
+pub use columns::{latency_columns, objective_columns};
 pub use config::{
     EngineConfig, MemoryCheck, MemoryConfig, NetworkConfig, Objectives, OutputConfig, PoolOverride,
     RequestOutput, RunConfig, SearchConfig, Slo, SweepSpec,
 };
+pub use constraint::{Constraint, ConstraintError, DERIVED_NAMES, Operand};
+pub use deployment::Replicas;
+pub use error::{SpecError, SpecErrors};
+pub use expand::value_label;
+pub use identity::{canonical_json, run_id};
+pub use load::{load, load_str};
+pub use points::Points;
+pub use reference::reference;
+pub use schema::sweep_schema;
+
+/// A configuration for tests to vary.
+#[cfg(test)]
+pub(crate) fn test_config() -> RunConfig {
+    let json = serde_json::json!({
+        "model": "llama-3-8b",
+        "device": "h100",
+        "qps": 1.0,
+        "workload": {
+            "requests": 10,
+            "lengths": {"type": "fixed", "prefill_tokens": 100, "decode_tokens": 10},
+            "arrivals": {"type": "poisson"}
+        }
+    });
+    serde_json::from_value(json).unwrap()
+}

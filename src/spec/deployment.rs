@@ -1,0 +1,142 @@
+//! What a configuration deploys: pools of replicas and their GPUs. Arithmetic
+//! over the configuration alone; whether it fits is decided later.
+
+use super::{PoolOverride, RunConfig};
+use crate::memory::Parallelism;
+
+/// Replicas of a configuration, by what they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replicas {
+    /// Every replica prefills and decodes.
+    Mixed(u32),
+    /// Prefill and decode are disaggregated.
+    Disaggregated {
+        /// Replicas that only prefill.
+        prefill: u32,
+        /// Replicas that only decode.
+        decode: u32,
+    },
+}
+
+impl RunConfig {
+    /// How many replicas do what.
+    ///
+    /// `prefill.replicas` and `decode.replicas` come before `pd_node_ratio`,
+    /// whose share of `replicas` is rounded down. An error says why no such
+    /// deployment exists: a pool would be empty.
+    pub fn split_replicas(&self) -> Result<Replicas, String> {
+        let total = self.replicas;
+        let (prefill, decode) = match (self.prefill.replicas, self.decode.replicas) {
+            (None, None) if self.pd_node_ratio >= 1.0 => return Ok(Replicas::Mixed(total)),
+            (Some(prefill), Some(decode)) => (prefill, decode),
+            (Some(prefill), None) => (prefill, total.saturating_sub(prefill)),
+            (None, Some(decode)) => (total.saturating_sub(decode), decode),
+            (None, None) => {
+                // The nudge keeps products such as 0.29 * 100 from falling short
+                // of the whole number they stand for.
+                let prefill = (f64::from(total) * self.pd_node_ratio + 1e-9).floor() as u32;
+                (prefill, total - prefill)
+            }
+        };
+        for (replicas, phase) in [(prefill, "prefill"), (decode, "decode")] {
+            if replicas == 0 {
+                return Err(format!(
+                    "no replica left to {phase}: replicas {total}, pd_node_ratio {}, \
+                     {prefill} prefill + {decode} decode",
+                    self.pd_node_ratio
+                ));
+            }
+        }
+        Ok(Replicas::Disaggregated { prefill, decode })
+    }
+
+    /// How a replica outside of pool overrides is cut over GPUs.
+    pub fn parallelism(&self) -> Parallelism {
+        self.pool_parallelism(&PoolOverride::default())
+    }
+
+    /// How a replica of a pool is cut over GPUs: [`Self::prefill`] or
+    /// [`Self::decode`] over the run's own. Attention-data-parallel ranks, where
+    /// nobody sets them, follow from the pool's expert and tensor parallelism.
+    pub fn pool_parallelism(&self, pool: &PoolOverride) -> Parallelism {
+        let tensor_parallel = pool.tensor_parallel.unwrap_or(self.tensor_parallel);
+        let expert_parallel = pool.expert_parallel.unwrap_or(self.expert_parallel);
+        let ranks = pool.attention_data_parallel.or(self.attention_data_parallel);
+        Parallelism {
+            tensor_parallel,
+            pipeline_parallel: pool.pipeline_parallel.unwrap_or(self.pipeline_parallel),
+            expert_parallel,
+            attention_data_parallel: ranks
+                .unwrap_or_else(|| (expert_parallel / tensor_parallel.max(1)).max(1)),
+        }
+    }
+
+    /// GPUs of the whole deployment; none where a pool would be empty.
+    pub fn total_gpus(&self) -> Option<u64> {
+        let gpus = |replicas: u32, pool: &PoolOverride| {
+            u64::from(replicas) * gpus_of(self.pool_parallelism(pool))
+        };
+        match self.split_replicas().ok()? {
+            Replicas::Mixed(replicas) => Some(gpus(replicas, &PoolOverride::default())),
+            Replicas::Disaggregated { prefill, decode } => {
+                Some(gpus(prefill, &self.prefill).saturating_add(gpus(decode, &self.decode)))
+            }
+        }
+    }
+}
+
+/// GPUs of one replica, without overflow.
+pub(super) fn gpus_of(parallelism: Parallelism) -> u64 {
+    u64::from(parallelism.tensor_parallel)
+        * u64::from(parallelism.pipeline_parallel)
+        * u64::from(parallelism.attention_data_parallel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::test_config;
+
+    fn split(replicas: u32, pd_node_ratio: f64) -> Result<Replicas, String> {
+        RunConfig {
+            replicas,
+            pd_node_ratio,
+            ..test_config()
+        }
+        .split_replicas()
+    }
+
+    #[test]
+    fn shares_are_rounded_down_and_no_pool_is_empty() {
+        let disaggregated = |prefill, decode| Ok(Replicas::Disaggregated { prefill, decode });
+        assert_eq!(split(4, 1.0), Ok(Replicas::Mixed(4)));
+        assert_eq!(split(4, 0.5), disaggregated(2, 2));
+        assert_eq!(split(4, 0.3), disaggregated(1, 3));
+        assert_eq!(split(100, 0.29), disaggregated(29, 71));
+        assert!(split(2, 0.25).unwrap_err().contains("left to prefill"));
+        assert!(split(1, 0.5).unwrap_err().contains("left to prefill"));
+        let mut config = test_config();
+        config.replicas = 4;
+        config.prefill.replicas = Some(4);
+        assert!(config.split_replicas().unwrap_err().contains("left to decode"));
+        assert_eq!(config.total_gpus(), None);
+        config.prefill.replicas = Some(1);
+        assert_eq!(config.split_replicas(), disaggregated(1, 3));
+    }
+
+    #[test]
+    fn gpus_count_attention_ranks_and_pool_overrides() {
+        let mut config = test_config();
+        config.tensor_parallel = 2;
+        config.expert_parallel = 8;
+        config.pipeline_parallel = 2;
+        config.replicas = 4;
+        assert_eq!(config.parallelism().attention_data_parallel, 4);
+        assert_eq!(config.total_gpus(), Some(4 * 16));
+        config.pd_node_ratio = 0.25;
+        config.decode.tensor_parallel = Some(8);
+        assert_eq!(config.total_gpus(), Some(16 + 3 * 16));
+        config.attention_data_parallel = Some(1);
+        assert_eq!(config.total_gpus(), Some(4 + 3 * 16));
+    }
+}

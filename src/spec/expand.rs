@@ -1,0 +1,132 @@
+//! From a point of the sweep to a typed configuration.
+
+use serde_json::Value;
+
+use super::keys::{find_run_key, run_keys, set};
+use super::{RunConfig, SearchConfig, SpecError, SweepSpec};
+use crate::workload::DataFiles;
+
+impl SweepSpec {
+    /// The configuration in which `assignment` replaces values of `base`.
+    ///
+    /// Keys are dotted; a mapping given for a key replaces it whole, and keys
+    /// within it, if assigned too, are set afterwards. The sweep's seed is the
+    /// run's unless set otherwise. Values are taken to have been checked, as
+    /// those of a loaded specification are.
+    pub fn config_at(&self, assignment: &[(String, Value)]) -> Result<RunConfig, SpecError> {
+        let mut config = self.base.clone();
+        let depth = |key: &str| key.bytes().filter(|b| *b == b'.').count();
+        let deepest = assignment.iter().map(|(key, _)| depth(key)).max();
+        for level in 0..=deepest.unwrap_or(0) {
+            for (key, value) in assignment.iter().filter(|(key, _)| depth(key) == level) {
+                if level == 0 {
+                    config.insert(key.clone(), value.clone());
+                } else {
+                    set(run_keys(), &mut config, key, value.clone())
+                        .and_then(|()| check_tag(&config, key))
+                        .map_err(|message| self.error_at(assignment, &message))?;
+                }
+            }
+        }
+        if !config.contains_key("seed") {
+            config.insert("seed".to_owned(), self.seed.into());
+        }
+        serde_path_to_error::deserialize(Value::Object(config)).map_err(|e| {
+            let path = e.path().to_string();
+            let message = match path.as_str() {
+                "." => e.inner().to_string(),
+                path => format!("key `{path}`: {}", e.inner()),
+            };
+            self.error_at(assignment, &message)
+        })
+    }
+
+    /// Where the data files of this specification are found.
+    pub fn data_files(&self) -> DataFiles {
+        let dir = self.file.as_ref().and_then(|file| file.parent());
+        DataFiles::beside(dir.map(std::path::Path::to_path_buf))
+    }
+
+    /// Values of each axis, in the order of the file.
+    pub fn axis_values(&self) -> impl Iterator<Item = (&str, &[Value])> {
+        self.axes.iter().map(|(key, values)| {
+            let values = values.as_array().map_or(&[][..], Vec::as_slice);
+            (key.as_str(), values)
+        })
+    }
+
+    /// Configurations the search looks at, before constraints and replications;
+    /// saturates.
+    pub fn configurations(&self) -> u64 {
+        let sizes = self.axis_values().map(|(_, values)| values.len() as u64);
+        let grid = sizes.fold(1, u64::saturating_mul);
+        match &self.search {
+            SearchConfig::Grid => grid,
+            SearchConfig::Random { samples } => grid.min(*samples),
+            SearchConfig::List { .. } => self.points.as_ref().map_or(0, |p| p.len() as u64),
+        }
+    }
+
+    fn error_at(&self, assignment: &[(String, Value)], message: &str) -> SpecError {
+        let settings: Vec<_> = assignment
+            .iter()
+            .map(|(key, value)| format!("{key}={}", value_label(value)))
+            .collect();
+        let message = match settings.is_empty() {
+            true => message.to_owned(),
+            false => format!("{message} (with {})", settings.join(", ")),
+        };
+        SpecError {
+            location: self.file.as_ref().map(|file| file.display().to_string()),
+            message,
+        }
+    }
+}
+
+/// Refuses a key that the mapping it was set in does not have under its `type`.
+fn check_tag(config: &serde_json::Map<String, Value>, key: &str) -> Result<(), String> {
+    let Ok(found) = find_run_key(key) else {
+        return Err(format!("unknown key `{key}`"));
+    };
+    let Some(types) = found.only_for() else {
+        return Ok(());
+    };
+    let mut parents = found.parent.split('.');
+    let top = parents.next().and_then(|first| config.get(first));
+    let map = parents.try_fold(top, |value, key| Some(value?.get(key)));
+    let tag = map.flatten().and_then(|map| map.get("type"));
+    match tag.and_then(Value::as_str) {
+        Some(tag) if !types.contains(&tag) => Err(format!(
+            "key `{key}` is for `{}` of type {}, not {tag}",
+            found.parent,
+            types.join(" or ")
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A value of an axis in a few characters, for tables and messages: `512`,
+/// `vllm`, `sarathi chunk_size=512`.
+pub fn value_label(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Number(number) => match number.as_f64() {
+            Some(x) if number.is_f64() => x.to_string(),
+            _ => number.to_string(),
+        },
+        Value::Object(map) => {
+            let tag = map.get("type").map(value_label);
+            let others = map
+                .iter()
+                .filter(|(key, _)| *key != "type")
+                .map(|(key, inner)| format!("{key}={}", value_label(inner)));
+            tag.into_iter().chain(others).collect::<Vec<_>>().join(" ")
+        }
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(value_label).collect();
+            format!("[{}]", items.join(" "))
+        }
+        Value::Bool(truth) => truth.to_string(),
+    }
+}

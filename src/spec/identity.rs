@@ -1,0 +1,88 @@
+//! Identity of a run: a hash of everything that determines its result.
+
+use serde_json::Value;
+
+use super::RunConfig;
+
+/// The identity of a resolved configuration: 32 hex digits of the blake3 hash of
+/// its canonical JSON and of the (name, content hash) pairs of the data it draws
+/// on, in any order.
+pub fn run_id(config: &RunConfig, data_fingerprints: &[(String, String)]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    // A configuration is plain data: serialising it cannot fail.
+    let value = serde_json::to_value(config).unwrap_or_default();
+    hasher.update(canonical_json(&value).as_bytes());
+    let mut fingerprints: Vec<_> = data_fingerprints.iter().collect();
+    fingerprints.sort();
+    for (name, hash) in fingerprints {
+        hasher.update(format!("\n{name}={hash}").as_bytes());
+    }
+    hasher.finalize().to_hex()[..32].to_owned()
+}
+
+/// JSON without blanks, keys sorted: one text for one content.
+pub fn canonical_json(value: &Value) -> String {
+    let mut text = String::new();
+    write_canonical(value, &mut text);
+    text
+}
+
+fn write_canonical(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_by_key(|(key, _)| *key);
+            text.push('{');
+            for (index, (key, inner)) in entries.into_iter().enumerate() {
+                if index > 0 {
+                    text.push(',');
+                }
+                *text += &Value::String(key.clone()).to_string();
+                text.push(':');
+                write_canonical(inner, text);
+            }
+            text.push('}');
+        }
+        Value::Array(items) => {
+            text.push('[');
+            for (index, inner) in items.iter().enumerate() {
+                if index > 0 {
+                    text.push(',');
+                }
+                write_canonical(inner, text);
+            }
+            text.push(']');
+        }
+        other => *text += &other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::test_config;
+
+    #[test]
+    fn key_order_does_not_matter_and_content_does() {
+        let parse = |text| serde_json::from_str::<Value>(text).unwrap();
+        let a = parse(r#"{"b": [1, {"y": 2.5, "x": null}], "a": "q\"1"}"#);
+        let b = parse(r#"{"a": "q\"1", "b": [1, {"x": null, "y": 2.5}]}"#);
+        assert_eq!(canonical_json(&a), r#"{"a":"q\"1","b":[1,{"x":null,"y":2.5}]}"#);
+        assert_eq!(canonical_json(&a), canonical_json(&b));
+    }
+
+    /// Pinned: identities are kept in result directories across versions.
+    #[test]
+    fn identities_are_stable_and_tell_configurations_apart() {
+        let config = test_config();
+        let hash = |name: &str, hash: &str| (name.to_owned(), hash.to_owned());
+        let data = [hash("a", "1"), hash("b", "2")];
+        let id = run_id(&config, &data);
+        assert_eq!(id, "?");
+        assert_eq!(id, run_id(&config, &[hash("b", "2"), hash("a", "1")]));
+        assert_ne!(id, run_id(&config, &data[..1]));
+        let mut other = config;
+        other.seed += 1;
+        assert_ne!(id, run_id(&other, &data));
+    }
+}

@@ -1,0 +1,341 @@
+//! Reads a sweep specification: YAML, then overrides, then every check that can
+//! be made without running anything. All that is found wrong is reported at once.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::check::{Checker, Issue, IssueKind, child};
+use super::columns::{latency_columns, objective_columns};
+use super::keys::{find_run_key, run_keys, sweep_keys};
+use super::overrides::{Overrides, is_within};
+use super::{Constraint, Points, SpecError, SpecErrors, SweepSpec, data_files};
+use crate::spelling::did_you_mean;
+use crate::workload::DataFiles;
+use crate::yaml::{Document, Position, YamlError};
+
+/// Reads a sweep specification from a file, with `path.to.key=value` overrides.
+pub fn load(path: &Path, overrides: &[String]) -> Result<SweepSpec, SpecErrors> {
+    let document = crate::yaml::read(path).map_err(|e| from_yaml(&e))?;
+    from_document(document, overrides)
+}
+
+/// The same from text; `file` is what messages call it, and where it would lie.
+pub fn load_str(text: &str, file: &Path, overrides: &[String]) -> Result<SweepSpec, SpecErrors> {
+    let document = crate::yaml::parse(text, file).map_err(|e| from_yaml(&e))?;
+    from_document(document, overrides)
+}
+
+fn from_yaml(error: &YamlError) -> SpecErrors {
+    SpecErrors(vec![SpecError {
+        location: None,
+        message: error.to_string(),
+    }])
+}
+
+fn from_document(mut document: Document, overrides: &[String]) -> Result<SweepSpec, SpecErrors> {
+    let Value::Object(mut spec) = document.value.take() else {
+        let error = document.error("", "a specification is a mapping of keys to values");
+        return Err(from_yaml(&error));
+    };
+    flatten_axes(&mut spec);
+    let overrides = Overrides::apply(&mut spec, overrides)?;
+    let files = DataFiles::beside(document.file.parent().map(Path::to_path_buf));
+    let mut findings = Findings {
+        document: &document,
+        overrides,
+        errors: Vec::new(),
+    };
+    let points = findings.read_points(&spec, &files);
+    findings.check_sections(&mut spec, points.as_ref());
+    findings.check_names(&spec);
+    findings.check_constraints(&spec);
+    data_files::check(&spec, points.as_ref(), &files, &mut findings);
+    findings.result()?;
+
+    let mut spec: SweepSpec = serde_json::from_value(Value::Object(spec)).map_err(|e| {
+        // Unreachable while types and their schemas agree.
+        SpecError::at(document.file.display().to_string(), e.to_string())
+    })?;
+    spec.file = Some(document.file.clone());
+    spec.points = points;
+    super::trial::check(&spec, &mut findings);
+    findings.result()?;
+    Ok(spec)
+}
+
+/// Brings axes written as nested mappings into the form of dotted keys. Paths of
+/// messages are the same either way.
+fn flatten_axes(spec: &mut Map<String, Value>) {
+    if let Some(Value::Object(axes)) = spec.get_mut("axes") {
+        let mut flat = Map::new();
+        flatten("", std::mem::take(axes), &mut flat);
+        *axes = flat;
+    }
+}
+
+fn flatten(prefix: &str, nested: Map<String, Value>, flat: &mut Map<String, Value>) {
+    for (key, value) in nested {
+        let path = child(prefix, &key);
+        match value {
+            Value::Object(inner) if !inner.is_empty() => flatten(&path, inner, flat),
+            other => {
+                flat.insert(path, other);
+            }
+        }
+    }
+}
+
+/// Errors found in a specification, each with its place.
+pub(super) struct Findings<'a> {
+    document: &'a Document,
+    overrides: Overrides,
+    errors: Vec<(Option<Position>, SpecError)>,
+}
+
+impl Findings<'_> {
+    /// Records an error about the value at `path`.
+    pub(super) fn at_value(&mut self, path: &str, message: impl Into<String>) {
+        let placed = self.document.error(path, message);
+        self.place(path, placed);
+    }
+
+    /// Records an error about the key at `path`.
+    pub(super) fn at_key(&mut self, path: &str, message: impl Into<String>) {
+        let placed = self.document.error_at_key(path, message);
+        self.place(path, placed);
+    }
+
+    /// Records errors that know their place in another file.
+    pub(super) fn elsewhere(&mut self, errors: SpecErrors) {
+        self.errors.extend(errors.0.into_iter().map(|e| (None, e)));
+    }
+
+    fn place(&mut self, path: &str, placed: YamlError) {
+        let location = match self.overrides.source_of(path) {
+            Some(argument) => argument.to_owned(),
+            None => match placed.position {
+                Some((line, column)) => format!("{}:{line}:{column}", placed.file.display()),
+                None => placed.file.display().to_string(),
+            },
+        };
+        let error = SpecError::at(location, placed.message);
+        if !self.errors.iter().any(|(_, other)| *other == error) {
+            self.errors.push((placed.position, error));
+        }
+    }
+
+    fn issue(&mut self, issue: &Issue) {
+        match issue.kind {
+            IssueKind::UnknownKey => self.at_key(&issue.path, &issue.message),
+            IssueKind::MissingKey | IssueKind::Value => self.at_value(&issue.path, &issue.message),
+        }
+    }
+
+    /// What was found so far, in the order of the file.
+    fn result(&mut self) -> Result<(), SpecErrors> {
+        if self.errors.is_empty() {
+            return Ok(());
+        }
+        self.errors.sort_by_key(|(position, _)| *position);
+        Err(SpecErrors(self.errors.drain(..).map(|(_, e)| e).collect()))
+    }
+
+    /// The points of a list search.
+    fn read_points(&mut self, spec: &Map<String, Value>, files: &DataFiles) -> Option<Points> {
+        let search = spec.get("search")?;
+        if search.get("type")? != "list" {
+            return None;
+        }
+        let file = search.get("file")?.as_str()?;
+        if spec.get("axes").and_then(Value::as_object).is_some_and(|a| !a.is_empty()) {
+            let message = "`axes` and a list of configurations exclude each other: make the axes \
+                           columns of the list";
+            self.at_key("axes", message);
+        }
+        match files.read(Path::new(file)) {
+            Ok(found) => Points::read(&found)
+                .map_err(|errors| self.elsewhere(errors))
+                .ok(),
+            Err(error) => {
+                self.at_value("search.file", format!("key `search.file`: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Keys and values of the file, of `base` and of each axis.
+    fn check_sections(&mut self, spec: &mut Map<String, Value>, points: Option<&Points>) {
+        let mut checker = Checker::default();
+        checker.map(sweep_keys(), spec, "");
+        let mut issues: Vec<_> = checker.issues.drain(..).map(|i| (None, i)).collect();
+        if let Some(base) = self.section(spec, "base") {
+            checker.map(run_keys(), base, "base");
+            for issue in checker.issues.drain(..) {
+                let key = issue.path.strip_prefix("base.").map(str::to_owned);
+                issues.push((key, issue));
+            }
+        }
+        let mut set: Vec<String> = points.map_or_else(Vec::new, |p| p.columns.clone());
+        if let Some(axes) = self.section(spec, "axes") {
+            set.extend(axes.keys().cloned());
+            for (key, values) in axes.iter_mut() {
+                issues.extend(self.check_axis(key, values));
+            }
+        }
+        for (key, issue) in &issues {
+            // What one section lacks another may bring.
+            let elsewhere = |key: &String| {
+                set.iter().any(|other| other != key && is_within(other, key))
+                    || set.iter().any(|other| is_within(key, other))
+            };
+            let brought = issue.kind == IssueKind::MissingKey && key.as_ref().is_some_and(elsewhere);
+            if !brought {
+                self.issue(issue);
+            }
+        }
+    }
+
+    fn section<'s>(
+        &mut self,
+        spec: &'s mut Map<String, Value>,
+        name: &str,
+    ) -> Option<&'s mut Map<String, Value>> {
+        match spec.get_mut(name)? {
+            Value::Object(map) => Some(map),
+            other => {
+                let message = format!("key `{name}`: value `{other}` is not allowed; allowed is a mapping");
+                self.at_value(name, message);
+                None
+            }
+        }
+    }
+
+    /// Checks one axis; issues come with the run key they are about.
+    fn check_axis(&mut self, key: &str, values: &mut Value) -> Vec<(Option<String>, Issue)> {
+        let path = format!("axes.{key}");
+        let found = match find_run_key(key) {
+            Ok(found) => found,
+            Err(missing) => {
+                let mut checker = Checker::default();
+                let allowed: Vec<_> = missing.allowed.iter().map(String::as_str).collect();
+                let parent = child("axes", &missing.parent);
+                let parent = parent.trim_end_matches('.');
+                checker.unknown_key(parent, &missing.key, &allowed);
+                for issue in &checker.issues {
+                    self.at_key(&path, &issue.message);
+                }
+                return Vec::new();
+            }
+        };
+        let Value::Array(items) = values else {
+            let message = format!(
+                "key `{path}`: value `{values}` is not allowed; allowed is a list of values to try, \
+                 each {}",
+                found.shape.allowed()
+            );
+            self.at_value(&path, message);
+            return Vec::new();
+        };
+        if items.is_empty() {
+            self.at_value(&path, format!("key `{path}`: an axis needs at least one value"));
+        }
+        let mut issues = Vec::new();
+        for (index, item) in items.iter_mut().enumerate() {
+            if item.is_null() && found.nullable {
+                continue;
+            }
+            let item_path = format!("{path}[{index}]");
+            let mut checker = Checker::default();
+            checker.value(found.shape, item, &item_path);
+            for issue in checker.issues {
+                let below = issue.path.strip_prefix(&item_path).unwrap_or("");
+                issues.push((Some(format!("{key}{below}")), issue));
+            }
+        }
+        self.check_repeats(&path, items);
+        issues
+    }
+
+    fn check_repeats(&mut self, path: &str, items: &[Value]) {
+        let mut seen = std::collections::HashSet::new();
+        for (index, item) in items.iter().enumerate() {
+            if !seen.insert(item.to_string()) {
+                let message = format!("key `{path}`: value `{item}` appears twice");
+                self.at_value(&format!("{path}[{index}]"), message);
+            }
+        }
+    }
+
+    /// The name, and the columns that targets and objectives speak of.
+    fn check_names(&mut self, spec: &Map<String, Value>) {
+        if let Some(name) = spec.get("name").and_then(Value::as_str) {
+            let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            if name.is_empty() || name.starts_with('.') || !name.chars().all(fits) {
+                let message = format!(
+                    "key `name`: value `{name}` is not allowed; allowed are letters, digits, \
+                     `.`, `_` and `-`, as it names a directory"
+                );
+                self.at_value("name", message);
+            }
+        }
+        for (column, bound) in spec.get("slo").and_then(Value::as_object).into_iter().flatten() {
+            let path = format!("slo.{column}");
+            if !latency_columns().contains(column) {
+                let message = unknown_column("target", column, latency_columns());
+                self.at_key(&path, message);
+            } else if bound.as_f64().is_some_and(|b| b <= 0.0) {
+                let message = format!(
+                    "key `{path}`: value `{bound}` is not allowed; \
+                     allowed is a number of seconds greater than 0"
+                );
+                self.at_value(&path, message);
+            }
+        }
+        self.check_objectives(spec);
+    }
+
+    fn check_objectives(&mut self, spec: &Map<String, Value>) {
+        let Some(objectives) = spec.get("objectives") else {
+            return;
+        };
+        let mut seen: Vec<&Value> = Vec::new();
+        for direction in ["maximize", "minimize"] {
+            let columns = objectives.get(direction).and_then(Value::as_array);
+            for (index, column) in columns.into_iter().flatten().enumerate() {
+                let path = format!("objectives.{direction}[{index}]");
+                let name = column.as_str().unwrap_or_default();
+                if !objective_columns().iter().any(|known| known == name) {
+                    let message = unknown_column("objective", name, objective_columns());
+                    self.at_value(&path, message);
+                } else if seen.contains(&column) {
+                    self.at_value(&path, format!("objective `{name}` appears twice"));
+                }
+                seen.push(column);
+            }
+        }
+        if seen.is_empty() {
+            self.at_value("objectives", "key `objectives`: at least one is needed");
+        }
+    }
+
+    fn check_constraints(&mut self, spec: &Map<String, Value>) {
+        let constraints = spec.get("constraints").and_then(Value::as_array);
+        for (index, text) in constraints.into_iter().flatten().enumerate() {
+            let Some(Err(error)) = text.as_str().map(Constraint::parse) else {
+                continue;
+            };
+            let message = format!("constraint `{}`: {error}", text.as_str().unwrap_or_default());
+            self.at_value(&format!("constraints[{index}]"), message);
+        }
+    }
+}
+
+fn unknown_column(what: &str, name: &str, known: &[String]) -> String {
+    let names = known.iter().map(String::as_str);
+    let hint = did_you_mean(name, names.clone());
+    format!(
+        "unknown {what} `{name}`; allowed: {}{hint}",
+        names.collect::<Vec<_>>().join(", ")
+    )
+}

@@ -1,0 +1,313 @@
+//! Configurations listed in a CSV file: one per row, the columns being dotted
+//! run keys. Cells are read like YAML values; an empty cell leaves the key as
+//! `base` has it. A column `name` or `id` labels the rows.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::check::Checker;
+use super::keys::{Found, Shape, find_run_key, run_key_paths};
+use super::{SpecError, SpecErrors};
+use crate::spelling::did_you_mean;
+use crate::workload::{Cell, DataFile, split_cells};
+
+/// Columns that label rows instead of setting a key.
+const LABEL_COLUMNS: [&str; 2] = ["name", "id"];
+
+/// Errors reported of one file; a wrong column would repeat on every row.
+const MAX_ERRORS: usize = 20;
+
+/// The configurations of a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Points {
+    /// File they came from, as messages call it.
+    pub file: PathBuf,
+    /// Dotted keys, one per column that is not a label.
+    pub columns: Vec<String>,
+    rows: Vec<Row>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Row {
+    /// Line in the file, from 1.
+    line: usize,
+    label: Option<String>,
+    /// One per column; none: as in `base`.
+    cells: Vec<Option<Value>>,
+}
+
+impl Points {
+    /// Configurations.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// What row `index` sets, in the order of the columns; empty past the end.
+    pub fn assignment(&self, index: usize) -> Vec<(String, Value)> {
+        let cells = self.rows.get(index).map_or(&[][..], |row| &row.cells);
+        let set = self.columns.iter().zip(cells);
+        set.filter_map(|(column, cell)| Some((column.clone(), cell.clone()?)))
+            .collect()
+    }
+
+    /// Label of row `index`, if the file has a column for it.
+    pub fn label(&self, index: usize) -> Option<&str> {
+        self.rows.get(index)?.label.as_deref()
+    }
+
+    /// Where row `index` stands, for messages.
+    pub fn location(&self, index: usize) -> String {
+        let line = self.rows.get(index).map_or(0, |row| row.line);
+        format!("{}:{line}:1", self.file.display())
+    }
+
+    /// Distinct values of a column, in order of appearance.
+    pub fn column_values(&self, column: &str) -> Vec<&Value> {
+        let Some(at) = self.columns.iter().position(|c| c == column) else {
+            return Vec::new();
+        };
+        let mut seen = Vec::new();
+        for value in self.rows.iter().filter_map(|row| row.cells[at].as_ref()) {
+            if !seen.contains(&value) {
+                seen.push(value);
+            }
+        }
+        seen
+    }
+
+    /// Reads a list.
+    pub fn read(file: &DataFile) -> Result<Self, SpecErrors> {
+        let name = &file.name;
+        let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
+        let mut lines = text
+            .lines()
+            .enumerate()
+            .map(|(index, line)| (index + 1, line))
+            .filter(|(_, line)| !line.trim().is_empty() && !line.trim_start().starts_with('#'));
+        let Some((line, header)) = lines.next() else {
+            return Err(SpecError::at(name.display().to_string(), "is empty").into());
+        };
+        let header = split_cells(header);
+        let columns = read_header(name, line, &header)?;
+        let mut errors = Vec::new();
+        let mut rows = Vec::new();
+        for (line, text) in lines {
+            match read_row(name, line, text, &columns) {
+                Ok(row) => rows.push(row),
+                Err(found) => errors.extend(found),
+            }
+            if errors.len() >= MAX_ERRORS {
+                errors.truncate(MAX_ERRORS);
+                errors.push(SpecError::at(
+                    name.display().to_string(),
+                    "more errors follow; these are the first",
+                ));
+                break;
+            }
+        }
+        if !errors.is_empty() {
+            return Err(SpecErrors(errors));
+        }
+        if rows.is_empty() {
+            return Err(SpecError::at(name.display().to_string(), "has no rows").into());
+        }
+        Ok(Self {
+            file: name.clone(),
+            columns: columns
+                .iter()
+                .filter_map(|c| c.key.as_ref())
+                .map(|(key, _)| (*key).to_owned())
+                .collect(),
+            rows,
+        })
+    }
+}
+
+/// A column: the key it sets, or none for a label.
+struct Column<'a> {
+    key: Option<(&'a str, Found<'a>)>,
+}
+
+fn location(file: &Path, line: usize, column: usize) -> String {
+    format!("{}:{line}:{column}", file.display())
+}
+
+fn read_header<'a>(
+    file: &Path,
+    line: usize,
+    cells: &'a [Cell<'a>],
+) -> Result<Vec<Column<'a>>, SpecErrors> {
+    let mut errors = Vec::new();
+    let mut columns = Vec::new();
+    for (index, cell) in cells.iter().enumerate() {
+        let at = || location(file, line, cell.column);
+        let name = cell.text.as_ref();
+        if cells[..index].iter().any(|other| other.text == cell.text) {
+            errors.push(SpecError::at(at(), format!("column `{name}` appears twice")));
+        } else if LABEL_COLUMNS.contains(&name) {
+            columns.push(Column { key: None });
+        } else {
+            match find_run_key(name) {
+                Ok(found) => columns.push(Column {
+                    key: Some((name, found)),
+                }),
+                Err(_) => {
+                    let known = run_key_paths().iter().map(String::as_str);
+                    let message = format!(
+                        "unknown column `{name}`; allowed are dotted run keys such as {}, and {}{}",
+                        "`tensor_parallel` or `workload.arrivals.clients`",
+                        LABEL_COLUMNS.join(" or "),
+                        did_you_mean(name, known)
+                    );
+                    errors.push(SpecError::at(at(), message));
+                }
+            }
+        }
+    }
+    if errors.is_empty() {
+        Ok(columns)
+    } else {
+        Err(SpecErrors(errors))
+    }
+}
+
+fn read_row(
+    file: &Path,
+    line: usize,
+    text: &str,
+    columns: &[Column<'_>],
+) -> Result<Row, Vec<SpecError>> {
+    let cells = split_cells(text);
+    if cells.len() != columns.len() {
+        let message = format!(
+            "{} cells where the header has {} columns",
+            cells.len(),
+            columns.len()
+        );
+        return Err(vec![SpecError::at(location(file, line, 1), message)]);
+    }
+    let mut row = Row {
+        line,
+        label: None,
+        cells: Vec::new(),
+    };
+    let mut errors = Vec::new();
+    for (cell, column) in cells.iter().zip(columns) {
+        match &column.key {
+            None => {
+                let label = row.label.take().unwrap_or_default();
+                let joint = if label.is_empty() { "" } else { " " };
+                row.label = Some(format!("{label}{joint}{}", cell.text));
+            }
+            Some(_) if cell.text.is_empty() => row.cells.push(None),
+            Some((key, found)) => match read_cell(cell, key, found) {
+                Ok(value) => row.cells.push(Some(value)),
+                Err(messages) => errors.extend(
+                    messages
+                        .into_iter()
+                        .map(|message| SpecError::at(location(file, line, cell.column), message)),
+                ),
+            },
+        }
+    }
+    if errors.is_empty() { Ok(row) } else { Err(errors) }
+}
+
+fn read_cell(cell: &Cell<'_>, key: &str, found: &Found<'_>) -> Result<Value, Vec<String>> {
+    let mut value = match found.shape {
+        Shape::Text | Shape::Choice(_) => Value::String(cell.text.to_string()),
+        _ => scalar(&cell.text),
+    };
+    if found.nullable && (value.is_null() || cell.text == "null") {
+        return Ok(Value::Null);
+    }
+    let mut checker = Checker::default();
+    checker.value(found.shape, &mut value, key);
+    let messages: Vec<_> = checker.issues.into_iter().map(|i| i.message).collect();
+    if messages.is_empty() { Ok(value) } else { Err(messages) }
+}
+
+/// A cell by the rules of YAML: numbers, truth values, null, `{...}` and `[...]`,
+/// else text.
+fn scalar(text: &str) -> Value {
+    if let Ok(whole) = text.parse::<u64>() {
+        return whole.into();
+    }
+    if let Some(number) = text.parse::<f64>().ok().filter(|v| v.is_finite()) {
+        return number.into();
+    }
+    let parsed = match text {
+        "null" | "~" => return Value::Null,
+        "true" => return Value::Bool(true),
+        "false" => return Value::Bool(false),
+        _ if text.starts_with(['{', '[']) => crate::yaml::parse(text, Path::new("cell")).ok(),
+        _ => None,
+    };
+    parsed.map_or_else(|| Value::String(text.to_owned()), |document| document.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Points, String> {
+        let file = DataFile {
+            name: "p.csv".into(),
+            text: text.to_owned().into(),
+        };
+        Points::read(&file).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn cells_are_typed_by_their_column() {
+        let points = read(
+            "id,tensor_parallel,engine.version,replica_scheduler,qps,workload.arrivals.clients\n\
+             a,4.0,0.24,\"{type: sarathi, chunk_size: 256}\",,8\n\
+             b,2,1,vllm,5,\n",
+        );
+        let points = points.unwrap();
+        let sarathi = serde_json::json!({"type": "sarathi", "chunk_size": 256});
+        assert_eq!(
+            points.assignment(0),
+            [
+                ("tensor_parallel".to_owned(), 4.into()),
+                ("engine.version".to_owned(), "0.24".into()),
+                ("replica_scheduler".to_owned(), sarathi),
+                ("workload.arrivals.clients".to_owned(), 8.into()),
+            ]
+        );
+        assert_eq!(points.assignment(1)[3], ("qps".to_owned(), 5.0.into()));
+        assert_eq!((points.len(), points.label(1)), (2, Some("b")));
+        assert_eq!(points.location(1), "p.csv:3:1");
+        assert_eq!(points.column_values("tensor_parallel"), [&Value::from(4), &2.into()]);
+    }
+
+    #[test]
+    fn every_wrong_cell_is_named() {
+        let message = read("tensor_parallel,backend\n2,silicon\n0,silicone\n1.5,roofline\n3\n");
+        let message = message.unwrap_err();
+        let lines: Vec<_> = message.lines().collect();
+        assert_eq!(
+            lines[0],
+            "p.csv:3:1: key `tensor_parallel`: value `0` is not allowed; \
+             allowed is a whole number from 1 to 1024"
+        );
+        assert!(lines[1].starts_with("p.csv:3:3: key `backend`: value `silicone`"));
+        assert!(lines[1].ends_with("did you mean `silicon`?"), "{message}");
+        assert!(lines[2].starts_with("p.csv:4:1: key `tensor_parallel`: value `1.5`"));
+        assert_eq!(lines[3], "p.csv:5:1: 1 cells where the header has 2 columns");
+        let message = read("tensor_paralel,qps,qps\n1,2,3\n").unwrap_err();
+        assert!(message.starts_with("p.csv:1:1: unknown column `tensor_paralel`"));
+        assert!(message.contains("did you mean `tensor_parallel`?"));
+        assert!(message.contains("p.csv:1:20: column `qps` appears twice"));
+        assert!(read("qps\n").unwrap_err().contains("has no rows"));
+        let many = format!("qps\n{}", "0\n".repeat(100));
+        assert_eq!(read(&many).unwrap_err().lines().count(), MAX_ERRORS + 1);
+    }
+}
