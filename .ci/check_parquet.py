@@ -45,19 +45,23 @@ def check_folder(folder, checks):
     def check(holds, what):
         checks.that(bool(holds), f"{folder.name}: {what}")
 
+    manifest = json.loads((folder / "manifest.json").read_text())
     db = duckdb.connect()
-    for table in ("summary", "pareto"):
+    for table in ("summary", "pareto", "timing"):
         db.execute(f"CREATE VIEW {table} AS FROM read_parquet('{folder}/{table}.parquet')")
-    db.execute(f"CREATE VIEW requests AS FROM read_parquet('{folder}/requests/*.parquet')")
 
     def value(query):
         return db.execute(query).fetchone()[0]
 
     check_summary(value, pandas.read_parquet(folder / "summary.parquet"), check)
     check_metrics(value, check)
-    check_requests(value, check)
-    check_pareto(value, check)
-    check_manifest(json.loads((folder / "manifest.json").read_text()), value, check)
+    check_verdicts(value, manifest, check)
+    if (folder / "requests").is_dir():
+        db.execute(f"CREATE VIEW requests AS FROM read_parquet('{folder}/requests/*.parquet')")
+        check_requests(value, check)
+        check(manifest["request_rows"] == value("SELECT count(*) FROM requests"),
+              "the manifest counts the request rows")
+    check_manifest(folder, manifest, value, check)
 
 
 def check_summary(value, frame, check):
@@ -71,7 +75,7 @@ def check_summary(value, frame, check):
     check(frame.loc[frame["status"] == "ok", "reason"].isna().all(), "ok rows have no reason")
     check(frame.loc[frame["status"] != "ok", "reason"].str.len().gt(0).all(),
           "rows that were not simulated say why")
-    ok = frame[frame["status"] == "ok"]
+    ok = frame[(frame["status"] == "ok") & (frame["completed"] > 0)]
     for column in ("total_gpus", "num_requests", "completed", "duration_s",
                    "throughput_requests_per_s", "throughput_tokens_per_s",
                    "throughput_tokens_per_s_per_gpu", "slo_met", "pareto"):
@@ -103,11 +107,14 @@ def check_metrics(value, check):
 def check_requests(value, check):
     orphans = value("SELECT count(*) FROM requests WHERE run_id NOT IN (SELECT run_id FROM summary)")
     check(orphans == 0, "every request belongs to a run")
-    per_run = """SELECT count(*) FROM (
-        SELECT s.run_id, any_value(s.num_requests) AS wanted, count(r.run_id) AS rows
-        FROM summary s LEFT JOIN requests r USING (run_id)
-        WHERE s.status = 'ok' GROUP BY s.run_id) WHERE rows <> wanted"""
-    check(value(per_run) == 0, "every simulated run has a row for each of its requests")
+    # All requests of a run are kept, or every 16th.
+    rows = """SELECT s.num_requests AS wanted, count(r.run_id) AS rows
+        FROM summary s LEFT JOIN requests r USING (run_id) WHERE s.status = 'ok'
+        GROUP BY s.run_index, s.num_requests"""
+    for_all = value(f"SELECT count(*) FROM ({rows}) WHERE rows <> wanted")
+    for_sampled = value(f"SELECT count(*) FROM ({rows}) WHERE rows <> ceil(wanted / 16)")
+    check(for_all == 0 or for_sampled == 0,
+          "every simulated run has a row for each of its requests, or for every 16th")
     bad = value("""SELECT count(*) FROM requests WHERE request_num_prefill_tokens < 1
         OR request_num_decode_tokens < 1
         OR request_num_tokens <> request_num_prefill_tokens + request_num_decode_tokens""")
@@ -115,32 +122,46 @@ def check_requests(value, check):
     bad = value("SELECT count(*) FROM requests WHERE request_e2e_time < prefill_e2e_time - 1e-9")
     check(bad == 0, "no request ends before its first token")
     bad = value("""SELECT count(*) FROM (
-        SELECT s.run_id, any_value(s.e2e_max_s) AS summarised, max(r.request_e2e_time) AS seen
+        SELECT any_value(s.e2e_max_s) AS summarised, max(r.request_e2e_time) AS seen,
+            any_value(s.num_requests) = count(*) AS kept_all
         FROM summary s JOIN requests r USING (run_id)
         WHERE s.status = 'ok' AND s.completed = s.num_requests GROUP BY s.run_id)
-        WHERE abs(summarised - seen) > 1e-9 * seen""")
+        WHERE seen > summarised * (1 + 1e-9) OR (kept_all AND seen < summarised * (1 - 1e-9))""")
     check(bad == 0, "the longest request of each run is its e2e_max_s")
 
 
-def check_pareto(value, check):
+def check_verdicts(value, manifest, check):
+    check(value("SELECT count(*) FROM summary WHERE slo_met IS NULL OR pareto IS NULL") == 0,
+          "every row has its verdicts")
+    bounds = [f"coalesce({name}, 0) <= {limit}" for name, limit in manifest["slo"].items()]
+    meets = " AND ".join(["status = 'ok'", "completed = num_requests", *bounds])
+    check(value(f"SELECT count(*) FROM summary WHERE slo_met <> ({meets})") == 0,
+          "slo_met is what the targets say")
     front = value("SELECT count(*) FROM pareto")
     check(front > 0, "the frontier is not empty")
     check(front == value("SELECT count(*) FROM summary WHERE pareto"),
           "pareto.parquet holds the rows of summary that say so")
-    bad = value("SELECT count(*) FROM pareto WHERE run_id NOT IN (SELECT run_id FROM summary)")
-    check(bad == 0, "every frontier row is a run")
-    # Objectives of the sweeps checked here.
-    dominated = value("""SELECT count(*) FROM pareto p WHERE EXISTS (SELECT 1 FROM pareto q WHERE
-        q.throughput_tokens_per_s_per_gpu >= p.throughput_tokens_per_s_per_gpu
-        AND q.ttft_p90_s <= p.ttft_p90_s AND q.tbt_p99_s <= p.tbt_p99_s
-        AND (q.throughput_tokens_per_s_per_gpu > p.throughput_tokens_per_s_per_gpu
-             OR q.ttft_p90_s < p.ttft_p90_s OR q.tbt_p99_s < p.tbt_p99_s))""")
+    check(value("SELECT count(*) FROM pareto ANTI JOIN summary USING (run_index, run_id)") == 0,
+          "every frontier row is a run")
+    if any(axis["name"] == "replication" for axis in manifest["axes"]):
+        return  # Configurations are compared by their means, not run by run.
+    objectives = [(name, ">") for name in manifest["objectives"]["maximize"]]
+    objectives += [(name, "<") for name in manifest["objectives"]["minimize"]]
+    no_worse = " AND ".join(f"q.{name} {sign}= p.{name}" for name, sign in objectives)
+    better = " OR ".join(f"q.{name} {sign} p.{name}" for name, sign in objectives)
+    dominated = value(f"""SELECT count(*) FROM pareto p WHERE EXISTS
+        (SELECT 1 FROM pareto q WHERE {no_worse} AND ({better}))""")
     check(dominated == 0, "no frontier row is dominated by another")
 
 
-def check_manifest(manifest, value, check):
-    text = json.dumps(manifest)
-    check("version" in text, "the manifest names the version that wrote it")
+def check_manifest(folder, manifest, value, check):
+    check(manifest["complete"] and manifest["version"], "the manifest is of a finished sweep")
+    rows = value("SELECT count(*) FROM summary")
+    check(manifest["runs"]["total"] == rows, "the manifest counts the runs")
+    check(value("SELECT count(*) FROM timing") == rows, "every run has its wall time")
+    for entry in manifest["files"]:
+        path = folder / entry["path"]
+        check(path.stat().st_size == entry["bytes"], f"{entry['path']} has the size it was written with")
 
 
 if __name__ == "__main__":

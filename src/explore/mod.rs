@@ -2,14 +2,15 @@
 //!
 //! [`plan`] numbers the runs of a sweep and computes each from its number;
 //! [`executor`] runs them on all cores and tells others what happened;
-//! [`progress`] is what a person watches; [`survey`](mod@survey) looks over a plan
-//! without running it. Knows nothing of what makes
-//! a result good, nor of how results are stored.
+//! [`session`] does both for one result directory; [`progress`] is what a
+//! person watches; [`survey`](mod@survey) looks over a plan without running it.
+//! Knows nothing of what makes a result good, nor of how files are laid out.
 
 pub mod executor;
 pub mod permutation;
 pub mod plan;
 pub mod progress;
+pub mod session;
 pub mod survey;
 
 pub use executor::{
@@ -18,4 +19,5 @@ pub use executor::{
 };
 pub use plan::Plan;
 pub use progress::Progress;
+pub use session::{Identity, IfPresent, Session, SessionEnd, SessionError, SessionOptions};
 pub use survey::{CheckOne, Survey, survey};

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::executor::{Task, Tasks};
 use super::permutation::Permutation;
+use crate::results::{AxisColumn, ColumnType, REPLICATION_COLUMN};
 use crate::spec::{RunConfig, SearchConfig, SweepSpec};
 
 /// Stream of the sweep seed that random search draws from.
@@ -29,7 +30,9 @@ const DRAWS_PER_SAMPLE_LIMIT: u64 = 1000;
 pub struct Plan {
     spec: SweepSpec,
     /// Names of the axes.
-    columns: Vec<String>,
+    axes: Vec<String>,
+    /// Columns of the result tables that tell runs apart.
+    columns: Vec<AxisColumn>,
     points: Points,
 }
 
@@ -98,7 +101,7 @@ impl Grid {
 /// One point of a sweep: a value for every axis, and which repetition of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assignment {
-    /// Values in the order of [`Plan::columns`].
+    /// Values in the order of [`Plan::axes`].
     pub values: Vec<Value>,
     /// Repetition, from 0.
     pub replication: u32,
@@ -107,7 +110,7 @@ pub struct Assignment {
 impl Plan {
     /// The runs of `spec`. Fails on spaces too large to number.
     pub fn new(spec: SweepSpec) -> Result<Self, String> {
-        let (columns, points) = match &spec.search {
+        let (axes, points) = match &spec.search {
             SearchConfig::Grid => (axis_names(&spec), Points::Grid(grid(&spec)?)),
             SearchConfig::Random { samples } => {
                 let grid = grid(&spec)?;
@@ -122,8 +125,10 @@ impl Plan {
             }
             SearchConfig::List { .. } => return Err("list".into()),
         };
+        let columns = axis_columns(&axes, &points, spec.replications);
         let mut plan = Self {
             spec,
+            axes,
             columns,
             points,
         };
@@ -134,9 +139,29 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Names of the axes: the columns of the result tables that say which run it is.
-    pub fn columns(&self) -> &[String] {
+    /// Names of the axes.
+    pub fn axes(&self) -> &[String] {
+        &self.axes
+    }
+
+    /// Columns of the result tables that tell runs apart: the axes, and the
+    /// replication if there are several.
+    pub fn axis_columns(&self) -> &[AxisColumn] {
         &self.columns
+    }
+
+    /// Runs, excluded ones included: one more than the last index.
+    pub fn num_runs(&self) -> u64 {
+        self.num_points() * self.replications()
+    }
+
+    /// Values of [`Self::axis_columns`] for a run.
+    fn row_values(&self, assignment: Assignment) -> Vec<Value> {
+        let mut values = assignment.values;
+        if self.columns.len() > values.len() {
+            values.push(assignment.replication.into());
+        }
+        values
     }
 
     /// The sweep this plan is of.
@@ -192,7 +217,7 @@ impl Plan {
     }
 
     fn config_of(&self, assignment: &Assignment) -> Result<RunConfig, String> {
-        config_at(&self.spec, &self.columns, assignment)
+        config_at(&self.spec, &self.axes, assignment)
     }
 
     /// Whether the constraints let `config` run.
@@ -258,7 +283,7 @@ impl Samples {
 
 impl Tasks for Plan {
     fn len(&self) -> u64 {
-        self.num_points() * self.replications()
+        self.num_runs()
     }
 
     fn task(&self, index: u64) -> Task {
@@ -267,14 +292,32 @@ impl Tasks for Plan {
             Ok(config) if self.is_excluded(&config) => Task::Excluded,
             Ok(config) => Task::Run {
                 config: Box::new(config),
-                axes: assignment.values,
+                axes: self.row_values(assignment),
             },
             Err(reason) => Task::Invalid {
                 reason,
-                axes: assignment.values,
+                axes: self.row_values(assignment),
             },
         }
     }
+}
+
+/// Typed by what each axis can be.
+fn axis_columns(axes: &[String], points: &Points, replications: u32) -> Vec<AxisColumn> {
+    let column = |(axis, name): (usize, &String)| match points {
+        Points::Grid(grid) | Points::Random { grid, .. } => {
+            AxisColumn::infer(name, &grid.axes[axis])
+        }
+        Points::List(rows) => AxisColumn::infer(name, rows.iter().map(|row| &row[axis])),
+    };
+    let mut columns: Vec<AxisColumn> = axes.iter().enumerate().map(column).collect();
+    if replications > 1 {
+        columns.push(AxisColumn {
+            name: REPLICATION_COLUMN.to_owned(),
+            column_type: ColumnType::Int,
+        });
+    }
+    columns
 }
 
 fn axis_names(spec: &SweepSpec) -> Vec<String> {

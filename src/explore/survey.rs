@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::executor::{Task, Tasks};
 use super::permutation::Permutation;
 use crate::results::RunIndices;
+use crate::select::normalise;
 use crate::spec::RunConfig;
 
 /// Stream of the sweep seed that the choice of runs to examine draws from.
@@ -94,7 +95,7 @@ impl Survey {
             example: reason.clone(),
             example_index: index,
         };
-        self.infeasible.insert(without_figures(&reason), reasons);
+        self.infeasible.insert(normalise(&reason), reasons);
     }
 
     /// Both together; the order does not matter.
@@ -144,63 +145,9 @@ pub fn survey(
     }
 }
 
-/// A reason with every figure replaced by `…`, so that equal kinds of reasons
-/// can be counted together: `needs 81.2 of 79.6 GiB` is `needs … of … GiB`.
-/// Digits within a word (`a100`, `p90`) are part of a name and stay.
-pub fn without_figures(reason: &str) -> String {
-    let mut kind = String::with_capacity(reason.len());
-    let mut rest = reason.chars().peekable();
-    let mut before = ' ';
-    while let Some(c) = rest.next() {
-        let in_word = before.is_alphanumeric() || before == '_' || before == '-';
-        if c.is_ascii_digit() && !in_word {
-            while rest
-                .peek()
-                .is_some_and(|next| next.is_ascii_digit() || matches!(next, '.' | ','))
-            {
-                // A full stop or comma that ends the figure is punctuation.
-                let mut ahead = rest.clone();
-                let mark = ahead.next();
-                let goes_on = ahead.next().is_some_and(|after| after.is_ascii_digit());
-                if mark.is_some_and(|m| !m.is_ascii_digit()) && !goes_on {
-                    break;
-                }
-                rest.next();
-            }
-            kind.push('…');
-            before = '0';
-        } else {
-            kind.push(c);
-            before = c;
-        }
-    }
-    kind
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn figures_are_left_out_and_names_are_not() {
-        let cases = [
-            ("needs 81.2 GiB of 79.6 GiB.", "needs … GiB of … GiB."),
-            (
-                "tensor_parallel 3 does not divide 128 heads",
-                "tensor_parallel … does not divide … heads",
-            ),
-            (
-                "no data for a100 at p90, 1,024 rows",
-                "no data for a100 at p90, … rows",
-            ),
-            ("llama3-8b on h100", "llama3-8b on h100"),
-            ("48 GPUs > 32", "… GPUs > …"),
-            ("", ""),
-        ];
-        for (reason, kind) in cases {
-            assert_eq!(without_figures(reason), kind);
-        }
-    }
 
     struct Numbers(u64);
 
@@ -248,7 +195,7 @@ mod tests {
         assert_eq!((survey.feasible, survey.num_infeasible()), (8, 8));
         assert_eq!(survey.requests, 80);
         assert_eq!(survey.example, Some(0));
-        let reasons = &survey.infeasible["… does not divide … heads"];
+        let reasons = &survey.infeasible["N does not divide N heads"];
         assert_eq!((reasons.count, reasons.example_index), (4, 3));
         assert_eq!(reasons.example, "3 does not divide 128 heads");
     }

@@ -140,7 +140,7 @@ pub enum ResultError {
         why: String,
     },
     /// The directory already holds results and may not be replaced.
-    #[error("{path}: already holds results ({what}); give another --out, or --resume", path = path.display())]
+    #[error("{path}: already holds results ({what}); --resume to go on, --force to replace them, or another --out", path = path.display())]
     Occupied {
         /// The directory.
         path: PathBuf,
@@ -148,7 +148,7 @@ pub enum ResultError {
         what: String,
     },
     /// Resuming with another sweep, tool version or shard.
-    #[error("{path}: cannot resume: {what} differs (there: {there}; now: {now})", path = path.display())]
+    #[error("{path}: cannot resume: {what} differs (there: {there}; now: {now}); --force to start over, or another --out", path = path.display())]
     Mismatch {
         /// The directory.
         path: PathBuf,
