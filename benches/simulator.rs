@@ -23,8 +23,8 @@ impl StepCost for ClosedForm {
     }
     fn stage_time(&self, _stage: u32, shape: &StepShape) -> StageTime {
         let tokens = f64::from(shape.new_tokens());
-        let model_ms = (9.0 + 0.005 * tokens).max(0.06 * tokens)
-            + 3.4e-4 * shape.decode_context_tokens as f64;
+        let model_ms =
+            (9.0 + 0.005 * tokens).max(0.06 * tokens) + 3.4e-4 * shape.decode_context_tokens as f64;
         StageTime {
             model_s: model_ms * 1e-3,
             host_s: 0.0,

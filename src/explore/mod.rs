@@ -11,6 +11,7 @@ pub mod permutation;
 pub mod plan;
 pub mod progress;
 pub mod session;
+pub mod simulate;
 pub mod survey;
 
 pub use executor::{
@@ -20,4 +21,5 @@ pub use executor::{
 pub use plan::Plan;
 pub use progress::Progress;
 pub use session::{Identity, IfPresent, Session, SessionEnd, SessionError, SessionOptions};
+pub use simulate::Simulate;
 pub use survey::{CheckOne, Survey, survey};

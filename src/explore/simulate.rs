@@ -69,8 +69,8 @@ impl Simulate {
             SummaryRecorder::new(workload.requests.len(), self.log_every, self.targets);
         let totals = simulate(&deployment.cluster, workload, &mut recorder);
         let (summary, requests) = recorder.finish(&totals);
-        result.mfu = (summary.duration_s > 0.0)
-            .then(|| deployment.mfu(&totals.pools, summary.duration_s));
+        result.mfu =
+            (summary.duration_s > 0.0).then(|| deployment.mfu(&totals.pools, summary.duration_s));
         result.kv_cache_dtype = Some(deployment.formats.kv_cache);
         result.summary = Some(summary);
         result.requests = requests;

@@ -8,4 +8,4 @@
 
 mod links;
 
-pub use links::{ExpertExchange, LinkOverrides, Links};
+pub use links::{ExpertExchange, LinkOverrides, Links, NIC_LATENCY_S};

@@ -73,9 +73,9 @@ pub struct RunConfig {
     /// How requests are given to replicas.
     #[serde(default)]
     pub global_scheduler: GlobalScheduler,
-    /// How a replica forms batches.
+    /// How a replica forms batches; default: the engine's, or sarathi.
     #[serde(default)]
-    pub replica_scheduler: ReplicaScheduler,
+    pub replica_scheduler: Option<ReplicaScheduler>,
     /// Memory planning.
     #[serde(default)]
     pub memory: MemoryConfig,

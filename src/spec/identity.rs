@@ -67,7 +67,10 @@ mod tests {
         let parse = |text| serde_json::from_str::<Value>(text).unwrap();
         let a = parse(r#"{"b": [1, {"y": 2.5, "x": null}], "a": "q\"1"}"#);
         let b = parse(r#"{"a": "q\"1", "b": [1, {"x": null, "y": 2.5}]}"#);
-        assert_eq!(canonical_json(&a), r#"{"a":"q\"1","b":[1,{"x":null,"y":2.5}]}"#);
+        assert_eq!(
+            canonical_json(&a),
+            r#"{"a":"q\"1","b":[1,{"x":null,"y":2.5}]}"#
+        );
         assert_eq!(canonical_json(&a), canonical_json(&b));
     }
 

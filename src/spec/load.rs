@@ -148,7 +148,11 @@ impl Findings<'_> {
             return None;
         }
         let file = search.get("file")?.as_str()?;
-        if spec.get("axes").and_then(Value::as_object).is_some_and(|a| !a.is_empty()) {
+        if spec
+            .get("axes")
+            .and_then(Value::as_object)
+            .is_some_and(|a| !a.is_empty())
+        {
             let message = "`axes` and a list of configurations exclude each other: make the axes \
                            columns of the list";
             self.at_key("axes", message);
@@ -186,10 +190,12 @@ impl Findings<'_> {
         for (key, issue) in &issues {
             // What one section lacks another may bring.
             let elsewhere = |key: &String| {
-                set.iter().any(|other| other != key && is_within(other, key))
+                set.iter()
+                    .any(|other| other != key && is_within(other, key))
                     || set.iter().any(|other| is_within(key, other))
             };
-            let brought = issue.kind == IssueKind::MissingKey && key.as_ref().is_some_and(elsewhere);
+            let brought =
+                issue.kind == IssueKind::MissingKey && key.as_ref().is_some_and(elsewhere);
             if !brought {
                 self.issue(issue);
             }
@@ -204,7 +210,8 @@ impl Findings<'_> {
         match spec.get_mut(name)? {
             Value::Object(map) => Some(map),
             other => {
-                let message = format!("key `{name}`: value `{other}` is not allowed; allowed is a mapping");
+                let message =
+                    format!("key `{name}`: value `{other}` is not allowed; allowed is a mapping");
                 self.at_value(name, message);
                 None
             }
@@ -238,7 +245,10 @@ impl Findings<'_> {
             return Vec::new();
         };
         if items.is_empty() {
-            self.at_value(&path, format!("key `{path}`: an axis needs at least one value"));
+            self.at_value(
+                &path,
+                format!("key `{path}`: an axis needs at least one value"),
+            );
         }
         let mut issues = Vec::new();
         for (index, item) in items.iter_mut().enumerate() {
@@ -279,7 +289,12 @@ impl Findings<'_> {
                 self.at_value("name", message);
             }
         }
-        for (column, bound) in spec.get("slo").and_then(Value::as_object).into_iter().flatten() {
+        for (column, bound) in spec
+            .get("slo")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
             let path = format!("slo.{column}");
             if !latency_columns().contains(column) {
                 let message = unknown_column("target", column, latency_columns());
@@ -325,7 +340,10 @@ impl Findings<'_> {
             let Some(Err(error)) = text.as_str().map(Constraint::parse) else {
                 continue;
             };
-            let message = format!("constraint `{}`: {error}", text.as_str().unwrap_or_default());
+            let message = format!(
+                "constraint `{}`: {error}",
+                text.as_str().unwrap_or_default()
+            );
             self.at_value(&format!("constraints[{index}]"), message);
         }
     }

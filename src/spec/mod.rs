@@ -20,6 +20,7 @@ mod load;
 mod overrides;
 mod points;
 mod reference;
+mod resolve;
 mod schema;
 mod trial;
 
@@ -36,6 +37,7 @@ pub use identity::{canonical_json, run_id};
 pub use load::{load, load_str};
 pub use points::Points;
 pub use reference::reference;
+pub use resolve::{Deployment, Pool, ResolveError, Resolver};
 pub use schema::sweep_schema;
 
 /// A configuration for tests to vary.

@@ -14,7 +14,8 @@ pub fn reference() -> String {
     text += "\n### Keys of a run: `base`, `axes`, columns of a list\n\n";
     text += TABLE_HEADER;
     add_rows(run_keys(), "", &mut text);
-    text += "\n### Names in constraints besides the keys of a run\n\n| name | meaning |\n|---|---|\n";
+    text +=
+        "\n### Names in constraints besides the keys of a run\n\n| name | meaning |\n|---|---|\n";
     for (name, meaning) in DERIVED_NAMES {
         text += &format!("| `{name}` | {meaning} |\n");
     }
@@ -52,8 +53,16 @@ fn add_rows(keys: &[Key], prefix: &str, text: &mut String) {
 }
 
 fn row(path: &str, doc: &str, allowed: &str, default: &str) -> String {
-    let plain = |text: &str| text.replace("[`", "`").replace("`]", "`").replace('|', "\\|");
-    format!("| `{path}` | {} | {} | {default} |\n", plain(doc), plain(allowed))
+    let plain = |text: &str| {
+        text.replace("[`", "`")
+            .replace("`]", "`")
+            .replace('|', "\\|")
+    };
+    format!(
+        "| `{path}` | {} | {} | {default} |\n",
+        plain(doc),
+        plain(allowed)
+    )
 }
 
 fn allowed(shape: &Shape) -> String {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{MemoryCheck, PoolOverride, RunConfig};
+use super::{MemoryCheck, PoolOverride, Replicas, RunConfig};
 use crate::catalog::{Catalog, DeviceSpec, EngineSpec, ModelSpec};
 use crate::execution_time::step_cost::GraphCost;
 use crate::memory::{
@@ -318,59 +318,32 @@ struct PoolPlan<'a> {
     scheduler: Option<&'a ReplicaScheduler>,
 }
 
-/// Splits the replicas into pools. The prefill pool gets the whole number of
-/// replicas within `pd_node_ratio` of all, unless its size is given.
+/// The pools of a run, of one mixed role or two roles.
 fn plan_pools(config: &RunConfig) -> Result<Vec<PoolPlan<'_>>, ResolveError> {
-    let infeasible = |reason: String| Err(ResolveError::Infeasible(reason));
-    let given = config.prefill.replicas.is_some() || config.decode.replicas.is_some();
-    if config.pd_node_ratio >= 1.0 && !given {
-        if config.global_scheduler == GlobalScheduler::SplitWise {
-            return infeasible(
-                "global_scheduler split_wise needs a prefill and a decode pool: \
-                 pd_node_ratio below 1"
-                    .into(),
-            );
+    match config.split_replicas().map_err(ResolveError::Infeasible)? {
+        Replicas::Disaggregated { prefill, decode } => Ok(vec![
+            PoolPlan::of(config, &config.prefill, PoolRole::Prefill, prefill),
+            PoolPlan::of(config, &config.decode, PoolRole::Decode, decode),
+        ]),
+        Replicas::Mixed(replicas) => {
+            let key = match (config.global_scheduler, &config.replica_scheduler) {
+                (GlobalScheduler::SplitWise, _) => Some("global_scheduler"),
+                (_, Some(ReplicaScheduler::SplitWise { .. })) => Some("replica_scheduler"),
+                _ => None,
+            };
+            if let Some(key) = key {
+                return Err(ResolveError::Infeasible(format!(
+                    "{key} split_wise needs a prefill and a decode pool: pd_node_ratio below 1"
+                )));
+            }
+            Ok(vec![PoolPlan {
+                role: PoolRole::Mixed,
+                replicas,
+                device: &config.device,
+                parallelism: config.parallelism(),
+                scheduler: config.replica_scheduler.as_ref(),
+            }])
         }
-        if let Some(ReplicaScheduler::SplitWise { .. }) = config.replica_scheduler {
-            return infeasible(
-                "replica_scheduler split_wise needs a prefill and a decode pool: \
-                 pd_node_ratio below 1"
-                    .into(),
-            );
-        }
-        return Ok(vec![PoolPlan::of(
-            config,
-            &PoolOverride::default(),
-            PoolRole::Mixed,
-            config.replicas,
-        )]);
-    }
-    let (prefill, decode) = pool_sizes(config);
-    if prefill == 0 || decode == 0 {
-        return infeasible(format!(
-            "pd_node_ratio {} of {} replicas leaves {prefill} to prefill and {decode} to decode; \
-             each pool needs one",
-            config.pd_node_ratio, config.replicas
-        ));
-    }
-    Ok(vec![
-        PoolPlan::of(config, &config.prefill, PoolRole::Prefill, prefill),
-        PoolPlan::of(config, &config.decode, PoolRole::Decode, decode),
-    ])
-}
-
-/// Replicas that prefill and that decode, under disaggregation.
-pub(super) fn pool_sizes(config: &RunConfig) -> (u32, u32) {
-    let by_ratio = {
-        // The nudge keeps 0.3 of 10 at 3, whatever the rounding of the product.
-        let share = (config.pd_node_ratio * f64::from(config.replicas) + 1e-9).floor() as u32;
-        (share, config.replicas.saturating_sub(share))
-    };
-    match (config.prefill.replicas, config.decode.replicas) {
-        (Some(prefill), Some(decode)) => (prefill, decode),
-        (Some(prefill), None) => (prefill, config.replicas.saturating_sub(prefill)),
-        (None, Some(decode)) => (config.replicas.saturating_sub(decode), decode),
-        (None, None) => by_ratio,
     }
 }
 
@@ -380,7 +353,7 @@ impl<'a> PoolPlan<'a> {
             role,
             replicas,
             device: pool.device.as_deref().unwrap_or(&config.device),
-            parallelism: parallelism_of(config, pool),
+            parallelism: config.pool_parallelism(pool),
             scheduler: pool
                 .replica_scheduler
                 .as_ref()
@@ -389,27 +362,8 @@ impl<'a> PoolPlan<'a> {
     }
 }
 
-/// How a replica of a pool is cut. Experts that outnumber the tensor-parallel
-/// ranks are spread over several attention ranks.
-pub(super) fn parallelism_of(config: &RunConfig, pool: &PoolOverride) -> Parallelism {
-    let tensor_parallel = pool.tensor_parallel.unwrap_or(config.tensor_parallel);
-    let expert_parallel = pool.expert_parallel.unwrap_or(config.expert_parallel);
-    Parallelism {
-        tensor_parallel,
-        pipeline_parallel: pool.pipeline_parallel.unwrap_or(config.pipeline_parallel),
-        expert_parallel,
-        attention_data_parallel: pool
-            .attention_data_parallel
-            .or(config.attention_data_parallel)
-            .unwrap_or((expert_parallel / tensor_parallel.max(1)).max(1)),
-    }
-}
-
 /// The scheduler as given, else as the engine has it, else the default.
-fn scheduler_of(
-    given: Option<&ReplicaScheduler>,
-    engine: Option<&EngineSpec>,
-) -> ReplicaScheduler {
+fn scheduler_of(given: Option<&ReplicaScheduler>, engine: Option<&EngineSpec>) -> ReplicaScheduler {
     match (given, engine) {
         (Some(scheduler), _) => scheduler.clone(),
         (None, Some(engine)) => ReplicaScheduler::Sarathi {
@@ -451,8 +405,10 @@ fn cluster_of(
             // Where memory was not enough and the run goes on all the same, the
             // largest batch of the longest prompts it allows.
             match pool.memory.blocks_per_rank {
-                0 => u64::from(pool.scheduler.batch_size_cap())
-                    * u64::from(model.max_position_tokens.div_ceil(block_size)),
+                0 => {
+                    u64::from(pool.scheduler.batch_size_cap())
+                        * u64::from(model.max_position_tokens.div_ceil(block_size))
+                }
                 blocks => blocks,
             }
         });

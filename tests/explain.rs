@@ -1,0 +1,348 @@
+//! `explain` from outside: one step, files of steps, and, where
+//! `VIDUR_SWEEP_STATIC_ESTIMATES` names a table of AIConfigurator's static
+//! estimates, the comparison of `docs/validation.md`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::path::Path;
+
+use assert_cmd::Command;
+use predicates::prelude::*;
+use serde_json::Value;
+
+const HEADER: &str = "model,device,engine,tensor_parallel,pipeline_parallel,expert_parallel,attention_data_parallel,dtype,phase,batch_size,new_tokens,context_tokens";
+
+fn explain() -> Command {
+    let mut command = Command::cargo_bin("vidur-sweep").expect("the binary builds");
+    command.arg("explain");
+    command
+}
+
+#[test]
+fn one_step_is_a_table_with_a_total() {
+    explain()
+        .args(["--model", "llama-3-8b", "--device", "h800"])
+        .args(["--batch-size", "8", "--context-tokens", "1000"])
+        .args(["--backend", "roofline"])
+        .assert()
+        .success()
+        .stdout(predicate::str::contains("qkv_gemm"))
+        .stdout(predicate::str::contains("total"))
+        .stdout(predicate::str::contains("100 %"));
+}
+
+#[test]
+fn json_lines_carry_provenance() {
+    let output = explain()
+        .args(["--model", "qwen3-next-80b", "--device", "h20"])
+        .args(["--tensor-parallel", "2", "--expert-parallel", "2"])
+        .args(["--prefill-tokens", "512", "--format", "json"])
+        .args(["--backend", "roofline"])
+        .output()
+        .expect("the binary runs");
+    let lines: Vec<Value> = serde_json::from_slice(&output.stdout).expect("JSON");
+    let names: Vec<_> = lines
+        .iter()
+        .filter_map(|l| l["operator"].as_str())
+        .collect();
+    for name in ["gdn_in_proj_gemm", "gated_delta_net", "attention", "moe"] {
+        assert!(names.contains(&name), "{name} in {names:?}");
+    }
+    assert!(lines.iter().all(|l| l["provenance"].is_string()));
+    assert!(lines.iter().all(|l| l["time_ms"].as_f64() > Some(0.0)));
+}
+
+#[test]
+fn bad_flags_end_in_exit_code_2() {
+    explain()
+        .args(["--model", "llama-3-8b", "--device", "h100"])
+        .args(["--tensor-parallel", "3", "--backend", "roofline"])
+        .assert()
+        .code(2)
+        .stderr(predicate::str::contains("--tensor-parallel"))
+        .stderr(predicate::str::contains("32 attention heads"));
+    explain()
+        .args(["--model", "llama-3-8b", "--device", "h1000"])
+        .assert()
+        .code(2)
+        .stderr(predicate::str::contains("did you mean `h100`"));
+}
+
+#[test]
+fn bad_steps_leave_no_file() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (steps, out) = (folder.path().join("s.csv"), folder.path().join("o.csv"));
+    let row = "llama-3-8b,h100,vllm,1,1,1,1,bfloat16,decode,1,1,-5";
+    std::fs::write(&steps, format!("{HEADER}\n{row}\n")).expect("steps are written");
+    explain()
+        .args([Path::new("--steps"), &steps, Path::new("--out"), &out])
+        .args(["--backend", "roofline"])
+        .assert()
+        .code(2)
+        .stderr(predicate::str::contains(
+            "s.csv:2:50: context_tokens: `-5`; allowed: whole numbers from 0",
+        ));
+    assert!(!out.exists());
+}
+
+// ---------------------------------------------------------------------------
+// Comparison with AIConfigurator's static estimates.
+
+/// Every how many generated tokens the estimates sample a decode step.
+const STRIDE: u32 = 32;
+/// Allowed deviation of an operator both sides take from measured tables.
+const TOLERANCE: f64 = 0.02;
+/// Layers of DeepSeek-V3, and those of them that have experts. The estimates
+/// price all of them as MoE layers.
+const DEEPSEEK_LAYERS: f64 = 61.0;
+const DEEPSEEK_MOE_LAYERS: f64 = 58.0;
+
+/// One row of the estimates.
+struct Estimate {
+    fields: HashMap<String, String>,
+}
+
+impl Estimate {
+    fn text(&self, column: &str) -> &str {
+        &self.fields[column]
+    }
+
+    fn number(&self, column: &str) -> u32 {
+        self.text(column).parse().expect("a whole number")
+    }
+
+    fn deepseek(&self) -> bool {
+        self.text("model").contains("DeepSeek")
+    }
+
+    fn label(&self) -> String {
+        let part = |column| self.text(column);
+        format!(
+            "{} {} tp{} pp{} dp{} moe_tp{} ep{} batch {} isl {}",
+            part("model"),
+            part("system"),
+            part("tp"),
+            part("pp"),
+            part("attn_dp"),
+            part("moe_tp"),
+            part("moe_ep"),
+            part("batch_per_dp_rank"),
+            part("isl")
+        )
+    }
+
+    /// The steps the row stands for: phase, context, and how often taken.
+    fn steps(&self) -> Vec<(&'static str, u32, u32)> {
+        let (isl, osl) = (self.number("isl"), self.number("osl"));
+        let mut steps = vec![("prefill", 0, 1)];
+        let mut generated = 0;
+        while generated < osl - 1 {
+            let repeats = STRIDE.min(osl - 1 - generated);
+            steps.push(("decode", isl + generated, repeats));
+            generated += STRIDE;
+        }
+        steps
+    }
+
+    /// The estimates of the operators of a phase, ms, and their sources.
+    fn operators(&self, phase: &str) -> BTreeMap<String, (f64, String)> {
+        let (column, prefix) = match phase {
+            "prefill" => ("ctx_ops_ms", "context_"),
+            _ => ("gen_ops_ms_sum", "generation_"),
+        };
+        let times: BTreeMap<String, f64> =
+            serde_json::from_str(self.text(column)).expect("operator times");
+        let sources: BTreeMap<String, String> =
+            serde_json::from_str(self.text("non_silicon_ops")).unwrap_or_default();
+        let source = |name: &str| sources.get(name).map_or("silicon", String::as_str).into();
+        times
+            .into_iter()
+            .map(|(name, ms)| {
+                let source = source(&name);
+                (name.trim_start_matches(prefix).to_owned(), (ms, source))
+            })
+            .collect()
+    }
+}
+
+fn estimates(path: &str) -> Vec<Estimate> {
+    let mut reader = csv::Reader::from_path(path).expect("the estimates are readable");
+    let header = reader.headers().expect("a header").clone();
+    let rows = reader.records().map(|record| {
+        let record = record.expect("a record");
+        let fields = header.iter().zip(record.iter());
+        Estimate {
+            fields: fields.map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+        }
+    });
+    let comparable = |row: &Estimate| {
+        let (system, backend) = (row.text("system"), row.text("backend"));
+        let measured = ["h100_sxm", "h200_sxm", "b200_sxm"].contains(&system) && backend == "vllm"
+            || system == "a100_sxm" && backend == "sglang";
+        // Rows whose expert exchange was borrowed from another topology are not.
+        measured && row.text("substitute_comm") == "0"
+    };
+    rows.filter(comparable).collect()
+}
+
+/// Time of every operator by phase and name, and its provenance.
+type Times = HashMap<(String, String), (f64, String)>;
+
+/// Prices all rows in one call.
+fn priced(rows: &[Estimate], backend: &str) -> Vec<Times> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (steps, out) = (folder.path().join("in.csv"), folder.path().join("out.csv"));
+    let mut text = format!("{HEADER},row,weight\n");
+    for (index, row) in rows.iter().enumerate() {
+        for (phase, context, weight) in row.steps() {
+            let new_tokens = if phase == "prefill" {
+                row.number("isl")
+            } else {
+                1
+            };
+            let part = |column| row.text(column);
+            let _ = writeln!(
+                text,
+                "{},{},,{},{},{},{},{},{phase},{},{new_tokens},{context},{index},{weight}",
+                part("model"),
+                part("system"),
+                part("tp"),
+                part("pp"),
+                part("moe_ep"),
+                part("attn_dp"),
+                part("gemm"),
+                part("batch_per_dp_rank"),
+            );
+        }
+    }
+    std::fs::write(&steps, text).expect("steps are written");
+    explain()
+        .args([Path::new("--steps"), &steps, Path::new("--out"), &out])
+        .args(["--backend", backend])
+        .assert()
+        .success();
+    let mut times = vec![HashMap::new(); rows.len()];
+    let mut reader = csv::Reader::from_path(&out).expect("operators are readable");
+    for line in reader.deserialize::<HashMap<String, String>>() {
+        let line = line.expect("a priced operator");
+        let number = |column: &str| -> f64 { line[column].parse().expect("a number") };
+        let key = (line["phase"].clone(), line["operator"].clone());
+        let entry = times[number("row") as usize]
+            .entry(key)
+            .or_insert((0.0, line["provenance"].clone()));
+        entry.0 += number("time_ms") * number("weight");
+    }
+    times
+}
+
+/// Relative errors of one class of operators on one device.
+#[derive(Default)]
+struct Errors {
+    relative: Vec<f64>,
+}
+
+impl Errors {
+    fn quantile(&self, q: f64) -> f64 {
+        let mut sorted: Vec<_> = self.relative.iter().map(|e| e.abs()).collect();
+        sorted.sort_by(f64::total_cmp);
+        sorted[((sorted.len() - 1) as f64 * q).round() as usize]
+    }
+
+    fn median_signed(&self) -> f64 {
+        let mut sorted = self.relative.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted[(sorted.len() - 1) / 2]
+    }
+}
+
+/// Whether the two sides mean the same thing by the name.
+fn same_thing(row: &Estimate, name: &str, ms: f64) -> bool {
+    let double_counted = name == "tp_allreduce";
+    // Sends inside a node go over NVLink here, over the NIC there.
+    let other_link = name == "p2p";
+    // DeepSeek's dense layers do not exist there.
+    let dense = row.deepseek() && ["gate_ffn1_gemm", "act_gate", "ffn2_gemm"].contains(&name);
+    ms > 0.0 && !double_counted && !other_link && !dense
+}
+
+/// Factor that brings our operator to the estimate's number of layers.
+fn layers_factor(row: &Estimate, name: &str) -> f64 {
+    let expert = name.starts_with("moe") || name.starts_with("shared") || name == "router_gemm";
+    if row.deepseek() && expert {
+        DEEPSEEK_LAYERS / DEEPSEEK_MOE_LAYERS
+    } else {
+        1.0
+    }
+}
+
+/// Compares all rows: a table by operator and device, and what is beyond the
+/// tolerance.
+fn compare(rows: &[Estimate], backend: &str) -> (String, Vec<String>) {
+    let ours = priced(rows, backend);
+    let mut classes: BTreeMap<(String, String, String), Errors> = BTreeMap::new();
+    let mut beyond = Vec::new();
+    for (row, times) in rows.iter().zip(&ours) {
+        for phase in ["prefill", "decode"] {
+            for (name, (estimate_ms, source)) in row.operators(phase) {
+                if !same_thing(row, &name, estimate_ms) {
+                    continue;
+                }
+                let Some((time_ms, provenance)) = times.get(&(phase.into(), name.clone())) else {
+                    beyond.push(format!("{} {phase} {name}: not priced", row.label()));
+                    continue;
+                };
+                let error = time_ms * layers_factor(row, &name) / estimate_ms - 1.0;
+                let class = (phase.into(), name.clone(), row.text("system").into());
+                classes.entry(class).or_default().relative.push(error);
+                if error.abs() > TOLERANCE {
+                    let percent = 100.0 * error;
+                    beyond.push(format!(
+                        "{} {phase} {name} ({source}): {time_ms:.4} ms ({provenance}) against {estimate_ms}: {percent:+.1} %",
+                        row.label(),
+                    ));
+                }
+            }
+        }
+    }
+    (markdown(&classes), beyond)
+}
+
+fn markdown(classes: &BTreeMap<(String, String, String), Errors>) -> String {
+    let mut table = String::from(
+        "| phase | operator | device | rows | median error | p90 error | largest error | median signed |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    for ((phase, name, device), errors) in classes {
+        let percent = |q: f64| 100.0 * errors.quantile(q);
+        let _ = writeln!(
+            table,
+            "| {phase} | {name} | {device} | {} | {:.2} % | {:.2} % | {:.2} % | {:+.2} % |",
+            errors.relative.len(),
+            percent(0.5),
+            percent(0.9),
+            percent(1.0),
+            100.0 * errors.median_signed()
+        );
+    }
+    table
+}
+
+/// Run with `VIDUR_SWEEP_STATIC_ESTIMATES=static_estimates.csv cargo test --test
+/// explain -- --nocapture`; without the variable there is nothing to compare.
+#[test]
+fn operators_agree_with_static_estimates() {
+    let Ok(path) = std::env::var("VIDUR_SWEEP_STATIC_ESTIMATES") else {
+        return;
+    };
+    let rows = estimates(&path);
+    assert!(!rows.is_empty(), "{path} has no comparable rows");
+    let (roofline, _) = compare(&rows, "roofline");
+    println!("## roofline\n\n{roofline}");
+    let (silicon, beyond) = compare(&rows, "silicon");
+    println!("## silicon\n\n{silicon}");
+    assert!(
+        beyond.is_empty(),
+        "{} beyond {TOLERANCE}:\n{}",
+        beyond.len(),
+        beyond.join("\n")
+    );
+}
