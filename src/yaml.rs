@@ -16,8 +16,10 @@ use serde_json::{Map, Number, Value};
 use crate::spelling::did_you_mean;
 
 mod typed;
+mod write;
 
 pub use typed::from_document;
+pub use write::to_text;
 
 /// Line and column, both counted from 1.
 pub type Position = (usize, usize);

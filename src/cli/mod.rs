@@ -6,11 +6,13 @@ use std::process::ExitCode;
 mod catalog;
 mod completions;
 mod explain;
+mod interrupt;
 mod pareto;
 mod plan;
 mod profiles;
 mod run;
 mod schema;
+mod sweep;
 mod validate;
 
 use clap::{Parser, Subcommand};
@@ -31,6 +33,9 @@ pub type CliResult = Result<ExitCode, CliError>;
 
 /// Exit code of bad input.
 const BAD_INPUT: u8 = 2;
+
+/// Exit code where no configuration meets the targets and that was required.
+const NOTHING_FEASIBLE: u8 = 3;
 
 #[derive(Parser)]
 #[command(

@@ -7,10 +7,8 @@ use super::interrupt::{INTERRUPTED, stop_on_interrupt};
 use super::sweep::{Format, SweepArgs};
 use super::{CliError, CliResult, NOTHING_FEASIBLE};
 use crate::explore::{
-    Identity, IfPresent, Plan, Progress, Session, SessionEnd, SessionError, SessionOptions,
-    Simulate, check_input,
+    IfPresent, Plan, Progress, Session, SessionEnd, SessionError, SessionOptions, preflight,
 };
-use crate::report;
 use crate::results::Manifest;
 use crate::select::{Criteria, Selection};
 
@@ -70,22 +68,18 @@ pub fn run(args: Args) -> CliResult {
     let plan = args.sweep.plan()?;
     let runner = args.sweep.runner(&plan);
     let spec = plan.spec();
-    let bad_input = |message: String| CliError::BadInput(message);
     let criteria = Criteria::new(&spec.slo, &spec.objectives, plan.axis_columns())
-        .map_err(|error| bad_input(format!("{}: {error}", args.sweep.spec.display())))?;
-    let shard = args.sweep.shard();
-    check_input(&plan, shard.of(plan.num_runs()), &runner)
-        .map_err(|reason| bad_input(format!("{}: {reason}", args.sweep.spec.display())))?;
-
+        .map_err(|error| args.sweep.bad_input(&error))?;
+    let identity = preflight(&plan, &runner).map_err(|error| args.sweep.bad_input(&error))?;
     let dir = args.directory(&spec.name);
     let options = SessionOptions {
         dir: &dir,
-        shard,
+        shard: args.sweep.shard(),
         threads: args.sweep.num_threads(),
         if_present: args.if_present(),
         stop: stop_on_interrupt()?,
     };
-    let session = Session::open(&plan, identity(&plan, &runner)?, options).map_err(cli_error)?;
+    let session = Session::open(&plan, identity, options).map_err(cli_error)?;
     args.announce(&plan, &session, &dir);
     let hidden = args.quiet || args.no_progress;
     let mut progress = Progress::new(session.total(), session.done_before(), hidden);
@@ -148,7 +142,23 @@ impl Args {
                 return Ok(ExitCode::from(INTERRUPTED));
             }
         };
-        todo!()
+        self.print(&manifest, dir)?;
+        if manifest.runs.failed > 0 {
+            let (failed, total) = (manifest.runs.failed, manifest.runs.total);
+            eprintln!(
+                "error: {failed} of {total} runs failed; `reason` in summary.parquet says why"
+            );
+            return Ok(ExitCode::FAILURE);
+        }
+        match self.require_feasible && manifest.runs.slo_met == 0 {
+            true => Ok(ExitCode::from(NOTHING_FEASIBLE)),
+            false => Ok(ExitCode::SUCCESS),
+        }
+    }
+
+    fn print(&self, manifest: &Manifest, dir: &Path) -> Result<(), CliError> {
+        println!("{:?} {}", manifest.runs, dir.display());
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the commands that take a sweep have in common: options, loading, and
 //! the runner.
 
+use std::fmt::Display;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::thread;
@@ -11,7 +12,7 @@ use super::CliError;
 use crate::explore::{Plan, Shard, Simulate};
 use crate::select::request_targets;
 use crate::spec;
-use crate::workload::{DataFiles, WorkloadSource};
+use crate::workload::WorkloadSource;
 
 /// A sweep, what to change in it, and how much of it to do.
 #[derive(clap::Args)]
@@ -52,16 +53,18 @@ impl SweepArgs {
         overrides.extend(self.seed.map(|seed| format!("seed={seed}")));
         let spec = spec::load(&self.spec, &overrides)
             .map_err(|errors| CliError::BadInput(errors.to_string()))?;
-        let located = |message| CliError::BadInput(format!("{}: {message}", self.spec.display()));
-        Plan::new(spec).map_err(located)
+        Plan::new(spec).map_err(|error| self.bad_input(&error))
     }
 
-    /// What runs the plan's runs. Data files are looked for beside the
-    /// specification too.
+    /// Something wrong with the specification as a whole.
+    pub fn bad_input(&self, error: &dyn Display) -> CliError {
+        CliError::BadInput(format!("{}: {error}", self.spec.display()))
+    }
+
+    /// What runs the plan's runs.
     pub fn runner(&self, plan: &Plan) -> Simulate {
-        let folder = self.spec.parent().map(PathBuf::from);
-        let workloads = WorkloadSource::new(DataFiles::beside(folder));
         let spec = plan.spec();
+        let workloads = WorkloadSource::new(spec.data_files());
         let targets = (!spec.slo.0.is_empty()).then(|| request_targets(&spec.slo));
         Simulate::new(workloads, spec.output.requests, targets)
     }

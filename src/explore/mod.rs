@@ -1,6 +1,7 @@
 //! From a sweep to results: which runs there are, and running them.
 //!
 //! [`plan`] numbers the runs of a sweep and computes each from its number;
+//! [`preflight`](mod@preflight) checks what can be checked before the first;
 //! [`executor`] runs them on all cores and tells others what happened;
 //! [`session`] does both for one result directory; [`progress`] is what a
 //! person watches; [`survey`](mod@survey) looks over a plan without running it.
@@ -9,6 +10,7 @@
 pub mod executor;
 pub mod permutation;
 pub mod plan;
+pub mod preflight;
 pub mod progress;
 pub mod session;
 pub mod simulate;
@@ -19,7 +21,8 @@ pub use executor::{
     execute,
 };
 pub use plan::Plan;
+pub use preflight::{Fingerprints, Identity, preflight};
 pub use progress::Progress;
-pub use session::{Identity, IfPresent, Session, SessionEnd, SessionError, SessionOptions};
+pub use session::{IfPresent, Session, SessionEnd, SessionError, SessionOptions};
 pub use simulate::Simulate;
 pub use survey::{CheckOne, Survey, survey};

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::executor::{Task, Tasks};
 use super::permutation::Permutation;
 use crate::results::{AxisColumn, ColumnType, REPLICATION_COLUMN};
-use crate::spec::{RunConfig, SearchConfig, SweepSpec};
+use crate::spec::{Constraint, RunConfig, SearchConfig, SweepSpec};
 
 /// Stream of the sweep seed that random search draws from.
 const SAMPLING_STREAM: u64 = 0x0073_616d_706c_6573;
@@ -33,8 +33,12 @@ pub struct Plan {
     axes: Vec<String>,
     /// Columns of the result tables that tell runs apart.
     columns: Vec<AxisColumn>,
+    constraints: Vec<Constraint>,
     points: Points,
 }
+
+/// Values given to dotted configuration keys.
+pub type Settings = Vec<(String, Value)>;
 
 /// Where the points of a plan come from.
 #[derive(Debug, Clone)]
@@ -47,8 +51,8 @@ enum Points {
         order: Permutation,
         samples: Samples,
     },
-    /// Rows of values.
-    List(Vec<Vec<Value>>),
+    /// Rows of a file, of which a cell may be left empty.
+    List(Vec<Vec<Option<Value>>>),
 }
 
 /// Which positions of the seeded order are samples.
@@ -81,28 +85,45 @@ impl Grid {
     }
 
     /// The values of point `index`, in the order of the axes; last axis fastest.
-    fn point(&self, index: u64) -> Vec<Value> {
+    fn point(&self, index: u64) -> Vec<Option<Value>> {
         let mut rest = index;
-        let mut values: Vec<Value> = self
+        let mut values: Vec<Option<Value>> = self
             .axes
             .iter()
             .rev()
             .map(|axis| {
                 let digit = rest % axis.len() as u64;
                 rest /= axis.len() as u64;
-                axis[digit as usize].clone()
+                Some(axis[digit as usize].clone())
             })
             .collect();
         values.reverse();
         values
+    }
+
+    /// Points that together have every value of every axis.
+    fn representatives(&self) -> Vec<Vec<Option<Value>>> {
+        if self.len == 0 {
+            return Vec::new();
+        }
+        let first = self.point(0);
+        let mut points = vec![first.clone()];
+        for (axis, values) in self.axes.iter().enumerate() {
+            for value in &values[1..] {
+                let mut point = first.clone();
+                point[axis] = Some(value.clone());
+                points.push(point);
+            }
+        }
+        points
     }
 }
 
 /// One point of a sweep: a value for every axis, and which repetition of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assignment {
-    /// Values in the order of [`Plan::axes`].
-    pub values: Vec<Value>,
+    /// Values in the order of [`Plan::axes`]; none: as in `base`.
+    pub values: Vec<Option<Value>>,
     /// Repetition, from 0.
     pub replication: u32,
 }
@@ -123,13 +144,20 @@ impl Plan {
                 };
                 (axis_names(&spec), points)
             }
-            SearchConfig::List { .. } => return Err("list".into()),
+            SearchConfig::List { .. } => list(&spec)?,
         };
+        let constraints = spec
+            .constraints
+            .iter()
+            .map(|text| Constraint::parse(text))
+            .collect::<Result<_, _>>()
+            .map_err(|error| error.to_string())?;
         let columns = axis_columns(&axes, &points, spec.replications);
         let mut plan = Self {
             spec,
             axes,
             columns,
+            constraints,
             points,
         };
         if plan.num_points().checked_mul(plan.replications()).is_none() {
@@ -157,7 +185,8 @@ impl Plan {
 
     /// Values of [`Self::axis_columns`] for a run.
     fn row_values(&self, assignment: Assignment) -> Vec<Value> {
-        let mut values = assignment.values;
+        let values = assignment.values.into_iter();
+        let mut values: Vec<Value> = values.map(Option::unwrap_or_default).collect();
         if self.columns.len() > values.len() {
             values.push(assignment.replication.into());
         }
@@ -217,12 +246,51 @@ impl Plan {
     }
 
     fn config_of(&self, assignment: &Assignment) -> Result<RunConfig, String> {
-        config_at(&self.spec, &self.axes, assignment)
+        let set = self.axes.iter().zip(&assignment.values);
+        let settings: Settings = set
+            .filter_map(|(axis, value)| Some((axis.clone(), value.clone()?)))
+            .collect();
+        let mut config = self
+            .spec
+            .config_at(&settings)
+            .map_err(|error| error.message)?;
+        config.replication = assignment.replication;
+        Ok(config)
     }
 
-    /// Whether the constraints let `config` run.
-    fn is_excluded(&self, config: &RunConfig) -> bool {
-        excluded(&self.spec, config)
+    /// Whether a constraint excludes `config`. An error names the constraint that
+    /// cannot be decided.
+    fn is_excluded(&self, config: &RunConfig) -> Result<bool, String> {
+        for constraint in &self.constraints {
+            match constraint.holds(config) {
+                Ok(true) => {}
+                Ok(false) => return Ok(true),
+                Err(why) => return Err(format!("constraint `{}`: {why}", constraint.text())),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The configuration to run under `assignment`; none if constraints exclude it.
+    fn admitted(&self, assignment: &Assignment) -> Result<Option<RunConfig>, String> {
+        let config = self.config_of(assignment)?;
+        let excluded = self.is_excluded(&config)?;
+        Ok((!excluded).then_some(config))
+    }
+
+    /// Configurations that together have every value of every axis: of a grid,
+    /// each value with the others at their first; of a list, every row.
+    pub fn representatives(&self) -> impl Iterator<Item = Result<RunConfig, String>> {
+        let assignments: Vec<Vec<Option<Value>>> = match &self.points {
+            Points::List(rows) => rows.clone(),
+            Points::Grid(grid) | Points::Random { grid, .. } => grid.representatives(),
+        };
+        assignments.into_iter().map(|values| {
+            self.config_of(&Assignment {
+                values,
+                replication: 0,
+            })
+        })
     }
 
     /// Replaces "the first so many" samples by the first so many that satisfy
@@ -249,9 +317,10 @@ impl Plan {
                 values: grid.point(order.at(position)),
                 replication: 0,
             };
-            match self.config_of(&drawn) {
-                Ok(config) if self.is_excluded(&config) => passed_over += 1,
-                _ => positions.push(position),
+            match self.admitted(&drawn) {
+                Ok(None) => passed_over += 1,
+                // What is not understood is reported when its turn comes.
+                Ok(Some(_)) | Err(_) => positions.push(position),
             }
         }
         let drawn = Samples::Satisfying {
@@ -288,9 +357,9 @@ impl Tasks for Plan {
 
     fn task(&self, index: u64) -> Task {
         let assignment = self.assignment(index);
-        match self.config_of(&assignment) {
-            Ok(config) if self.is_excluded(&config) => Task::Excluded,
-            Ok(config) => Task::Run {
+        match self.admitted(&assignment) {
+            Ok(None) => Task::Excluded,
+            Ok(Some(config)) => Task::Run {
                 config: Box::new(config),
                 axes: self.row_values(assignment),
             },
@@ -308,7 +377,9 @@ fn axis_columns(axes: &[String], points: &Points, replications: u32) -> Vec<Axis
         Points::Grid(grid) | Points::Random { grid, .. } => {
             AxisColumn::infer(name, &grid.axes[axis])
         }
-        Points::List(rows) => AxisColumn::infer(name, rows.iter().map(|row| &row[axis])),
+        Points::List(rows) => {
+            AxisColumn::infer(name, rows.iter().filter_map(|row| row[axis].as_ref()))
+        }
     };
     let mut columns: Vec<AxisColumn> = axes.iter().enumerate().map(column).collect();
     if replications > 1 {
@@ -325,40 +396,38 @@ fn axis_names(spec: &SweepSpec) -> Vec<String> {
 }
 
 fn grid(spec: &SweepSpec) -> Result<Grid, String> {
-    let values = |value: &Value| match value {
-        Value::Array(values) => values.clone(),
-        single => vec![single.clone()],
+    let axes = spec.axis_values().map(|(_, values)| values.to_vec());
+    Grid::new(axes.collect()).ok_or_else(|| too_large(spec))
+}
+
+/// The columns and rows of the list that was read with the specification.
+fn list(spec: &SweepSpec) -> Result<(Vec<String>, Points), String> {
+    let points = spec
+        .points
+        .as_ref()
+        .ok_or("the list of points was not read")?;
+    let row = |index: usize| {
+        let set = points.assignment(index);
+        let value = |column: &String| set.iter().find(|(key, _)| key == column);
+        let cells = points.columns.iter().map(value);
+        cells
+            .map(|cell| cell.map(|(_, value)| value.clone()))
+            .collect()
     };
-    Grid::new(spec.axes.values().map(values).collect()).ok_or_else(|| too_large(spec))
+    let rows = (0..points.len()).map(row).collect();
+    Ok((points.columns.clone(), Points::List(rows)))
 }
 
 fn too_large(spec: &SweepSpec) -> String {
     let lengths: Vec<String> = spec
-        .axes
-        .values()
-        .map(|values| values.as_array().map_or(1, Vec::len).to_string())
+        .axis_values()
+        .map(|(_, values)| values.len().to_string())
         .collect();
     format!(
         "the axes span {} points in {} replications, more than can be numbered (2^63)",
         lengths.join(" x "),
         spec.replications
     )
-}
-fn config_at(spec: &SweepSpec, columns: &[String], a: &Assignment) -> Result<RunConfig, String> {
-    let mut v = Value::Object(spec.base.clone());
-    for (c, x) in columns.iter().zip(&a.values) {
-        let mut at = &mut v;
-        for part in c.split('.') {
-            at = &mut at[part];
-        }
-        *at = x.clone();
-    }
-    v["seed"] = spec.seed.into();
-    v["replication"] = a.replication.into();
-    serde_json::from_value(v).map_err(|e| e.to_string())
-}
-fn excluded(spec: &SweepSpec, c: &RunConfig) -> bool {
-    spec.constraints.len() > 0 && c.tensor_parallel * c.replicas > 8
 }
 
 #[cfg(test)]
@@ -407,13 +476,27 @@ mod tests {
         let plan = grid_plan();
         assert_eq!(plan.num_points(), 3 * 2 * 4 * 5);
         assert_eq!(plan.len(), 240);
-        let at = |index| plan.assignment(index);
-        assert_eq!(at(0).values, [json!(1), json!(0.5), json!(16), json!(1)]);
-        assert_eq!((at(0).replication, at(1).replication), (0, 1));
-        assert_eq!(at(1).values, at(0).values);
-        assert_eq!(at(2).values, [json!(1), json!(0.5), json!(16), json!(2)]);
-        assert_eq!(at(10).values, [json!(1), json!(0.5), json!(32), json!(1)]);
-        assert_eq!(at(239).values, [json!(4), json!(1.0), json!(128), json!(5)]);
+        let at = |index| plan.row_values(plan.assignment(index));
+        assert_eq!(at(0), [json!(1), json!(0.5), json!(16), json!(1), json!(0)]);
+        assert_eq!(at(1), [json!(1), json!(0.5), json!(16), json!(1), json!(1)]);
+        assert_eq!(at(2), [json!(1), json!(0.5), json!(16), json!(2), json!(0)]);
+        assert_eq!(
+            at(10),
+            [json!(1), json!(0.5), json!(32), json!(1), json!(0)]
+        );
+        assert_eq!(
+            at(239),
+            [json!(4), json!(1.0), json!(128), json!(5), json!(1)]
+        );
+        let columns: Vec<_> = plan
+            .axis_columns()
+            .iter()
+            .map(|c| c.name.as_str())
+            .collect();
+        assert_eq!(
+            columns[2..],
+            ["workload.lengths.prefill_tokens", "replicas", "replication"]
+        );
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! One sweep into one result directory: start or go on, execute, finish.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -8,10 +7,13 @@ use super::executor::{
     Event, ExecuteError, ExecuteOptions, Observer, Outcome, RunOne, Shard, Sink, execute,
 };
 use super::plan::Plan;
+use super::preflight::Identity;
+use super::simulate::SAMPLED_EVERY;
 use crate::results::{
     DirectoryState, Existing, Judge, Manifest, ResultError, ResultPlan, ResultWriter, RunIndices,
     directory_state,
 };
+use crate::spec::RequestOutput;
 
 /// Worker threads per thread that encodes results.
 const WORKERS_PER_WRITER: usize = 8;
@@ -25,17 +27,6 @@ pub enum IfPresent {
     Resume,
     /// Remove them.
     Replace,
-}
-
-/// What the results of a sweep are identified by.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// The sweep as resolved, for `spec.yaml`.
-    pub spec_yaml: String,
-    /// Hash of everything that determines the results.
-    pub spec_hash: String,
-    /// Hashes of the data files the results depend on, by name.
-    pub data_hashes: BTreeMap<String, String>,
 }
 
 /// How and where to run a sweep.
@@ -101,12 +92,10 @@ enum State {
 }
 
 impl<'a> Session<'a> {
-    /// Claims the directory for the sweep, or says why not. `request_rows_per_run`:
-    /// per-request rows kept of each run, at most; none: no such table.
+    /// Claims the directory for the sweep, or says why not.
     pub fn open(
         plan: &'a Plan,
         identity: Identity,
-        request_rows_per_run: Option<u64>,
         options: SessionOptions<'a>,
     ) -> Result<Self, SessionError> {
         let indices = options.shard.of(plan.num_runs());
@@ -119,7 +108,10 @@ impl<'a> Session<'a> {
             objectives: plan.spec().objectives.clone(),
             axes: plan.axis_columns().to_vec(),
             run_indices: indices,
-            request_rows_per_run,
+            request_rows_per_run: rows_per_run(
+                identity.requests_per_run,
+                plan.spec().output.requests,
+            ),
             writer_threads: options.threads.div_ceil(WORKERS_PER_WRITER),
         };
         let state = match options.if_present {
@@ -176,6 +168,15 @@ impl<'a> Session<'a> {
         }
         let manifest = writer.finish(judge)?;
         Ok(SessionEnd::Finished { manifest, outcome })
+    }
+}
+
+/// Per-request rows kept of a run, at most; none: no such table.
+fn rows_per_run(requests: u32, kept: RequestOutput) -> Option<u64> {
+    match kept {
+        RequestOutput::All => Some(u64::from(requests)),
+        RequestOutput::Sampled => Some(u64::from(requests.div_ceil(SAMPLED_EVERY))),
+        RequestOutput::None => None,
     }
 }
 
@@ -367,6 +368,7 @@ mod tests {
             spec_yaml: "name: toy\n".into(),
             spec_hash: case.spec_hash.into(),
             data_hashes: BTreeMap::new(),
+            requests_per_run: REQUESTS,
         };
         let options = SessionOptions {
             dir,
@@ -375,7 +377,7 @@ mod tests {
             if_present: case.if_present,
             stop: &stop,
         };
-        let session = Session::open(&plan, identity, Some(u64::from(REQUESTS)), options)?;
+        let session = Session::open(&plan, identity, options)?;
         let spec = plan.spec();
         let criteria = Criteria::new(&spec.slo, &spec.objectives, plan.axis_columns());
         let mut judge = Selection::new(criteria.expect("criteria"), plan.axis_columns());

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::executor::RunOne;
+use super::preflight::Fingerprints;
 use super::survey::CheckOne;
 use crate::results::{RunResult, RunStatus};
 use crate::simulator::{RequestTargets, SummaryRecorder, simulate};
@@ -10,7 +11,7 @@ use crate::spec::{Deployment, RequestOutput, ResolveError, Resolver, RunConfig, 
 use crate::workload::{Workload, WorkloadError, WorkloadSource};
 
 /// Of `requests: sampled`, every how many-th request is kept.
-const SAMPLED_EVERY: u32 = 16;
+pub(super) const SAMPLED_EVERY: u32 = 16;
 
 /// Simulates configurations; shared by all threads of a sweep.
 pub struct Simulate {
@@ -58,10 +59,15 @@ impl Simulate {
             .at_rate(config.qps)
     }
 
-    fn identity(&self, config: &RunConfig) -> Result<String, WorkloadError> {
+    /// Names and content hashes of the data `config` draws on.
+    fn data(&self, config: &RunConfig) -> Result<Vec<(String, String)>, WorkloadError> {
         let mut data = self.resolver.fingerprints(config);
         data.extend(self.workloads.fingerprints(&config.workload)?);
-        Ok(run_id(config, &data))
+        Ok(data)
+    }
+
+    fn identity(&self, config: &RunConfig) -> Result<String, WorkloadError> {
+        Ok(run_id(config, &self.data(config)?))
     }
 
     fn simulated(&self, deployment: &Deployment, workload: &Workload, result: &mut RunResult) {
@@ -130,5 +136,11 @@ impl RunOne for Simulate {
 impl CheckOne for Simulate {
     fn check(&self, config: &RunConfig) -> Result<(), ResolveError> {
         self.resolver.resolve(config).map(|_| ())
+    }
+}
+
+impl Fingerprints for Simulate {
+    fn fingerprints(&self, config: &RunConfig) -> Result<Vec<(String, String)>, String> {
+        self.data(config).map_err(|error| error.to_string())
     }
 }
