@@ -23,6 +23,7 @@ use self::memo::{ChunkCache, ChunkShape, CountTable, DecodeCurves};
 use self::pricer::Pricer;
 use self::ranks::{Ranks, groups};
 use super::graph::{Graph, NamedOperator, Stage};
+use super::silicon::SiliconDb;
 use super::{
     BackendKind, Operator, OperatorCost, PricedOperator, Provenance, StageTime, StepCost, StepShape,
 };
@@ -103,7 +104,12 @@ impl GraphCost {
     ) -> Result<Self, String> {
         let measured: Option<Arc<dyn OperatorCost>> = match backend {
             BackendKind::Roofline => None,
-            BackendKind::Silicon => return Err("backend silicon is not here yet".into()),
+            BackendKind::Silicon => {
+                let engine = engine.map(|engine| engine.name.as_str());
+                let tables = SiliconDb::for_device(device, engine)
+                    .map_err(|error| format!("{error}; backend roofline prices every device"))?;
+                Some(Arc::new(tables))
+            }
         };
         let graph = Graph::new(model, parallelism, formats, gpus_per_node)?;
         let pricer = Pricer::new(device, measured, gpus_per_node, overrides);
