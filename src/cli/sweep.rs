@@ -1,26 +1,83 @@
-//! What the commands that take a sweep have in common: options and loading.
+//! What the commands that take a sweep have in common: options, loading, and
+//! the runner.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::thread;
 
 use clap::ValueEnum;
 
-/// A sweep and what to change in it.
+use super::CliError;
+use crate::explore::{Plan, Shard, Simulate};
+use crate::select::request_targets;
+use crate::spec;
+use crate::workload::{DataFiles, WorkloadSource};
+
+/// A sweep, what to change in it, and how much of it to do.
 #[derive(clap::Args)]
 pub struct SweepArgs {
-    /// Sweep specification (YAML; see docs/spec.md)
+    /// Sweep specification (YAML; docs/spec.md lists every key)
     #[arg(value_name = "SPEC")]
     pub spec: PathBuf,
 
-    /// Set one key of the specification, before it is checked; repeatable
+    /// Set one key of the specification before it is checked; repeatable
     ///
-    /// The key is dotted, the value is YAML: `--set base.replicas=4`,
-    /// `--set axes.qps=[5,10]`, `--set slo.ttft_p90_s=1.5`.
+    /// The key is dotted and the value is YAML, as in `--set base.replicas=4`,
+    /// `--set axes.qps=[5,10]` or `--set slo.ttft_p90_s=1.5`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 
     /// Seed of every workload, instead of the specification's
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
+
+    /// Worker threads; default: one per core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub threads: Option<u16>,
+
+    /// Do only part K of N, numbered from 1, of the sweep
+    ///
+    /// Every run belongs to exactly one of the N parts, each of which has its
+    /// own result directory, `shard-K-of-N` within the sweep's. Run them on as
+    /// many machines and query them together:
+    /// `SELECT * FROM 'results/NAME/shard-*/summary.parquet'`.
+    #[arg(long, value_name = "K/N")]
+    pub shard: Option<Shard>,
+}
+
+impl SweepArgs {
+    /// Reads the specification and numbers its runs.
+    pub fn plan(&self) -> Result<Plan, CliError> {
+        let mut overrides = self.set.clone();
+        overrides.extend(self.seed.map(|seed| format!("seed={seed}")));
+        let spec = spec::load(&self.spec, &overrides)
+            .map_err(|errors| CliError::BadInput(errors.to_string()))?;
+        let located = |message| CliError::BadInput(format!("{}: {message}", self.spec.display()));
+        Plan::new(spec).map_err(located)
+    }
+
+    /// What runs the plan's runs. Data files are looked for beside the
+    /// specification too.
+    pub fn runner(&self, plan: &Plan) -> Simulate {
+        let folder = self.spec.parent().map(PathBuf::from);
+        let workloads = WorkloadSource::new(DataFiles::beside(folder));
+        let spec = plan.spec();
+        let targets = (!spec.slo.0.is_empty()).then(|| request_targets(&spec.slo));
+        Simulate::new(workloads, spec.output.requests, targets)
+    }
+
+    /// Worker threads to use.
+    pub fn num_threads(&self) -> usize {
+        match self.threads {
+            Some(threads) => usize::from(threads),
+            None => thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        }
+    }
+
+    /// The part to do.
+    pub fn shard(&self) -> Shard {
+        self.shard.unwrap_or(Shard::WHOLE)
+    }
 }
 
 /// How results are printed.

@@ -32,6 +32,10 @@ pub trait RunOne: Sync {
     /// exist are results too ([`RunStatus::Infeasible`]). `index` and `axes` of
     /// the result are filled in by the executor.
     fn run(&self, index: u64, config: &RunConfig) -> RunResult;
+
+    /// Identity of the run `config` describes, for the row of a run that
+    /// panicked before it could say; none if that cannot be worked out.
+    fn run_id(&self, config: &RunConfig) -> Option<String>;
 }
 
 /// Where configurations come from, by index.
@@ -280,7 +284,11 @@ fn run_caught(
             result.axes = axes;
             result
         }
-        Err(message) => failed_result(index, axes, String::new(), format!("panic: {message}")),
+        Err(message) => {
+            let run_id = catch_panic(AssertUnwindSafe(|| runner.run_id(config)));
+            let run_id = run_id.ok().flatten().unwrap_or_default();
+            failed_result(index, axes, run_id, format!("panic: {message}"))
+        }
     }
 }
 
@@ -444,6 +452,10 @@ mod tests {
     struct Fake;
 
     impl RunOne for Fake {
+        fn run_id(&self, config: &RunConfig) -> Option<String> {
+            Some(format!("id{}", config.seed))
+        }
+
         fn run(&self, index: u64, config: &RunConfig) -> RunResult {
             assert_eq!(config.seed, index);
             assert_ne!(index % 10, 7, "seven does not compute");
@@ -540,6 +552,7 @@ mod tests {
         let (_, rows) = Session::new(2).rows();
         let row = rows.iter().find(|row| row.index == 17).expect("a row");
         assert_eq!(row.status, RunStatus::Failed);
+        assert_eq!(row.run_id, "id17");
         assert_eq!(row.axes, [serde_json::Value::from(17)]);
         let reason = row.reason.as_deref().expect("a reason");
         assert!(reason.contains("seven does not compute"), "{reason}");

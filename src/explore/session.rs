@@ -268,6 +268,10 @@ mod tests {
     struct Toy;
 
     impl RunOne for Toy {
+        fn run_id(&self, _: &RunConfig) -> Option<String> {
+            None
+        }
+
         fn run(&self, index: u64, config: &RunConfig) -> RunResult {
             let gpus = config.tensor_parallel * config.replicas;
             let odd = config.tensor_parallel == 3;

@@ -83,6 +83,10 @@ impl Simulate {
 }
 
 impl RunOne for Simulate {
+    fn run_id(&self, config: &RunConfig) -> Option<String> {
+        self.identity(config).ok()
+    }
+
     fn run(&self, index: u64, config: &RunConfig) -> RunResult {
         let started = Instant::now();
         let mut result = RunResult {
@@ -124,10 +128,7 @@ impl RunOne for Simulate {
 }
 
 impl CheckOne for Simulate {
-    fn check(&self, config: &RunConfig) -> Result<(), String> {
-        self.resolver
-            .resolve(config)
-            .map(|_| ())
-            .map_err(|error| error.to_string())
+    fn check(&self, config: &RunConfig) -> Result<(), ResolveError> {
+        self.resolver.resolve(config).map(|_| ())
     }
 }

@@ -9,15 +9,15 @@ use super::executor::{Task, Tasks};
 use super::permutation::Permutation;
 use crate::results::RunIndices;
 use crate::select::normalise;
-use crate::spec::RunConfig;
+use crate::spec::{ResolveError, RunConfig};
 
 /// Stream of the sweep seed that the choice of runs to examine draws from.
 const SURVEY_STREAM: u64 = 0x0073_7572_7665_7973;
 
 /// Says whether a deployment can exist.
 pub trait CheckOne: Sync {
-    /// Nothing, or why the deployment cannot exist.
-    fn check(&self, config: &RunConfig) -> Result<(), String>;
+    /// Nothing, or why the configuration cannot be simulated.
+    fn check(&self, config: &RunConfig) -> Result<(), ResolveError>;
 }
 
 /// What a plan amounts to. Counts are of the examined runs.
@@ -35,8 +35,10 @@ pub struct Survey {
     pub requests: u64,
     /// Deployments that cannot exist: how many, by reason.
     pub infeasible: BTreeMap<String, Reasons>,
-    /// A run that can be simulated: the one with the lowest index.
-    pub example: Option<u64>,
+    /// Configurations that are not understood: how many, by reason.
+    pub invalid: BTreeMap<String, Reasons>,
+    /// First and last run that can be simulated.
+    pub feasible_ends: Option<(u64, u64)>,
 }
 
 /// Runs with the same reason, figures aside.
@@ -76,26 +78,20 @@ impl Survey {
         };
         match task {
             Task::Excluded => survey.excluded = 1,
-            Task::Invalid { reason, .. } => survey.note_infeasible(index, reason),
+            Task::Invalid { reason, .. } => note(&mut survey.invalid, index, reason),
             Task::Run { config, .. } => match checker.check(&config) {
-                Err(reason) => survey.note_infeasible(index, reason),
+                Err(ResolveError::Infeasible(reason)) => {
+                    note(&mut survey.infeasible, index, reason);
+                }
+                Err(ResolveError::Input(reason)) => note(&mut survey.invalid, index, reason),
                 Ok(()) => {
                     survey.feasible = 1;
                     survey.requests = u64::from(config.workload.requests);
-                    survey.example = Some(index);
+                    survey.feasible_ends = Some((index, index));
                 }
             },
         }
         survey
-    }
-
-    fn note_infeasible(&mut self, index: u64, reason: String) {
-        let reasons = Reasons {
-            count: 1,
-            example: reason.clone(),
-            example_index: index,
-        };
-        self.infeasible.insert(normalise(&reason), reasons);
     }
 
     /// Both together; the order does not matter.
@@ -104,19 +100,33 @@ impl Survey {
         self.excluded += other.excluded;
         self.feasible += other.feasible;
         self.requests += other.requests;
-        self.example = match (self.example, other.example) {
-            (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
+        self.feasible_ends = match (self.feasible_ends, other.feasible_ends) {
+            (Some(mine), Some(theirs)) => Some((mine.0.min(theirs.0), mine.1.max(theirs.1))),
             (mine, theirs) => mine.or(theirs),
         };
-        for (kind, theirs) in other.infeasible {
-            let mine = self.infeasible.entry(kind).or_default();
-            if mine.count == 0 || theirs.example_index < mine.example_index {
-                mine.example = theirs.example;
-                mine.example_index = theirs.example_index;
-            }
-            mine.count += theirs.count;
-        }
+        merge(&mut self.infeasible, other.infeasible);
+        merge(&mut self.invalid, other.invalid);
         self
+    }
+}
+
+fn note(kinds: &mut BTreeMap<String, Reasons>, index: u64, reason: String) {
+    let reasons = Reasons {
+        count: 1,
+        example: reason.clone(),
+        example_index: index,
+    };
+    kinds.insert(normalise(&reason), reasons);
+}
+
+fn merge(into: &mut BTreeMap<String, Reasons>, from: BTreeMap<String, Reasons>) {
+    for (kind, theirs) in from {
+        let mine = into.entry(kind).or_default();
+        if mine.count == 0 || theirs.example_index < mine.example_index {
+            mine.example = theirs.example;
+            mine.example_index = theirs.example_index;
+        }
+        mine.count += theirs.count;
     }
 }
 
@@ -178,10 +188,11 @@ mod tests {
     struct NotThree;
 
     impl CheckOne for NotThree {
-        fn check(&self, config: &RunConfig) -> Result<(), String> {
+        fn check(&self, config: &RunConfig) -> Result<(), ResolveError> {
+            let infeasible = |reason: &str| Err(ResolveError::Infeasible(reason.into()));
             match config.tensor_parallel {
-                3 => Err("3 does not divide 128 heads".into()),
-                2 => Err("needs 2 of 1 GiB".into()),
+                3 => infeasible("3 does not divide 128 heads"),
+                2 => infeasible("needs 2 of 1 GiB"),
                 _ => Ok(()),
             }
         }
@@ -194,7 +205,7 @@ mod tests {
         assert_eq!((survey.total, survey.excluded), (20, 4));
         assert_eq!((survey.feasible, survey.num_infeasible()), (8, 8));
         assert_eq!(survey.requests, 80);
-        assert_eq!(survey.example, Some(0));
+        assert_eq!(survey.feasible_ends, Some((0, 17)));
         let reasons = &survey.infeasible["N does not divide N heads"];
         assert_eq!((reasons.count, reasons.example_index), (4, 3));
         assert_eq!(reasons.example, "3 does not divide 128 heads");
