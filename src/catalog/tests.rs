@@ -241,7 +241,7 @@ fn unsupported_configs_say_why() {
         (
             r#""sliding_window": null"#,
             r#""sliding_window": 4096"#,
-            ":4:42: key `sliding_window`: sliding-window attention cannot",
+            ":4:43: key `sliding_window`: sliding-window attention cannot",
         ),
         (
             r#""num_key_value_heads": 8"#,
