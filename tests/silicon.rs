@@ -238,10 +238,9 @@ fn agrees_with_reference_files() {
                 );
                 worst.push((error.abs(), text));
             }
-            (_, Some(_), None) => println!(
-                "no price: {} {} {}",
-                line.device, line.kind, line.arguments
-            ),
+            (_, Some(_), None) => {
+                println!("no price: {} {} {}", line.device, line.kind, line.arguments)
+            }
             _ => {}
         }
     }

@@ -37,6 +37,7 @@ pub(super) const FILES: &[(&str, &[u8])] = files![
     "b200/mla_context_module.parquet",
     "b200/mla_generation_module.parquet",
     "b200/moe.parquet",
+    "b200/moe_earlier.parquet",
     "b200/nccl.parquet",
     "h100/all_reduce.parquet",
     "h100/context_attention.parquet",
@@ -61,6 +62,7 @@ pub(super) const FILES: &[(&str, &[u8])] = files![
     "h200/mla_context_module.parquet",
     "h200/mla_generation_module.parquet",
     "h200/moe.parquet",
+    "h200/moe_earlier.parquet",
     "h200/nccl.parquet",
 ];
 

@@ -12,6 +12,9 @@ use crate::units::DType;
 /// another layer may lend its utilisation.
 const REACH: f64 = 3.0;
 
+/// What is said of a price from an earlier version's kernels.
+const EARLIER: &str = "kernels of an earlier engine version";
+
 /// Uneven load in thousandths of the power law's exponent; 0: balanced.
 type Load = u32;
 
@@ -27,38 +30,15 @@ struct Key {
 #[derive(Debug)]
 pub(super) struct ExpertsTable {
     curves: CurveSet<Key>,
+    /// Layers only measured in an earlier version of the engine.
+    earlier: CurveSet<Key>,
 }
 
 impl ExpertsTable {
-    pub(super) fn build(frame: &Frame) -> Result<Self, SiliconError> {
-        let dtypes = frame.texts("dtype")?;
-        let loads = frame.texts("load")?;
-        let hidden_size = frame.numbers("hidden_size")?;
-        let intermediate_size = frame.numbers("intermediate_size")?;
-        let experts_per_token = frame.numbers("experts_per_token")?;
-        let experts = frame.numbers("experts")?;
-        let expert_tensor_parallel = frame.numbers("expert_tensor_parallel")?;
-        let expert_parallel = frame.numbers("expert_parallel")?;
-        let tokens = frame.numbers("tokens")?;
-        let latencies_ms = frame.reals(LATENCY)?;
-        let mut points = Vec::with_capacity(frame.rows());
-        for row in 0..frame.rows() {
-            let key = Key {
-                dtype: parse_dtype(dtypes.value(row))?,
-                load: parse_load(loads.value(row))?,
-                layer: ExpertLayer {
-                    hidden_size: hidden_size[row],
-                    intermediate_size: intermediate_size[row],
-                    experts_per_token: experts_per_token[row],
-                    experts: experts[row],
-                    expert_tensor_parallel: expert_tensor_parallel[row],
-                    expert_parallel: expert_parallel[row],
-                },
-            };
-            points.push((key, tokens[row], latencies_ms[row] as f32));
-        }
+    pub(super) fn build(frame: &Frame, earlier: Option<&Frame>) -> Result<Self, SiliconError> {
         Ok(Self {
-            curves: CurveSet::build(points),
+            curves: CurveSet::build(points(frame)?),
+            earlier: CurveSet::build(earlier.map(points).transpose()?.unwrap_or_default()),
         })
     }
 
@@ -74,8 +54,11 @@ impl ExpertsTable {
         let load = thousandths(load);
         for &(dtype, note) in dtypes_like(dtype) {
             let own = Key { dtype, load, layer };
-            if let Some(found) = self.at(peaks, own, f64::from(tokens)) {
+            if let Some(found) = at(peaks, &self.curves, own, f64::from(tokens)) {
                 return Ok(found.noted(note));
+            }
+            if let Some(found) = at(peaks, &self.earlier, own, f64::from(tokens)) {
+                return Ok(found.noted(Some(EARLIER)).noted(note));
             }
         }
         for &(dtype, note) in dtypes_like(dtype) {
@@ -94,18 +77,6 @@ impl ExpertsTable {
         )))
     }
 
-    /// Time from the layer's own curve. A single point says nothing of fewer
-    /// tokens than its own.
-    fn at(&self, peaks: &Peaks, key: Key, tokens: f64) -> Option<Found> {
-        let curve = self.curves.get(&key)?;
-        if curve.coordinates.len() == 1 && tokens < f64::from(curve.coordinates[0]) {
-            return None;
-        }
-        curve.lookup(tokens, 1, |tokens| {
-            peaks.experts_ms(key.dtype, key.layer, tokens)
-        })
-    }
-
     /// Time at the utilisation of the most similar layer when each of its
     /// experts sees as many tokens.
     fn borrow(&self, peaks: &Peaks, own: Key, tokens: f64) -> Option<Found> {
@@ -122,7 +93,7 @@ impl ExpertsTable {
         let tokens_there = (tokens * busy(own.layer) / busy(lender.layer))
             .round()
             .max(1.0);
-        let mut found = self.at(peaks, lender, tokens_there)?;
+        let mut found = at(peaks, &self.curves, lender, tokens_there)?;
         let ideal = peaks.experts_ms(own.dtype, own.layer, tokens);
         let ideal_there = peaks.experts_ms(lender.dtype, lender.layer, tokens_there);
         if !(ideal > 0.0 && ideal_there > 0.0) {
@@ -131,6 +102,48 @@ impl ExpertsTable {
         found.latency_ms *= ideal / ideal_there;
         Some(found.substituted(Some(difference(&lender, &own))))
     }
+}
+
+/// Time from the layer's own curve. A single point says nothing of fewer tokens
+/// than its own.
+fn at(peaks: &Peaks, curves: &CurveSet<Key>, key: Key, tokens: f64) -> Option<Found> {
+    let curve = curves.get(&key)?;
+    if curve.coordinates.len() == 1 && tokens < f64::from(curve.coordinates[0]) {
+        return None;
+    }
+    curve.lookup(tokens, 1, |tokens| {
+        peaks.experts_ms(key.dtype, key.layer, tokens)
+    })
+}
+
+fn points(frame: &Frame) -> Result<Vec<(Key, u32, f32)>, SiliconError> {
+    let dtypes = frame.texts("dtype")?;
+    let loads = frame.texts("load")?;
+    let hidden_size = frame.numbers("hidden_size")?;
+    let intermediate_size = frame.numbers("intermediate_size")?;
+    let experts_per_token = frame.numbers("experts_per_token")?;
+    let experts = frame.numbers("experts")?;
+    let expert_tensor_parallel = frame.numbers("expert_tensor_parallel")?;
+    let expert_parallel = frame.numbers("expert_parallel")?;
+    let tokens = frame.numbers("tokens")?;
+    let latencies_ms = frame.reals(LATENCY)?;
+    let mut points = Vec::with_capacity(frame.rows());
+    for row in 0..frame.rows() {
+        let key = Key {
+            dtype: parse_dtype(dtypes.value(row))?,
+            load: parse_load(loads.value(row))?,
+            layer: ExpertLayer {
+                hidden_size: hidden_size[row],
+                intermediate_size: intermediate_size[row],
+                experts_per_token: experts_per_token[row],
+                experts: experts[row],
+                expert_tensor_parallel: expert_tensor_parallel[row],
+                expert_parallel: expert_parallel[row],
+            },
+        };
+        points.push((key, tokens[row], latencies_ms[row] as f32));
+    }
+    Ok(points)
 }
 
 /// Octaves between two layers; a different load counts half an octave.

@@ -8,7 +8,7 @@
 //! stays, as in the original. Values are not changed, except that times become
 //! 32-bit floats in milliseconds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -115,6 +115,21 @@ fn sources(device: &str) -> Vec<Source> {
         "mla_generation_module_perf",
     ));
     list.push(own(Table::ExpertExchange, "comm", "moe_a2a_perf"));
+    // Layers that the newest collection left out, newest of the others first.
+    let earlier: &[&str] = match device {
+        "b200" => &["0.22.0", "0.19.0"],
+        "h200" => &["0.19.0"],
+        _ => &[],
+    };
+    for &version in earlier {
+        list.push(from(
+            Table::MoeEarlier,
+            "moe",
+            engine,
+            Some(version),
+            "moe_perf",
+        ));
+    }
     let sglang = |table, version, file| from(table, "comm", "sglang", Some(version), file);
     for file in ["wideep_deepep_ll_perf", "wideep_deepep_normal_perf"] {
         list.push(sglang(Table::ExpertExchangeWide, "0.5.12", file));
@@ -181,7 +196,9 @@ fn import_device(
     device: &str,
     out: &Path,
 ) -> Result<Vec<TableEntry>, SiliconError> {
+    // `moe` comes before `moe_earlier`, which leaves out what it has.
     let mut by_file: BTreeMap<String, Vec<Source>> = BTreeMap::new();
+    let mut moe_layers = HashSet::new();
     for source in sources(device) {
         let overlay = source.only_for.map_or(String::new(), |e| format!("{e}/"));
         let file = format!("{}/{overlay}{}.parquet", source.device, source.table.name());
@@ -192,9 +209,9 @@ fn import_device(
         let mut rows = Vec::new();
         let mut paths = Vec::new();
         let (table, engine) = (sources[0].table, sources[0].engine);
-        let mut version = String::new();
+        let mut versions: Vec<String> = Vec::new();
         for source in sources {
-            version = match source.version {
+            let version = match source.version {
                 Some(version) => version.to_owned(),
                 None => nccl_version(systems, source.system)?,
             };
@@ -205,6 +222,14 @@ fn import_device(
             let frame = read(&systems.join("data").join(&path), &path)?;
             rows.extend(select(table, source.file, &frame)?);
             paths.push(path);
+            if !versions.contains(&version) {
+                versions.push(version);
+            }
+        }
+        match table {
+            Table::Moe => moe_layers = rows.iter().map(curve_key).collect(),
+            Table::MoeEarlier => rows.retain(|row| !moe_layers.contains(&curve_key(row))),
+            _ => {}
         }
         let rows = order(table, rows);
         let count = rows.len();
@@ -221,7 +246,7 @@ fn import_device(
             device: device.to_owned(),
             table,
             engine: engine.to_owned(),
-            version,
+            version: versions.join(" + "),
             source: paths.join(" + "),
             rows: count,
             bytes: bytes.len(),
@@ -236,6 +261,12 @@ struct Row {
     texts: Vec<String>,
     numbers: Vec<u32>,
     latency_ms: f32,
+}
+
+/// The keys of a row but for the axis of its curve.
+fn curve_key(row: &Row) -> (Vec<String>, Vec<u32>) {
+    let keys = &row.numbers[..row.numbers.len() - 1];
+    (row.texts.clone(), keys.to_vec())
 }
 
 /// Sorts by keys and keeps the first of equal ones. GEMM shapes stay in the
@@ -368,7 +399,7 @@ fn select(table: Table, file: &str, frame: &Frame) -> Result<Vec<Row>, SiliconEr
             select_mla(table == Table::ContextMla, false, frame)
         }
         Table::MlaBmm => select_mla_bmm(frame),
-        Table::Moe => select_moe(frame),
+        Table::Moe | Table::MoeEarlier => select_moe(frame),
         Table::GatedDeltaNet => select_delta_net(frame),
         Table::AllReduce => select_all_reduce(frame),
         Table::Nccl => select_nccl(frame),

@@ -284,7 +284,10 @@ impl DeviceTables {
     }
 
     pub(super) fn experts(&self) -> Result<&ExpertsTable, Cow<'_, str>> {
-        self.load(&self.experts, Table::Moe, ExpertsTable::build)
+        self.load(&self.experts, Table::Moe, |frame| {
+            let earlier = self.frame(Table::MoeEarlier)?;
+            ExpertsTable::build(frame, earlier.as_ref())
+        })
     }
 
     pub(super) fn delta_net(&self) -> Result<&DeltaNetTable, Cow<'_, str>> {

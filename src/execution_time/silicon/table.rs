@@ -21,6 +21,8 @@ pub enum Table {
     MlaBmm,
     /// Routed experts.
     Moe,
+    /// The same for layers that only an earlier version of the engine measured.
+    MoeEarlier,
     /// Gated delta net kernels.
     GatedDeltaNet,
     /// All-reduce kernels of the engine, as replayed in CUDA graphs.
@@ -40,7 +42,7 @@ pub(super) const LATENCY: &str = "latency_ms";
 
 impl Table {
     /// Every kind, in the order they are listed.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Gemm,
         Self::ContextAttention,
         Self::GenerationAttention,
@@ -50,6 +52,7 @@ impl Table {
         Self::GenerationMla,
         Self::MlaBmm,
         Self::Moe,
+        Self::MoeEarlier,
         Self::GatedDeltaNet,
         Self::AllReduce,
         Self::Nccl,
@@ -70,6 +73,7 @@ impl Table {
             Self::GenerationMla => "generation_mla",
             Self::MlaBmm => "mla_bmm",
             Self::Moe => "moe",
+            Self::MoeEarlier => "moe_earlier",
             Self::GatedDeltaNet => "gated_delta_net",
             Self::AllReduce => "all_reduce",
             Self::Nccl => "nccl",
@@ -94,7 +98,7 @@ impl Table {
             | Self::GenerationMla => &["kv_dtype"],
             Self::MlaContextModule | Self::MlaGenerationModule => &["dtype", "kv_dtype"],
             Self::MlaBmm => &["dtype", "side"],
-            Self::Moe => &["dtype", "load"],
+            Self::Moe | Self::MoeEarlier => &["dtype", "load"],
             Self::GatedDeltaNet => &["phase", "kernel"],
             Self::AllReduce => &[],
             Self::Nccl => &["collective"],
@@ -115,7 +119,7 @@ impl Table {
             Self::MlaContextModule | Self::ContextMla => &["heads", "tokens", "batch"],
             Self::MlaGenerationModule | Self::GenerationMla => &["heads", "batch", "kv_tokens"],
             Self::MlaBmm => &["heads", "tokens"],
-            Self::Moe => &[
+            Self::Moe | Self::MoeEarlier => &[
                 "hidden_size",
                 "intermediate_size",
                 "experts_per_token",

@@ -157,7 +157,7 @@ impl GraphCost {
 
     fn decode_only_s(&self, index: usize, decodes: u32) -> f64 {
         let stage = &self.graph.stages()[index];
-        self.tables[index].decode_only.get(decodes, || {
+        self.tables[index].decode_only.get(decodes, |decodes| {
             let tokens = decodes.div_ceil(self.attention_ranks());
             let base = self.sum_s(|mut emit| self.graph.token_operators(stage, tokens, &mut emit));
             base + self.experts_s(stage, tokens, decodes, true)
@@ -183,7 +183,7 @@ impl GraphCost {
 
     fn rank_tokens_s(&self, index: usize, tokens: u32) -> f64 {
         let stage = &self.graph.stages()[index];
-        self.tables[index].rank_tokens.get(tokens, || {
+        self.tables[index].rank_tokens.get(tokens, |tokens| {
             self.sum_s(|mut emit| {
                 self.graph.token_operators(stage, tokens, &mut emit);
                 self.graph.shared_expert_operators(stage, tokens, &mut emit);
@@ -195,7 +195,7 @@ impl GraphCost {
 
     fn pool_tokens_s(&self, index: usize, tokens: u32) -> f64 {
         let stage = &self.graph.stages()[index];
-        self.tables[index].pool_tokens.get(tokens, || {
+        self.tables[index].pool_tokens.get(tokens, |tokens| {
             self.sum_s(|mut emit| self.graph.routed_pool_operators(stage, tokens, &mut emit))
         })
     }
@@ -206,7 +206,7 @@ impl GraphCost {
             return 0.0;
         }
         let rows = sampled.div_ceil(self.attention_ranks());
-        self.tables[index].head.get(rows, || {
+        self.tables[index].head.get(rows, |rows| {
             self.sum_s(|mut emit| self.graph.head_operators(stage, rows, &mut emit))
         })
     }
