@@ -52,7 +52,9 @@ impl Checker {
         match (shape, &mut *value) {
             (Shape::Any, _) | (Shape::Text, Value::String(_)) | (Shape::Bool, Value::Bool(_)) => {}
             (Shape::Struct { keys, .. }, Value::Object(map)) => self.map(keys, map, path),
-            (Shape::Tagged { variants, .. }, Value::Object(map)) => self.tagged(variants, map, path),
+            (Shape::Tagged { variants, .. }, Value::Object(map)) => {
+                self.tagged(variants, map, path)
+            }
             (Shape::Choice(words), Value::String(word)) => {
                 if !words.iter().any(|w| w.name == *word) {
                     let names = words.iter().map(|w| w.name.as_str());
@@ -201,6 +203,8 @@ pub fn child(parent: &str, key: &str) -> String {
 /// The whole number a JSON number stands for: data frames write `4.0` where a
 /// column of whole numbers has gaps.
 fn as_whole(value: &Value) -> Option<u64> {
-    let exact = value.as_f64().filter(|v| v.fract() == 0.0 && *v >= 0.0 && *v < 2f64.powi(53));
+    let exact = value
+        .as_f64()
+        .filter(|v| v.fract() == 0.0 && *v >= 0.0 && *v < 2f64.powi(53));
     value.as_u64().or_else(|| exact.map(|v| v as u64))
 }

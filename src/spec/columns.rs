@@ -37,7 +37,9 @@ pub fn latency_columns() -> &'static [String] {
 pub fn objective_columns() -> &'static [String] {
     static COLUMNS: LazyLock<Vec<String>> = LazyLock::new(|| {
         let quantities = QUANTITIES.iter().map(|name| (*name).to_owned());
-        quantities.chain(latency_columns().iter().cloned()).collect()
+        quantities
+            .chain(latency_columns().iter().cloned())
+            .collect()
     });
     &COLUMNS
 }

@@ -27,11 +27,20 @@ use crate::spelling::did_you_mean;
 /// Names that follow from a configuration, and what they are.
 pub const DERIVED_NAMES: [(&str, &str); 6] = [
     ("total_gpus", "GPUs of the whole deployment"),
-    ("gpus_per_replica", "GPUs of one replica, pool overrides aside"),
+    (
+        "gpus_per_replica",
+        "GPUs of one replica, pool overrides aside",
+    ),
     ("gpus_per_prefill_replica", "GPUs of one prefill replica"),
     ("gpus_per_decode_replica", "GPUs of one decode replica"),
-    ("prefill_replicas", "replicas that prefill (all, without disaggregation)"),
-    ("decode_replicas", "replicas that decode (all, without disaggregation)"),
+    (
+        "prefill_replicas",
+        "replicas that prefill (all, without disaggregation)",
+    ),
+    (
+        "decode_replicas",
+        "replicas that decode (all, without disaggregation)",
+    ),
 ];
 
 /// What an expression amounts to.
@@ -163,7 +172,9 @@ impl ConfigNames<'_> {
         match name {
             "total_gpus" => match config.total_gpus() {
                 Some(gpus) => Operand::Number(gpus as f64),
-                None => Operand::Number(f64::from(config.replicas) * gpus_of(config.parallelism()) as f64),
+                None => Operand::Number(
+                    f64::from(config.replicas) * gpus_of(config.parallelism()) as f64,
+                ),
             },
             "gpus_per_replica" => Operand::Number(gpus_of(config.parallelism()) as f64),
             "gpus_per_prefill_replica" => gpus(&config.prefill),
@@ -204,17 +215,17 @@ fn operand(value: &Json) -> Operand {
     }
 }
 
-fn evaluate(
-    expression: &Expression,
-    lookup: &dyn Fn(&str) -> Operand,
-) -> Result<Operand, String> {
+fn evaluate(expression: &Expression, lookup: &dyn Fn(&str) -> Operand) -> Result<Operand, String> {
     let number = |expression: &Expression| match evaluate(expression, lookup)? {
         Operand::Number(number) => Ok(number),
         other => Err(format!("{} is {other}, not a number", describe(expression))),
     };
     let truth = |expression: &Expression| match evaluate(expression, lookup)? {
         Operand::Bool(truth) => Ok(truth),
-        other => Err(format!("{} is {other}, not true or false", describe(expression))),
+        other => Err(format!(
+            "{} is {other}, not true or false",
+            describe(expression)
+        )),
     };
     Ok(match expression {
         Expression::Literal(operand) => operand.clone(),
@@ -262,7 +273,9 @@ fn compare(operator: &str, left: &Operand, right: &Operand) -> Result<bool, Stri
         _ => {}
     }
     let (Operand::Number(a), Operand::Number(b)) = (left, right) else {
-        return Err(format!("`{operator}` compares numbers, here {left} and {right}"));
+        return Err(format!(
+            "`{operator}` compares numbers, here {left} and {right}"
+        ));
     };
     Ok(match operator {
         "<" => a < b,
@@ -360,7 +373,10 @@ fn unknown_symbol(offset: usize, rest: &str) -> ConstraintError {
         "&&" => ("&&", "; write `and`"),
         "||" => ("||", "; write `or`"),
         r if r.starts_with('!') => ("!", "; write `not`"),
-        r => (r.get(..1).unwrap_or(r), "; allowed are names, numbers, 'text', == != < <= > >= + - * / % ( ) and or not"),
+        r => (
+            r.get(..1).unwrap_or(r),
+            "; allowed are names, numbers, 'text', == != < <= > >= + - * / % ( ) and or not",
+        ),
     };
     ConstraintError {
         offset,
@@ -488,7 +504,11 @@ impl Parser<'_> {
 
     fn name(&self, name: &str) -> Parsed {
         let derived = DERIVED_NAMES.iter().map(|(name, _)| *name);
-        let known = || derived.clone().chain(run_key_paths().iter().map(String::as_str));
+        let known = || {
+            derived
+                .clone()
+                .chain(run_key_paths().iter().map(String::as_str))
+        };
         if known().any(|k| k == name) {
             return Ok(Expression::Name(name.to_owned()));
         }
@@ -538,15 +558,27 @@ mod tests {
         for (text, expected) in [
             ("total_gpus == 4 * 8", true),
             ("total_gpus < 32", false),
-            ("gpus_per_replica == 8 and prefill_replicas == 1 and decode_replicas == 3", true),
-            ("attention_data_parallel == expert_parallel / tensor_parallel", true),
+            (
+                "gpus_per_replica == 8 and prefill_replicas == 1 and decode_replicas == 3",
+                true,
+            ),
+            (
+                "attention_data_parallel == expert_parallel / tensor_parallel",
+                true,
+            ),
             ("expert_parallel % tensor_parallel == 0", true),
-            ("1 + 2 * 3 - 4 == 3 and (1 + 2) * 3 == 9 and -2 + 3 == 1", true),
+            (
+                "1 + 2 * 3 - 4 == 3 and (1 + 2) * 3 == 9 and -2 + 3 == 1",
+                true,
+            ),
             ("not tensor_parallel > 4 or false", true),
             ("true or false and false", true),
             ("1 <= tensor_parallel <= 4", true),
             ("1 <= tensor_parallel < 2", false),
-            ("replica_scheduler == 'sarathi' and replica_scheduler.chunk_size >= 5e2", true),
+            (
+                "replica_scheduler == 'sarathi' and replica_scheduler.chunk_size >= 5e2",
+                true,
+            ),
             ("model != \"deepseek-671B\"", true),
             ("time_limit_s == null", true),
             ("dtype == 'fp8'", false),
@@ -558,14 +590,25 @@ mod tests {
 
     #[test]
     fn what_has_no_answer_is_said() {
-        let error = |text| Constraint::parse(text).unwrap().holds(&config()).unwrap_err();
+        let error = |text| {
+            Constraint::parse(text)
+                .unwrap()
+                .holds(&config())
+                .unwrap_err()
+        };
         assert_eq!(
             error("model < 3"),
             "`<` compares numbers, here the text 'llama-3-8b' and the number 3"
         );
-        assert_eq!(error("time_limit_s + 1 > 0"), "`time_limit_s` is not set, not a number");
+        assert_eq!(
+            error("time_limit_s + 1 > 0"),
+            "`time_limit_s` is not set, not a number"
+        );
         assert_eq!(error("replicas"), "is the number 4, not true or false");
-        assert_eq!(error("not replicas"), "`replicas` is the number 4, not true or false");
+        assert_eq!(
+            error("not replicas"),
+            "`replicas` is the number 4, not true or false"
+        );
         assert_eq!(error("1 / 0 > 1"), "division by zero");
     }
 

@@ -61,7 +61,9 @@ impl RunConfig {
     pub fn pool_parallelism(&self, pool: &PoolOverride) -> Parallelism {
         let tensor_parallel = pool.tensor_parallel.unwrap_or(self.tensor_parallel);
         let expert_parallel = pool.expert_parallel.unwrap_or(self.expert_parallel);
-        let ranks = pool.attention_data_parallel.or(self.attention_data_parallel);
+        let ranks = pool
+            .attention_data_parallel
+            .or(self.attention_data_parallel);
         Parallelism {
             tensor_parallel,
             pipeline_parallel: pool.pipeline_parallel.unwrap_or(self.pipeline_parallel),
@@ -118,7 +120,12 @@ mod tests {
         let mut config = test_config();
         config.replicas = 4;
         config.prefill.replicas = Some(4);
-        assert!(config.split_replicas().unwrap_err().contains("left to decode"));
+        assert!(
+            config
+                .split_replicas()
+                .unwrap_err()
+                .contains("left to decode")
+        );
         assert_eq!(config.total_gpus(), None);
         config.prefill.replicas = Some(1);
         assert_eq!(config.split_replicas(), disaggregated(1, 3));

@@ -118,7 +118,9 @@ fn keys_of<T: JsonSchema>() -> Vec<Key> {
 
 /// Keys of an object schema, its tag left out.
 fn keys(schema: &Value) -> Vec<Key> {
-    let required: Vec<&str> = items(schema, "required").filter_map(Value::as_str).collect();
+    let required: Vec<&str> = items(schema, "required")
+        .filter_map(Value::as_str)
+        .collect();
     let properties = schema.get("properties").and_then(Value::as_object);
     let properties = properties.into_iter().flatten();
     properties
@@ -343,8 +345,12 @@ pub fn find<'a>(top: &'a [Key], path: &'a str) -> Result<Found<'a>, NotFound> {
         let found = match level {
             Level::Tagged(tag, _) if name == "type" => Some((tag, false, None)),
             _ => {
-                let key = level.keys().find(|key| key.name == name);
-                key.map(|key| (&key.shape, key.nullable, key.default.as_ref()))
+                // Types of one mapping may share a key; null is fine if any takes it.
+                let mut same = level.keys().filter(|key| key.name == name);
+                same.next().map(|key| {
+                    let nullable = key.nullable || same.any(|other| other.nullable);
+                    (&key.shape, nullable, key.default.as_ref())
+                })
             }
         };
         let Some((shape, nullable, default)) = found else {
@@ -387,7 +393,9 @@ pub fn set(
             let found = find(top, prefix).ok();
             if entry.is_null() {
                 let default = found.and_then(|f| f.default).filter(|d| d.is_object());
-                *entry = default.cloned().unwrap_or_else(|| Value::Object(Map::new()));
+                *entry = default
+                    .cloned()
+                    .unwrap_or_else(|| Value::Object(Map::new()));
             } else if let Some(expanded) = found.and_then(|f| expand_shorthand(f.shape, entry)) {
                 *entry = expanded;
             }
@@ -440,8 +448,14 @@ impl Shape {
         match self {
             Self::Struct { keys, shorthand } => {
                 let names: Vec<_> = keys.iter().map(|key| key.name.as_str()).collect();
-                let short = shorthand.as_ref().map(|key| format!(", or its `{key}` alone"));
-                format!("a mapping of {}{}", names.join(", "), short.unwrap_or_default())
+                let short = shorthand
+                    .as_ref()
+                    .map(|key| format!(", or its `{key}` alone"));
+                format!(
+                    "a mapping of {}{}",
+                    names.join(", "),
+                    short.unwrap_or_default()
+                )
             }
             Self::Tagged { variants, .. } => {
                 let names: Vec<_> = variants.iter().map(|v| v.name.as_str()).collect();
@@ -474,7 +488,11 @@ impl Range {
 
     fn allowed(&self) -> String {
         let min = self.min.map(|(min, excluded)| {
-            let word = if excluded { "greater than" } else { "of at least" };
+            let word = if excluded {
+                "greater than"
+            } else {
+                "of at least"
+            };
             format!(" {word} {min}")
         });
         let max = self.max.map(|(max, excluded)| {
@@ -516,7 +534,10 @@ mod tests {
         let tag = find_run_key("replica_scheduler.type").unwrap();
         assert_eq!(tag.shape.allowed(), "one of sarathi, vllm, split_wise");
         let ratio = find_run_key("pd_node_ratio").unwrap();
-        assert_eq!(ratio.shape.allowed(), "a number greater than 0 and at most 1");
+        assert_eq!(
+            ratio.shape.allowed(),
+            "a number greater than 0 and at most 1"
+        );
         let missing = find_run_key("workload.arrival.clients").unwrap_err();
         assert_eq!((&*missing.parent, &*missing.key), ("workload", "arrival"));
         assert!(missing.allowed.contains(&"arrivals".to_owned()));
@@ -539,7 +560,9 @@ mod tests {
             assert!(!key.doc.is_empty(), "{} lacks a description", key.name);
             match &key.shape {
                 Shape::Struct { keys, .. } => stack.extend(keys),
-                Shape::Tagged { variants, .. } => stack.extend(variants.iter().flat_map(|v| &v.keys)),
+                Shape::Tagged { variants, .. } => {
+                    stack.extend(variants.iter().flat_map(|v| &v.keys))
+                }
                 shape => assert_ne!(shape, &Shape::Any, "{} is not understood", key.name),
             }
         }

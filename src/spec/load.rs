@@ -9,7 +9,7 @@ use super::check::{Checker, Issue, IssueKind, child};
 use super::columns::{latency_columns, objective_columns};
 use super::keys::{find_run_key, run_keys, sweep_keys};
 use super::overrides::{Overrides, is_within};
-use super::{Constraint, Points, SpecError, SpecErrors, SweepSpec, data_files};
+use super::{Constraint, Points, SpecError, SpecErrors, SweepSpec, data_files, value_label};
 use crate::spelling::did_you_mean;
 use crate::workload::DataFiles;
 use crate::yaml::{Document, Position, YamlError};
@@ -148,7 +148,11 @@ impl Findings<'_> {
             return None;
         }
         let file = search.get("file")?.as_str()?;
-        if spec.get("axes").and_then(Value::as_object).is_some_and(|a| !a.is_empty()) {
+        if spec
+            .get("axes")
+            .and_then(Value::as_object)
+            .is_some_and(|a| !a.is_empty())
+        {
             let message = "`axes` and a list of configurations exclude each other: make the axes \
                            columns of the list";
             self.at_key("axes", message);
@@ -168,28 +172,32 @@ impl Findings<'_> {
     fn check_sections(&mut self, spec: &mut Map<String, Value>, points: Option<&Points>) {
         let mut checker = Checker::default();
         checker.map(sweep_keys(), spec, "");
-        let mut issues: Vec<_> = checker.issues.drain(..).map(|i| (None, i)).collect();
+        // Each with the run key it is about and the axis it is in, if any.
+        let mut issues: Vec<(Option<String>, Option<String>, Issue)> = Vec::new();
+        issues.extend(checker.issues.drain(..).map(|issue| (None, None, issue)));
         if let Some(base) = self.section(spec, "base") {
             checker.map(run_keys(), base, "base");
             for issue in checker.issues.drain(..) {
                 let key = issue.path.strip_prefix("base.").map(str::to_owned);
-                issues.push((key, issue));
+                issues.push((key, None, issue));
             }
         }
         let mut set: Vec<String> = points.map_or_else(Vec::new, |p| p.columns.clone());
         if let Some(axes) = self.section(spec, "axes") {
             set.extend(axes.keys().cloned());
             for (key, values) in axes.iter_mut() {
-                issues.extend(self.check_axis(key, values));
+                let found = self.check_axis(key, values).into_iter();
+                issues.extend(found.map(|(about, i)| (about, Some(key.clone()), i)));
             }
         }
-        for (key, issue) in &issues {
+        for (key, axis, issue) in &issues {
             // What one section lacks another may bring.
             let elsewhere = |key: &String| {
-                set.iter().any(|other| other != key && is_within(other, key))
-                    || set.iter().any(|other| is_within(key, other))
+                let mut others = set.iter().filter(|other| Some(*other) != axis.as_ref());
+                others.any(|other| is_within(other, key) || is_within(key, other))
             };
-            let brought = issue.kind == IssueKind::MissingKey && key.as_ref().is_some_and(elsewhere);
+            let brought =
+                issue.kind == IssueKind::MissingKey && key.as_ref().is_some_and(elsewhere);
             if !brought {
                 self.issue(issue);
             }
@@ -204,7 +212,8 @@ impl Findings<'_> {
         match spec.get_mut(name)? {
             Value::Object(map) => Some(map),
             other => {
-                let message = format!("key `{name}`: value `{other}` is not allowed; allowed is a mapping");
+                let message =
+                    format!("key `{name}`: value `{other}` is not allowed; allowed is a mapping");
                 self.at_value(name, message);
                 None
             }
@@ -238,7 +247,10 @@ impl Findings<'_> {
             return Vec::new();
         };
         if items.is_empty() {
-            self.at_value(&path, format!("key `{path}`: an axis needs at least one value"));
+            self.at_value(
+                &path,
+                format!("key `{path}`: an axis needs at least one value"),
+            );
         }
         let mut issues = Vec::new();
         for (index, item) in items.iter_mut().enumerate() {
@@ -261,7 +273,8 @@ impl Findings<'_> {
         let mut seen = std::collections::HashSet::new();
         for (index, item) in items.iter().enumerate() {
             if !seen.insert(item.to_string()) {
-                let message = format!("key `{path}`: value `{item}` appears twice");
+                let label = value_label(item);
+                let message = format!("key `{path}`: value `{label}` appears twice");
                 self.at_value(&format!("{path}[{index}]"), message);
             }
         }
@@ -279,15 +292,21 @@ impl Findings<'_> {
                 self.at_value("name", message);
             }
         }
-        for (column, bound) in spec.get("slo").and_then(Value::as_object).into_iter().flatten() {
+        for (column, bound) in spec
+            .get("slo")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
             let path = format!("slo.{column}");
             if !latency_columns().contains(column) {
                 let message = unknown_column("target", column, latency_columns());
                 self.at_key(&path, message);
             } else if bound.as_f64().is_some_and(|b| b <= 0.0) {
                 let message = format!(
-                    "key `{path}`: value `{bound}` is not allowed; \
-                     allowed is a number of seconds greater than 0"
+                    "key `{path}`: value `{}` is not allowed; \
+                     allowed is a number of seconds greater than 0",
+                    value_label(bound)
                 );
                 self.at_value(&path, message);
             }
@@ -325,7 +344,10 @@ impl Findings<'_> {
             let Some(Err(error)) = text.as_str().map(Constraint::parse) else {
                 continue;
             };
-            let message = format!("constraint `{}`: {error}", text.as_str().unwrap_or_default());
+            let message = format!(
+                "constraint `{}`: {error}",
+                text.as_str().unwrap_or_default()
+            );
             self.at_value(&format!("constraints[{index}]"), message);
         }
     }

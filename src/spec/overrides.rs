@@ -89,7 +89,9 @@ fn set_spec_key(spec: &mut Map<String, Value>, path: &str, value: Value) -> Resu
     let Some((section @ ("base" | "axes"), rest)) = path.split_once('.') else {
         return set(sweep_keys(), spec, path, value);
     };
-    let entry = spec.entry(section).or_insert_with(|| Value::Object(Map::new()));
+    let entry = spec
+        .entry(section)
+        .or_insert_with(|| Value::Object(Map::new()));
     let Value::Object(map) = entry else {
         return Err(format!("`{section}` is `{entry}`, not a mapping"));
     };

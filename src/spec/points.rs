@@ -149,7 +149,10 @@ fn read_header<'a>(
         let at = || location(file, line, cell.column);
         let name = cell.text.as_ref();
         if cells[..index].iter().any(|other| other.text == cell.text) {
-            errors.push(SpecError::at(at(), format!("column `{name}` appears twice")));
+            errors.push(SpecError::at(
+                at(),
+                format!("column `{name}` appears twice"),
+            ));
         } else if LABEL_COLUMNS.contains(&name) {
             columns.push(Column { key: None });
         } else {
@@ -216,7 +219,11 @@ fn read_row(
             },
         }
     }
-    if errors.is_empty() { Ok(row) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(row)
+    } else {
+        Err(errors)
+    }
 }
 
 fn read_cell(cell: &Cell<'_>, key: &str, found: &Found<'_>) -> Result<Value, Vec<String>> {
@@ -230,7 +237,11 @@ fn read_cell(cell: &Cell<'_>, key: &str, found: &Found<'_>) -> Result<Value, Vec
     let mut checker = Checker::default();
     checker.value(found.shape, &mut value, key);
     let messages: Vec<_> = checker.issues.into_iter().map(|i| i.message).collect();
-    if messages.is_empty() { Ok(value) } else { Err(messages) }
+    if messages.is_empty() {
+        Ok(value)
+    } else {
+        Err(messages)
+    }
 }
 
 /// A cell by the rules of YAML: numbers, truth values, null, `{...}` and `[...]`,
@@ -285,7 +296,10 @@ mod tests {
         assert_eq!(points.assignment(1)[3], ("qps".to_owned(), 5.0.into()));
         assert_eq!((points.len(), points.label(1)), (2, Some("b")));
         assert_eq!(points.location(1), "p.csv:3:1");
-        assert_eq!(points.column_values("tensor_parallel"), [&Value::from(4), &2.into()]);
+        assert_eq!(
+            points.column_values("tensor_parallel"),
+            [&Value::from(4), &2.into()]
+        );
     }
 
     #[test]
@@ -301,7 +315,10 @@ mod tests {
         assert!(lines[1].starts_with("p.csv:3:3: key `backend`: value `silicone`"));
         assert!(lines[1].ends_with("did you mean `silicon`?"), "{message}");
         assert!(lines[2].starts_with("p.csv:4:1: key `tensor_parallel`: value `1.5`"));
-        assert_eq!(lines[3], "p.csv:5:1: 1 cells where the header has 2 columns");
+        assert_eq!(
+            lines[3],
+            "p.csv:5:1: 1 cells where the header has 2 columns"
+        );
         let message = read("tensor_paralel,qps,qps\n1,2,3\n").unwrap_err();
         assert!(message.starts_with("p.csv:1:1: unknown column `tensor_paralel`"));
         assert!(message.contains("did you mean `tensor_parallel`?"));

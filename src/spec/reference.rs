@@ -14,7 +14,8 @@ pub fn reference() -> String {
     text += "\n### Keys of a run: `base`, `axes`, columns of a list\n\n";
     text += TABLE_HEADER;
     add_rows(run_keys(), "", &mut text);
-    text += "\n### Names in constraints besides the keys of a run\n\n| name | meaning |\n|---|---|\n";
+    text +=
+        "\n### Names in constraints besides the keys of a run\n\n| name | meaning |\n|---|---|\n";
     for (name, meaning) in DERIVED_NAMES {
         text += &format!("| `{name}` | {meaning} |\n");
     }
@@ -36,6 +37,10 @@ fn add_rows(keys: &[Key], prefix: &str, text: &mut String) {
     for key in keys {
         let path = format!("{prefix}{}", key.name);
         let below = format!("{path}.");
+        if let Some(other) = described_at_the_top(key, prefix) {
+            *text += &row(&path, &key.doc, &format!("as `{other}`"), "");
+            continue;
+        }
         *text += &row(&path, &key.doc, &allowed(&key.shape), &default(key));
         match &key.shape {
             Shape::Struct { keys, .. } => add_rows(keys, &below, text),
@@ -51,9 +56,25 @@ fn add_rows(keys: &[Key], prefix: &str, text: &mut String) {
     }
 }
 
+/// The run key of the same name and shape, where a pool overrides it.
+fn described_at_the_top(key: &Key, prefix: &str) -> Option<&'static str> {
+    let same = |top: &&Key| top.name == key.name && top.shape == key.shape;
+    let top = run_keys().iter().find(same)?;
+    let nested = !prefix.is_empty() && matches!(key.shape, Shape::Tagged { .. });
+    nested.then_some(top.name.as_str())
+}
+
 fn row(path: &str, doc: &str, allowed: &str, default: &str) -> String {
-    let plain = |text: &str| text.replace("[`", "`").replace("`]", "`").replace('|', "\\|");
-    format!("| `{path}` | {} | {} | {default} |\n", plain(doc), plain(allowed))
+    let plain = |text: &str| {
+        text.replace("[`", "`")
+            .replace("`]", "`")
+            .replace('|', "\\|")
+    };
+    format!(
+        "| `{path}` | {} | {} | {default} |\n",
+        plain(doc),
+        plain(allowed)
+    )
 }
 
 fn allowed(shape: &Shape) -> String {

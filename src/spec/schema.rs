@@ -31,7 +31,11 @@ fn object(keys: &[Key], with_required: bool) -> Value {
         "properties": properties,
         "additionalProperties": false,
     });
-    let required: Vec<_> = keys.iter().filter(|k| k.required).map(|k| &k.name).collect();
+    let required: Vec<_> = keys
+        .iter()
+        .filter(|k| k.required)
+        .map(|k| &k.name)
+        .collect();
     if with_required && !required.is_empty() {
         schema["required"] = json!(required);
     }
@@ -65,10 +69,18 @@ fn shape(shape: &Shape) -> Value {
         Shape::Number(range) => {
             let mut schema = json!({"type": "number"});
             if let Some((min, excluded)) = range.min {
-                schema[if excluded { "exclusiveMinimum" } else { "minimum" }] = json!(min);
+                schema[if excluded {
+                    "exclusiveMinimum"
+                } else {
+                    "minimum"
+                }] = json!(min);
             }
             if let Some((max, excluded)) = range.max {
-                schema[if excluded { "exclusiveMaximum" } else { "maximum" }] = json!(max);
+                schema[if excluded {
+                    "exclusiveMaximum"
+                } else {
+                    "maximum"
+                }] = json!(max);
             }
             schema
         }
@@ -96,7 +108,11 @@ fn tagged(variants: &[Variant]) -> Value {
         schema
     };
     let needs_nothing = |v: &&Variant| v.keys.iter().all(|key| !key.required);
-    let names: Vec<_> = variants.iter().filter(needs_nothing).map(|v| &v.name).collect();
+    let names: Vec<_> = variants
+        .iter()
+        .filter(needs_nothing)
+        .map(|v| &v.name)
+        .collect();
     let mut choices: Vec<_> = variants.iter().map(mapping).collect();
     if !names.is_empty() {
         choices.insert(0, json!({"enum": names}));
@@ -151,12 +167,24 @@ mod tests {
         let properties = &schema["properties"];
         assert_eq!(schema["required"], json!(["name", "base"]));
         let ratio = &properties["base"]["properties"]["pd_node_ratio"];
-        assert_eq!((&ratio["exclusiveMinimum"], &ratio["maximum"]), (&json!(0.0), &json!(1.0)));
+        assert_eq!(
+            (&ratio["exclusiveMinimum"], &ratio["maximum"]),
+            (&json!(0.0), &json!(1.0))
+        );
         assert!(properties["base"].get("required").is_none());
         let axes = &properties["axes"]["properties"];
-        assert_eq!(axes["workload.arrivals.clients"]["items"]["type"], "integer");
-        assert_eq!(axes["workload"]["anyOf"][1]["properties"]["requests"]["type"], "array");
+        assert_eq!(
+            axes["workload.arrivals.clients"]["items"]["type"],
+            "integer"
+        );
+        assert_eq!(
+            axes["workload"]["anyOf"][1]["properties"]["requests"]["type"],
+            "array"
+        );
         let scheduler = &properties["base"]["properties"]["replica_scheduler"];
-        assert_eq!(scheduler["anyOf"][0]["enum"], json!(["sarathi", "vllm", "split_wise"]));
+        assert_eq!(
+            scheduler["anyOf"][0]["enum"],
+            json!(["sarathi", "vllm", "split_wise"])
+        );
     }
 }

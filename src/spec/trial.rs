@@ -91,14 +91,15 @@ impl RunConfig {
                  per second"
                     .to_owned(),
             ),
-            (ArrivalsConfig::Trace { time_scale_factor, .. }, Some(qps))
-                if *time_scale_factor != 1.0 =>
-            {
-                Some(format!(
-                    "`qps` ({qps}) and `workload.arrivals.time_scale_factor` ({time_scale_factor}) \
+            (
+                ArrivalsConfig::Trace {
+                    time_scale_factor, ..
+                },
+                Some(qps),
+            ) if *time_scale_factor != 1.0 => Some(format!(
+                "`qps` ({qps}) and `workload.arrivals.time_scale_factor` ({time_scale_factor}) \
                      both set the rate of a trace: leave one out"
-                ))
-            }
+            )),
             _ => None,
         }
     }
