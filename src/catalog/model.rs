@@ -58,7 +58,8 @@ pub struct ModelSpec {
     pub dtype: DType,
     /// Default format of the KV cache.
     pub kv_cache_dtype: DType,
-    /// Published total parameters, in billions (for checks; not used in pricing).
+    /// Published total parameters, in billions (for checks; not used in pricing);
+    /// 0: not known.
     pub published_parameters_b: f64,
 }
 

@@ -1,9 +1,26 @@
 //! What fits: parameters, KV cache and activation memory per GPU, and the
 //! number of KV cache blocks that follow. Pure arithmetic over the catalog.
+//!
+//! [`parameters`] counts a whole model; [`plan`] says what one GPU of a
+//! deployment holds, or why the deployment is [`Infeasible`]; [`estimate`] gives
+//! the same figures without insisting that they fit. `docs/models-and-devices.md`
+//! states every formula.
+
+mod divisibility;
+mod kv_cache;
+mod parameters;
+mod plan;
+#[cfg(test)]
+mod tests;
 
 use serde::Serialize;
 
 use crate::units::DType;
+
+pub use divisibility::check_divisibility;
+pub use kv_cache::{kv_bytes_per_token, state_bytes_per_request};
+pub use parameters::{ParameterCount, parameters, stage_weights_bytes};
+pub use plan::{PlanInput, estimate, plan};
 
 /// How one replica is cut over GPUs.
 ///
@@ -65,6 +82,39 @@ pub struct MemoryPlan {
     /// Bytes of per-request state that do not grow with its length (GDN state),
     /// on one GPU of the fullest stage.
     pub state_bytes_per_request: f64,
+    /// That state for the largest batch, set aside before KV cache blocks.
+    pub state_bytes: f64,
     /// KV cache blocks one attention-data-parallel rank can hold.
     pub blocks_per_rank: u64,
+}
+
+/// What kind of obstacle makes a deployment infeasible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Obstacle {
+    /// The model cannot be cut that way.
+    Parallelism,
+    /// Weights alone exceed device memory.
+    Weights,
+    /// Weights fit, but nothing is left for KV cache.
+    KvCache,
+}
+
+/// Why a deployment cannot exist: a result, not a failure of the program.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Infeasible {
+    /// What kind of obstacle; for grouping.
+    pub obstacle: Obstacle,
+    /// The sentence for people, with the numbers.
+    pub reason: String,
+}
+
+impl Infeasible {
+    pub(crate) fn new(obstacle: Obstacle, reason: impl Into<String>) -> Self {
+        Self {
+            obstacle,
+            reason: reason.into(),
+        }
+    }
 }

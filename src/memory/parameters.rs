@@ -1,0 +1,399 @@
+//! Parameters: of a whole model, and the bytes of those one GPU holds.
+//!
+//! Every component is counted by one function of the ways it is cut; a whole
+//! model is the count of one GPU that is cut no way at all.
+
+use serde::Serialize;
+
+use super::Parallelism;
+use super::kv_cache::{conv_channels, kv_heads_on_gpu};
+use crate::catalog::{Attention, LinearAttention, ModelSpec, Moe};
+use crate::units::DType;
+
+/// Parameters of a whole model by component.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ParameterCount {
+    /// Token embeddings.
+    pub embedding: f64,
+    /// Softmax attention incl. head norms and biases.
+    pub attention: f64,
+    /// Gated delta nets.
+    pub linear_attention: f64,
+    /// Dense MLPs.
+    pub dense_mlp: f64,
+    /// Routed experts, all of them.
+    pub routed_experts: f64,
+    /// Shared experts and their gates.
+    pub shared_experts: f64,
+    /// Routers.
+    pub routers: f64,
+    /// Norms of the residual stream, final norm included.
+    pub norms: f64,
+    /// LM head; 0 where it is the embedding matrix.
+    pub lm_head: f64,
+    /// Multi-token-prediction layers, without the embedding and LM head they
+    /// share with the model. Not part of the total.
+    pub mtp: f64,
+    /// Sum, without multi-token prediction.
+    pub total: f64,
+    /// Those one token visits: the total less the routed experts not chosen.
+    pub activated: f64,
+}
+
+/// Counts the parameters of a model.
+pub fn parameters(model: &ModelSpec) -> ParameterCount {
+    let cut = Cut::WHOLE;
+    let sum = |count: &dyn Fn(u32) -> Count| -> f64 {
+        (0..model.layers).map(|layer| count(layer).elements()).sum()
+    };
+    let embedding = f64::from(model.vocab_size) * f64::from(model.hidden_size);
+    let lm_head = if model.tie_word_embeddings {
+        0.0
+    } else {
+        embedding + lm_head_bias(model)
+    };
+    let attention = sum(&|l| softmax_attention_of(model, l, cut));
+    let linear_attention = sum(&|l| linear_attention_of(model, l, cut));
+    let dense_mlp = sum(&|l| dense_mlp_of(model, l, cut));
+    let routed_experts = sum(&|l| routed_experts_of(model, l, cut));
+    let shared_experts = sum(&|l| shared_experts_of(model, l, cut));
+    let routers = sum(&|l| router_of(model, l));
+    let norms = sum(&|_| layer_norms(model)) + norm(model).elements();
+    let total = embedding
+        + attention
+        + linear_attention
+        + dense_mlp
+        + routed_experts
+        + shared_experts
+        + routers
+        + norms
+        + lm_head;
+    let idle_share = model.moe.as_ref().map_or(0.0, |m| {
+        1.0 - f64::from(m.experts_per_token) / f64::from(m.experts)
+    });
+    ParameterCount {
+        embedding,
+        attention,
+        linear_attention,
+        dense_mlp,
+        routed_experts,
+        shared_experts,
+        routers,
+        norms,
+        lm_head,
+        mtp: mtp(model, cut).elements(),
+        total,
+        activated: total - idle_share * routed_experts,
+    }
+}
+
+/// Bytes of the weights on one GPU of pipeline stage `stage` (0-based).
+///
+/// The first stage holds the embeddings, the last the final norm and the LM
+/// head, both cut by vocabulary over the tensor-parallel ranks. Tied embeddings
+/// are one matrix on a GPU that needs it for both. Formats narrower than 16 bits
+/// apply to the GEMM weights of layers only: embeddings, LM head, norms, routers,
+/// biases and the small projections of gated delta nets stay bfloat16.
+pub fn stage_weights_bytes(
+    model: &ModelSpec,
+    parallelism: &Parallelism,
+    weights: DType,
+    stage: u32,
+    include_mtp: bool,
+) -> f64 {
+    let stages = parallelism.pipeline_parallel;
+    let cut = Cut::of(parallelism);
+    let (first, last) = (stage == 0, stage + 1 == stages);
+    let mut count = Count::default();
+    for layer in model.stage_layers(stage, stages) {
+        count += layer_of(model, layer, cut);
+    }
+    let vocabulary = Count::plain(vocabulary_rows(model, cut) * f64::from(model.hidden_size));
+    if first {
+        count += vocabulary;
+    }
+    if last {
+        count += norm(model);
+        if !(first && model.tie_word_embeddings) {
+            count += vocabulary;
+            count += Count::plain(lm_head_bias(model) / f64::from(cut.tp));
+        }
+        if include_mtp {
+            count += mtp(model, cut);
+        }
+    }
+    count.bytes(weights)
+}
+
+/// Ways components are cut.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    /// Attention, dense MLPs, shared experts and vocabulary.
+    tp: u32,
+    /// Routed experts, by expert.
+    ep: u32,
+    /// Routed experts, each of them.
+    expert_tp: u32,
+}
+
+impl Cut {
+    const WHOLE: Self = Self {
+        tp: 1,
+        ep: 1,
+        expert_tp: 1,
+    };
+
+    fn of(parallelism: &Parallelism) -> Self {
+        Self {
+            tp: parallelism.tensor_parallel,
+            ep: parallelism.expert_parallel,
+            expert_tp: parallelism.expert_tensor_parallel(),
+        }
+    }
+}
+
+/// Parameters by how they are stored.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    /// GEMM weights, which take the weight format.
+    gemm: f64,
+    /// Everything that keeps at least 16 bits.
+    plain: f64,
+}
+
+impl std::ops::AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.gemm += other.gemm;
+        self.plain += other.plain;
+    }
+}
+
+impl Count {
+    fn plain(elements: f64) -> Self {
+        Self {
+            gemm: 0.0,
+            plain: elements,
+        }
+    }
+
+    fn elements(self) -> f64 {
+        self.gemm + self.plain
+    }
+
+    fn bytes(self, weights: DType) -> f64 {
+        let plain = if weights.bytes() < 2.0 {
+            DType::Bfloat16
+        } else {
+            weights
+        };
+        self.gemm * stored_bytes(weights) + self.plain * plain.bytes()
+    }
+}
+
+/// Bytes of one element incl. its share of the scales: a float32 per 128x128
+/// block (DeepSeek-V3's fp8), an fp8 per 16 (NVFP4), a bfloat16 and a 4-bit zero
+/// point per 128 (group-wise int4).
+fn stored_bytes(dtype: DType) -> f64 {
+    let scales = match dtype {
+        DType::Fp8Block => 4.0 / (128.0 * 128.0),
+        DType::Nvfp4 => 1.0 / 16.0,
+        DType::Int4 => 2.5 / 128.0,
+        DType::Float32 | DType::Float16 | DType::Bfloat16 | DType::Fp8 | DType::Int8 => 0.0,
+    };
+    dtype.bytes() + scales
+}
+
+fn layer_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
+    let mut count = softmax_attention_of(model, layer, cut);
+    count += linear_attention_of(model, layer, cut);
+    count += dense_mlp_of(model, layer, cut);
+    count += routed_experts_of(model, layer, cut);
+    count += shared_experts_of(model, layer, cut);
+    count += router_of(model, layer);
+    count += layer_norms(model);
+    count
+}
+
+fn softmax_attention_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
+    if model.is_full_attention_layer(layer) {
+        softmax_attention(model, cut.tp)
+    } else {
+        Count::default()
+    }
+}
+
+fn linear_attention_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
+    match &model.linear_attention {
+        Some(linear) if !model.is_full_attention_layer(layer) => {
+            linear_attention(linear, f64::from(model.hidden_size), cut.tp)
+        }
+        _ => Count::default(),
+    }
+}
+
+fn dense_mlp_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
+    if model.is_moe_layer(layer) {
+        Count::default()
+    } else {
+        mlp(model, f64::from(model.intermediate_size), cut.tp)
+    }
+}
+
+fn moe_of(model: &ModelSpec, layer: u32) -> Option<&Moe> {
+    model.moe.as_ref().filter(|_| model.is_moe_layer(layer))
+}
+
+fn routed_experts_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
+    let Some(moe) = moe_of(model, layer) else {
+        return Count::default();
+    };
+    let mut expert = mlp(model, f64::from(moe.intermediate_size), cut.expert_tp);
+    let here = f64::from(moe.experts) / f64::from(cut.ep);
+    expert.gemm *= here;
+    expert.plain *= here;
+    expert
+}
+
+fn shared_experts_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
+    let Some(moe) = moe_of(model, layer) else {
+        return Count::default();
+    };
+    let mut shared = mlp(model, f64::from(moe.shared_intermediate_size), cut.tp);
+    if moe.shared_expert_gate {
+        shared += Count::plain(f64::from(model.hidden_size));
+    }
+    shared
+}
+
+fn router_of(model: &ModelSpec, layer: u32) -> Count {
+    let Some(moe) = moe_of(model, layer) else {
+        return Count::default();
+    };
+    // Group-limited routing (DeepSeek-V3) balances load with a bias per expert.
+    let bias = if moe.expert_groups > 1 { 1.0 } else { 0.0 };
+    Count::plain((f64::from(model.hidden_size) + bias) * f64::from(moe.experts))
+}
+
+/// One softmax attention block on one of `tp` ranks.
+fn softmax_attention(model: &ModelSpec, tp: u32) -> Count {
+    let hidden = f64::from(model.hidden_size);
+    match &model.attention {
+        Attention::Gqa {
+            heads,
+            kv_heads,
+            head_dim,
+            qk_norm,
+            qkv_bias,
+            output_gate,
+        } => {
+            let queries = f64::from(*heads) / f64::from(tp) * f64::from(*head_dim);
+            let keys = f64::from(kv_heads_on_gpu(*kv_heads, tp)) * f64::from(*head_dim);
+            let gate = if *output_gate { queries } else { 0.0 };
+            let mut plain = 0.0;
+            if *qkv_bias || model.projection_bias {
+                plain += queries + 2.0 * keys;
+            }
+            if model.projection_bias {
+                plain += hidden;
+            }
+            if *qk_norm {
+                plain += 2.0 * f64::from(*head_dim);
+            }
+            Count {
+                gemm: hidden * (queries + gate + 2.0 * keys) + queries * hidden,
+                plain,
+            }
+        }
+        Attention::Mla {
+            heads,
+            q_lora_rank,
+            kv_lora_rank,
+            qk_nope_head_dim,
+            qk_rope_head_dim,
+            v_head_dim,
+        } => {
+            let heads = f64::from(*heads) / f64::from(tp);
+            let (q_rank, kv_rank) = (f64::from(*q_lora_rank), f64::from(*kv_lora_rank));
+            let (nope, rope) = (f64::from(*qk_nope_head_dim), f64::from(*qk_rope_head_dim));
+            let value = f64::from(*v_head_dim);
+            // The down-projections have no heads: every rank holds them whole.
+            let down = hidden * (q_rank + kv_rank + rope);
+            let up = q_rank * heads * (nope + rope) + kv_rank * heads * (nope + value);
+            Count {
+                gemm: down + up + heads * value * hidden,
+                plain: q_rank + kv_rank,
+            }
+        }
+    }
+}
+
+/// One gated delta net on one of `tp` ranks.
+fn linear_attention(linear: &LinearAttention, hidden: f64, tp: u32) -> Count {
+    let tp = f64::from(tp);
+    let keys = f64::from(linear.key_heads) * f64::from(linear.key_head_dim) / tp;
+    let value_heads = f64::from(linear.value_heads) / tp;
+    let values = value_heads * f64::from(linear.value_head_dim);
+    let convolution = f64::from(conv_channels(linear)) * f64::from(linear.conv_kernel) / tp;
+    Count {
+        // Q, K, V and the output gate Z; then the output projection.
+        gemm: hidden * (2.0 * keys + 2.0 * values) + values * hidden,
+        // Projections of beta and alpha, convolution, A and dt biases, head norm.
+        plain: hidden * 2.0 * value_heads
+            + convolution
+            + 2.0 * value_heads
+            + f64::from(linear.value_head_dim),
+    }
+}
+
+/// One MLP of width `intermediate` on one of `ways` ranks.
+fn mlp(model: &ModelSpec, intermediate: f64, ways: u32) -> Count {
+    let hidden = f64::from(model.hidden_size);
+    let width = intermediate / f64::from(ways);
+    let up_projections = if model.gated_mlp { 2.0 } else { 1.0 };
+    let plain = if model.projection_bias && width > 0.0 {
+        up_projections * width + hidden
+    } else {
+        0.0
+    };
+    Count {
+        gemm: (up_projections + 1.0) * hidden * width,
+        plain,
+    }
+}
+
+fn norm(model: &ModelSpec) -> Count {
+    let vectors = if model.layer_norm_bias { 2.0 } else { 1.0 };
+    Count::plain(vectors * f64::from(model.hidden_size))
+}
+
+fn layer_norms(model: &ModelSpec) -> Count {
+    Count::plain(f64::from(model.norms_per_layer) * norm(model).plain)
+}
+
+fn lm_head_bias(model: &ModelSpec) -> f64 {
+    if model.projection_bias {
+        f64::from(model.vocab_size)
+    } else {
+        0.0
+    }
+}
+
+/// Vocabulary rows on one GPU: engines pad the vocabulary to a multiple of 64
+/// and of the ranks.
+fn vocabulary_rows(model: &ModelSpec, cut: Cut) -> f64 {
+    f64::from(model.vocab_size.next_multiple_of(64).div_ceil(cut.tp))
+}
+
+/// The multi-token-prediction layers: each a layer like the last one, a
+/// projection of two hidden states to one, and three norms (DeepSeek-V3
+/// technical report, section 2.2).
+fn mtp(model: &ModelSpec, cut: Cut) -> Count {
+    let mut all = Count::default();
+    for _ in 0..model.mtp_layers {
+        let hidden = f64::from(model.hidden_size);
+        all += layer_of(model, model.layers - 1, cut);
+        all += Count::plain(2.0 * hidden * hidden);
+        all += Count::plain(3.0 * norm(model).plain);
+    }
+    all
+}
