@@ -1,12 +1,131 @@
 //! `vidur-sweep pareto`.
 
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
 use super::{CliError, CliResult};
+use crate::report::{GatherOptions, ListKind, ReportError, ReportFormat, gather, write_report};
+use crate::results::SummaryReader;
+use crate::spec::{Objectives, Slo};
 
 /// Pareto frontier of a result directory.
+///
+/// Decides anew which runs meet the targets and which of them are on the
+/// frontier, from `summary.parquet` alone: nothing is simulated, nothing is
+/// changed. Works on unfinished sweeps too.
 #[derive(clap::Args)]
-pub struct Args {}
+#[command(after_help = "Examples:
+  vidur-sweep pareto results/deepseek
+  vidur-sweep pareto results/deepseek --slo ttft_p90_s=1.5 --slo tbt_p99_s=0.1
+  vidur-sweep pareto results/deepseek --no-slo --objectives max:throughput_tokens_per_s,min:cost_usd_per_hour
+  vidur-sweep pareto results/deepseek --all --format csv > feasible.csv")]
+pub struct Args {
+    /// Result directory.
+    results: PathBuf,
+    /// Target to set or change, e.g. `ttft_p90_s=2.0` (seconds); may be repeated.
+    #[arg(long, value_name = "COLUMN=SECONDS")]
+    slo: Vec<String>,
+    /// Drop the targets of the sweep; only those given by --slo count.
+    #[arg(long)]
+    no_slo: bool,
+    /// Objectives instead of the sweep's, the first one ranking the list.
+    #[arg(long, value_name = "max:COLUMN|min:COLUMN", value_delimiter = ',')]
+    objectives: Vec<String>,
+    /// List every configuration that meets the targets, not only the frontier.
+    #[arg(long)]
+    all: bool,
+    /// List at most this many; default: 20 in a table, all otherwise.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    format: ReportFormat,
+    /// End with exit code 3 if no configuration meets the targets.
+    #[arg(long)]
+    require_feasible: bool,
+}
+
+/// Rows of a table unless asked otherwise.
+const TABLE_ROWS: usize = 20;
 
 /// Runs the command.
-pub fn run(_args: Args) -> CliResult {
-    Err(CliError::Failure("skeleton".into()))
+pub fn run(args: Args) -> CliResult {
+    let reader = SummaryReader::open(&args.results).map_err(|e| failure(e.into()))?;
+    let in_table = args.format == ReportFormat::Table;
+    let options = GatherOptions {
+        slo: Some(targets(&args, reader.slo())?),
+        objectives: objectives(&args.objectives)?,
+        list: match args.all {
+            true => ListKind::Best,
+            false => ListKind::Frontier,
+        },
+        limit: args.limit.or(in_table.then_some(TABLE_ROWS)),
+    };
+    let report = gather(&args.results, &options).map_err(failure)?;
+    let mut out = io::stdout().lock();
+    match write_report(&report, args.format, terminal_width(), &mut out) {
+        // The reader at the other end of a pipe has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error) => return Err(CliError::Failure(format!("standard output: {error}"))),
+        Ok(()) => {}
+    }
+    match args.require_feasible && report.meeting_targets == 0 {
+        true => Ok(ExitCode::from(3)),
+        false => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Width of the terminal, if standard output is one.
+pub(super) fn terminal_width() -> Option<u16> {
+    match io::stdout().is_terminal() {
+        true => comfy_table::Table::new().width(),
+        false => None,
+    }
+}
+
+fn failure(error: ReportError) -> CliError {
+    match error.is_bad_input() {
+        true => CliError::BadInput(error.to_string()),
+        false => CliError::Failure(error.to_string()),
+    }
+}
+
+fn targets(args: &Args, sweep: &Slo) -> Result<Slo, CliError> {
+    let mut slo = match args.no_slo {
+        true => Slo::default(),
+        false => sweep.clone(),
+    };
+    for given in &args.slo {
+        let bad = || {
+            let help = "expected COLUMN=SECONDS, e.g. ttft_p90_s=2.0";
+            CliError::BadInput(format!("--slo `{given}`: {help}"))
+        };
+        let (column, limit) = given.split_once('=').ok_or_else(bad)?;
+        let limit: f64 = limit.trim().parse().map_err(|_| bad())?;
+        slo.0.insert(column.trim().to_string(), limit);
+    }
+    Ok(slo)
+}
+
+fn objectives(given: &[String]) -> Result<Option<Objectives>, CliError> {
+    if given.is_empty() {
+        return Ok(None);
+    }
+    let mut objectives = Objectives {
+        maximize: Vec::new(),
+        minimize: Vec::new(),
+    };
+    for objective in given {
+        match objective.trim().split_once(':') {
+            Some(("max", column)) => objectives.maximize.push(column.to_string()),
+            Some(("min", column)) => objectives.minimize.push(column.to_string()),
+            _ => {
+                let help = "expected max:COLUMN or min:COLUMN, e.g. min:ttft_p90_s";
+                let message = format!("--objectives `{objective}`: {help}");
+                return Err(CliError::BadInput(message));
+            }
+        }
+    }
+    Ok(Some(objectives))
 }

@@ -1,1 +1,93 @@
-//! Results told to a person: terminal tables and HTML.
+//! Results told to a person: what came out, in the terminal, as JSON or CSV,
+//! and as a page to open in a browser.
+//!
+//! [`gather`] reads a result directory, finished or not, and condenses it into
+//! a [`SweepReport`]; [`write_report`] prints one, [`html::write`] makes the
+//! page. Knows nothing of how results came about.
+
+mod format;
+mod gather;
+//pub mod html;
+mod insights;
+mod table;
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+
+pub use gather::{
+    Deployment, GatherOptions, ListKind, Miss, ReportError, RunTotals, SweepReport, gather,
+};
+
+/// How a report is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ReportFormat {
+    /// Sentences and a table, for people.
+    #[default]
+    Table,
+    /// The whole report as one JSON object.
+    Json,
+    /// The listed deployments, one a line.
+    Csv,
+}
+
+/// Prints a report. `width` is that of the terminal, in characters; none if it
+/// is not one: then nothing is cut or drawn with other than ASCII.
+pub fn write_report(
+    report: &SweepReport,
+    format: ReportFormat,
+    width: Option<u16>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    match format {
+        ReportFormat::Table => out.write_all(table::render(report, width).as_bytes()),
+        ReportFormat::Json => {
+            serde_json::to_writer_pretty(&mut *out, report)?;
+            writeln!(out)
+        }
+        ReportFormat::Csv => write_csv(report, out),
+    }
+}
+
+/// Rank, identity, axes, then every figure of `summary.parquet`.
+fn write_csv(report: &SweepReport, out: &mut impl Write) -> io::Result<()> {
+    let mut csv = csv::Writer::from_writer(out);
+    let axes = || report.varying_axes.iter().chain(report.fixed_axes.keys());
+    let figures: Vec<&String> = match report.deployments.first() {
+        Some(first) => first.figures.keys().collect(),
+        None => Vec::new(),
+    };
+    let fixed = [
+        "rank",
+        "run_index",
+        "run_id",
+        "replications",
+        "slo_met",
+        "pareto",
+    ];
+    let mut header: Vec<&str> = fixed.to_vec();
+    header.extend(axes().map(String::as_str));
+    header.extend(figures.iter().map(|name| name.as_str()));
+    csv.write_record(&header)?;
+    for (rank, deployment) in report.deployments.iter().enumerate() {
+        let mut record = vec![
+            (rank + 1).to_string(),
+            deployment.run_index.to_string(),
+            deployment.run_id.clone(),
+            deployment.replications.to_string(),
+            deployment.slo_met.to_string(),
+            deployment.pareto.to_string(),
+        ];
+        record.extend(axes().map(|axis| format::value(deployment.axes.get(axis))));
+        record.extend(
+            figures
+                .iter()
+                .map(|name| match deployment.figures.get(*name) {
+                    Some(Some(value)) => value.to_string(),
+                    _ => String::new(),
+                }),
+        );
+        csv.write_record(&record)?;
+    }
+    csv.flush()
+}

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::manifest::{MANIFEST, Manifest, read_json};
 use super::schema::AxisColumn;
 use super::{ResultError, durable};
+use crate::spec::{Objectives, Slo};
 
 pub(super) const SUMMARY: &str = "summary.parquet";
 pub(super) const TIMING: &str = "timing.parquet";
@@ -99,15 +100,18 @@ impl RunIndices {
 }
 
 /// `parts/layout.json`: what a resumed sweep must agree with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Layout {
     pub(super) schema_version: u32,
     pub(super) version: String,
+    pub(super) name: String,
     pub(super) spec_hash: String,
     pub(super) run_indices: RunIndices,
     pub(super) block_runs: u64,
     pub(super) keep_requests: bool,
     pub(super) axes: Vec<AxisColumn>,
+    pub(super) slo: Slo,
+    pub(super) objectives: Objectives,
 }
 
 /// Runs of a block, from the size of the sweep and the per-request rows kept of

@@ -13,6 +13,7 @@ use super::manifest::Manifest;
 use super::parquet_io;
 use super::schema::AxisColumn;
 use super::{ResultError, RunStatus};
+use crate::spec::{Objectives, Slo};
 
 /// Rows of a summary.
 #[derive(Debug, Clone)]
@@ -154,7 +155,10 @@ pub fn read_summary(dir: &Path) -> Result<SummaryTable, ResultError> {
 #[derive(Debug)]
 pub struct SummaryReader {
     manifest: Option<Manifest>,
+    name: String,
     axes: Vec<AxisColumn>,
+    slo: Slo,
+    objectives: Objectives,
     expected_runs: u64,
     files: Vec<PathBuf>,
 }
@@ -181,7 +185,10 @@ impl SummaryReader {
             why: "no manifest.json in it".into(),
         })?;
         Ok(Self {
+            name: manifest.name.clone(),
             axes: manifest.axes.clone(),
+            slo: manifest.slo.clone(),
+            objectives: manifest.objectives.clone(),
             expected_runs: manifest.run_indices.count,
             manifest: Some(manifest),
             files: vec![dir.join(layout::SUMMARY)],
@@ -198,7 +205,10 @@ impl SummaryReader {
             files: blocks
                 .map(|block| layout::summary_part(dir, block))
                 .collect(),
+            name: layout.name,
             axes: layout.axes,
+            slo: layout.slo,
+            objectives: layout.objectives,
         })
     }
 
@@ -207,9 +217,24 @@ impl SummaryReader {
         self.manifest.as_ref()
     }
 
+    /// Name of the sweep.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Axis columns.
     pub fn axes(&self) -> &[AxisColumn] {
         &self.axes
+    }
+
+    /// The sweep's own targets.
+    pub fn slo(&self) -> &Slo {
+        &self.slo
+    }
+
+    /// The sweep's own objectives.
+    pub fn objectives(&self) -> &Objectives {
+        &self.objectives
     }
 
     /// Runs the finished directory has.

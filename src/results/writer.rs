@@ -360,11 +360,14 @@ fn new_layout(plan: &ResultPlan) -> Layout {
     Layout {
         schema_version: SCHEMA_VERSION,
         version: env!("CARGO_PKG_VERSION").to_string(),
+        name: plan.name.clone(),
         spec_hash: plan.spec_hash.clone(),
         run_indices: plan.run_indices,
         block_runs: layout::block_runs(plan.run_indices.count, rows),
         keep_requests: plan.request_rows_per_run.is_some(),
         axes: plan.axes.clone(),
+        slo: plan.slo.clone(),
+        objectives: plan.objectives.clone(),
     }
 }
 

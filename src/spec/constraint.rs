@@ -548,7 +548,7 @@ mod tests {
             expert_parallel: 8,
             replicas: 4,
             pd_node_ratio: 0.25,
-            replica_scheduler: ReplicaScheduler::default(),
+            replica_scheduler: Some(ReplicaScheduler::default()),
             ..test_config()
         }
     }

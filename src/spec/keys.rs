@@ -345,8 +345,12 @@ pub fn find<'a>(top: &'a [Key], path: &'a str) -> Result<Found<'a>, NotFound> {
         let found = match level {
             Level::Tagged(tag, _) if name == "type" => Some((tag, false, None)),
             _ => {
-                let key = level.keys().find(|key| key.name == name);
-                key.map(|key| (&key.shape, key.nullable, key.default.as_ref()))
+                // Types of one mapping may share a key; null is fine if any takes it.
+                let mut same = level.keys().filter(|key| key.name == name);
+                same.next().map(|key| {
+                    let nullable = key.nullable || same.any(|other| other.nullable);
+                    (&key.shape, nullable, key.default.as_ref())
+                })
             }
         };
         let Some((shape, nullable, default)) = found else {

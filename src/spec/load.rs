@@ -9,7 +9,7 @@ use super::check::{Checker, Issue, IssueKind, child};
 use super::columns::{latency_columns, objective_columns};
 use super::keys::{find_run_key, run_keys, sweep_keys};
 use super::overrides::{Overrides, is_within};
-use super::{Constraint, Points, SpecError, SpecErrors, SweepSpec, data_files};
+use super::{Constraint, Points, SpecError, SpecErrors, SweepSpec, data_files, value_label};
 use crate::spelling::did_you_mean;
 use crate::workload::DataFiles;
 use crate::yaml::{Document, Position, YamlError};
@@ -172,27 +172,29 @@ impl Findings<'_> {
     fn check_sections(&mut self, spec: &mut Map<String, Value>, points: Option<&Points>) {
         let mut checker = Checker::default();
         checker.map(sweep_keys(), spec, "");
-        let mut issues: Vec<_> = checker.issues.drain(..).map(|i| (None, i)).collect();
+        // Each with the run key it is about and the axis it is in, if any.
+        let mut issues: Vec<(Option<String>, Option<String>, Issue)> = Vec::new();
+        issues.extend(checker.issues.drain(..).map(|issue| (None, None, issue)));
         if let Some(base) = self.section(spec, "base") {
             checker.map(run_keys(), base, "base");
             for issue in checker.issues.drain(..) {
                 let key = issue.path.strip_prefix("base.").map(str::to_owned);
-                issues.push((key, issue));
+                issues.push((key, None, issue));
             }
         }
         let mut set: Vec<String> = points.map_or_else(Vec::new, |p| p.columns.clone());
         if let Some(axes) = self.section(spec, "axes") {
             set.extend(axes.keys().cloned());
             for (key, values) in axes.iter_mut() {
-                issues.extend(self.check_axis(key, values));
+                let found = self.check_axis(key, values).into_iter();
+                issues.extend(found.map(|(about, i)| (about, Some(key.clone()), i)));
             }
         }
-        for (key, issue) in &issues {
+        for (key, axis, issue) in &issues {
             // What one section lacks another may bring.
             let elsewhere = |key: &String| {
-                set.iter()
-                    .any(|other| other != key && is_within(other, key))
-                    || set.iter().any(|other| is_within(key, other))
+                let mut others = set.iter().filter(|other| Some(*other) != axis.as_ref());
+                others.any(|other| is_within(other, key) || is_within(key, other))
             };
             let brought =
                 issue.kind == IssueKind::MissingKey && key.as_ref().is_some_and(elsewhere);
@@ -271,7 +273,8 @@ impl Findings<'_> {
         let mut seen = std::collections::HashSet::new();
         for (index, item) in items.iter().enumerate() {
             if !seen.insert(item.to_string()) {
-                let message = format!("key `{path}`: value `{item}` appears twice");
+                let label = value_label(item);
+                let message = format!("key `{path}`: value `{label}` appears twice");
                 self.at_value(&format!("{path}[{index}]"), message);
             }
         }
@@ -301,8 +304,9 @@ impl Findings<'_> {
                 self.at_key(&path, message);
             } else if bound.as_f64().is_some_and(|b| b <= 0.0) {
                 let message = format!(
-                    "key `{path}`: value `{bound}` is not allowed; \
-                     allowed is a number of seconds greater than 0"
+                    "key `{path}`: value `{}` is not allowed; \
+                     allowed is a number of seconds greater than 0",
+                    value_label(bound)
                 );
                 self.at_value(&path, message);
             }

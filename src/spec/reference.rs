@@ -37,6 +37,10 @@ fn add_rows(keys: &[Key], prefix: &str, text: &mut String) {
     for key in keys {
         let path = format!("{prefix}{}", key.name);
         let below = format!("{path}.");
+        if let Some(other) = described_at_the_top(key, prefix) {
+            *text += &row(&path, &key.doc, &format!("as `{other}`"), "");
+            continue;
+        }
         *text += &row(&path, &key.doc, &allowed(&key.shape), &default(key));
         match &key.shape {
             Shape::Struct { keys, .. } => add_rows(keys, &below, text),
@@ -50,6 +54,14 @@ fn add_rows(keys: &[Key], prefix: &str, text: &mut String) {
             _ => {}
         }
     }
+}
+
+/// The run key of the same name and shape, where a pool overrides it.
+fn described_at_the_top(key: &Key, prefix: &str) -> Option<&'static str> {
+    let same = |top: &&Key| top.name == key.name && top.shape == key.shape;
+    let top = run_keys().iter().find(same)?;
+    let nested = !prefix.is_empty() && matches!(key.shape, Shape::Tagged { .. });
+    nested.then_some(top.name.as_str())
 }
 
 fn row(path: &str, doc: &str, allowed: &str, default: &str) -> String {

@@ -183,7 +183,7 @@ mod tests {
         );
         let scheduler = &properties["base"]["properties"]["replica_scheduler"];
         assert_eq!(
-            scheduler["anyOf"][0]["enum"],
+            scheduler["anyOf"][0]["anyOf"][0]["enum"],
             json!(["sarathi", "vllm", "split_wise"])
         );
     }

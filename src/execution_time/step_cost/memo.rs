@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Bits of a NaN no price has: marks an entry as empty.
 const EMPTY: u64 = u64::MAX;
-const PAGE: usize = 256;
-const PAGES: usize = 512;
-
 type Page = Box<[AtomicU64]>;
 
 fn empty_page(len: usize) -> Page {
     (0..len).map(|_| AtomicU64::new(EMPTY)).collect()
+}
+
+fn empty_pages(len: usize) -> Box<[OnceLock<Page>]> {
+    (0..len).map(|_| OnceLock::new()).collect()
 }
 
 fn read_or_fill(entry: &AtomicU64, price: impl FnOnce() -> f64) -> f64 {
@@ -26,46 +27,110 @@ fn read_or_fill(entry: &AtomicU64, price: impl FnOnce() -> f64) -> f64 {
     value
 }
 
-/// Prices by a count (tokens, rows), in pages that appear when touched. Counts
-/// beyond the last page are priced anew each time.
+/// Knots per octave, as a power of two: 1.1 to 1.6 % apart.
+const KNOTS_LOG2: u32 = 6;
+const KNOTS_PER_OCTAVE: usize = 1 << KNOTS_LOG2;
+/// Octaves from the first knot on: a factor of 65,536.
+const OCTAVES: usize = 16;
+/// Shortest argument with a knot. Below, measured curves are not smooth (they
+/// jump between one and two keys).
+const FIRST_KNOT: f64 = 16.0;
+/// Largest bend over three knots, relative. Where a curve bends more (measured
+/// tables have corners where neighbours are missing), it is priced anew.
+const BEND_MAX: f64 = 3e-3;
+const MANTISSA_BITS: u32 = 52;
+/// Mantissa bits below those that choose the knot.
+const POSITION_BITS: u32 = MANTISSA_BITS - KNOTS_LOG2;
+
+/// A price as a function of one figure: piecewise linear over knots that are
+/// even within each octave and priced when first needed.
+#[derive(Debug)]
+struct Curve {
+    octaves: Box<[OnceLock<Page>]>,
+}
+
+impl Curve {
+    fn new() -> Self {
+        Self {
+            octaves: empty_pages(OCTAVES),
+        }
+    }
+
+    #[inline]
+    fn get(&self, x: f64, price: impl Fn(f64) -> f64) -> f64 {
+        // Octave, knot and position straight from the bits: the exponent, the
+        // leading bits of the mantissa, and the rest of them.
+        let bits = x.to_bits();
+        let octave = (bits >> MANTISSA_BITS).wrapping_sub(FIRST_KNOT.to_bits() >> MANTISSA_BITS);
+        let octave = octave as usize;
+        let Some(page) = self.octaves.get(octave) else {
+            return price(x);
+        };
+        let page = page.get_or_init(|| empty_page(KNOTS_PER_OCTAVE + 1));
+        let cell = (bits >> POSITION_BITS) as usize % KNOTS_PER_OCTAVE;
+        let at = |index: usize| read_or_fill(&page[index], || price(knot(octave, index)));
+        // Cells come in pairs, whose three knots tell how straight the curve is.
+        let pair = cell & !1;
+        let knots = [at(pair), at(pair + 1), at(pair + 2)];
+        let bend = (knots[0] + knots[2] - 2.0 * knots[1]).abs();
+        if bend > BEND_MAX * knots[1] {
+            return price(x);
+        }
+        let (low, high) = (knots[cell - pair], knots[cell - pair + 1]);
+        let position = (bits % (1 << POSITION_BITS)) as f64 / (1u64 << POSITION_BITS) as f64;
+        low + (high - low) * position
+    }
+}
+
+/// Argument of a knot; the last of an octave is the first of the next.
+fn knot(octave: usize, index: usize) -> f64 {
+    let step = FIRST_KNOT * (1u64 << octave) as f64 / KNOTS_PER_OCTAVE as f64;
+    step * (KNOTS_PER_OCTAVE + index) as f64
+}
+
+const PAGE: usize = 256;
+const PAGES: usize = 4;
+
+/// Prices by a count (tokens, rows): every small count, and a curve over the
+/// larger ones.
 #[derive(Debug)]
 pub(super) struct CountTable {
     pages: Box<[OnceLock<Page>]>,
+    beyond: Curve,
 }
 
 impl CountTable {
     pub(super) fn new() -> Self {
         Self {
-            pages: (0..PAGES).map(|_| OnceLock::new()).collect(),
+            pages: empty_pages(PAGES),
+            beyond: Curve::new(),
         }
     }
 
     #[inline]
-    pub(super) fn get(&self, count: u32, price: impl FnOnce() -> f64) -> f64 {
+    pub(super) fn get(&self, count: u32, price: impl Fn(u32) -> f64) -> f64 {
         let index = count as usize;
         match self.pages.get(index / PAGE) {
             Some(page) => {
                 let page = page.get_or_init(|| empty_page(PAGE));
-                read_or_fill(&page[index % PAGE], price)
+                read_or_fill(&page[index % PAGE], || price(count))
             }
-            None => price(),
+            // From here on all knots are whole numbers.
+            None => self
+                .beyond
+                .get(f64::from(count), |count| price(count as u32)),
         }
     }
 }
 
-/// Knots per octave of context length: the error between them is below 0.2 %
-/// even where a measured curve bends (a test holds it there).
-const KNOTS_PER_OCTAVE_LOG2: u32 = 4;
-const OCTAVES: usize = 20;
-const KNOTS: usize = (OCTAVES << KNOTS_PER_OCTAVE_LOG2) + 1;
-const MANTISSA_BITS: u32 = 52;
+/// Most decodes of a step with a curve of their own.
 const CURVES: usize = 2048;
 
-/// Prices of decode attention: one piecewise-linear curve over the mean context
-/// for every batch size.
+/// Prices of decode attention: a curve over the mean context for every batch
+/// size.
 #[derive(Debug)]
 pub(super) struct DecodeCurves {
-    curves: Box<[OnceLock<Page>]>,
+    curves: Box<[OnceLock<Curve>]>,
 }
 
 impl DecodeCurves {
@@ -75,36 +140,14 @@ impl DecodeCurves {
         }
     }
 
-    /// Price of `batch` decodes of `kv_tokens` keys each (at least 1).
+    /// Price of `batch` decodes of `kv_tokens` keys each.
     #[inline]
     pub(super) fn get(&self, batch: u32, kv_tokens: f64, price: impl Fn(f64) -> f64) -> f64 {
-        let Some(curve) = self.curves.get(batch as usize) else {
-            return price(kv_tokens);
-        };
-        // Cell and position in it straight from the bits: the exponent is the
-        // octave, the leading mantissa bits the cell, the rest the position.
-        let bits = kv_tokens.to_bits();
-        let shift = MANTISSA_BITS - KNOTS_PER_OCTAVE_LOG2;
-        let origin = 1.0f64.to_bits() >> shift;
-        let Some(cell) = (bits >> shift).checked_sub(origin) else {
-            return price(kv_tokens);
-        };
-        let cell = cell as usize;
-        if cell + 1 >= KNOTS || kv_tokens.is_sign_negative() {
-            return price(kv_tokens);
+        match self.curves.get(batch as usize) {
+            Some(curve) => curve.get_or_init(Curve::new).get(kv_tokens, price),
+            None => price(kv_tokens),
         }
-        let curve = curve.get_or_init(|| empty_page(KNOTS));
-        let low = read_or_fill(&curve[cell], || price(knot(cell)));
-        let high = read_or_fill(&curve[cell + 1], || price(knot(cell + 1)));
-        let position = (bits & ((1 << shift) - 1)) as f64 / (1u64 << shift) as f64;
-        low + (high - low) * position
     }
-}
-
-/// Context length of a knot.
-fn knot(index: usize) -> f64 {
-    let shift = MANTISSA_BITS - KNOTS_PER_OCTAVE_LOG2;
-    f64::from_bits(((1.0f64.to_bits() >> shift) + index as u64) << shift)
 }
 
 const SLOTS_LOG2: u32 = 13;
@@ -176,31 +219,32 @@ mod tests {
     use std::cell::Cell;
 
     #[test]
-    fn counts_are_priced_once_and_beyond_the_table_each_time() {
+    fn small_counts_are_priced_once_and_large_ones_between_knots() {
         let table = CountTable::new();
         let calls = Cell::new(0);
         let price = |count: u32| {
             calls.set(calls.get() + 1);
-            f64::from(count)
+            5.0 + f64::from(count)
         };
         for _ in 0..3 {
-            assert_eq!(table.get(1000, || price(1000)), 1000.0);
+            assert_eq!(table.get(1000, price), 1005.0);
         }
         assert_eq!(calls.get(), 1);
-        let far = (PAGE * PAGES) as u32;
-        for _ in 0..2 {
-            assert_eq!(table.get(far, || price(far)), f64::from(far));
+        for count in 4096..4160 {
+            assert_eq!(table.get(count, price), 5.0 + f64::from(count));
         }
-        assert_eq!(calls.get(), 3);
+        assert_eq!(calls.get(), 4, "three knots for 64 counts");
+        let far = 1 << 24;
+        assert_eq!(table.get(far, price), 5.0 + f64::from(far));
     }
 
     #[test]
-    fn knots_are_the_powers_of_two_and_even_steps_between() {
-        assert_eq!(knot(0), 1.0);
-        assert_eq!(knot(1), 1.0625);
-        assert_eq!(knot(16), 2.0);
-        assert_eq!(knot(17), 2.125);
-        assert_eq!(knot(KNOTS - 1), 1048576.0);
+    fn knots_are_even_within_octaves() {
+        assert_eq!(knot(0, 0), 16.0);
+        assert_eq!(knot(0, 1), 16.25);
+        assert_eq!(knot(0, 64), 32.0);
+        assert_eq!(knot(1, 0), 32.0);
+        assert_eq!(knot(6, 1), 1040.0);
     }
 
     #[test]
@@ -210,6 +254,15 @@ mod tests {
         for x in [1.0, 1.03, 2.5, 777.7, 4096.0, 123456.7, 2e6] {
             let got = curves.get(8, x, line);
             assert!((got - line(x)).abs() < 1e-9 * line(x), "{x}: {got}");
+        }
+    }
+
+    #[test]
+    fn a_step_in_the_curve_is_priced_anew() {
+        let curves = DecodeCurves::new();
+        let jump = |x: f64| if x < 1000.0 { 1.0 } else { 1.5 };
+        for x in [990.0, 999.0, 1000.0, 1001.0, 1010.0] {
+            assert_eq!(curves.get(8, x, jump), jump(x), "{x}");
         }
     }
 

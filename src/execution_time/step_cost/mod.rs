@@ -23,6 +23,7 @@ use self::memo::{ChunkCache, ChunkShape, CountTable, DecodeCurves};
 use self::pricer::Pricer;
 use self::ranks::{Ranks, groups};
 use super::graph::{Graph, NamedOperator, Stage};
+use super::silicon::SiliconDb;
 use super::{
     BackendKind, Operator, OperatorCost, PricedOperator, Provenance, StageTime, StepCost, StepShape,
 };
@@ -103,7 +104,12 @@ impl GraphCost {
     ) -> Result<Self, String> {
         let measured: Option<Arc<dyn OperatorCost>> = match backend {
             BackendKind::Roofline => None,
-            BackendKind::Silicon => return Err("backend silicon is not here yet".into()),
+            BackendKind::Silicon => {
+                let engine = engine.map(|engine| engine.name.as_str());
+                let tables = SiliconDb::for_device(device, engine)
+                    .map_err(|error| format!("{error}; backend roofline prices every device"))?;
+                Some(Arc::new(tables))
+            }
         };
         let graph = Graph::new(model, parallelism, formats, gpus_per_node)?;
         let pricer = Pricer::new(device, measured, gpus_per_node, overrides);
@@ -151,7 +157,7 @@ impl GraphCost {
 
     fn decode_only_s(&self, index: usize, decodes: u32) -> f64 {
         let stage = &self.graph.stages()[index];
-        self.tables[index].decode_only.get(decodes, || {
+        self.tables[index].decode_only.get(decodes, |decodes| {
             let tokens = decodes.div_ceil(self.attention_ranks());
             let base = self.sum_s(|mut emit| self.graph.token_operators(stage, tokens, &mut emit));
             base + self.experts_s(stage, tokens, decodes, true)
@@ -177,7 +183,7 @@ impl GraphCost {
 
     fn rank_tokens_s(&self, index: usize, tokens: u32) -> f64 {
         let stage = &self.graph.stages()[index];
-        self.tables[index].rank_tokens.get(tokens, || {
+        self.tables[index].rank_tokens.get(tokens, |tokens| {
             self.sum_s(|mut emit| {
                 self.graph.token_operators(stage, tokens, &mut emit);
                 self.graph.shared_expert_operators(stage, tokens, &mut emit);
@@ -189,7 +195,7 @@ impl GraphCost {
 
     fn pool_tokens_s(&self, index: usize, tokens: u32) -> f64 {
         let stage = &self.graph.stages()[index];
-        self.tables[index].pool_tokens.get(tokens, || {
+        self.tables[index].pool_tokens.get(tokens, |tokens| {
             self.sum_s(|mut emit| self.graph.routed_pool_operators(stage, tokens, &mut emit))
         })
     }
@@ -200,7 +206,7 @@ impl GraphCost {
             return 0.0;
         }
         let rows = sampled.div_ceil(self.attention_ranks());
-        self.tables[index].head.get(rows, || {
+        self.tables[index].head.get(rows, |rows| {
             self.sum_s(|mut emit| self.graph.head_operators(stage, rows, &mut emit))
         })
     }

@@ -218,6 +218,11 @@ fn the_memoised_price_is_the_sum_of_its_operators() {
 }
 
 #[test]
+fn the_same_from_measured_tables() {
+    assert_explained(BackendKind::Silicon);
+}
+
+#[test]
 fn prices_do_not_depend_on_order_or_thread() {
     let (model, parallelism) = (latent_moe(), cut(2, 1, 32, 16));
     let mut rng = ChaCha8Rng::seed_from_u64(11);

@@ -1,0 +1,715 @@
+//! `profiles import aiconfigurator`: our selection of NVIDIA's measurements,
+//! regenerated from the unpacked Python package `aiconfigurator-core`.
+//!
+//! The package holds one parquet file per system, operator family, engine and
+//! version under `systems/data`. Taken over are the engines and shapes that
+//! our models need ([`sources`]); constant columns are dropped, columns get
+//! names with units, keys are sorted, and of rows with equal keys the first
+//! stays, as in the original. Values are not changed, except that times become
+//! 32-bit floats in milliseconds.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use saphyr::{LoadableYamlNode, Yaml};
+
+use super::frame::{Column, Frame, encode};
+use super::manifest::{MANIFEST_FILE, Manifest, TableEntry};
+use super::table::LATENCY;
+use super::{SiliconError, Table};
+
+/// Licence of the package.
+const LICENCE: &str = "Apache-2.0";
+/// Copyright line of the package's files.
+const COPYRIGHT: &str =
+    "Copyright (c) 2025-2026 NVIDIA CORPORATION & AFFILIATES. All rights reserved.";
+
+/// Routed-expert layers taken over: hidden size, intermediate size, experts
+/// per token, experts. Qwen3-30B-A3B, Qwen3-235B-A22B, DeepSeek-V3, and
+/// Qwen3.5-35B-A3B as the nearest to Qwen3-Next-80B-A3B.
+const MOE_LAYERS: [[u32; 4]; 4] = [
+    [2048, 768, 8, 128],
+    [4096, 1536, 8, 128],
+    [7168, 2048, 8, 256],
+    [2048, 512, 8, 256],
+];
+/// Head widths taken over.
+const HEAD_DIMS: [u32; 2] = [128, 256];
+/// Model width whose gated delta net kernels are taken over.
+const DELTA_NET_WIDTH: u32 = 2048;
+/// Streaming multiprocessors DeepEP's throughput kernels were given.
+const EXCHANGE_SMS: u32 = 20;
+/// GPUs per node of the machines measured.
+const GPUS_PER_NODE: u32 = 8;
+
+/// A file of the package and what becomes of it.
+struct Source {
+    device: &'static str,
+    /// Set where the table serves one engine only, beside the device's usual.
+    only_for: Option<&'static str>,
+    table: Table,
+    system: &'static str,
+    family: &'static str,
+    engine: &'static str,
+    /// `None`: the NCCL version that the system's description names.
+    version: Option<&'static str>,
+    file: &'static str,
+}
+
+/// Devices the selection covers, in the order of the manifest.
+pub const DEVICES: [&str; 4] = ["a100", "b200", "h100", "h200"];
+
+/// The files taken for `device`.
+fn sources(device: &str) -> Vec<Source> {
+    let (device, system, engine, version) = match device {
+        "a100" => ("a100", "a100_sxm", "sglang", "0.5.10"),
+        "b200" => ("b200", "b200_sxm", "vllm", "0.24.0"),
+        "h100" => ("h100", "h100_sxm", "vllm", "0.24.0"),
+        "h200" => ("h200", "h200_sxm", "vllm", "0.24.0"),
+        _ => return Vec::new(),
+    };
+    let from = |table, family, engine, version, file| Source {
+        device,
+        only_for: None,
+        table,
+        system,
+        family,
+        engine,
+        version,
+        file,
+    };
+    let own = |table, family, file| from(table, family, engine, Some(version), file);
+    let mut list = vec![
+        own(Table::Gemm, "gemm", "gemm_perf"),
+        own(
+            Table::ContextAttention,
+            "attention",
+            "context_attention_perf",
+        ),
+        own(
+            Table::GenerationAttention,
+            "attention",
+            "generation_attention_perf",
+        ),
+        own(Table::Moe, "moe", "moe_perf"),
+        own(Table::GatedDeltaNet, "linear_attention", "gdn_perf"),
+        own(Table::AllReduce, "comm", "custom_allreduce_perf"),
+        from(Table::Nccl, "comm", "nccl", None, "nccl_perf"),
+    ];
+    if device == "a100" {
+        let trtllm = |table, family, file| from(table, family, "trtllm", Some("1.0.0"), file);
+        list.push(trtllm(Table::ContextMla, "mla", "context_mla_perf"));
+        list.push(trtllm(Table::GenerationMla, "mla", "generation_mla_perf"));
+        list.push(trtllm(Table::MlaBmm, "mla_bmm", "mla_bmm_perf"));
+        return list;
+    }
+    list.push(own(
+        Table::MlaContextModule,
+        "mla",
+        "mla_context_module_perf",
+    ));
+    list.push(own(
+        Table::MlaGenerationModule,
+        "mla",
+        "mla_generation_module_perf",
+    ));
+    list.push(own(Table::ExpertExchange, "comm", "moe_a2a_perf"));
+    // Layers that the newest collection left out, newest of the others first.
+    let earlier: &[&str] = match device {
+        "b200" => &["0.22.0", "0.19.0"],
+        "h200" => &["0.19.0"],
+        _ => &[],
+    };
+    for &version in earlier {
+        list.push(from(
+            Table::MoeEarlier,
+            "moe",
+            engine,
+            Some(version),
+            "moe_perf",
+        ));
+    }
+    let sglang = |table, version, file| from(table, "comm", "sglang", Some(version), file);
+    for file in ["wideep_deepep_ll_perf", "wideep_deepep_normal_perf"] {
+        list.push(sglang(Table::ExpertExchangeWide, "0.5.12", file));
+        if system != "b200_sxm" {
+            list.push(sglang(Table::ExpertExchangeMultinode, "0.5.6.post2", file));
+        }
+    }
+    list
+}
+
+/// Imports the selection for `devices` (empty: all) from the unpacked package
+/// at `package` into `out`, and returns the new manifest. Entries of other
+/// devices in an existing manifest are kept.
+///
+/// # Errors
+/// If the package or one of its files is missing or not as expected, or `out`
+/// cannot be written.
+pub fn import_aiconfigurator(
+    package: &Path,
+    out: &Path,
+    devices: &[String],
+) -> Result<Manifest, SiliconError> {
+    let systems = systems_directory(package)?;
+    let wanted: Vec<&str> = match devices {
+        [] => DEVICES.to_vec(),
+        some => some
+            .iter()
+            .map(|name| known_device(name))
+            .collect::<Result<_, _>>()?,
+    };
+    let manifest_path = out.join(MANIFEST_FILE);
+    let mut tables = match std::fs::read_to_string(&manifest_path) {
+        Ok(text) => Manifest::parse(&manifest_path.display().to_string(), &text)?.tables,
+        Err(_) => Vec::new(),
+    };
+    tables.retain(|entry| !wanted.contains(&entry.device.as_str()));
+    for device in wanted {
+        tables.extend(import_device(&systems, device, out)?);
+    }
+    tables.sort_by(|a, b| a.file.cmp(&b.file));
+    let manifest = Manifest {
+        package: format!("aiconfigurator-core {}", package_version(&systems)),
+        licence: LICENCE.into(),
+        copyright: COPYRIGHT.into(),
+        tables,
+    };
+    write(&manifest_path, manifest.to_yaml().as_bytes())?;
+    Ok(manifest)
+}
+
+fn known_device(name: &str) -> Result<&'static str, SiliconError> {
+    DEVICES
+        .into_iter()
+        .find(|device| *device == name || format!("{device}_sxm") == name)
+        .ok_or_else(|| SiliconError::UnknownDevice {
+            device: name.to_owned(),
+            known: DEVICES.join(", "),
+        })
+}
+
+/// Imports one device. Files of the package that share a table are joined.
+fn import_device(
+    systems: &Path,
+    device: &str,
+    out: &Path,
+) -> Result<Vec<TableEntry>, SiliconError> {
+    // `moe` comes before `moe_earlier`, which leaves out what it has.
+    let mut by_file: BTreeMap<String, Vec<Source>> = BTreeMap::new();
+    let mut moe_layers = HashSet::new();
+    for source in sources(device) {
+        let overlay = source.only_for.map_or(String::new(), |e| format!("{e}/"));
+        let file = format!("{}/{overlay}{}.parquet", source.device, source.table.name());
+        by_file.entry(file).or_default().push(source);
+    }
+    let mut entries = Vec::new();
+    for (file, sources) in by_file {
+        let mut rows = Vec::new();
+        let mut paths = Vec::new();
+        let (table, engine) = (sources[0].table, sources[0].engine);
+        let mut versions: Vec<String> = Vec::new();
+        for source in sources {
+            let version = match source.version {
+                Some(version) => version.to_owned(),
+                None => nccl_version(systems, source.system)?,
+            };
+            let path = format!(
+                "{}/{}/{}/{version}/{}.parquet",
+                source.system, source.family, source.engine, source.file
+            );
+            let frame = read(&systems.join("data").join(&path), &path)?;
+            rows.extend(select(table, source.file, &frame)?);
+            paths.push(path);
+            if !versions.contains(&version) {
+                versions.push(version);
+            }
+        }
+        match table {
+            Table::Moe => moe_layers = rows.iter().map(curve_key).collect(),
+            Table::MoeEarlier => rows.retain(|row| !moe_layers.contains(&curve_key(row))),
+            _ => {}
+        }
+        let rows = order(table, rows);
+        let count = rows.len();
+        if count == 0 {
+            return Err(SiliconError::Malformed {
+                file: paths.join(", "),
+                reason: "holds no row of the selection".into(),
+            });
+        }
+        let bytes = encode(columns(table, rows))?;
+        write(&out.join(&file), &bytes)?;
+        entries.push(TableEntry {
+            file,
+            device: device.to_owned(),
+            table,
+            engine: engine.to_owned(),
+            version: versions.join(" + "),
+            source: paths.join(" + "),
+            rows: count,
+            bytes: bytes.len(),
+            blake3: blake3::hash(&bytes).to_hex().to_string(),
+        });
+    }
+    Ok(entries)
+}
+
+/// One row of ours: keys in the order of the table's columns, and the time.
+struct Row {
+    texts: Vec<String>,
+    numbers: Vec<u32>,
+    latency_ms: f32,
+}
+
+/// The keys of a row but for the axis of its curve.
+fn curve_key(row: &Row) -> (Vec<String>, Vec<u32>) {
+    let keys = &row.numbers[..row.numbers.len() - 1];
+    (row.texts.clone(), keys.to_vec())
+}
+
+/// Sorts by keys and keeps the first of equal ones. GEMM shapes stay in the
+/// order in which the source first names them (walking tokens, then output,
+/// then input widths, each in order of first appearance): where two measured
+/// shapes are equally near to an unmeasured one, that order decides.
+fn order(table: Table, mut rows: Vec<Row>) -> Vec<Row> {
+    let ranks = match table {
+        Table::Gemm => gemm_shape_ranks(&rows),
+        _ => HashMap::new(),
+    };
+    let rank = |row: &Row| match table {
+        Table::Gemm => ranks[&(row.texts[0].clone(), row.numbers[0], row.numbers[1])],
+        _ => 0,
+    };
+    rows.sort_by_cached_key(|row| (row.texts.clone(), rank(row), row.numbers.clone()));
+    rows.dedup_by(|later, kept| later.texts == kept.texts && later.numbers == kept.numbers);
+    rows
+}
+
+/// Rank of each (dtype, output width, input width) in the walk that [`order`]
+/// describes.
+fn gemm_shape_ranks(rows: &[Row]) -> HashMap<(String, u32, u32), usize> {
+    /// Position of `key` among the distinct keys seen so far under `parent`.
+    fn position<K: std::hash::Hash + Eq>(seen: &mut HashMap<K, usize>, key: K) -> usize {
+        let next = seen.len();
+        *seen.entry(key).or_insert(next)
+    }
+    let (mut tokens, mut outs, mut ins) = (HashMap::new(), HashMap::new(), HashMap::new());
+    let mut first: HashMap<(String, u32, u32), [usize; 3]> = HashMap::new();
+    for row in rows {
+        let dtype = &row.texts[0];
+        let [out, inp, m] = [row.numbers[0], row.numbers[1], row.numbers[2]];
+        // Positions only need to be in order of first appearance, so counting
+        // over all parents together serves.
+        let walk = [
+            position(&mut tokens, (dtype.clone(), m)),
+            position(&mut outs, (dtype.clone(), m, out)),
+            position(&mut ins, (dtype.clone(), m, out, inp)),
+        ];
+        first
+            .entry((dtype.clone(), out, inp))
+            .and_modify(|best| *best = walk.min(*best))
+            .or_insert(walk);
+    }
+    let mut shapes: Vec<_> = first.into_iter().collect();
+    shapes.sort_by(|a, b| (&a.0.0, a.1).cmp(&(&b.0.0, b.1)));
+    shapes
+        .into_iter()
+        .enumerate()
+        .map(|(rank, (shape, _))| (shape, rank))
+        .collect()
+}
+
+fn columns(table: Table, rows: Vec<Row>) -> Vec<(&'static str, Column)> {
+    let mut columns = Vec::new();
+    for (i, &name) in table.text_columns().iter().enumerate() {
+        let values = rows.iter().map(|row| row.texts[i].clone()).collect();
+        columns.push((name, Column::Text(values)));
+    }
+    for (i, &name) in table.number_columns().iter().enumerate() {
+        let values = rows.iter().map(|row| row.numbers[i]).collect();
+        columns.push((name, Column::Number(values)));
+    }
+    let values = rows.iter().map(|row| row.latency_ms).collect();
+    columns.push((LATENCY, Column::Real(values)));
+    columns
+}
+
+/// Reads cells of a source file by column name.
+struct Cells<'a> {
+    frame: &'a Frame,
+    texts: BTreeMap<&'static str, arrow_array::StringArray>,
+    numbers: BTreeMap<&'static str, Vec<u32>>,
+}
+
+impl<'a> Cells<'a> {
+    fn new(
+        frame: &'a Frame,
+        texts: &[&'static str],
+        numbers: &[&'static str],
+    ) -> Result<Self, SiliconError> {
+        let texts = texts.iter().map(|&c| Ok((c, frame.texts(c)?)));
+        let numbers = numbers.iter().map(|&c| Ok((c, frame.numbers(c)?)));
+        Ok(Self {
+            frame,
+            texts: texts.collect::<Result<_, SiliconError>>()?,
+            numbers: numbers.collect::<Result<_, SiliconError>>()?,
+        })
+    }
+
+    fn text(&self, column: &str, row: usize) -> &str {
+        self.texts[column].value(row)
+    }
+
+    fn number(&self, column: &str, row: usize) -> u32 {
+        self.numbers[column][row]
+    }
+
+    /// Rows for which `make` gives keys, with the times of column `latency`.
+    fn rows(
+        &self,
+        latencies_ms: &[f64],
+        make: impl Fn(&Self, usize) -> Option<(Vec<String>, Vec<u32>)>,
+    ) -> Vec<Row> {
+        (0..self.frame.rows())
+            .filter_map(|row| {
+                let (texts, numbers) = make(self, row)?;
+                Some(Row {
+                    texts,
+                    numbers,
+                    latency_ms: latencies_ms[row] as f32,
+                })
+            })
+            .collect()
+    }
+}
+
+/// The rows of our selection in a file of the package.
+fn select(table: Table, file: &str, frame: &Frame) -> Result<Vec<Row>, SiliconError> {
+    match table {
+        Table::Gemm => select_gemm(frame),
+        Table::ContextAttention | Table::GenerationAttention => {
+            select_attention(table == Table::ContextAttention, frame)
+        }
+        Table::MlaContextModule | Table::MlaGenerationModule => {
+            select_mla(table == Table::MlaContextModule, true, frame)
+        }
+        Table::ContextMla | Table::GenerationMla => {
+            select_mla(table == Table::ContextMla, false, frame)
+        }
+        Table::MlaBmm => select_mla_bmm(frame),
+        Table::Moe | Table::MoeEarlier => select_moe(frame),
+        Table::GatedDeltaNet => select_delta_net(frame),
+        Table::AllReduce => select_all_reduce(frame),
+        Table::Nccl => select_nccl(frame),
+        Table::ExpertExchange => select_exchange(frame),
+        Table::ExpertExchangeWide | Table::ExpertExchangeMultinode => {
+            select_deepep(file == "wideep_deepep_ll_perf", frame)
+        }
+    }
+}
+
+fn select_gemm(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
+    let cells = Cells::new(frame, &["gemm_dtype"], &["m", "n", "k"])?;
+    Ok(cells.rows(&frame.reals("latency")?, |c, row| {
+        let shape = ["n", "k", "m"].map(|axis| c.number(axis, row));
+        Some((vec![c.text("gemm_dtype", row).into()], shape.into()))
+    }))
+}
+
+/// Attention without a sliding window. `isl` is the prompt of a context row
+/// and 1 in a generation row, whose KV cache holds `isl + step` tokens.
+fn select_attention(context: bool, frame: &Frame) -> Result<Vec<Row>, SiliconError> {
+    let mut numbers = vec![
+        "batch_size",
+        "isl",
+        "step",
+        "num_heads",
+        "num_key_value_heads",
+    ];
+    numbers.push("head_dim");
+    let windowed = frame.has("window_size");
+    if windowed {
+        numbers.push("window_size");
+    }
+    let cells = Cells::new(frame, &["attn_dtype", "kv_cache_dtype"], &numbers)?;
+    Ok(cells.rows(&frame.reals("latency")?, |c, row| {
+        let head_dim = c.number("head_dim", row);
+        let [batch, isl, step] = ["batch_size", "isl", "step"].map(|axis| c.number(axis, row));
+        let skip = windowed && c.number("window_size", row) != 0
+            || !HEAD_DIMS.contains(&head_dim)
+            || context && (step != 0 || c.text("attn_dtype", row) != "bfloat16");
+        let sequence = if context {
+            [isl, batch]
+        } else {
+            [batch, isl + step]
+        };
+        let heads = ["num_key_value_heads", "num_heads"].map(|axis| c.number(axis, row));
+        let keys = [&[head_dim][..], &heads, &sequence].concat();
+        (!skip).then(|| (vec![c.text("kv_cache_dtype", row).into()], keys))
+    }))
+}
+
+/// MLA attention, alone or as a whole block with its projections.
+fn select_mla(context: bool, module: bool, frame: &Frame) -> Result<Vec<Row>, SiliconError> {
+    let mut texts = vec!["mla_dtype", "kv_cache_dtype"];
+    if module {
+        texts.push("gemm_type");
+    }
+    let cells = Cells::new(frame, &texts, &["num_heads", "batch_size", "isl", "step"])?;
+    Ok(cells.rows(&frame.reals("latency")?, |c, row| {
+        let [heads, batch] = ["num_heads", "batch_size"].map(|axis| c.number(axis, row));
+        let [isl, step] = ["isl", "step"].map(|axis| c.number(axis, row));
+        let skip = c.text("mla_dtype", row) != "bfloat16" || context && step != 0;
+        let keys = if context {
+            [heads, isl, batch]
+        } else {
+            [heads, batch, isl + step]
+        };
+        let kv_dtype = c.text("kv_cache_dtype", row).to_owned();
+        let texts = match module {
+            true => vec![c.text("gemm_type", row).into(), kv_dtype],
+            false => vec![kv_dtype],
+        };
+        (!skip).then(|| (texts, keys.into()))
+    }))
+}
+
+fn select_mla_bmm(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
+    let cells = Cells::new(
+        frame,
+        &["op_name", "bmm_dtype"],
+        &["num_heads", "num_tokens"],
+    )?;
+    Ok(cells.rows(&frame.reals("latency")?, |c, row| {
+        let side = match c.text("op_name", row) {
+            "mla_gen_pre" => "before",
+            "mla_gen_post" => "after",
+            _ => return None,
+        };
+        let keys = ["num_heads", "num_tokens"].map(|axis| c.number(axis, row));
+        Some((
+            vec![c.text("bmm_dtype", row).into(), side.into()],
+            keys.into(),
+        ))
+    }))
+}
+
+fn select_moe(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
+    let axes = ["hidden_size", "inter_size", "topk", "num_experts"];
+    let cuts = ["moe_tp_size", "moe_ep_size", "num_tokens"];
+    let cells = Cells::new(
+        frame,
+        &["moe_dtype", "distribution"],
+        &[&axes[..], &cuts].concat(),
+    )?;
+    Ok(cells.rows(&frame.reals("latency")?, |c, row| {
+        let layer = axes.map(|axis| c.number(axis, row));
+        let keys = [
+            layer.to_vec(),
+            cuts.map(|axis| c.number(axis, row)).to_vec(),
+        ]
+        .concat();
+        let dtype = match c.text("moe_dtype", row) {
+            "int4_wo" => "int4",
+            other => other,
+        };
+        MOE_LAYERS
+            .contains(&layer)
+            .then(|| (vec![dtype.into(), c.text("distribution", row).into()], keys))
+    }))
+}
+
+fn select_delta_net(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
+    let numbers = [
+        "d_model",
+        "num_k_heads",
+        "num_v_heads",
+        "batch_size",
+        "seq_len",
+    ];
+    let cells = Cells::new(frame, &["phase", "kernel_source"], &numbers)?;
+    Ok(cells.rows(&frame.reals("latency")?, |c, row| {
+        let phase = match c.text("phase", row) {
+            "context" => "prefill",
+            "generation" => "decode",
+            _ => return None,
+        };
+        let kernel = match c.text("kernel_source", row) {
+            "causal_conv1d_fn" | "causal_conv1d_update" => "convolution",
+            _ => "recurrence",
+        };
+        let keys = ["num_k_heads", "num_v_heads", "batch_size", "seq_len"];
+        let keys = keys.map(|axis| c.number(axis, row));
+        (c.number("d_model", row) == DELTA_NET_WIDTH)
+            .then(|| (vec![phase.into(), kernel.into()], keys.into()))
+    }))
+}
+
+/// Rows measured inside a CUDA graph; eager ones are not what engines run.
+/// Message sizes are in 16-bit elements.
+fn select_all_reduce(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
+    let cells = Cells::new(
+        frame,
+        &["kernel_source", "backend"],
+        &["num_gpus", "message_size"],
+    )?;
+    Ok(cells.rows(&frame.reals("latency")?, |c, row| {
+        let eager = c.text("kernel_source", row).ends_with("_eager")
+            || c.text("backend", row).ends_with("_eager");
+        let keys = ["num_gpus", "message_size"].map(|axis| c.number(axis, row));
+        (!eager).then(|| (Vec::new(), keys.into()))
+    }))
+}
+
+fn select_nccl(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
+    let cells = Cells::new(
+        frame,
+        &["op_name", "nccl_dtype"],
+        &["num_gpus", "message_size"],
+    )?;
+    Ok(cells.rows(&frame.reals("latency")?, |c, row| {
+        let collective = match c.text("op_name", row) {
+            "alltoall" => "all_to_all",
+            other => other,
+        };
+        let keys = ["num_gpus", "message_size"].map(|axis| c.number(axis, row));
+        (c.text("nccl_dtype", row) == "half").then(|| (vec![collective.into()], keys.into()))
+    }))
+}
+
+/// DeepEP as the engine ran it; `latency` is in microseconds.
+fn select_exchange(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
+    let numbers = [
+        "ep_size",
+        "hidden_size",
+        "topk",
+        "num_experts",
+        "num_tokens",
+    ];
+    let cells = Cells::new(frame, &["comm_backend", "phase"], &numbers)?;
+    let latencies_ms: Vec<f64> = frame.reals("latency")?.iter().map(|us| us / 1e3).collect();
+    Ok(cells.rows(&latencies_ms, |c, row| {
+        let mode = match c.text("comm_backend", row) {
+            "deepep_ll" => "low_latency",
+            "deepep_ht" => "normal",
+            _ => return None,
+        };
+        let keys = numbers.map(|axis| c.number(axis, row));
+        Some((vec![mode.into(), c.text("phase", row).into()], keys.into()))
+    }))
+}
+
+/// DeepEP's own benchmark: one row holds dispatch and combine, microseconds.
+fn select_deepep(low_latency: bool, frame: &Frame) -> Result<Vec<Row>, SiliconError> {
+    let mut numbers = vec![
+        "node_num",
+        "hidden_size",
+        "num_topk",
+        "num_experts",
+        "num_token",
+    ];
+    if !low_latency {
+        numbers.push("dispatch_sms");
+    }
+    let cells = Cells::new(frame, &[], &numbers)?;
+    let mut rows = Vec::new();
+    for phase in ["dispatch", "combine"] {
+        let parts: &[&str] = if low_latency {
+            &["avg_t_us"]
+        } else {
+            &["transmit_us", "notify_us"]
+        };
+        let mut latencies_ms = vec![0.0; frame.rows()];
+        for part in parts {
+            let values = frame.reals(&format!("{phase}_{part}"))?;
+            latencies_ms
+                .iter_mut()
+                .zip(values)
+                .for_each(|(sum, us)| *sum += us / 1e3);
+        }
+        rows.extend(cells.rows(&latencies_ms, |c, row| {
+            let gpus = c.number("node_num", row) * GPUS_PER_NODE;
+            let keys = ["hidden_size", "num_topk", "num_experts", "num_token"];
+            let keys = [vec![gpus], keys.map(|axis| c.number(axis, row)).to_vec()].concat();
+            let mode = if low_latency { "low_latency" } else { "normal" };
+            (low_latency || c.number("dispatch_sms", row) == EXCHANGE_SMS)
+                .then(|| (vec![mode.into(), phase.into()], keys))
+        }));
+    }
+    Ok(rows)
+}
+
+/// The directory with the systems' YAML files and `data`.
+fn systems_directory(package: &Path) -> Result<PathBuf, SiliconError> {
+    ["aiconfigurator_core/systems", "systems", "."]
+        .iter()
+        .map(|below| package.join(below))
+        .find(|path| path.join("data").is_dir())
+        .ok_or_else(|| SiliconError::Read {
+            path: package.display().to_string(),
+            reason: "no `aiconfigurator_core/systems/data` inside: \
+                     give the directory the package was unpacked into"
+                .into(),
+        })
+}
+
+/// Version of the package, from the metadata that pip installs beside it.
+fn package_version(systems: &Path) -> String {
+    let site = systems.ancestors().nth(2).unwrap_or(systems);
+    let directories = std::fs::read_dir(site).into_iter().flatten().flatten();
+    directories
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let version = name
+                .strip_prefix("aiconfigurator_core-")?
+                .strip_suffix(".dist-info")?;
+            Some(version.to_owned())
+        })
+        .max()
+        .unwrap_or_else(|| "(version not stated)".into())
+}
+
+/// The NCCL version that the description of `system` names.
+fn nccl_version(systems: &Path, system: &str) -> Result<String, SiliconError> {
+    let path = systems.join(format!("{system}.yaml"));
+    let text = std::fs::read_to_string(&path).map_err(|error| read_error(&path, &error))?;
+    let malformed = |reason: String| SiliconError::Malformed {
+        file: path.display().to_string(),
+        reason,
+    };
+    let documents = Yaml::load_from_str(&text).map_err(|error| malformed(error.to_string()))?;
+    documents
+        .first()
+        .and_then(|root| root.as_mapping_get("misc"))
+        .and_then(|misc| misc.as_mapping_get("nccl_version"))
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .ok_or_else(|| malformed("`misc.nccl_version` is missing".into()))
+}
+
+fn read(path: &Path, name: &str) -> Result<Frame, SiliconError> {
+    let bytes = std::fs::read(path).map_err(|error| read_error(path, &error))?;
+    Frame::read(name, Bytes::from(bytes))
+}
+
+/// Writes a file whole or not at all.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), SiliconError> {
+    let failed = |error: std::io::Error| SiliconError::Write {
+        path: path.display().to_string(),
+        reason: error.to_string(),
+    };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    let temporary = path.with_extension("partial");
+    std::fs::write(&temporary, bytes).map_err(failed)?;
+    std::fs::rename(&temporary, path).map_err(failed)
+}
+
+fn read_error(path: &Path, error: &std::io::Error) -> SiliconError {
+    SiliconError::Read {
+        path: path.display().to_string(),
+        reason: error.to_string(),
+    }
+}

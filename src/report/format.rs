@@ -1,0 +1,131 @@
+//! Figures as people write them: three significant digits, fitting units.
+
+use serde_json::Value;
+
+use crate::results::compact;
+
+/// A value of an axis.
+pub(super) fn value(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => String::new(),
+        Some(value) => compact(value),
+    }
+}
+
+/// Three significant digits, no exponent, thousands kept whole.
+pub(super) fn number(value: f64) -> String {
+    if !value.is_finite() {
+        return "-".into();
+    }
+    let magnitude = value.abs();
+    let decimals = match magnitude {
+        m if m == 0.0 || m >= 99.95 => 0,
+        m if m >= 9.995 => 1,
+        m if m >= 0.9995 => 2,
+        m if m >= 0.09995 => 3,
+        m if m >= 0.009995 => 4,
+        _ => return format!("{value:.2e}"),
+    };
+    format!("{value:.decimals$}")
+}
+
+/// The same without trailing zeros: for limits, which people gave.
+pub(super) fn short_number(value: f64) -> String {
+    match value {
+        v if v == v.trunc() && v.abs() < 1e15 => format!("{v:.0}"),
+        v => v.to_string(),
+    }
+}
+
+/// A time in the unit that suits it.
+pub(super) fn seconds(value: f64) -> String {
+    match value.abs() {
+        v if !v.is_finite() => "-".into(),
+        v if v == 0.0 || v >= 0.9995 => format!("{} s", number(value)),
+        v if v >= 0.9995e-3 => format!("{} ms", number(value * 1e3)),
+        _ => format!("{} us", number(value * 1e6)),
+    }
+}
+
+/// A share.
+pub(super) fn percent(share: f64) -> String {
+    match share.is_finite() {
+        true => format!("{:.1} %", share * 100.0),
+        false => "-".into(),
+    }
+}
+
+/// A figure of a column, with the unit its name ends in.
+pub(super) fn figure(column: &str, value: f64) -> String {
+    let is_time = column.ends_with("_s") && !column.contains("_per_s");
+    let is_share = ["mfu", "slo_attainment"].contains(&column)
+        || column.ends_with("_fraction")
+        || column.ends_with("_utilization");
+    match (is_time, is_share) {
+        (true, _) => seconds(value),
+        (_, true) => percent(value),
+        _ if column.contains("usd") => format!("${}", money(value)),
+        _ => number(value),
+    }
+}
+
+fn money(value: f64) -> String {
+    match value {
+        v if !v.is_finite() => "-".into(),
+        v if v < 0.01 => format!("{v:.4}"),
+        v if v < 1.0 => format!("{v:.3}"),
+        v => format!("{v:.2}"),
+    }
+}
+
+/// `1 run`, `2 runs`.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", grouped(count))
+}
+
+/// `12,345`.
+pub(super) fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_three_digits_and_a_unit() {
+        let cases = [
+            ("ttft_p90_s", 1.23456, "1.23 s"),
+            ("ttft_p90_s", 0.9996, "1.00 s"),
+            ("tbt_p99_s", 0.0123456, "12.3 ms"),
+            ("tbt_p99_s", 0.000012, "12.0 us"),
+            ("throughput_tokens_per_s", 12345.6, "12346"),
+            ("throughput_requests_per_s", 99.96, "100"),
+            ("mfu", 0.3214, "32.1 %"),
+            ("cost_usd_per_million_tokens", 0.4567, "$0.457"),
+            ("cost_usd_per_hour", 1234.5, "$1234.50"),
+            ("ttft_p90_s", f64::NAN, "-"),
+        ];
+        for (column, value, expected) in cases {
+            assert_eq!(figure(column, value), expected, "{column} {value}");
+        }
+    }
+
+    #[test]
+    fn counts_are_grouped_and_agree_with_their_noun() {
+        assert_eq!(counted(1, "run"), "1 run");
+        assert_eq!(counted(1_234_567, "run"), "1,234,567 runs");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(short_number(2.0), "2");
+        assert_eq!(short_number(0.25), "0.25");
+    }
+}

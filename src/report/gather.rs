@@ -1,0 +1,385 @@
+//! From a result directory to what is worth telling.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::insights::{Binding, binding};
+use crate::results::schema::{ColumnType, METRIC_COLUMNS};
+use crate::results::{
+    REPLICATION_COLUMN, ResultError, RunStatus, SummaryBatch, SummaryReader, SummaryRow,
+};
+use crate::select::{Criteria, CriteriaError, ReasonGroup, ReasonGroups, Selection};
+use crate::spec::{Objectives, Slo};
+
+/// What to gather.
+#[derive(Debug, Clone, Default)]
+pub struct GatherOptions {
+    /// Targets, instead of the sweep's.
+    pub slo: Option<Slo>,
+    /// Objectives, instead of the sweep's.
+    pub objectives: Option<Objectives>,
+    /// Which deployments to list.
+    pub list: ListKind,
+    /// How many at most; none: all.
+    pub limit: Option<usize>,
+}
+
+/// Which deployments a report lists. Where none meets the targets it is the
+/// nearest misses in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListKind {
+    /// Those that meet the targets, best first.
+    #[default]
+    Best,
+    /// Those of them on the Pareto frontier.
+    Frontier,
+    /// Those that miss a target by least.
+    NearestMisses,
+}
+
+/// A report that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The directory.
+    #[error(transparent)]
+    Results(#[from] ResultError),
+    /// The targets or objectives.
+    #[error(transparent)]
+    Criteria(#[from] CriteriaError),
+    /// Writing the page.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+}
+
+impl ReportError {
+    /// Whether the user can mend it by other arguments (exit code 2).
+    pub fn is_bad_input(&self) -> bool {
+        match self {
+            Self::Results(error) => error.is_bad_input(),
+            Self::Criteria(_) => true,
+            Self::Io { .. } => false,
+        }
+    }
+}
+
+/// How the runs ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct RunTotals {
+    /// Runs the sweep has.
+    pub expected: u64,
+    /// Runs seen.
+    pub seen: u64,
+    /// Simulated.
+    pub ok: u64,
+    /// Could not be deployed.
+    pub infeasible: u64,
+    /// Did not end well.
+    pub failed: u64,
+}
+
+/// One configuration, means over its replications.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Deployment {
+    /// Index of its first run.
+    pub run_index: u64,
+    /// Identity of its first run.
+    pub run_id: String,
+    /// Replications.
+    pub replications: u32,
+    /// Whether it meets the targets.
+    pub slo_met: bool,
+    /// Whether it is on the frontier.
+    pub pareto: bool,
+    /// Values of all axes but `replication`.
+    pub axes: Map<String, Value>,
+    /// Every numeric column of the summary; none where it never happened.
+    pub figures: BTreeMap<String, Option<f64>>,
+    /// The target it is closest to or furthest beyond.
+    pub tightest: Option<Miss>,
+    /// Share of requests that did not complete.
+    pub incomplete_fraction: f64,
+}
+
+/// A target and how far from it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Miss {
+    /// The bounded column.
+    pub column: String,
+    /// Its value.
+    pub value: f64,
+    /// The bound.
+    pub limit: f64,
+}
+
+/// What came out of a sweep.
+#[derive(Debug, Clone, Serialize)]
+pub struct SweepReport {
+    /// Name of the sweep.
+    pub name: String,
+    /// Its directory.
+    pub directory: String,
+    /// Whether the sweep is finished.
+    pub complete: bool,
+    /// How the runs ended.
+    pub runs: RunTotals,
+    /// Targets used.
+    pub slo: Slo,
+    /// Objectives used.
+    pub objectives: Objectives,
+    /// Configurations simulated in all their replications.
+    pub configurations: u64,
+    /// Configurations that meet the targets.
+    pub meeting_targets: u64,
+    /// Configurations on the frontier.
+    pub on_frontier: u64,
+    /// Axes with more than one value.
+    pub varying_axes: Vec<String>,
+    /// The others.
+    pub fixed_axes: Map<String, Value>,
+    /// What `deployments` lists.
+    pub list: ListKind,
+    /// The deployments.
+    pub deployments: Vec<Deployment>,
+    /// Why runs were infeasible or failed, largest group first.
+    pub reasons: Vec<ReasonGroup>,
+    /// What binds the best deployment.
+    pub binding: Option<Binding>,
+    /// Files of the directory worth opening.
+    pub files: Vec<String>,
+}
+
+/// Reads a directory and condenses it.
+pub fn gather(dir: &Path, options: &GatherOptions) -> Result<SweepReport, ReportError> {
+    let reader = SummaryReader::open(dir)?;
+    let slo = options.slo.clone().unwrap_or_else(|| reader.slo().clone());
+    let objectives = options.objectives.clone();
+    let objectives = objectives.unwrap_or_else(|| reader.objectives().clone());
+    let criteria = Criteria::new(&slo, &objectives, reader.axes())?;
+    let overview = look_over(&reader, criteria)?;
+    let selection = overview.selection;
+
+    let limit = options.limit.unwrap_or(usize::MAX);
+    let configurations = selection.configurations();
+    let meeting = configurations.iter().filter(|c| c.meets_targets).count() as u64;
+    let (list, positions) = match (meeting, options.list) {
+        (0, _) | (_, ListKind::NearestMisses) => {
+            (ListKind::NearestMisses, selection.nearest_misses(limit))
+        }
+        (_, ListKind::Frontier) => (ListKind::Frontier, selection.frontier(limit)),
+        (_, ListKind::Best) => (ListKind::Best, selection.best(limit)),
+    };
+    let deployments = describe(&reader, &selection, &positions)?;
+    let binding = binding(&reader, &selection, &overview.varying_axes)?;
+    Ok(SweepReport {
+        name: reader.name().to_string(),
+        directory: dir.display().to_string(),
+        complete: reader.manifest().is_some(),
+        runs: overview.runs,
+        slo,
+        objectives,
+        configurations: configurations.iter().filter(|c| c.all_ok).count() as u64,
+        meeting_targets: meeting,
+        on_frontier: configurations.iter().filter(|c| c.pareto).count() as u64,
+        varying_axes: overview.varying_axes,
+        fixed_axes: overview.fixed_axes,
+        list,
+        deployments,
+        reasons: overview.reasons,
+        binding,
+        files: files(dir),
+    })
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    [
+        "summary.parquet",
+        "pareto.parquet",
+        "requests",
+        "report.html",
+    ]
+    .into_iter()
+    .filter(|name| dir.join(name).exists())
+    .map(|name| {
+        if name == "requests" {
+            "requests/*.parquet"
+        } else {
+            name
+        }
+    })
+    .map(str::to_string)
+    .collect()
+}
+
+/// What one look at every run gives.
+pub(super) struct Overview {
+    pub(super) selection: Selection,
+    pub(super) runs: RunTotals,
+    pub(super) reasons: Vec<ReasonGroup>,
+    pub(super) varying_axes: Vec<String>,
+    pub(super) fixed_axes: Map<String, Value>,
+}
+
+pub(super) fn look_over(
+    reader: &SummaryReader,
+    criteria: Criteria,
+) -> Result<Overview, ReportError> {
+    let axes: Vec<&str> = reader
+        .axes()
+        .iter()
+        .map(|axis| axis.name.as_str())
+        .collect();
+    let wanted = criteria.columns().chain(axes.iter().copied());
+    let columns: Vec<String> = wanted.chain(["reason"]).map(str::to_string).collect();
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+
+    let mut selection = Selection::new(criteria, reader.axes());
+    let mut reasons = ReasonGroups::default();
+    let mut runs = RunTotals {
+        expected: reader.expected_runs(),
+        ..RunTotals::default()
+    };
+    let mut first: Option<Vec<Value>> = None;
+    let mut varies = vec![false; axes.len()];
+    reader.for_each(Some(&columns), |batch| {
+        for row in batch.rows() {
+            selection.observe(row);
+            reasons.observe(row);
+            count(&mut runs, row);
+            let first = first.get_or_insert_with(|| axes.iter().map(|a| row.value(a)).collect());
+            for ((axis, first), varies) in axes.iter().zip(first).zip(&mut varies) {
+                *varies = *varies || row.value(axis) != *first;
+            }
+        }
+    })?;
+    selection.conclude();
+    let first = first.unwrap_or_default();
+    let named = axes.iter().zip(&varies);
+    let varying_axes = named
+        .filter(|(axis, varies)| **varies && **axis != REPLICATION_COLUMN)
+        .map(|(axis, _)| axis.to_string());
+    let fixed = axes.iter().zip(&varies).zip(first);
+    let fixed_axes = fixed
+        .filter(|((_, varies), _)| !**varies)
+        .map(|((axis, _), value)| (axis.to_string(), value));
+    Ok(Overview {
+        varying_axes: varying_axes.collect(),
+        fixed_axes: fixed_axes.collect(),
+        reasons: reasons.sorted(),
+        selection,
+        runs,
+    })
+}
+
+fn count(runs: &mut RunTotals, row: SummaryRow<'_>) {
+    runs.seen += 1;
+    match row.status() {
+        Some(RunStatus::Ok) => runs.ok += 1,
+        Some(RunStatus::Infeasible) => runs.infeasible += 1,
+        Some(RunStatus::Failed) | None => runs.failed += 1,
+    }
+}
+
+/// Sums of one configuration's figures while its runs pass by.
+struct Gathering {
+    run_id: String,
+    axes: Map<String, Value>,
+    sums: Vec<f64>,
+    counts: Vec<u32>,
+}
+
+/// Reads the summary again for the rows of these configurations, in order.
+pub(super) fn describe(
+    reader: &SummaryReader,
+    selection: &Selection,
+    positions: &[usize],
+) -> Result<Vec<Deployment>, ResultError> {
+    let figures = figure_columns();
+    let mut gathered: BTreeMap<usize, Option<Gathering>> =
+        positions.iter().map(|&position| (position, None)).collect();
+    if gathered.is_empty() {
+        return Ok(Vec::new());
+    }
+    reader.for_each(None, |batch: &SummaryBatch| {
+        for row in batch.rows() {
+            let position = selection.position_of_run(row.run_index());
+            let Some(slot) = position.and_then(|p| gathered.get_mut(&p)) else {
+                continue;
+            };
+            let gathering = slot.get_or_insert_with(|| Gathering {
+                run_id: row.text("run_id").unwrap_or_default().to_string(),
+                axes: axis_values(reader, row),
+                sums: vec![0.0; figures.len()],
+                counts: vec![0; figures.len()],
+            });
+            for (at, name) in figures.iter().enumerate() {
+                if let Some(value) = row.number(name) {
+                    gathering.sums[at] += value;
+                    gathering.counts[at] += 1;
+                }
+            }
+        }
+    })?;
+    let listed = positions.iter();
+    Ok(listed
+        .filter_map(|&position| {
+            let gathering = gathered.get_mut(&position)?.take()?;
+            Some(deployment(selection, position, gathering, &figures))
+        })
+        .collect())
+}
+
+fn deployment(
+    selection: &Selection,
+    position: usize,
+    gathering: Gathering,
+    figures: &[&'static str],
+) -> Deployment {
+    let configuration = &selection.configurations()[position];
+    let sums = gathering.sums.iter().zip(&gathering.counts);
+    let means = sums.map(|(sum, &count)| (count > 0).then(|| sum / f64::from(count)));
+    let bounds = &selection.criteria().bounds;
+    Deployment {
+        run_index: configuration.run_index,
+        run_id: gathering.run_id,
+        replications: configuration.runs,
+        slo_met: configuration.meets_targets,
+        pareto: configuration.pareto,
+        axes: gathering.axes,
+        figures: figures
+            .iter()
+            .map(|name| name.to_string())
+            .zip(means)
+            .collect(),
+        tightest: selection.tightest_bound(position).map(|(bound, _)| Miss {
+            column: bounds[bound].column.clone(),
+            value: selection.bound_values(position)[bound],
+            limit: bounds[bound].limit,
+        }),
+        incomplete_fraction: configuration.incomplete_fraction(),
+    }
+}
+
+fn axis_values(reader: &SummaryReader, row: SummaryRow<'_>) -> Map<String, Value> {
+    let axes = reader.axes().iter();
+    axes.filter(|axis| axis.name != REPLICATION_COLUMN)
+        .map(|axis| (axis.name.clone(), row.value(&axis.name)))
+        .collect()
+}
+
+/// Numeric columns of the summary.
+pub(super) fn figure_columns() -> Vec<&'static str> {
+    METRIC_COLUMNS
+        .iter()
+        .filter(|c| matches!(c.column_type(), ColumnType::Int | ColumnType::Float))
+        .map(|c| c.name)
+        .collect()
+}
