@@ -8,6 +8,7 @@ use crate::results::compact;
 pub(super) fn value(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
+        Some(Value::Number(number)) => number.as_f64().map_or_else(String::new, short_number),
         Some(value) => compact(value),
     }
 }
@@ -35,6 +36,11 @@ pub(super) fn short_number(value: f64) -> String {
         v if v == v.trunc() && v.abs() < 1e15 => format!("{v:.0}"),
         v => v.to_string(),
     }
+}
+
+/// A limit in seconds, as it was given.
+pub(super) fn limit(value: f64) -> String {
+    format!("{} s", short_number(value))
 }
 
 /// A time in the unit that suits it.
@@ -65,6 +71,8 @@ pub(super) fn figure(column: &str, value: f64) -> String {
         (true, _) => seconds(value),
         (_, true) => percent(value),
         _ if column.contains("usd") => format!("${}", money(value)),
+        // Counts; a mean over replications may still have a fraction.
+        _ if value == value.trunc() && value.abs() < 1e15 => format!("{value:.0}"),
         _ => number(value),
     }
 }
@@ -110,6 +118,7 @@ mod tests {
             ("tbt_p99_s", 0.000012, "12.0 us"),
             ("throughput_tokens_per_s", 12345.6, "12346"),
             ("throughput_requests_per_s", 99.96, "100"),
+            ("total_gpus", 8.0, "8"),
             ("mfu", 0.3214, "32.1 %"),
             ("cost_usd_per_million_tokens", 0.4567, "$0.457"),
             ("cost_usd_per_hour", 1234.5, "$1234.50"),

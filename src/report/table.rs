@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use comfy_table::presets::{ASCII_HORIZONTAL_ONLY, UTF8_HORIZONTAL_ONLY};
-use comfy_table::{Cell, CellAlignment, Table};
+use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 
 use super::format::{self, counted, grouped};
 use super::gather::{Deployment, ListKind, Miss, SweepReport};
@@ -87,7 +86,7 @@ fn overview(report: &SweepReport) -> String {
 fn targets(report: &SweepReport) -> String {
     let targets = report.slo.0.iter();
     let targets: Vec<String> = targets
-        .map(|(column, limit)| format!("{column} <= {} s", format::short_number(*limit)))
+        .map(|(column, limit)| format!("{column} <= {}", format::limit(*limit)))
         .collect();
     targets.join(" and ")
 }
@@ -193,8 +192,8 @@ fn deployments(report: &SweepReport, width: Option<u16>) -> Table {
     }
     let mut table = Table::new();
     table.load_style(match width {
-        Some(_) => UTF8_HORIZONTAL_ONLY,
-        None => ASCII_HORIZONTAL_ONLY,
+        Some(_) => ruled('─'),
+        None => ruled('-'),
     });
     let alignment = |column: &TableColumn| match column.numeric {
         true => CellAlignment::Right,
@@ -213,6 +212,11 @@ fn deployments(report: &SweepReport, width: Option<u16>) -> Table {
         );
     }
     table
+}
+
+/// One rule under the header, nothing else.
+fn ruled(rule: char) -> TableStyle {
+    TableStyle::new().header_separator(LineStyle::none().fill(rule).junction(rule))
 }
 
 fn table_columns(report: &SweepReport) -> Vec<TableColumn> {
@@ -351,7 +355,7 @@ fn binding(binding: &Binding) -> String {
                 binding.run_index,
                 value / limit * 100.0,
                 format::figure(column, *value),
-                format::figure(column, *limit),
+                format::limit(*limit),
             ),
         );
     }
