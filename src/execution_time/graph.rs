@@ -10,7 +10,7 @@
 use super::Operator;
 use super::operator::ExpertLoad;
 use crate::catalog::{Attention, LinearAttention, ModelSpec, Moe};
-use crate::memory::{Formats, Parallelism};
+use crate::memory::{Formats, Parallelism, check_divisibility};
 use crate::units::DType;
 
 /// Bytes of one activation element between layers (bfloat16).
@@ -89,7 +89,8 @@ impl Graph {
         formats: Formats,
         gpus_per_node: u32,
     ) -> Result<Self, String> {
-        check_divisibility(model, &parallelism)?;
+        check_divisibility(model, &parallelism).map_err(|infeasible| infeasible.to_string())?;
+        check_latent_attention(model)?;
         let spans_nodes = parallelism.gpus_per_stage() > gpus_per_node;
         let transport =
             if spans_nodes && parallelism.expert_parallel == parallelism.gpus_per_stage() {
@@ -648,85 +649,36 @@ fn stage_of(model: &ModelSpec, parallelism: &Parallelism, gpus_per_node: u32, st
     }
 }
 
-fn check_divisibility(model: &ModelSpec, parallelism: &Parallelism) -> Result<(), String> {
-    let tp = parallelism.tensor_parallel;
-    let name = &model.name;
-    for (ways, what) in [
-        (tp, "tensor_parallel"),
-        (parallelism.pipeline_parallel, "pipeline_parallel"),
-        (parallelism.expert_parallel, "expert_parallel"),
-        (
-            parallelism.attention_data_parallel,
-            "attention_data_parallel",
-        ),
-    ] {
-        if ways == 0 {
-            return Err(format!("{what} must be at least 1"));
-        }
-    }
-    let divides = |what: &str, figure: u32, ways: u32| {
-        if figure.is_multiple_of(ways) {
-            Ok(())
-        } else {
-            Err(format!(
-                "tensor_parallel {ways} does not divide the {figure} {what} of {name}"
-            ))
-        }
+/// Latent-attention operators stand for DeepSeek-V3's dimensions, whatever the
+/// number of heads; others would be priced as those.
+fn check_latent_attention(model: &ModelSpec) -> Result<(), String> {
+    let Attention::Mla {
+        q_lora_rank,
+        kv_lora_rank,
+        qk_nope_head_dim,
+        qk_rope_head_dim,
+        v_head_dim,
+        ..
+    } = model.attention
+    else {
+        return Ok(());
     };
-    divides("attention heads", model.attention.heads(), tp)?;
-    if let Attention::Gqa { kv_heads, .. } = model.attention
-        && !kv_heads.is_multiple_of(tp)
-        && !tp.is_multiple_of(kv_heads)
-    {
-        return Err(format!(
-            "tensor_parallel {tp} neither divides the {kv_heads} KV heads of {name} nor is a multiple of them"
-        ));
+    let given = [
+        model.hidden_size,
+        q_lora_rank,
+        kv_lora_rank,
+        qk_nope_head_dim,
+        qk_rope_head_dim,
+        v_head_dim,
+    ];
+    const DEEPSEEK_V3: [u32; 6] = [7168, 1536, 512, 128, 64, 128];
+    if given == DEEPSEEK_V3 {
+        return Ok(());
     }
-    if let Some(linear) = &model.linear_attention {
-        divides("linear attention key heads", linear.key_heads, tp)?;
-        divides("linear attention value heads", linear.value_heads, tp)?;
-    }
-    if parallelism.pipeline_parallel > model.layers {
-        return Err(format!(
-            "pipeline_parallel {} exceeds the {} layers of {name}",
-            parallelism.pipeline_parallel, model.layers
-        ));
-    }
-    check_experts(model, parallelism)
-}
-
-fn check_experts(model: &ModelSpec, parallelism: &Parallelism) -> Result<(), String> {
-    let name = &model.name;
-    let ep = parallelism.expert_parallel;
-    let Some(moe) = &model.moe else {
-        return if ep == 1 {
-            Ok(())
-        } else {
-            Err(format!(
-                "expert_parallel {ep}: {name} has no experts, only 1 is possible"
-            ))
-        };
-    };
-    let gpus = parallelism.gpus_per_stage();
-    if !gpus.is_multiple_of(ep) {
-        return Err(format!(
-            "expert_parallel {ep} does not divide the {gpus} GPUs of a stage (tensor_parallel x attention_data_parallel)"
-        ));
-    }
-    if !moe.experts.is_multiple_of(ep) {
-        return Err(format!(
-            "expert_parallel {ep} does not divide the {} experts of {name}",
-            moe.experts
-        ));
-    }
-    let cut = parallelism.expert_tensor_parallel();
-    if !moe.intermediate_size.is_multiple_of(cut) {
-        return Err(format!(
-            "experts cut {cut} ways (GPUs of a stage / expert_parallel) do not divide the expert intermediate size {} of {name}",
-            moe.intermediate_size
-        ));
-    }
-    Ok(())
+    Err(format!(
+        "latent attention of {} has dimensions {given:?} (hidden_size, q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim); only {DEEPSEEK_V3:?} can be priced",
+        model.name
+    ))
 }
 
 /// Operations per token of the projections of one attention layer, and per
