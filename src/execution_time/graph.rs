@@ -742,3 +742,121 @@ fn mlp_flops(model: &ModelSpec, layer: u32) -> f64 {
         _ => 2.0 * matrices * hidden * f64::from(model.intermediate_size),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Catalog;
+
+    fn graph(model: &str, tp: u32, pp: u32, ep: u32, dp: u32) -> Graph {
+        let model = Catalog::builtin().model(model).unwrap();
+        let formats = Formats {
+            weights: model.dtype,
+            kv_cache: model.kv_cache_dtype,
+        };
+        let parallelism = Parallelism {
+            tensor_parallel: tp,
+            pipeline_parallel: pp,
+            expert_parallel: ep,
+            attention_data_parallel: dp,
+        };
+        Graph::new(&model, parallelism, formats, 8).unwrap()
+    }
+
+    /// All operators of a step of 100 tokens per rank but attention and head.
+    fn operators(graph: &Graph, stage: usize, decode_only: bool) -> Vec<NamedOperator> {
+        let stage = &graph.stages()[stage];
+        let mut all = Vec::new();
+        let mut emit = |named| all.push(named);
+        graph.token_operators(stage, 100, &mut emit);
+        graph.shared_expert_operators(stage, 100, &mut emit);
+        graph.routed_rank_operators(stage, 100, decode_only, &mut emit);
+        let pool = 100 * graph.parallelism().attention_data_parallel;
+        graph.routed_pool_operators(stage, pool, &mut emit);
+        all
+    }
+
+    fn runs(all: &[NamedOperator], is: impl Fn(&Operator) -> bool) -> f64 {
+        let of_kind = all.iter().filter(|named| is(&named.operator));
+        of_kind.map(|named| named.count).sum()
+    }
+
+    fn is_all_reduce(operator: &Operator) -> bool {
+        matches!(operator, Operator::AllReduce { .. })
+    }
+
+    #[test]
+    fn two_all_reduces_per_layer_and_one_for_the_embedding() {
+        for (model, layers, ep) in [("llama-3-70b", 80.0, 1), ("deepseek-671B", 61.0, 8)] {
+            let all = operators(&graph(model, 8, 1, ep, 1), 0, false);
+            assert_eq!(runs(&all, is_all_reduce), 2.0 * layers + 1.0, "{model}");
+        }
+    }
+
+    #[test]
+    fn deepseek_starts_with_dense_layers() {
+        let graph = graph("deepseek-671B", 8, 1, 8, 1);
+        assert_eq!(graph.stages()[0].dense_layers, 3);
+        let all = operators(&graph, 0, true);
+        let count = |name| {
+            let of_name = all.iter().filter(|named| named.name == name);
+            of_name.map(|named| named.count).sum::<f64>()
+        };
+        assert_eq!((count("ffn2_gemm"), count("moe")), (3.0, 58.0));
+        assert!(graph.overlaps_shared_expert(&graph.stages()[0]));
+    }
+
+    #[test]
+    fn attention_ranks_gather_their_tokens() {
+        let all = operators(&graph("qwen3-30b-a3b", 1, 1, 4, 4), 0, false);
+        assert_eq!(runs(&all, is_all_reduce), 0.0);
+        let hidden_bytes = 2048.0 * 2.0;
+        assert!(all.iter().any(|named| named.operator
+            == Operator::AllGather {
+                bytes: 400.0 * hidden_bytes,
+                gpus: 4
+            }));
+    }
+
+    #[test]
+    fn beyond_a_node_tokens_travel_to_their_experts_only() {
+        let inside = graph("deepseek-671B", 1, 1, 8, 8);
+        assert_eq!(inside.transport(), ExpertTransport::Collectives);
+        let across = graph("deepseek-671B", 2, 1, 32, 16);
+        assert_eq!(across.transport(), ExpertTransport::AllToAll);
+        let all = operators(&across, 0, true);
+        let dispatch = |operator: &Operator| match *operator {
+            Operator::ExpertDispatch {
+                tokens_per_rank,
+                low_latency,
+                ..
+            } => tokens_per_rank == 50 && low_latency,
+            _ => false,
+        };
+        assert_eq!(runs(&all, dispatch), 58.0);
+        // Attention's; the experts' is part of the exchange.
+        assert_eq!(runs(&all, is_all_reduce), 58.0 + 2.0 * 3.0 + 1.0);
+    }
+
+    #[test]
+    fn stages_split_layers_and_send_where_the_next_one_sits() {
+        let graph = graph("qwen3-next-80b", 4, 4, 4, 1);
+        let full: Vec<_> = graph
+            .stages()
+            .iter()
+            .map(|stage| (stage.full_attention_layers, stage.linear_attention_layers))
+            .collect();
+        assert_eq!(full, [(3, 9); 4]);
+        let sends: Vec<_> = graph
+            .stages()
+            .iter()
+            .map(|stage| stage.next_across_nodes)
+            .collect();
+        assert_eq!(sends, [Some(false), Some(true), Some(false), None]);
+        let mut head = Vec::new();
+        for stage in graph.stages() {
+            graph.head_operators(stage, 7, &mut |named| head.push(named));
+        }
+        assert_eq!(head.len(), 1);
+    }
+}
