@@ -2,6 +2,7 @@
 //! the runner.
 
 use std::fmt::Display;
+use std::io::{self, BufWriter, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::thread;
@@ -92,4 +93,16 @@ pub enum Format {
     Json,
     /// Comma-separated, with a header line
     Csv,
+}
+
+/// Writes to standard output. A reader at the other end of a pipe that has seen
+/// enough is no error.
+pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CliError> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CliError::Failure(format!("standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
