@@ -9,6 +9,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
+use vidur_sweep::report::{GatherOptions, ListKind, ReportFormat, gather, html, write_report};
 use vidur_sweep::results::schema::{
     IDENTITY_COLUMNS, METRIC_COLUMNS, REQUEST_COLUMNS, TIMING_COLUMNS,
 };
@@ -654,6 +655,180 @@ fn every_column_is_documented() {
         missing.is_empty(),
         "docs/results.md lacks:\n{}",
         missing.join("\n")
+    );
+}
+
+#[test]
+fn a_narrow_terminal_gets_what_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    Synthetic {
+        runs: 16,
+        requests: 0,
+    }
+    .write(dir.path(), 0..16);
+    let options = GatherOptions {
+        limit: Some(2),
+        ..GatherOptions::default()
+    };
+    let report = gather(dir.path(), &options).unwrap();
+    let mut out = Vec::new();
+    write_report(&report, ReportFormat::Table, Some(80), &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let table = text.lines().skip_while(|l| !l.starts_with("Best")).skip(1);
+    let widths: Vec<usize> = table
+        .take(5)
+        .map(|l| l.trim_end().chars().count())
+        .collect();
+    assert!(widths.iter().all(|w| *w <= 80), "{widths:?}\n{text}");
+    assert!(
+        text.contains("In all listed: tensor_parallel = 2"),
+        "{text}"
+    );
+}
+
+fn printed(dir: &Path, options: &GatherOptions, format: ReportFormat) -> String {
+    let mut out = Vec::new();
+    write_report(&gather(dir, options).unwrap(), format, None, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn the_report_names_the_best_and_the_knob_that_binds_it() {
+    let dir = tempfile::tempdir().unwrap();
+    Synthetic {
+        runs: 16,
+        requests: 0,
+    }
+    .write(dir.path(), 0..16);
+    let report = gather(dir.path(), &GatherOptions::default()).unwrap();
+    assert_eq!((report.runs.ok, report.runs.infeasible), (12, 4));
+    let runs: Vec<u64> = report.deployments.iter().map(|d| d.run_index).collect();
+    assert_eq!(report.meeting_targets, runs.len() as u64);
+    // Tokens per GPU: 4 times qps / tensor_parallel^2; ties go to the earlier run.
+    assert_eq!(runs[..3], [5, 1, 10]);
+    assert_eq!(report.varying_axes, ["tensor_parallel", "qps", "flag"]);
+
+    let binding = report.binding.unwrap();
+    let tightest = binding.tightest.unwrap();
+    assert_eq!(
+        (tightest.column.as_str(), tightest.limit),
+        ("ttft_p90_s", 4.0)
+    );
+    let step = &binding.steps[0];
+    assert_eq!(
+        (step.axis.as_str(), &step.from, &step.to),
+        ("qps", &json!(10.0), &json!(20.0))
+    );
+    assert_eq!(step.because, "ttft_p90_s would be 6.00 s (limit 4 s)");
+    assert_eq!(report.reasons.len(), 1);
+    assert_eq!(report.reasons[0].reason, "needs N GB of N GB on one GPU");
+
+    let text = printed(dir.path(), &GatherOptions::default(), ReportFormat::Table);
+    for sentence in [
+        "synthetic: 16 runs: 12 simulated, 4 infeasible, 0 failed.",
+        "meet tbt_p99_s <= 200 ms and ttft_p90_s <= 4 s",
+        "What binds it: qps 10 -> 20 would be better, but ttft_p90_s would be 6.00 s (limit 4 s).",
+        "In all runs: replica_scheduler = sarathi(chunk_size=512), repeat = 0.",
+    ] {
+        assert!(text.contains(sentence), "{text}");
+    }
+}
+
+#[test]
+fn without_a_deployment_that_meets_the_targets_the_nearest_misses_are_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    Synthetic {
+        runs: 16,
+        requests: 0,
+    }
+    .write(dir.path(), 0..16);
+    let options = GatherOptions {
+        slo: Some(Slo(BTreeMap::from([("ttft_p90_s".into(), 0.1)]))),
+        limit: Some(2),
+        ..GatherOptions::default()
+    };
+    let report = gather(dir.path(), &options).unwrap();
+    assert_eq!(report.list, ListKind::NearestMisses);
+    // 5 requests/s on 8 and on 4 GPUs.
+    let runs: Vec<u64> = report.deployments.iter().map(|d| d.run_index).collect();
+    assert_eq!(runs, [3, 2]);
+    let text = printed(dir.path(), &options, ReportFormat::Table);
+    assert!(
+        text.contains("NO configuration meets the targets"),
+        "{text}"
+    );
+    assert!(text.contains("ttft_p90_s +275 %"), "{text}");
+    let csv = printed(dir.path(), &options, ReportFormat::Csv);
+    assert_eq!(csv.lines().count(), 3);
+    assert!(
+        csv.lines()
+            .nth(1)
+            .unwrap()
+            .starts_with("1,3,run-00000003,1,false,false,8,5,")
+    );
+    let json: Value =
+        serde_json::from_str(&printed(dir.path(), &options, ReportFormat::Json)).unwrap();
+    assert_eq!(json["deployments"][0]["figures"]["total_gpus"], json!(8.0));
+}
+
+#[test]
+fn replications_are_judged_by_their_mean() {
+    let dir = tempfile::tempdir().unwrap();
+    let sweep = Synthetic {
+        runs: 4,
+        requests: 0,
+    };
+    let mut plan = sweep.plan();
+    plan.axes = vec![axis("qps", &[json!(1)]), axis("replication", &[json!(0)])];
+    let writer = ResultWriter::create(dir.path(), plan.clone(), Existing::Keep).unwrap();
+    // TTFT p90 of 3 and 4.5 s: one misses 4 s, their mean does not; then 3 and 6 s.
+    for (index, load) in [(0, 5.0), (1, 7.5), (2, 5.0), (3, 10.0)] {
+        let mut run = sweep.run(5);
+        run.index = index;
+        run.axes = vec![json!(index / 2), json!(index % 2)];
+        run.summary = Some(summary(100, load));
+        writer.write(run).unwrap();
+    }
+    let criteria = Criteria::new(&slo(), &Objectives::default(), &plan.axes).unwrap();
+    let mut selection = Selection::new(criteria, &plan.axes);
+    let manifest = writer.finish(&mut selection).unwrap();
+    assert_eq!((manifest.runs.slo_met, manifest.runs.pareto), (2, 2));
+    let report = gather(dir.path(), &GatherOptions::default()).unwrap();
+    assert_eq!(report.meeting_targets, 1);
+    assert_eq!(report.deployments[0].replications, 2);
+    assert_eq!(report.deployments[0].figures["ttft_p90_s"], Some(3.75));
+    assert_eq!(report.varying_axes, ["qps"]);
+}
+
+#[test]
+fn the_page_holds_the_data_and_lets_no_markup_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let sweep = Synthetic {
+        runs: 16,
+        requests: 0,
+    };
+    let mut plan = sweep.plan();
+    plan.name = "</script><img src=x onerror=alert(1)>".into();
+    let writer = ResultWriter::create(dir.path(), plan, Existing::Keep).unwrap();
+    (0..16).for_each(|index| writer.write(sweep.run(index)).unwrap());
+    writer.finish(&mut judge()).unwrap();
+    let page = fs::read_to_string(html::write(dir.path()).unwrap()).unwrap();
+    assert!(!page.contains("<img"));
+    let begin = page.find("id=\"data\">").unwrap() + 10;
+    let data = &page[begin..begin + page[begin..].find("</script>").unwrap()];
+    let data: Value = serde_json::from_str(data).unwrap();
+    assert_eq!(data["rows"].as_array().unwrap().len(), 12);
+    assert_eq!(data["rows"][0]["run_index"], json!(5));
+    assert_eq!(data["rows"][0]["axes"], json!([2, 10.0, false]));
+    assert_eq!(
+        data["report"]["name"],
+        "</script><img src=x onerror=alert(1)>"
+    );
+    assert!(
+        !page.contains("http://")
+            || !page
+                .replace("http://www.w3.org/2000/svg", "")
+                .contains("http")
     );
 }
 

@@ -10,6 +10,7 @@ mod interrupt;
 mod pareto;
 mod plan;
 mod profiles;
+mod report;
 mod run;
 mod schema;
 mod sweep;
@@ -75,6 +76,7 @@ enum Command {
     Plan(plan::Args),
     Validate(validate::Args),
     Pareto(pareto::Args),
+    Report(report::Args),
     Explain(explain::Args),
     Catalog(catalog::Args),
     Profiles(profiles::Args),
@@ -89,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan::run(args),
         Command::Validate(args) => validate::run(args),
         Command::Pareto(args) => pareto::run(args),
+        Command::Report(args) => report::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Catalog(args) => catalog::run(args),
         Command::Profiles(args) => profiles::run(args),

@@ -64,15 +64,26 @@ pub fn run(args: Args) -> CliResult {
     };
     let report = gather(&args.results, &options).map_err(failure)?;
     let mut out = io::stdout().lock();
-    match write_report(&report, args.format, terminal_width(), &mut out) {
-        // The reader at the other end of a pipe has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        Err(error) => return Err(CliError::Failure(format!("standard output: {error}"))),
-        Ok(()) => {}
-    }
+    printed(write_report(
+        &report,
+        args.format,
+        terminal_width(),
+        &mut out,
+    ))?;
     match args.require_feasible && report.meeting_targets == 0 {
         true => Ok(ExitCode::from(3)),
         false => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// What became of printing. A reader at the other end of a pipe who has seen
+/// enough is no failure.
+pub(super) fn printed(result: io::Result<()>) -> Result<(), CliError> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CliError::Failure(format!("standard output: {error}")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -84,7 +95,8 @@ pub(super) fn terminal_width() -> Option<u16> {
     }
 }
 
-fn failure(error: ReportError) -> CliError {
+/// A report that could not be made, as the command's end.
+pub(super) fn failure(error: ReportError) -> CliError {
     match error.is_bad_input() {
         true => CliError::BadInput(error.to_string()),
         false => CliError::Failure(error.to_string()),

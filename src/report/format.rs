@@ -8,6 +8,7 @@ use crate::results::compact;
 pub(super) fn value(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
+        Some(Value::Number(number)) => number.as_f64().map_or_else(String::new, short_number),
         Some(value) => compact(value),
     }
 }
@@ -34,6 +35,14 @@ pub(super) fn short_number(value: f64) -> String {
     match value {
         v if v == v.trunc() && v.abs() < 1e15 => format!("{v:.0}"),
         v => v.to_string(),
+    }
+}
+
+/// A limit, which somebody gave in seconds: without digits they did not write.
+pub(super) fn limit(value: f64) -> String {
+    match value {
+        v if v < 1.0 => format!("{} ms", short_number((v * 1e9).round() / 1e6)),
+        v => format!("{} s", short_number(v)),
     }
 }
 
@@ -65,6 +74,8 @@ pub(super) fn figure(column: &str, value: f64) -> String {
         (true, _) => seconds(value),
         (_, true) => percent(value),
         _ if column.contains("usd") => format!("${}", money(value)),
+        // Counts; a mean over replications may still have a fraction.
+        _ if value == value.trunc() && value.abs() < 1e15 => format!("{value:.0}"),
         _ => number(value),
     }
 }
@@ -110,6 +121,7 @@ mod tests {
             ("tbt_p99_s", 0.000012, "12.0 us"),
             ("throughput_tokens_per_s", 12345.6, "12346"),
             ("throughput_requests_per_s", 99.96, "100"),
+            ("total_gpus", 8.0, "8"),
             ("mfu", 0.3214, "32.1 %"),
             ("cost_usd_per_million_tokens", 0.4567, "$0.457"),
             ("cost_usd_per_hour", 1234.5, "$1234.50"),
@@ -127,5 +139,7 @@ mod tests {
         assert_eq!(grouped(999), "999");
         assert_eq!(short_number(2.0), "2");
         assert_eq!(short_number(0.25), "0.25");
+        assert_eq!(limit(2.0), "2 s");
+        assert_eq!(limit(0.07), "70 ms");
     }
 }

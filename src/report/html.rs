@@ -1,1 +1,113 @@
-//! placeholder
+//! `report.html`: one file that needs nothing else, no network either. The page
+//! is a fixed template; the data stands in it as JSON, and its script puts every
+//! value on the page as text.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::gather::{
+    Deployment, GatherOptions, ListKind, ReportError, SweepReport, describe, figure_columns,
+    gather, look_over,
+};
+use crate::results::SummaryReader;
+use crate::select::Criteria;
+
+/// Configurations a page holds; beyond, a browser gets slow and the tables are
+/// the better tool.
+const ROWS_MAX: usize = 5_000;
+
+const TEMPLATE: &str = include_str!("report.html");
+const PLACE: &str = "__DATA__";
+
+#[derive(Serialize)]
+struct Page<'a> {
+    report: &'a SweepReport,
+    figures: Vec<&'static str>,
+    rows: Vec<Row<'a>>,
+    /// Simulated configurations that are not in `rows`.
+    left_out: usize,
+}
+
+/// One configuration: values in the order of the varying axes and of the
+/// figures; names once per page instead of once per row keep it small.
+#[derive(Serialize)]
+struct Row<'a> {
+    run_index: u64,
+    run_id: &'a str,
+    slo_met: bool,
+    pareto: bool,
+    axes: Vec<&'a Value>,
+    figures: Vec<Option<f64>>,
+}
+
+impl<'a> Row<'a> {
+    fn new(deployment: &'a Deployment, report: &SweepReport, figures: &[&str]) -> Self {
+        let figure = |name: &&str| deployment.figures.get(*name).copied().flatten();
+        let axes = report.varying_axes.iter();
+        Self {
+            run_index: deployment.run_index,
+            run_id: &deployment.run_id,
+            slo_met: deployment.slo_met,
+            pareto: deployment.pareto,
+            axes: axes
+                .map(|axis| deployment.axes.get(axis).unwrap_or(&Value::Null))
+                .collect(),
+            figures: figures
+                .iter()
+                .map(|name| figure(name).map(rounded))
+                .collect(),
+        }
+    }
+}
+
+/// Six significant digits: what a page can show, at a third of the size.
+fn rounded(value: f64) -> f64 {
+    format!("{value:.5e}").parse().unwrap_or(value)
+}
+
+/// Writes the page into the result directory; gives its path.
+pub fn write(dir: &Path) -> Result<PathBuf, ReportError> {
+    let path = dir.join("report.html");
+    let page = render(dir)?;
+    // Under another name first: the page is whole or absent.
+    let temporary = dir.join(".report.html.tmp");
+    let written = fs::write(&temporary, page).and_then(|()| fs::rename(&temporary, &path));
+    match written {
+        Ok(()) => Ok(path),
+        Err(source) => Err(ReportError::Io { path, source }),
+    }
+}
+
+/// The page: configurations that meet the targets best first, then the misses,
+/// nearest first.
+pub fn render(dir: &Path) -> Result<String, ReportError> {
+    let options = GatherOptions {
+        list: ListKind::Best,
+        limit: Some(0),
+        ..GatherOptions::default()
+    };
+    let report = gather(dir, &options)?;
+    let reader = SummaryReader::open(dir)?;
+    let criteria = Criteria::new(reader.slo(), reader.objectives(), reader.axes())?;
+    let selection = look_over(&reader, criteria)?.selection;
+    let mut positions = selection.best(ROWS_MAX);
+    positions.extend(selection.nearest_misses(ROWS_MAX - positions.len()));
+    let deployments = describe(&reader, &selection, &positions)?;
+    let figures = figure_columns();
+    let row = |deployment| Row::new(deployment, &report, &figures);
+    let page = Page {
+        left_out: (report.configurations as usize).saturating_sub(deployments.len()),
+        report: &report,
+        rows: deployments.iter().map(row).collect(),
+        figures: figures.clone(),
+    };
+    Ok(TEMPLATE.replacen(PLACE, &embed(&page), 1))
+}
+
+/// JSON that cannot end the element it stands in: no `<` is left as such.
+fn embed(page: &Page<'_>) -> String {
+    serde_json::json!(page).to_string().replace('<', "\\u003c")
+}

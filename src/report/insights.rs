@@ -132,7 +132,7 @@ fn because(outcome: &Outcome) -> String {
         } => format!(
             "{column} would be {} (limit {})",
             format::figure(column, *value),
-            format::figure(column, *limit)
+            format::limit(*limit)
         ),
         Outcome::Incomplete { fraction } => {
             format!(

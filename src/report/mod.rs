@@ -7,7 +7,7 @@
 
 mod format;
 mod gather;
-//pub mod html;
+pub mod html;
 mod insights;
 mod table;
 
@@ -53,10 +53,7 @@ pub fn write_report(
 fn write_csv(report: &SweepReport, out: &mut impl Write) -> io::Result<()> {
     let mut csv = csv::Writer::from_writer(out);
     let axes = || report.varying_axes.iter().chain(report.fixed_axes.keys());
-    let figures: Vec<&String> = match report.deployments.first() {
-        Some(first) => first.figures.keys().collect(),
-        None => Vec::new(),
-    };
+    let figures = gather::figure_columns();
     let fixed = [
         "rank",
         "run_index",
@@ -67,7 +64,7 @@ fn write_csv(report: &SweepReport, out: &mut impl Write) -> io::Result<()> {
     ];
     let mut header: Vec<&str> = fixed.to_vec();
     header.extend(axes().map(String::as_str));
-    header.extend(figures.iter().map(|name| name.as_str()));
+    header.extend(&figures);
     csv.write_record(&header)?;
     for (rank, deployment) in report.deployments.iter().enumerate() {
         let mut record = vec![

@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use comfy_table::presets::{ASCII_HORIZONTAL_ONLY, UTF8_HORIZONTAL_ONLY};
-use comfy_table::{Cell, CellAlignment, Table};
+use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 
 use super::format::{self, counted, grouped};
 use super::gather::{Deployment, ListKind, Miss, SweepReport};
@@ -87,7 +86,7 @@ fn overview(report: &SweepReport) -> String {
 fn targets(report: &SweepReport) -> String {
     let targets = report.slo.0.iter();
     let targets: Vec<String> = targets
-        .map(|(column, limit)| format!("{column} <= {} s", format::short_number(*limit)))
+        .map(|(column, limit)| format!("{column} <= {}", format::limit(*limit)))
         .collect();
     targets.join(" and ")
 }
@@ -143,7 +142,12 @@ fn listing(report: &SweepReport, width: Option<u16>) -> String {
         }
         ListKind::NearestMisses => "Nearest misses:".into(),
     };
-    let mut out = format!("{title}\n{}\n", deployments(report, width));
+    let (table, same) = deployments(report, width);
+    let mut out = format!("{title}\n{table}\n");
+    if !same.is_empty() {
+        let same = same.join(", ");
+        line(&mut out, format_args!("In all listed: {same}."));
+    }
     if !report.fixed_axes.is_empty() {
         let fixed = report.fixed_axes.iter();
         let fixed: Vec<String> = fixed
@@ -167,9 +171,17 @@ struct TableColumn {
     cells: Vec<String>,
     numeric: bool,
     dispensable: u8,
+    /// Name of the axis, if it is one.
+    axis: Option<String>,
 }
 
 impl TableColumn {
+    /// An axis with one value in all of several lines.
+    fn says_nothing(&self) -> bool {
+        let first = self.cells.first();
+        self.axis.is_some() && self.cells.len() > 1 && self.cells.iter().all(|c| Some(c) == first)
+    }
+
     /// Width with one space on either side.
     fn width(&self) -> usize {
         let lines = self
@@ -180,21 +192,37 @@ impl TableColumn {
     }
 }
 
-fn deployments(report: &SweepReport, width: Option<u16>) -> Table {
+/// The table, and what had to leave it because it is the same in every line.
+fn deployments(report: &SweepReport, width: Option<u16>) -> (Table, Vec<String>) {
     let mut columns = table_columns(report);
+    let mut same = Vec::new();
     if let Some(width) = width {
-        while columns.iter().map(TableColumn::width).sum::<usize>() > usize::from(width) {
+        let too_wide = |columns: &[TableColumn]| {
+            columns.iter().map(TableColumn::width).sum::<usize>() > usize::from(width)
+        };
+        while too_wide(&columns) {
             let most = columns.iter().map(|c| c.dispensable).max().unwrap_or(0);
             if most == 0 {
                 break;
             }
             columns.retain(|column| column.dispensable < most);
         }
+        while too_wide(&columns) {
+            let Some(position) = columns.iter().position(TableColumn::says_nothing) else {
+                break;
+            };
+            let column = columns.remove(position);
+            same.push(format!(
+                "{} = {}",
+                column.axis.unwrap_or_default(),
+                column.cells[0]
+            ));
+        }
     }
     let mut table = Table::new();
     table.load_style(match width {
-        Some(_) => UTF8_HORIZONTAL_ONLY,
-        None => ASCII_HORIZONTAL_ONLY,
+        Some(_) => ruled('─'),
+        None => ruled('-'),
     });
     let alignment = |column: &TableColumn| match column.numeric {
         true => CellAlignment::Right,
@@ -212,7 +240,12 @@ fn deployments(report: &SweepReport, width: Option<u16>) -> Table {
                 .map(|c| Cell::new(&c.cells[row]).set_alignment(alignment(c))),
         );
     }
-    table
+    (table, same)
+}
+
+/// One rule under the header, nothing else.
+fn ruled(rule: char) -> TableStyle {
+    TableStyle::new().header_separator(LineStyle::none().fill(rule).junction(rule))
 }
 
 fn table_columns(report: &SweepReport) -> Vec<TableColumn> {
@@ -228,9 +261,11 @@ fn table_columns(report: &SweepReport) -> Vec<TableColumn> {
     for axis in &report.varying_axes {
         let values = || all.iter().filter_map(|d| d.axes.get(axis));
         let numeric = values().all(serde_json::Value::is_number);
-        columns.push(column(stacked(axis), numeric, 0, &|d| {
-            shortened(&format::value(d.axes.get(axis)))
-        }));
+        let cell = |d: &Deployment| shortened(&format::value(d.axes.get(axis)));
+        columns.push(TableColumn {
+            axis: Some(axis.clone()),
+            ..column(stacked(axis), numeric, 0, &cell)
+        });
     }
     for (name, header, dispensable) in figure_list(report) {
         columns.push(column(header, true, dispensable, &|d| match d
@@ -351,7 +386,7 @@ fn binding(binding: &Binding) -> String {
                 binding.run_index,
                 value / limit * 100.0,
                 format::figure(column, *value),
-                format::figure(column, *limit),
+                format::limit(*limit),
             ),
         );
     }
