@@ -6,10 +6,12 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::sweep::{Format, SweepArgs, print};
+use super::pareto::printed;
+use super::sweep::SweepArgs;
 use super::{CliError, CliResult, NOTHING_FEASIBLE};
 use crate::explore::survey::Reasons;
 use crate::explore::{Plan, RunOne, Simulate, Survey, preflight, survey};
+use crate::report::ReportFormat;
 use crate::results::RunStatus;
 use crate::spec::{SearchConfig, value_label};
 
@@ -45,8 +47,8 @@ pub struct Args {
     no_estimate: bool,
 
     /// How to print
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t)]
+    format: ReportFormat,
 
     /// End with exit code 3 if no configuration can be simulated
     #[arg(long)]
@@ -118,13 +120,11 @@ pub fn run(args: Args) -> CliResult {
         false => measure(&plan, &runner, &found),
     };
     let summary = summarise(&args, &plan, &found, rate, threads);
-    print(|out| match args.format {
-        Format::Table => write_table(&summary, found.is_whole(), out),
-        Format::Json => {
-            serde_json::to_writer_pretty(&mut *out, &summary)?;
-            writeln!(out)
-        }
-        Format::Csv => write_csv(&summary, out),
+    let mut out = io::stdout().lock();
+    printed(match args.format {
+        ReportFormat::Table => write_table(&summary, found.is_whole(), &mut out),
+        ReportFormat::Json => write_json(&summary, &mut out),
+        ReportFormat::Csv => write_csv(&summary, &mut out),
     })?;
     match args.require_feasible && found.feasible == 0 {
         true => Ok(ExitCode::from(NOTHING_FEASIBLE)),
@@ -294,6 +294,11 @@ fn write_table(summary: &Summary, whole: bool, out: &mut dyn Write) -> io::Resul
         ),
         None => writeln!(out, "time unknown: nothing was measured"),
     }
+}
+
+fn write_json(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, summary)?;
+    writeln!(out)
 }
 
 /// One line per count, then one per axis and per reason.

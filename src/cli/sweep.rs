@@ -2,12 +2,9 @@
 //! the runner.
 
 use std::fmt::Display;
-use std::io::{self, BufWriter, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::thread;
-
-use clap::ValueEnum;
 
 use super::CliError;
 use crate::explore::{Plan, Shard, Simulate};
@@ -81,28 +78,5 @@ impl SweepArgs {
     /// The part to do.
     pub fn shard(&self) -> Shard {
         self.shard.unwrap_or(Shard::WHOLE)
-    }
-}
-
-/// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people
-    Table,
-    /// One JSON document
-    Json,
-    /// Comma-separated, with a header line
-    Csv,
-}
-
-/// Writes to standard output. A reader at the other end of a pipe that has seen
-/// enough is no error.
-pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CliError> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    match write(&mut out).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(CliError::Failure(format!("standard output: {error}")))
-        }
-        _ => Ok(()),
     }
 }

@@ -256,6 +256,7 @@ fn table_columns(report: &SweepReport) -> Vec<TableColumn> {
             cells: all.iter().map(cell).collect(),
             numeric,
             dispensable,
+            axis: None,
         };
     let mut columns = vec![column("run".into(), true, 0, &|d| d.run_index.to_string())];
     for axis in &report.varying_axes {
