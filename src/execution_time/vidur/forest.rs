@@ -58,6 +58,7 @@ impl Forest {
             seed: stream(seed, WHOLE),
             max_depth: parameters.max_depth,
             min_samples_split: parameters.min_samples_split,
+            asked: None,
         };
         grower.step_function(parameters.num_estimators)
     }
@@ -167,14 +168,15 @@ impl Grid {
     /// Error of every combination on one fold.
     fn fold_errors(&self, samples: &Samples, cells: &Cells, fold: &Fold, seed: u64) -> Vec<f64> {
         let bag = Bag::new(cells, samples, &fold.train);
+        let (tested, position) = tested_cells(cells, fold);
         let grower = Grower {
             cells,
             bag: &bag,
             seed,
             max_depth: self.max_depth.iter().copied().max().unwrap_or(0),
             min_samples_split: self.min_samples_split.iter().copied().min().unwrap_or(2),
+            asked: Some(&tested),
         };
-        let (tested, position) = tested_cells(cells, fold);
         let ends = self.task_ends();
         let sums: Vec<Vec<f64>> = ends
             .par_iter()
@@ -217,7 +219,7 @@ impl Grid {
     fn predictions(
         &self,
         grower: &Grower<'_>,
-        tested: &[u32],
+        tested: &[[u32; 2]],
         trees: std::ops::Range<u32>,
     ) -> Vec<f64> {
         let mut sums = vec![0.0; tested.len() * self.limits()];
@@ -225,8 +227,8 @@ impl Grid {
         let mut path = Vec::new();
         for index in trees {
             grower.grow(index, &mut tree);
-            for (cell, sums) in tested.iter().zip(sums.chunks_mut(self.limits())) {
-                tree.path(grower.cells.ranks[*cell as usize], &mut path);
+            for (ranks, sums) in tested.iter().zip(sums.chunks_mut(self.limits())) {
+                tree.path(*ranks, &mut path);
                 self.add_limited(&path, sums);
             }
         }
@@ -250,15 +252,17 @@ impl Grid {
     }
 }
 
-/// The cells that a fold's test rows fall in, and each row's place among them.
-fn tested_cells(cells: &Cells, fold: &Fold) -> (Vec<u32>, Vec<usize>) {
+/// The ranks of the cells that a fold's test rows fall in, and each row's place
+/// among them.
+fn tested_cells(cells: &Cells, fold: &Fold) -> (Vec<[u32; 2]>, Vec<usize>) {
     let of_row = |row: &u32| cells.of_row[*row as usize];
     let mut tested: Vec<u32> = fold.test.iter().map(of_row).collect();
     tested.sort_unstable();
     tested.dedup();
     let place = |row| tested.partition_point(|cell| *cell < of_row(row));
     let position = fold.test.iter().map(place).collect();
-    (tested, position)
+    let ranks = tested.iter().map(|cell| cells.ranks[*cell as usize]);
+    (ranks.collect(), position)
 }
 
 /// Points with rows, sorted; the rows of a point cannot be told apart.
@@ -268,8 +272,6 @@ struct Cells {
     values: [Vec<f64>; 2],
     /// Place of a cell's features among the values.
     ranks: Vec<[u32; 2]>,
-    /// Cells by first feature, and by second (empty for one feature).
-    by_axis: [Vec<u32>; 2],
     of_row: Vec<u32>,
     op: Op,
 }
@@ -299,18 +301,10 @@ impl Cells {
             .iter()
             .map(|point| ranks.partition_point(|cell| cell < point) as u32)
             .collect();
-        let dimensions = samples.dimensions();
-        let first: Vec<u32> = (0..ranks.len() as u32).collect();
-        let mut second = Vec::new();
-        if dimensions == 2 {
-            second.clone_from(&first);
-            second.sort_by_key(|cell| (ranks[*cell as usize][1], *cell));
-        }
         Self {
-            dimensions,
+            dimensions: samples.dimensions(),
             values,
             ranks,
-            by_axis: [first, second],
             of_row,
             op: samples.op,
         }
@@ -367,16 +361,37 @@ impl Bag {
     }
 }
 
-/// What was drawn of one cell.
+/// What was drawn of one cell, or of several.
 #[derive(Debug, Clone, Copy, Default)]
 struct Drawn {
     ranks: [u32; 2],
-    /// Rows drawn, repeats counted.
-    weight: f64,
-    /// Sum of their times.
-    sum: f64,
+    /// Rows drawn, repeats counted. Whole, and far below what 32 bits can tell.
+    weight: f32,
     /// Rows drawn, repeats not counted.
     different: u32,
+    /// Sum of their times.
+    sum: f64,
+    /// Sum of the squares of their times.
+    squares: f64,
+}
+
+impl Drawn {
+    fn add(&mut self, other: &Self) {
+        self.weight += other.weight;
+        self.different += other.different;
+        self.sum += other.sum;
+        self.squares += other.squares;
+    }
+
+    fn mean(&self) -> f64 {
+        self.sum / f64::from(self.weight)
+    }
+
+    /// Whether the times are all the same, as far as can be told: the
+    /// original's bound on the variance.
+    fn is_pure(&self) -> bool {
+        self.squares / f64::from(self.weight) - self.mean() * self.mean() <= f64::EPSILON
+    }
 }
 
 /// A node; its left child follows it.
@@ -384,7 +399,7 @@ struct Drawn {
 struct Node {
     mean: f64,
     different_rows: u32,
-    /// Right child; 0: a leaf.
+    /// Right child; 0: a leaf; [`NOT_GROWN`].
     right: u32,
     axis: u32,
     /// Highest rank of the drawn cells on the left, lowest on the right.
@@ -392,6 +407,9 @@ struct Node {
     /// Highest rank of all that belongs on the left: the threshold is half-way.
     left_to: u32,
 }
+
+/// A child that nobody asks for.
+const NOT_GROWN: u32 = u32::MAX;
 
 /// One step of a way down a tree.
 #[derive(Debug, Clone, Copy)]
@@ -405,10 +423,22 @@ struct Step {
 struct Tree {
     nodes: Vec<Node>,
     times_drawn: Vec<u16>,
-    by_axis: [Vec<Drawn>; 2],
-    by_cell: Vec<Drawn>,
+    /// Cells drawn, those of a node side by side and by first feature.
+    drawn: Vec<Drawn>,
+    /// Room for cells of the right side, and for sums by second feature.
     spare: Vec<Drawn>,
+    sums: Vec<Sum>,
     open: Vec<OpenNode>,
+    /// Ranks asked for, those of a node side by side.
+    asked: Vec<[u32; 2]>,
+}
+
+/// Weight and sum of the times of equal values of a feature.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sum {
+    rank: u32,
+    weight: f32,
+    sum: f64,
 }
 
 /// A node still to be looked at: a range of the drawn cells.
@@ -417,6 +447,10 @@ struct OpenNode {
     start: usize,
     end: usize,
     depth: u32,
+    /// Range of the ranks asked for.
+    asked: [usize; 2],
+    /// Random bits.
+    chance: u64,
     /// Whose right child it is, if anybody's.
     right_of: Option<u32>,
 }
@@ -451,19 +485,25 @@ struct Grower<'a> {
     seed: u64,
     max_depth: u32,
     min_samples_split: u32,
+    /// Ranks that predictions will be asked for, if not for all: only nodes on
+    /// the way to them are grown.
+    asked: Option<&'a [[u32; 2]]>,
 }
 
 impl Grower<'_> {
     /// Grows the tree of that number.
     fn grow(&self, index: u32, tree: &mut Tree) {
         self.draw(index, tree);
-        let mut chance = scramble(self.seed ^ u64::from(index));
         tree.nodes.clear();
         tree.open.clear();
+        tree.asked.clear();
+        tree.asked.extend(self.asked.into_iter().flatten());
         tree.open.push(OpenNode {
             start: 0,
-            end: tree.by_axis[0].len(),
+            end: tree.drawn.len(),
             depth: 0,
+            asked: [0, tree.asked.len()],
+            chance: scramble(self.seed ^ u64::from(index)),
             right_of: None,
         });
         while let Some(open) = tree.open.pop() {
@@ -471,8 +511,7 @@ impl Grower<'_> {
             if let Some(parent) = open.right_of {
                 tree.nodes[parent as usize].right = index;
             }
-            chance = chance.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let node = self.node(open, tree, scramble(chance) as usize);
+            let node = self.node(open, tree);
             tree.nodes.push(node);
         }
     }
@@ -489,100 +528,96 @@ impl Grower<'_> {
             let row = (u64::from(random.random::<u32>()) * rows as u64) >> 32;
             tree.times_drawn[row as usize] = tree.times_drawn[row as usize].saturating_add(1);
         }
-        tree.by_cell.clear();
-        tree.by_cell
-            .resize(self.cells.ranks.len(), Drawn::default());
-        for ((times, cell), time_ms) in tree
-            .times_drawn
-            .iter()
-            .zip(&self.bag.cells)
-            .zip(&self.bag.times_ms)
-        {
-            let drawn = &mut tree.by_cell[*cell as usize];
-            let weight = f64::from(*times);
-            drawn.weight += weight;
-            drawn.sum += weight * time_ms;
-            drawn.different += u32::from(*times > 0);
-        }
-        for axis in 0..self.cells.dimensions {
-            let by_cell = &tree.by_cell;
-            tree.by_axis[axis].clear();
-            tree.by_axis[axis].extend(
-                self.cells.by_axis[axis]
-                    .iter()
-                    .map(|cell| *cell as usize)
-                    .filter(|cell| by_cell[*cell].different > 0)
-                    .map(|cell| Drawn {
-                        ranks: self.cells.ranks[cell],
-                        ..by_cell[cell]
-                    }),
-            );
+        tree.drawn.clear();
+        let rows = tree.times_drawn.iter().zip(&self.bag.cells);
+        let mut last = u32::MAX;
+        for ((times, cell), time_ms) in rows.zip(&self.bag.times_ms) {
+            if *times == 0 {
+                continue;
+            }
+            let weighted_ms = f64::from(*times) * time_ms;
+            let drawn = Drawn {
+                ranks: self.cells.ranks[*cell as usize],
+                weight: f32::from(*times),
+                different: 1,
+                sum: weighted_ms,
+                squares: weighted_ms * time_ms,
+            };
+            match tree.drawn.last_mut() {
+                Some(same) if *cell == last => same.add(&drawn),
+                _ => tree.drawn.push(drawn),
+            }
+            last = *cell;
         }
     }
 
     /// Looks at an open node; opens its children if it is split.
-    fn node(&self, open: OpenNode, tree: &mut Tree, chance: usize) -> Node {
-        let range = open.start..open.end;
-        let drawn = &tree.by_axis[0][range.clone()];
+    fn node(&self, open: OpenNode, tree: &mut Tree) -> Node {
+        let drawn = &tree.drawn[open.start..open.end];
         let mut total = Drawn::default();
-        for cell in drawn {
-            total.weight += cell.weight;
-            total.sum += cell.sum;
-            total.different += cell.different;
-        }
+        drawn.iter().for_each(|cell| total.add(cell));
         let mut node = Node {
-            mean: total.sum / total.weight,
+            mean: total.mean(),
             different_rows: total.different,
             right: 0,
             axis: 0,
             between: [0, 0],
             left_to: 0,
         };
-        if open.depth >= self.max_depth || total.different < self.min_samples_split {
+        let is_leaf = drawn.len() == 1
+            || open.depth >= self.max_depth
+            || total.different < self.min_samples_split
+            || total.is_pure();
+        if is_leaf {
             return node;
         }
         let mut best: Option<Split> = None;
         for turn in 0..self.cells.dimensions {
-            let axis = (chance + turn) % self.cells.dimensions;
-            best_split(&tree.by_axis[axis][range.clone()], axis, &total, &mut best);
+            let axis = (open.chance as usize % 2 + turn) % self.cells.dimensions;
+            if axis == 0 {
+                let sums = drawn.iter().map(|cell| Sum {
+                    rank: cell.ranks[0],
+                    weight: cell.weight,
+                    sum: cell.sum,
+                });
+                best_split(sums, 0, &total, &mut best);
+            } else {
+                sum_by_second(drawn, &mut tree.sums);
+                best_split(tree.sums.iter().copied(), 1, &total, &mut best);
+            }
         }
         let Some(split) = best else {
             return node;
         };
         (node.axis, node.between) = (split.axis as u32, split.between);
         node.left_to = self.cells.left_to(split.axis, split.between);
-        let middle = open.start + self.part(tree, range, &split);
-        let right_of = Some(tree.nodes.len() as u32);
-        for (start, end, right_of) in [(middle, open.end, right_of), (open.start, middle, None)] {
-            tree.open.push(OpenNode {
-                start,
-                end,
-                depth: open.depth + 1,
-                right_of,
-            });
+        node.right = NOT_GROWN;
+        let middle = open.start + part(tree, open, &split);
+        let [from, to] = open.asked;
+        let asked = from + part_asked(&mut tree.asked[from..to], &node);
+        let left = OpenNode {
+            end: middle,
+            depth: open.depth + 1,
+            asked: [from, asked],
+            chance: scramble(open.chance.wrapping_add(1)),
+            right_of: None,
+            ..open
+        };
+        let right = OpenNode {
+            start: middle,
+            end: open.end,
+            asked: [asked, to],
+            chance: scramble(open.chance.wrapping_add(2)),
+            right_of: Some(tree.nodes.len() as u32),
+            ..left
+        };
+        // The left one on top: it follows its parent.
+        for child in [right, left] {
+            if self.asked.is_none() || child.asked[0] < child.asked[1] {
+                tree.open.push(child);
+            }
         }
         node
-    }
-
-    /// Sorts the cells of a node by side, keeping their order otherwise; how
-    /// many are on the left.
-    fn part(&self, tree: &mut Tree, range: std::ops::Range<usize>, split: &Split) -> usize {
-        if self.cells.dimensions == 2 {
-            let other = &mut tree.by_axis[1 - split.axis][range];
-            tree.spare.clear();
-            let mut left = 0;
-            for index in 0..other.len() {
-                let cell = other[index];
-                if cell.ranks[split.axis] <= split.between[0] {
-                    other[left] = cell;
-                    left += 1;
-                } else {
-                    tree.spare.push(cell);
-                }
-            }
-            other[left..].copy_from_slice(&tree.spare);
-        }
-        split.left
     }
 
     /// The mean of the trees as a step function. Trees are grown twice, first
@@ -612,9 +647,9 @@ impl Grower<'_> {
             .collect();
         let thresholds = [0, 1].map(|axis| {
             let all = found.iter().flat_map(|found| &found[axis]);
-            thinned(sorted(all.copied().collect()))
+            sorted(all.copied().collect())
         });
-        let steps = Steps::new(thresholds, self.largest_ms(), trees);
+        let steps = Steps::new(thinned(thresholds), self.largest_ms(), trees);
         tasks.par_iter().for_each(|task| {
             each_tree(*task, &mut |tree| {
                 steps.paint(tree, &|node| self.asked_below(node));
@@ -640,13 +675,82 @@ fn sorted(mut values: Vec<f64>) -> Vec<f64> {
     values
 }
 
-/// Most thresholds kept for a feature. Measured grids have a few hundred; where
-/// features are scattered so that there are more, neighbours are merged evenly.
-const THRESHOLDS_MAX: usize = 4096;
+/// Most steps of a step function (32 MiB). Profiles come nowhere near; where
+/// both features are scattered, neighbouring thresholds are merged, evenly.
+const STEPS_MAX: usize = 1 << 22;
 
-fn thinned(values: Vec<f64>) -> Vec<f64> {
-    let every = values.len().div_ceil(THRESHOLDS_MAX).max(1);
-    values.into_iter().step_by(every).collect()
+fn thinned(mut thresholds: [Vec<f64>; 2]) -> [Vec<f64>; 2] {
+    while (thresholds[0].len() + 1) * (thresholds[1].len() + 1) > STEPS_MAX {
+        let longer = usize::from(thresholds[1].len() > thresholds[0].len());
+        let kept = thresholds[longer].iter().copied().skip(1).step_by(2);
+        thresholds[longer] = kept.collect();
+    }
+    thresholds
+}
+
+/// Sorts the cells of a node by side, keeping their order otherwise; how many
+/// are on the left.
+fn part(tree: &mut Tree, open: OpenNode, split: &Split) -> usize {
+    let cells = &mut tree.drawn[open.start..open.end];
+    if split.axis == 0 {
+        return cells.partition_point(|cell| cell.ranks[0] <= split.between[0]);
+    }
+    tree.spare.clear();
+    let mut left = 0;
+    for index in 0..cells.len() {
+        let cell = cells[index];
+        if cell.ranks[1] <= split.between[0] {
+            cells[left] = cell;
+            left += 1;
+        } else {
+            tree.spare.push(cell);
+        }
+    }
+    cells[left..].copy_from_slice(&tree.spare);
+    left
+}
+
+/// Sorts ranks by side; how many are on the left.
+fn part_asked(asked: &mut [[u32; 2]], node: &Node) -> usize {
+    let mut left = 0;
+    for index in 0..asked.len() {
+        if asked[index][node.axis as usize] <= node.left_to {
+            asked.swap(left, index);
+            left += 1;
+        }
+    }
+    left
+}
+
+/// Sums over cells with equal second feature, ascending. Between the smallest
+/// and the largest there may be values without cells, of weight 0.
+fn sum_by_second(cells: &[Drawn], sums: &mut Vec<Sum>) {
+    sums.clear();
+    let ranks = cells.iter().map(|cell| cell.ranks[1]);
+    let (low, high) = ranks.fold((u32::MAX, 0), |(low, high), rank| {
+        (low.min(rank), high.max(rank))
+    });
+    let width = (high - low) as usize + 1;
+    let of_cell = |cell: &Drawn| Sum {
+        rank: cell.ranks[1],
+        weight: cell.weight,
+        sum: cell.sum,
+    };
+    if width > 4 * cells.len() + 16 {
+        // Few cells far apart: to sort them is less than to walk the gaps.
+        sums.extend(cells.iter().map(of_cell));
+        sums.sort_by_key(|sum| sum.rank);
+        return;
+    }
+    sums.extend((low..=high).map(|rank| Sum {
+        rank,
+        ..Sum::default()
+    }));
+    for cell in cells {
+        let sum = &mut sums[(cell.ranks[1] - low) as usize];
+        sum.weight += cell.weight;
+        sum.sum += cell.sum;
+    }
 }
 
 /// A split under consideration.
@@ -654,37 +758,46 @@ fn thinned(values: Vec<f64>) -> Vec<f64> {
 struct Split {
     axis: usize,
     between: [u32; 2],
-    /// Cells on the left.
-    left: usize,
     /// What is to be as large as possible: the sum over both sides of squared
     /// sum over weight.
     gain: f64,
 }
 
-/// The best split of cells sorted by a feature, if better than `best`.
-fn best_split(sorted: &[Drawn], axis: usize, total: &Drawn, best: &mut Option<Split>) {
+/// The best split between sums in ascending order, if better than `best`.
+fn best_split(
+    sums: impl Iterator<Item = Sum>,
+    axis: usize,
+    total: &Drawn,
+    best: &mut Option<Split>,
+) {
     let mut most = best.map_or(f64::NEG_INFINITY, |split| split.gain);
-    let (mut weight, mut sum) = (0.0, 0.0);
-    for (index, pair) in sorted.windows(2).enumerate() {
-        let (cell, next) = (&pair[0], &pair[1]);
-        weight += cell.weight;
-        sum += cell.sum;
-        if cell.ranks[axis] == next.ranks[axis] {
+    let total_weight = f64::from(total.weight);
+    let mut left = Sum {
+        rank: u32::MAX,
+        ..Sum::default()
+    };
+    for next in sums {
+        if next.weight == 0.0 {
             continue;
         }
-        let (right_weight, right_sum) = (total.weight - weight, total.sum - sum);
-        // One division for two.
-        let gain =
-            (sum * sum * right_weight + right_sum * right_sum * weight) / (weight * right_weight);
-        if gain > most {
-            most = gain;
-            *best = Some(Split {
-                axis,
-                between: [cell.ranks[axis], next.ranks[axis]],
-                left: index + 1,
-                gain,
-            });
+        if next.rank != left.rank && left.weight > 0.0 {
+            let weight = f64::from(left.weight);
+            let (right_weight, right_sum) = (total_weight - weight, total.sum - left.sum);
+            // One division for two.
+            let gain = (left.sum * left.sum * right_weight + right_sum * right_sum * weight)
+                / (weight * right_weight);
+            if gain > most {
+                most = gain;
+                *best = Some(Split {
+                    axis,
+                    between: [left.rank, next.rank],
+                    gain,
+                });
+            }
         }
+        left.rank = next.rank;
+        left.weight += next.weight;
+        left.sum += next.sum;
     }
 }
 
@@ -769,6 +882,66 @@ impl Steps {
         Forest {
             values_ms: units.iter().map(|units| *units as f64 * scale).collect(),
             thresholds: self.thresholds,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Times with steps and noise over scattered points.
+    fn scattered(op: Op, rows: u32) -> Samples {
+        let points: Vec<[f64; 2]> = (0..u64::from(rows))
+            .map(|row| {
+                let bits = scramble(row + 1);
+                let second = f64::from((bits >> 8) as u8 % 40).powi(2);
+                let two = op.features().len() == 2;
+                [f64::from(bits as u8), if two { second } else { 0.0 }]
+            })
+            .collect();
+        let times = points.iter().enumerate().map(|(row, [x, y])| {
+            let noise = scramble(row as u64 + 1000) as u8 as f64 / 2560.0;
+            0.1 + 0.01 * (x / 16.0).floor() + 1e-4 * y + noise
+        });
+        let times = times.collect();
+        Samples::new(op, points, times)
+    }
+
+    #[test]
+    fn the_step_function_is_the_mean_of_the_trees() {
+        for op in [Op::Add, Op::AttnPrefill] {
+            let samples = scattered(op, 300);
+            let cells = Cells::new(&samples);
+            let rows: Vec<u32> = (0..300).collect();
+            let grower = Grower {
+                cells: &cells,
+                bag: &Bag::new(&cells, &samples, &rows),
+                seed: stream(7, WHOLE),
+                max_depth: 12,
+                min_samples_split: 3,
+                asked: None,
+            };
+            let mut sums = vec![0.0; cells.ranks.len()];
+            let (mut tree, mut path) = (Tree::default(), Vec::new());
+            for index in 0..60 {
+                grower.grow(index, &mut tree);
+                for (sum, ranks) in sums.iter_mut().zip(&cells.ranks) {
+                    tree.path(*ranks, &mut path);
+                    *sum += path.last().unwrap().mean;
+                }
+            }
+            let parameters = ForestParameters {
+                num_estimators: 60,
+                max_depth: 12,
+                min_samples_split: 3,
+            };
+            let forest = Forest::grow(&samples, parameters, 7);
+            for (row, point) in samples.points.iter().enumerate() {
+                let mean = sums[cells.of_row[row] as usize] / 60.0;
+                let got = forest.predict(*point);
+                assert!((got - mean).abs() < 1e-12, "{op} {point:?}: {got} {mean}");
+            }
         }
     }
 }
