@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::memo::ByCount;
-use super::{Op, PredictorConfig, VidurError};
+use super::{Op, PredictorConfig, Rows, VidurError};
 use crate::catalog::{Attention, ModelSpec};
 use crate::execution_time::{Operator, PricedOperator, Provenance, StageTime, StepCost, StepShape};
 use crate::memory::Parallelism;
@@ -34,8 +34,12 @@ pub(super) trait OperatorTimes: Send + Sync {
     /// An operator with one feature: tokens, or requests for host operators.
     fn by_count_ms(&self, op: Op, count: u32) -> f64;
 
-    /// New keys and values of that many prompt tokens and decodes.
-    fn kv_cache_save_ms(&self, prefill_tokens: u32, decodes: u32) -> f64;
+    /// Whether prompt chunks and decodes have cache writes of their own.
+    fn saves_by_phase(&self) -> bool;
+
+    /// New keys and values of that many tokens, of [`Rows::All`] unless
+    /// [`Self::saves_by_phase`].
+    fn kv_cache_save_ms(&self, phase: Rows, tokens: u32) -> f64;
 
     /// Attention of `requests` decodes of `kv_tokens` each.
     fn decode_ms(&self, requests: u32, kv_tokens: f64) -> f64;
@@ -236,8 +240,12 @@ pub(super) struct Composed<T> {
     pub(super) times: T,
     deployment: Deployment,
     tokens: ByCount<TokenTimes>,
-    saves: ByCount<f64>,
+    /// Cache writes of all tokens, or of decodes; of prompts.
+    saves: [ByCount<f64>; 2],
+    /// Start-up of prompt attention and of a cache write: counted once where
+    /// several are merged.
     prefill_launch_ms: f64,
+    save_launch_ms: f64,
 }
 
 impl<T: OperatorTimes> Composed<T> {
@@ -246,11 +254,15 @@ impl<T: OperatorTimes> Composed<T> {
             times,
             deployment,
             tokens: ByCount::new(),
-            saves: ByCount::new(),
+            saves: [ByCount::new(), ByCount::new()],
             prefill_launch_ms: 0.0,
+            save_launch_ms: 0.0,
         };
         if composed.deployment.keys == Keys::Exact {
             composed.prefill_launch_ms = composed.usable(composed.times.prefill_ms(0.0, 1.0));
+        }
+        if composed.times.saves_by_phase() {
+            composed.save_launch_ms = composed.phase_save_ms(Rows::Decode, 1);
         }
         composed
     }
@@ -308,14 +320,24 @@ impl<T: OperatorTimes> Composed<T> {
     }
 
     fn save_ms(&self, shape: &StepShape) -> f64 {
-        let save = |prefill, decodes| self.usable(self.times.kv_cache_save_ms(prefill, decodes));
-        let (prefill, decodes) = (shape.prefill_tokens(), shape.decode_requests);
-        match self.deployment.keys {
-            // Vidur does not tell the phases apart.
-            Keys::Vidur => self.saves.get(prefill + decodes, |tokens| save(0, tokens)),
-            Keys::Exact if prefill == 0 => self.saves.get(decodes, |tokens| save(0, tokens)),
-            Keys::Exact => save(prefill, decodes),
+        let (tokens, decodes) = (shape.prefill_tokens(), shape.decode_requests);
+        if !self.times.saves_by_phase() {
+            return self.phase_save_ms(Rows::All, tokens + decodes);
         }
+        match (tokens, decodes) {
+            (0, decodes) => self.phase_save_ms(Rows::Decode, decodes),
+            (tokens, 0) => self.phase_save_ms(Rows::Prefill, tokens),
+            (tokens, decodes) => {
+                let further_ms = self.phase_save_ms(Rows::Decode, decodes) - self.save_launch_ms;
+                self.phase_save_ms(Rows::Prefill, tokens) + further_ms.max(0.0)
+            }
+        }
+    }
+
+    fn phase_save_ms(&self, phase: Rows, tokens: u32) -> f64 {
+        self.saves[usize::from(phase == Rows::Prefill)].get(tokens, |tokens| {
+            self.usable(self.times.kv_cache_save_ms(phase, tokens))
+        })
     }
 
     fn decode_ms(&self, shape: &StepShape) -> f64 {

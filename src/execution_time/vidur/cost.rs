@@ -185,8 +185,6 @@ impl Watched {
 struct FittedTimes {
     /// In the order of [`Op::ALL`]; then the prompt half of cache writes.
     fits: Vec<Option<Watched>>,
-    /// Start-up of a cache write, counted once where both phases write.
-    save_launch_ms: f64,
 }
 
 const PREFILL_SAVE: usize = Op::ALL.len();
@@ -195,7 +193,6 @@ impl FittedTimes {
     fn new(targets: &[Target], fits: Vec<Arc<Fit>>) -> Self {
         let mut times = Self {
             fits: (0..=PREFILL_SAVE).map(|_| None).collect(),
-            save_launch_ms: 0.0,
         };
         for ((op, rows), fit) in targets.iter().zip(fits) {
             let slot = match rows {
@@ -203,9 +200,6 @@ impl FittedTimes {
                 Rows::All | Rows::Decode => *op as usize,
             };
             times.fits[slot] = Some(Watched::new(fit));
-        }
-        if times.fits[PREFILL_SAVE].is_some() {
-            times.save_launch_ms = times.predict(Op::AttnKvCacheSave as usize, [1.0, 0.0]);
         }
         times
     }
@@ -223,20 +217,16 @@ impl OperatorTimes for FittedTimes {
         self.predict(op as usize, [f64::from(count), 0.0])
     }
 
-    fn kv_cache_save_ms(&self, prefill_tokens: u32, decodes: u32) -> f64 {
-        let save = |slot, tokens: u32| self.predict(slot, [f64::from(tokens), 0.0]);
-        let both = Op::AttnKvCacheSave as usize;
-        if self.fits[PREFILL_SAVE].is_none() {
-            return save(both, prefill_tokens + decodes);
-        }
-        match (prefill_tokens, decodes) {
-            (0, decodes) => save(both, decodes),
-            (tokens, 0) => save(PREFILL_SAVE, tokens),
-            (tokens, decodes) => {
-                let further_ms = save(both, decodes) - self.save_launch_ms;
-                save(PREFILL_SAVE, tokens) + further_ms.max(0.0)
-            }
-        }
+    fn saves_by_phase(&self) -> bool {
+        self.fits[PREFILL_SAVE].is_some()
+    }
+
+    fn kv_cache_save_ms(&self, phase: Rows, tokens: u32) -> f64 {
+        let slot = match phase {
+            Rows::Prefill => PREFILL_SAVE,
+            Rows::All | Rows::Decode => Op::AttnKvCacheSave as usize,
+        };
+        self.predict(slot, [f64::from(tokens), 0.0])
     }
 
     #[inline]

@@ -412,7 +412,7 @@ struct Node {
 const NOT_GROWN: u32 = u32::MAX;
 
 /// One step of a way down a tree.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Step {
     mean: f64,
     different_rows: u32,
@@ -941,6 +941,37 @@ mod tests {
                 let mean = sums[cells.of_row[row] as usize] / 60.0;
                 let got = forest.predict(*point);
                 assert!((got - mean).abs() < 1e-12, "{op} {point:?}: {got} {mean}");
+            }
+        }
+    }
+
+    #[test]
+    fn trees_grown_for_some_cells_are_the_same_there() {
+        let samples = scattered(Op::AttnPrefill, 400);
+        let cells = Cells::new(&samples);
+        let rows: Vec<u32> = (0..300).collect();
+        let bag = Bag::new(&cells, &samples, &rows);
+        let asked: Vec<[u32; 2]> = (300..400)
+            .map(|row| cells.ranks[cells.of_row[row] as usize])
+            .collect();
+        let grower = |asked| Grower {
+            cells: &cells,
+            bag: &bag,
+            seed: 5,
+            max_depth: 16,
+            min_samples_split: 2,
+            asked,
+        };
+        let (mut some, mut all) = (Tree::default(), Tree::default());
+        let (mut way, mut same_way) = (Vec::new(), Vec::new());
+        for index in 0..20 {
+            grower(Some(&asked)).grow(index, &mut some);
+            grower(None).grow(index, &mut all);
+            assert!(some.nodes.len() < all.nodes.len());
+            for ranks in &asked {
+                some.path(*ranks, &mut way);
+                all.path(*ranks, &mut same_way);
+                assert_eq!(way, same_way);
             }
         }
     }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::compose::{Composed, Deployment, OperatorTimes};
 use super::sheet::Sheet;
-use super::{Keys, Op, PredictorConfig, VidurError};
+use super::{Keys, Op, PredictorConfig, Rows, VidurError};
 use crate::catalog::ModelSpec;
 use crate::execution_time::{PricedOperator, Provenance, StageTime, StepCost, StepShape};
 use crate::memory::Parallelism;
@@ -184,8 +184,12 @@ impl OperatorTimes for TableTimes {
         self.get(op, [u64::from(count), 0])
     }
 
-    fn kv_cache_save_ms(&self, prefill_tokens: u32, decodes: u32) -> f64 {
-        self.by_count_ms(Op::AttnKvCacheSave, prefill_tokens + decodes)
+    fn saves_by_phase(&self) -> bool {
+        false
+    }
+
+    fn kv_cache_save_ms(&self, _phase: Rows, tokens: u32) -> f64 {
+        self.by_count_ms(Op::AttnKvCacheSave, tokens)
     }
 
     fn decode_ms(&self, requests: u32, kv_tokens: f64) -> f64 {
