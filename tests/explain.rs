@@ -60,7 +60,9 @@ fn bad_flags_end_in_exit_code_2() {
         .assert()
         .code(2)
         .stderr(predicate::str::contains("--tensor-parallel"))
-        .stderr(predicate::str::contains("32 attention heads"));
+        .stderr(predicate::str::contains(
+            "does not divide 32 (attention heads)",
+        ));
     explain()
         .args(["--model", "llama-3-8b", "--device", "h1000"])
         .assert()
@@ -279,7 +281,8 @@ fn layers_factor(row: &Estimate, name: &str) -> f64 {
 /// tolerance.
 fn compare(rows: &[Estimate], backend: &str) -> (String, Vec<String>) {
     let ours = priced(rows, backend);
-    let mut classes: BTreeMap<(String, String, String), Errors> = BTreeMap::new();
+    let mut classes: BTreeMap<[String; 3], Errors> = BTreeMap::new();
+    let mut models: BTreeMap<[String; 3], Errors> = BTreeMap::new();
     let mut beyond = Vec::new();
     for (row, times) in rows.iter().zip(&ours) {
         for phase in ["prefill", "decode"] {
@@ -292,8 +295,11 @@ fn compare(rows: &[Estimate], backend: &str) -> (String, Vec<String>) {
                     continue;
                 };
                 let error = time_ms * layers_factor(row, &name) / estimate_ms - 1.0;
-                let class = (phase.into(), name.clone(), row.text("system").into());
+                let device = row.text("system");
+                let class = [phase.into(), name.clone(), device.into()];
                 classes.entry(class).or_default().relative.push(error);
+                let class = [phase.into(), row.text("model").into(), device.into()];
+                models.entry(class).or_default().relative.push(error);
                 if error.abs() > TOLERANCE {
                     let percent = 100.0 * error;
                     beyond.push(format!(
@@ -304,18 +310,20 @@ fn compare(rows: &[Estimate], backend: &str) -> (String, Vec<String>) {
             }
         }
     }
-    (markdown(&classes), beyond)
+    let tables =
+        [("operator", &classes), ("model", &models)].map(|(what, errors)| markdown(what, errors));
+    (tables.join("\n"), beyond)
 }
 
-fn markdown(classes: &BTreeMap<(String, String, String), Errors>) -> String {
-    let mut table = String::from(
-        "| phase | operator | device | rows | median error | p90 error | largest error | median signed |\n|---|---|---|---|---|---|---|---|\n",
+fn markdown(what: &str, classes: &BTreeMap<[String; 3], Errors>) -> String {
+    let mut table = format!(
+        "| phase | {what} | device | compared | median error | p90 error | largest error | median signed |\n|---|---|---|---|---|---|---|---|\n",
     );
-    for ((phase, name, device), errors) in classes {
+    for ([phase, name, device], errors) in classes {
         let percent = |q: f64| 100.0 * errors.quantile(q);
         let _ = writeln!(
             table,
-            "| {phase} | {name} | {device} | {} | {:.2} % | {:.2} % | {:.2} % | {:+.2} % |",
+            "| {phase} | {name} | {device} | {} | {:.3} % | {:.3} % | {:.3} % | {:+.3} % |",
             errors.relative.len(),
             percent(0.5),
             percent(0.9),

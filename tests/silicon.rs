@@ -2,6 +2,7 @@
 //! AIConfigurator 0.12.0 computes from the same measurements.
 //!
 //! A reference file has the columns `device,operator,arguments,expected_ms`;
+//! the device may be followed by a slash and an engine;
 //! `arguments` are the operator's fields, `name=value` with spaces between.
 //! `VIDUR_SWEEP_SILICON_REFERENCE` names further files to check, separated by
 //! colons (run with `--ignored --nocapture` for a summary).
@@ -201,9 +202,13 @@ fn compare(path: &str) -> Vec<Compared> {
         .map(|record| {
             let record = record.unwrap();
             let name = record[0].to_owned();
-            let database = databases
-                .entry(name.clone())
-                .or_insert_with(|| SiliconDb::for_device(&device(&name), None).unwrap());
+            let database = databases.entry(name.clone()).or_insert_with(|| {
+                let (device_name, engine) = match name.split_once('/') {
+                    Some((device, engine)) => (device, Some(engine)),
+                    None => (name.as_str(), None),
+                };
+                SiliconDb::for_device(&device(device_name), engine).unwrap()
+            });
             let arguments = record[2].to_owned();
             let operator = operator(&record[1], &Arguments::parse(&arguments));
             let price = database.price(&operator).ok();

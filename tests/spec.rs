@@ -244,6 +244,26 @@ fn values_that_contradict_each_other_are_found_without_running() {
 }
 
 #[test]
+fn names_the_catalog_lacks_are_found_where_they_stand() {
+    let message = load("full.yaml", &["axes.model=[llama-3-8b, lama-3-70b]"]).unwrap_err();
+    assert!(message.starts_with("--set axes.model"), "{message}");
+    assert!(
+        message.contains("`lama-3-70b`") && message.contains("did you mean"),
+        "{message}"
+    );
+    let text = std::fs::read_to_string(fixture("full.yaml")).unwrap();
+    let text = text
+        .replace("h100", "h1000")
+        .replace("engine: vllm", "engine: {name: vllm, version: '9'}");
+    let message = spec::load_str(&text, Path::new("s.yaml"), &[])
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("s.yaml:6:11: key `device`"), "{message}");
+    assert!(message.contains("s.yaml:8:11: key `engine`"), "{message}");
+    assert_eq!(message.lines().count(), 2, "{message}");
+}
+
+#[test]
 fn missing_and_malformed_data_files_are_bad_input() {
     let message = load(
         "full.yaml",

@@ -10,7 +10,7 @@
 use super::Operator;
 use super::operator::ExpertLoad;
 use crate::catalog::{Attention, LinearAttention, ModelSpec, Moe};
-use crate::memory::{Formats, Parallelism};
+use crate::memory::{Formats, Parallelism, check_divisibility};
 use crate::units::DType;
 
 /// Bytes of one activation element between layers (bfloat16).
@@ -89,7 +89,8 @@ impl Graph {
         formats: Formats,
         gpus_per_node: u32,
     ) -> Result<Self, String> {
-        check_divisibility(model, &parallelism)?;
+        check_divisibility(model, &parallelism).map_err(|infeasible| infeasible.to_string())?;
+        check_latent_attention(model)?;
         let spans_nodes = parallelism.gpus_per_stage() > gpus_per_node;
         let transport =
             if spans_nodes && parallelism.expert_parallel == parallelism.gpus_per_stage() {
@@ -648,85 +649,36 @@ fn stage_of(model: &ModelSpec, parallelism: &Parallelism, gpus_per_node: u32, st
     }
 }
 
-fn check_divisibility(model: &ModelSpec, parallelism: &Parallelism) -> Result<(), String> {
-    let tp = parallelism.tensor_parallel;
-    let name = &model.name;
-    for (ways, what) in [
-        (tp, "tensor_parallel"),
-        (parallelism.pipeline_parallel, "pipeline_parallel"),
-        (parallelism.expert_parallel, "expert_parallel"),
-        (
-            parallelism.attention_data_parallel,
-            "attention_data_parallel",
-        ),
-    ] {
-        if ways == 0 {
-            return Err(format!("{what} must be at least 1"));
-        }
-    }
-    let divides = |what: &str, figure: u32, ways: u32| {
-        if figure.is_multiple_of(ways) {
-            Ok(())
-        } else {
-            Err(format!(
-                "tensor_parallel {ways} does not divide the {figure} {what} of {name}"
-            ))
-        }
+/// Latent-attention operators stand for DeepSeek-V3's dimensions, whatever the
+/// number of heads; others would be priced as those.
+fn check_latent_attention(model: &ModelSpec) -> Result<(), String> {
+    let Attention::Mla {
+        q_lora_rank,
+        kv_lora_rank,
+        qk_nope_head_dim,
+        qk_rope_head_dim,
+        v_head_dim,
+        ..
+    } = model.attention
+    else {
+        return Ok(());
     };
-    divides("attention heads", model.attention.heads(), tp)?;
-    if let Attention::Gqa { kv_heads, .. } = model.attention
-        && !kv_heads.is_multiple_of(tp)
-        && !tp.is_multiple_of(kv_heads)
-    {
-        return Err(format!(
-            "tensor_parallel {tp} neither divides the {kv_heads} KV heads of {name} nor is a multiple of them"
-        ));
+    let given = [
+        model.hidden_size,
+        q_lora_rank,
+        kv_lora_rank,
+        qk_nope_head_dim,
+        qk_rope_head_dim,
+        v_head_dim,
+    ];
+    const DEEPSEEK_V3: [u32; 6] = [7168, 1536, 512, 128, 64, 128];
+    if given == DEEPSEEK_V3 {
+        return Ok(());
     }
-    if let Some(linear) = &model.linear_attention {
-        divides("linear attention key heads", linear.key_heads, tp)?;
-        divides("linear attention value heads", linear.value_heads, tp)?;
-    }
-    if parallelism.pipeline_parallel > model.layers {
-        return Err(format!(
-            "pipeline_parallel {} exceeds the {} layers of {name}",
-            parallelism.pipeline_parallel, model.layers
-        ));
-    }
-    check_experts(model, parallelism)
-}
-
-fn check_experts(model: &ModelSpec, parallelism: &Parallelism) -> Result<(), String> {
-    let name = &model.name;
-    let ep = parallelism.expert_parallel;
-    let Some(moe) = &model.moe else {
-        return if ep == 1 {
-            Ok(())
-        } else {
-            Err(format!(
-                "expert_parallel {ep}: {name} has no experts, only 1 is possible"
-            ))
-        };
-    };
-    let gpus = parallelism.gpus_per_stage();
-    if !gpus.is_multiple_of(ep) {
-        return Err(format!(
-            "expert_parallel {ep} does not divide the {gpus} GPUs of a stage (tensor_parallel x attention_data_parallel)"
-        ));
-    }
-    if !moe.experts.is_multiple_of(ep) {
-        return Err(format!(
-            "expert_parallel {ep} does not divide the {} experts of {name}",
-            moe.experts
-        ));
-    }
-    let cut = parallelism.expert_tensor_parallel();
-    if !moe.intermediate_size.is_multiple_of(cut) {
-        return Err(format!(
-            "experts cut {cut} ways (GPUs of a stage / expert_parallel) do not divide the expert intermediate size {} of {name}",
-            moe.intermediate_size
-        ));
-    }
-    Ok(())
+    Err(format!(
+        "latent attention of {} has dimensions {given:?} (hidden_size, q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim); only {DEEPSEEK_V3:?} can be priced",
+        model.name
+    ))
 }
 
 /// Operations per token of the projections of one attention layer, and per
@@ -788,5 +740,123 @@ fn mlp_flops(model: &ModelSpec, layer: u32) -> f64 {
             2.0 * hidden * (3.0 * (routed + shared) + f64::from(moe.experts))
         }
         _ => 2.0 * matrices * hidden * f64::from(model.intermediate_size),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Catalog;
+
+    fn graph(model: &str, tp: u32, pp: u32, ep: u32, dp: u32) -> Graph {
+        let model = Catalog::builtin().model(model).unwrap();
+        let formats = Formats {
+            weights: model.dtype,
+            kv_cache: model.kv_cache_dtype,
+        };
+        let parallelism = Parallelism {
+            tensor_parallel: tp,
+            pipeline_parallel: pp,
+            expert_parallel: ep,
+            attention_data_parallel: dp,
+        };
+        Graph::new(&model, parallelism, formats, 8).unwrap()
+    }
+
+    /// All operators of a step of 100 tokens per rank but attention and head.
+    fn operators(graph: &Graph, stage: usize, decode_only: bool) -> Vec<NamedOperator> {
+        let stage = &graph.stages()[stage];
+        let mut all = Vec::new();
+        let mut emit = |named| all.push(named);
+        graph.token_operators(stage, 100, &mut emit);
+        graph.shared_expert_operators(stage, 100, &mut emit);
+        graph.routed_rank_operators(stage, 100, decode_only, &mut emit);
+        let pool = 100 * graph.parallelism().attention_data_parallel;
+        graph.routed_pool_operators(stage, pool, &mut emit);
+        all
+    }
+
+    fn runs(all: &[NamedOperator], is: impl Fn(&Operator) -> bool) -> f64 {
+        let of_kind = all.iter().filter(|named| is(&named.operator));
+        of_kind.map(|named| named.count).sum()
+    }
+
+    fn is_all_reduce(operator: &Operator) -> bool {
+        matches!(operator, Operator::AllReduce { .. })
+    }
+
+    #[test]
+    fn two_all_reduces_per_layer_and_one_for_the_embedding() {
+        for (model, layers, ep) in [("llama-3-70b", 80.0, 1), ("deepseek-671B", 61.0, 8)] {
+            let all = operators(&graph(model, 8, 1, ep, 1), 0, false);
+            assert_eq!(runs(&all, is_all_reduce), 2.0 * layers + 1.0, "{model}");
+        }
+    }
+
+    #[test]
+    fn deepseek_starts_with_dense_layers() {
+        let graph = graph("deepseek-671B", 8, 1, 8, 1);
+        assert_eq!(graph.stages()[0].dense_layers, 3);
+        let all = operators(&graph, 0, true);
+        let count = |name| {
+            let of_name = all.iter().filter(|named| named.name == name);
+            of_name.map(|named| named.count).sum::<f64>()
+        };
+        assert_eq!((count("ffn2_gemm"), count("moe")), (3.0, 58.0));
+        assert!(graph.overlaps_shared_expert(&graph.stages()[0]));
+    }
+
+    #[test]
+    fn attention_ranks_gather_their_tokens() {
+        let all = operators(&graph("qwen3-30b-a3b", 1, 1, 4, 4), 0, false);
+        assert_eq!(runs(&all, is_all_reduce), 0.0);
+        let hidden_bytes = 2048.0 * 2.0;
+        assert!(all.iter().any(|named| named.operator
+            == Operator::AllGather {
+                bytes: 400.0 * hidden_bytes,
+                gpus: 4
+            }));
+    }
+
+    #[test]
+    fn beyond_a_node_tokens_travel_to_their_experts_only() {
+        let inside = graph("deepseek-671B", 1, 1, 8, 8);
+        assert_eq!(inside.transport(), ExpertTransport::Collectives);
+        let across = graph("deepseek-671B", 2, 1, 32, 16);
+        assert_eq!(across.transport(), ExpertTransport::AllToAll);
+        let all = operators(&across, 0, true);
+        let dispatch = |operator: &Operator| match *operator {
+            Operator::ExpertDispatch {
+                tokens_per_rank,
+                low_latency,
+                ..
+            } => tokens_per_rank == 50 && low_latency,
+            _ => false,
+        };
+        assert_eq!(runs(&all, dispatch), 58.0);
+        // Attention's; the experts' is part of the exchange.
+        assert_eq!(runs(&all, is_all_reduce), 58.0 + 2.0 * 3.0 + 1.0);
+    }
+
+    #[test]
+    fn stages_split_layers_and_send_where_the_next_one_sits() {
+        let graph = graph("qwen3-next-80b", 4, 4, 4, 1);
+        let full: Vec<_> = graph
+            .stages()
+            .iter()
+            .map(|stage| (stage.full_attention_layers, stage.linear_attention_layers))
+            .collect();
+        assert_eq!(full, [(3, 9); 4]);
+        let sends: Vec<_> = graph
+            .stages()
+            .iter()
+            .map(|stage| stage.next_across_nodes)
+            .collect();
+        assert_eq!(sends, [Some(false), Some(true), Some(false), None]);
+        let mut head = Vec::new();
+        for stage in graph.stages() {
+            graph.head_operators(stage, 7, &mut |named| head.push(named));
+        }
+        assert_eq!(head.len(), 1);
     }
 }

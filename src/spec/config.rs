@@ -165,7 +165,7 @@ pub struct NetworkConfig {
 }
 
 /// Memory planning.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryConfig {
     /// Share of device memory kept free; default: the engine's, or 0.1.
@@ -309,16 +309,6 @@ impl Default for Objectives {
         Self {
             maximize: vec!["throughput_tokens_per_s_per_gpu".into()],
             minimize: vec!["ttft_p90_s".into(), "tbt_p99_s".into()],
-        }
-    }
-}
-
-impl Default for MemoryConfig {
-    fn default() -> Self {
-        Self {
-            margin_fraction: None,
-            block_size: None,
-            num_blocks: None,
         }
     }
 }

@@ -192,17 +192,25 @@ impl ConfigNames<'_> {
             "replicas" => number(config.replicas),
             "pd_node_ratio" => Operand::Number(config.pd_node_ratio),
             "qps" => config.qps.map_or(Operand::Null, Operand::Number),
-            other => self.from_json(other),
+            "model" => Operand::Text(config.model.clone()),
+            "device" => Operand::Text(config.device.clone()),
+            "global_scheduler" => plain(&config.global_scheduler),
+            "replica_scheduler" => plain(&config.replica_scheduler),
+            other => self.look_up(other),
         }
     }
 
-    fn from_json(&self, name: &str) -> Operand {
+    fn look_up(&self, name: &str) -> Operand {
         let json = self
             .json
             .get_or_init(|| serde_json::to_value(self.config).unwrap_or_default());
         let value = name.split('.').try_fold(json, |value, key| value.get(key));
         operand(value.unwrap_or(&Json::Null))
     }
+}
+
+fn plain(value: &impl serde::Serialize) -> Operand {
+    operand(&serde_json::to_value(value).unwrap_or_default())
 }
 
 fn operand(value: &Json) -> Operand {

@@ -53,14 +53,12 @@ pub(super) fn check(
     }
 }
 
+/// Takes the run key, the `type` beside it, the name and the path of a file.
+type FileVisitor<'a> = &'a mut dyn FnMut(&str, Option<&str>, &str, &str);
+
 /// Calls `found` with the run key, the `type` beside it, the name and the path of
 /// every file in a value.
-fn for_each_file(
-    key: &str,
-    value: &Value,
-    path: &str,
-    found: &mut dyn FnMut(&str, Option<&str>, &str, &str),
-) {
+fn for_each_file(key: &str, value: &Value, path: &str, found: FileVisitor<'_>) {
     match value {
         Value::Object(map) => {
             let kind = map.get("type").and_then(Value::as_str);

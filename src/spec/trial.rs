@@ -1,11 +1,15 @@
 //! Tries configurations of a specification before any of them runs: the first
-//! of all, and each axis value with the others at their first. That finds values
-//! that are fine alone and contradict each other, without expanding the sweep.
+//! of all, and each axis value with the others at their first. That finds names
+//! the catalog lacks, and values that are fine alone and contradict each other,
+//! without expanding the sweep.
+
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use super::load::Findings;
 use super::{Constraint, RunConfig, SpecError, SpecErrors, SweepSpec};
+use crate::catalog::Catalog;
 use crate::workload::{ArrivalsConfig, LengthsConfig};
 
 /// Values tried of each axis.
@@ -14,59 +18,152 @@ const MAX_TRIED_PER_AXIS: usize = 1000;
 /// Errors reported of a list of points.
 const MAX_ERRORS: usize = 20;
 
-/// Records what is wrong with the configurations tried.
-pub(super) fn check(spec: &SweepSpec, findings: &mut Findings<'_>) {
-    let constraints: Vec<_> = spec
-        .constraints
-        .iter()
-        .filter_map(|text| Constraint::parse(text).ok())
-        .collect();
-    if let Some(points) = &spec.points {
-        let tried = (0..points.len()).filter_map(|index| {
-            let message = attempt(spec, &points.assignment(index), &constraints).err()?;
-            Some(SpecError::at(points.location(index), message))
-        });
-        findings.elsewhere(SpecErrors(tried.take(MAX_ERRORS).collect()));
-        return;
-    }
-    let axes: Vec<(&String, &[Value])> = spec
-        .axes
-        .iter()
-        .map(|(key, values)| (key, values.as_array().map_or(&[][..], Vec::as_slice)))
-        .collect();
-    let mut point: Vec<(String, Value)> = axes
-        .iter()
-        .filter_map(|(key, values)| Some(((*key).clone(), values.first()?.clone())))
-        .collect();
-    if let Err(message) = attempt(spec, &point, &constraints) {
-        findings.at_value("base", message);
-        return;
-    }
-    for (axis, (key, values)) in axes.iter().enumerate() {
-        for (index, value) in values.iter().enumerate().take(MAX_TRIED_PER_AXIS).skip(1) {
-            point[axis].1 = value.clone();
-            if let Err(message) = attempt(spec, &point, &constraints) {
-                findings.at_value(&format!("axes.{key}[{index}]"), message);
-            }
-        }
-        point[axis].1 = values[0].clone();
+/// What is wrong with a configuration, and the run key it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Problem {
+    key: Option<&'static str>,
+    message: String,
+}
+
+impl Problem {
+    fn new(message: String) -> Self {
+        Self { key: None, message }
     }
 }
 
-fn attempt(
-    spec: &SweepSpec,
-    point: &[(String, Value)],
-    constraints: &[Constraint],
-) -> Result<(), String> {
-    let config = spec.config_at(point).map_err(|e| e.message)?;
-    for constraint in constraints {
-        match constraint.holds(&config) {
-            Ok(true) => {}
-            Ok(false) => return Ok(()),
-            Err(problem) => return Err(format!("constraint `{}`: {problem}", constraint.text())),
+/// Records what is wrong with the configurations tried.
+pub(super) fn check(spec: &SweepSpec, findings: &mut Findings<'_>) {
+    let mut trial = Trial {
+        spec,
+        constraints: spec
+            .constraints
+            .iter()
+            .filter_map(|text| Constraint::parse(text).ok())
+            .collect(),
+        names: BTreeMap::new(),
+    };
+    if spec.points.is_some() {
+        findings.elsewhere(SpecErrors(trial.points()));
+    } else {
+        trial.axes(findings);
+    }
+}
+
+struct Trial<'a> {
+    spec: &'a SweepSpec,
+    constraints: Vec<Constraint>,
+    /// What the catalog said of names looked up so far.
+    names: BTreeMap<(&'static str, String), Option<String>>,
+}
+
+impl Trial<'_> {
+    fn points(&mut self) -> Vec<SpecError> {
+        let mut errors = Vec::new();
+        let Some(points) = &self.spec.points else {
+            return errors;
+        };
+        for index in 0..points.len() {
+            let problems = self.attempt(&points.assignment(index));
+            let place = |problem: Problem| SpecError::at(points.location(index), problem.message);
+            errors.extend(problems.into_iter().map(place));
+            if errors.len() >= MAX_ERRORS {
+                break;
+            }
+        }
+        errors
+    }
+
+    fn axes(&mut self, findings: &mut Findings<'_>) {
+        let axes: Vec<(&str, &[Value])> = self.spec.axis_values().collect();
+        let mut point: Vec<(String, Value)> = axes
+            .iter()
+            .filter_map(|(key, values)| Some(((*key).to_owned(), values.first()?.clone())))
+            .collect();
+        let first = self.attempt(&point);
+        for problem in &first {
+            let path = match problem.key {
+                Some(key) if self.spec.axes.contains_key(key) => format!("axes.{key}[0]"),
+                Some(key) => format!("base.{key}"),
+                None => "base".to_owned(),
+            };
+            findings.at_value(&path, &problem.message);
+        }
+        for (axis, (key, values)) in axes.iter().enumerate() {
+            for (index, value) in values.iter().enumerate().take(MAX_TRIED_PER_AXIS).skip(1) {
+                point[axis].1 = value.clone();
+                for problem in self.attempt(&point) {
+                    let path = format!("axes.{key}[{index}]");
+                    let known = |p: &Problem| p.key == problem.key && p.message == problem.message;
+                    // With the first point broken at large, so is every other.
+                    if !first.iter().any(|p| known(p) || p.key.is_none()) {
+                        findings.at_value(&path, &problem.message);
+                    }
+                }
+            }
+            point[axis].1 = values[0].clone();
         }
     }
-    config.contradiction().map_or(Ok(()), Err)
+
+    fn attempt(&mut self, point: &[(String, Value)]) -> Vec<Problem> {
+        let config = match self.spec.config_at(point) {
+            Ok(config) => config,
+            Err(error) => return vec![Problem::new(error.message)],
+        };
+        let mut problems = self.unknown_names(&config);
+        for constraint in &self.constraints {
+            match constraint.holds(&config) {
+                Ok(true) => {}
+                Ok(false) => return problems,
+                Err(problem) => {
+                    let text = constraint.text();
+                    problems.push(Problem::new(format!("constraint `{text}`: {problem}")));
+                }
+            }
+        }
+        problems.extend(config.contradiction().map(Problem::new));
+        problems
+    }
+
+    /// Names of models, devices and engines the catalog does not have.
+    fn unknown_names(&mut self, config: &RunConfig) -> Vec<Problem> {
+        let catalog = Catalog::builtin();
+        let mut problems = Vec::new();
+        let mut look_up = |key, name: &str, find: &dyn Fn() -> Option<String>| {
+            let found = self
+                .names
+                .entry((key, name.to_owned()))
+                .or_insert_with(find);
+            if let Some(message) = found.clone() {
+                problems.push(Problem {
+                    key: Some(key),
+                    message: format!("key `{key}`: {message}"),
+                });
+            }
+        };
+        look_up("model", &config.model, &|| {
+            catalog.model(&config.model).err().map(|e| e.to_string())
+        });
+        let devices = [
+            ("device", Some(&config.device)),
+            ("prefill.device", config.prefill.device.as_ref()),
+            ("decode.device", config.decode.device.as_ref()),
+        ];
+        for (key, device) in devices {
+            if let Some(device) = device {
+                look_up(key, device, &|| {
+                    catalog.device(device).err().map(|e| e.to_string())
+                });
+            }
+        }
+        if let Some(name) = &config.engine.name {
+            let version = config.engine.version.as_deref();
+            let full = format!("{name} {}", version.unwrap_or_default());
+            look_up("engine", &full, &|| {
+                catalog.engine(name, version).err().map(|e| e.to_string())
+            });
+        }
+        problems
+    }
 }
 
 impl RunConfig {

@@ -514,6 +514,42 @@ mod tests {
         }
     }
 
+    /// Figures of the traces the shipped histograms were derived from: mean, p50,
+    /// p90 and p99 of prompts, then of outputs.
+    #[test]
+    fn shipped_histograms_draw_what_the_traces_held() {
+        let traces = [
+            (
+                "conv",
+                [1154.7, 1020.0, 2734.5, 4142.0],
+                [211.1, 129.0, 424.0, 601.0],
+            ),
+            (
+                "code",
+                [2047.8, 1469.0, 5187.6, 7436.0],
+                [27.88, 13.0, 55.0, 251.5],
+            ),
+        ];
+        for (name, prefill, decode) in traces {
+            let file = PathBuf::from(format!("data/traces/azure-{name}-2023.csv"));
+            let lengths = LengthsConfig::Histogram {
+                file,
+                max_tokens: None,
+            };
+            let drawn = lengths_of(&draw(&poisson(400_000, lengths), 1, Some(1.0)));
+            let (p, d): (Vec<u32>, Vec<u32>) = drawn.into_iter().unzip();
+            for (mut values, expected) in [(p, prefill), (d, decode)] {
+                values.sort_unstable();
+                let at = |share: f64| f64::from(values[(share * values.len() as f64) as usize]);
+                let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / values.len() as f64;
+                for (found, expected) in [mean, at(0.5), at(0.9), at(0.99)].iter().zip(expected) {
+                    let error = (found / expected - 1.0).abs();
+                    assert!(error < 0.02, "{name}: {found} for {expected}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn static_and_closed_loop_arrivals() {
         let with = |arrivals| WorkloadConfig {

@@ -190,7 +190,7 @@ fn merge(priced: Vec<PricedOperator>) -> Vec<OperatorLine> {
     lines.into_iter().map(|(line, _)| line).collect()
 }
 
-/// The column to point at for a reason given by the graph, which begins with it.
+/// The column to point at for a reason: the parallelism it names first.
 fn blamed_field(reason: &str) -> &'static str {
     [
         "tensor_parallel",
@@ -199,12 +199,9 @@ fn blamed_field(reason: &str) -> &'static str {
         "attention_data_parallel",
     ]
     .into_iter()
-    .find(|field| reason.starts_with(field))
-    .unwrap_or(if reason.starts_with("experts cut") {
-        "expert_parallel"
-    } else {
-        "device"
-    })
+    .filter_map(|field| Some((reason.find(field)?, field)))
+    .min()
+    .map_or("device", |(_, field)| field)
 }
 
 /// KV cache format that goes with the weights: 8 bits with 8-bit weights.

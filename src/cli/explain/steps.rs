@@ -343,7 +343,7 @@ mod tests {
         let cases = [
             (
                 "llama-3-8b,h100,,3,1,1,1,bfloat16,decode,1,1,1\n",
-                "steps.csv:2:18: tensor_parallel: tensor_parallel 3 does not divide the 32 attention heads",
+                "steps.csv:2:18: tensor_parallel: tensor_parallel 3 does not divide 32 (attention heads)",
             ),
             (
                 "llama-3-8b,h100,,1,1,1,1,bfloat61,decode,1,1,1\n",
@@ -394,6 +394,6 @@ mod tests {
             let line = priced.lines().find(|l| l.contains(",attention,")).unwrap();
             line.split(',').nth(15).unwrap().parse::<f64>().unwrap()
         };
-        assert!(time("fp8") < 0.6 * time("bfloat16"));
+        assert!(time("fp8") < 0.75 * time("bfloat16"));
     }
 }

@@ -78,10 +78,9 @@ impl Roofline {
     /// Time of one run, seconds. Every operator but host time has one; host time
     /// belongs to an engine, not to a device, and is 0 here.
     pub fn time_s(&self, operator: &Operator) -> f64 {
-        match self.collective_s(operator) {
-            Some(time_s) => time_s,
-            None => self.kernel_s(operator),
-        }
+        self.collective_s(operator)
+            .or_else(|| self.kernel_s(operator))
+            .unwrap_or(0.0)
     }
 
     fn collective_s(&self, operator: &Operator) -> Option<f64> {
@@ -118,17 +117,16 @@ impl Roofline {
                 ranks: expert_parallel,
                 low_latency,
             }),
-            Operator::Host { .. } => 0.0,
             _ => return None,
         })
     }
 
-    fn kernel_s(&self, operator: &Operator) -> f64 {
-        let (work, efficiency) = work(operator);
+    fn kernel_s(&self, operator: &Operator) -> Option<f64> {
+        let (work, efficiency) = work(operator)?;
         let compute_s = work.operations / (efficiency.compute * self.device.peak_flops(work.dtype));
         let bandwidth = self.device.memory_bandwidth_gb_per_s * 1e9;
         let memory_s = work.bytes / (efficiency.memory * bandwidth);
-        efficiency.launch_s + compute_s.max(memory_s)
+        Some(efficiency.launch_s + compute_s.max(memory_s))
     }
 }
 
@@ -161,38 +159,28 @@ fn is_8_bit(dtype: DType) -> bool {
     dtype.bytes() <= 1.0
 }
 
-/// Operations and bytes of a kernel, and the efficiency of its class.
-fn work(operator: &Operator) -> (Work, Efficiency) {
+/// Operations and bytes of a kernel, and the efficiency of its class; none for
+/// collectives and host time.
+fn work(operator: &Operator) -> Option<(Work, Efficiency)> {
     match *operator {
         Operator::Gemm {
             tokens,
             out_features,
             in_features,
             dtype,
-        } => gemm(tokens, out_features, in_features, dtype),
-        Operator::ContextAttention { .. } | Operator::GenerationAttention { .. } => {
-            attention(operator)
-        }
-        Operator::MlaContext { .. } | Operator::MlaGeneration { .. } => latent_attention(operator),
-        Operator::MoeExperts { .. } => experts(operator),
-        Operator::GatedDeltaNet { .. } => gated_delta_net(operator),
-        Operator::Elementwise { bytes } => (
-            Work {
+        } => Some(gemm(tokens, out_features, in_features, dtype)),
+        Operator::Elementwise { bytes } => {
+            let work = Work {
                 operations: 0.0,
                 bytes,
                 dtype: DType::Bfloat16,
-            },
-            ELEMENTWISE,
-        ),
-        // Collectives and host time never get here; see `time_s`.
-        _ => (
-            Work {
-                operations: 0.0,
-                bytes: 0.0,
-                dtype: DType::Bfloat16,
-            },
-            ELEMENTWISE,
-        ),
+            };
+            Some((work, ELEMENTWISE))
+        }
+        _ => attention(operator)
+            .or_else(|| latent_attention(operator))
+            .or_else(|| experts(operator))
+            .or_else(|| gated_delta_net(operator)),
     }
 }
 
@@ -213,7 +201,7 @@ fn gemm(m: u32, n: u32, k: u32, dtype: DType) -> (Work, Efficiency) {
     (work, efficiency)
 }
 
-fn attention(operator: &Operator) -> (Work, Efficiency) {
+fn attention(operator: &Operator) -> Option<(Work, Efficiency)> {
     match *operator {
         Operator::ContextAttention {
             batch,
@@ -239,14 +227,12 @@ fn attention(operator: &Operator) -> (Work, Efficiency) {
                 bytes: width * (kv_bytes + query_bytes),
                 dtype: DType::Bfloat16,
             };
-            (
-                work,
-                if is_8_bit(kv_dtype) {
-                    CONTEXT_ATTENTION_8_BIT
-                } else {
-                    CONTEXT_ATTENTION
-                },
-            )
+            let efficiency = if is_8_bit(kv_dtype) {
+                CONTEXT_ATTENTION_8_BIT
+            } else {
+                CONTEXT_ATTENTION
+            };
+            Some((work, efficiency))
         }
         Operator::GenerationAttention {
             batch,
@@ -264,16 +250,14 @@ fn attention(operator: &Operator) -> (Work, Efficiency) {
                         + 4.0 * f64::from(heads)),
                 dtype: DType::Bfloat16,
             };
-            (
-                work,
-                if is_8_bit(kv_dtype) {
-                    GENERATION_ATTENTION_8_BIT
-                } else {
-                    GENERATION_ATTENTION
-                },
-            )
+            let efficiency = if is_8_bit(kv_dtype) {
+                GENERATION_ATTENTION_8_BIT
+            } else {
+                GENERATION_ATTENTION
+            };
+            Some((work, efficiency))
         }
-        _ => unreachable!("called for attention only"),
+        _ => None,
     }
 }
 
@@ -301,7 +285,7 @@ mod mla {
     }
 }
 
-fn latent_attention(operator: &Operator) -> (Work, Efficiency) {
+fn latent_attention(operator: &Operator) -> Option<(Work, Efficiency)> {
     match *operator {
         Operator::MlaContext {
             batch,
@@ -325,7 +309,7 @@ fn latent_attention(operator: &Operator) -> (Work, Efficiency) {
                 // Attention itself runs in 16 bits, and dominates.
                 dtype: DType::Bfloat16,
             };
-            (work, MLA_CONTEXT)
+            Some((work, MLA_CONTEXT))
         }
         Operator::MlaGeneration {
             batch,
@@ -344,13 +328,13 @@ fn latent_attention(operator: &Operator) -> (Work, Efficiency) {
                     + batch * kv_tokens * (mla::KV_RANK + mla::ROPE) * kv_dtype.bytes(),
                 dtype: kv_dtype,
             };
-            (work, MLA_GENERATION)
+            Some((work, MLA_GENERATION))
         }
-        _ => unreachable!("called for latent attention only"),
+        _ => None,
     }
 }
 
-fn experts(operator: &Operator) -> (Work, Efficiency) {
+fn experts(operator: &Operator) -> Option<(Work, Efficiency)> {
     let Operator::MoeExperts {
         tokens,
         hidden_size,
@@ -364,7 +348,7 @@ fn experts(operator: &Operator) -> (Work, Efficiency) {
         load: _,
     } = *operator
     else {
-        unreachable!("called for experts only")
+        return None;
     };
     let local_experts = f64::from(experts) / f64::from(expert_parallel);
     let visits = f64::from(tokens) * f64::from(experts_per_token) / f64::from(expert_parallel);
@@ -383,10 +367,10 @@ fn experts(operator: &Operator) -> (Work, Efficiency) {
     } else {
         EXPERTS_16_BIT
     };
-    (work, efficiency)
+    Some((work, efficiency))
 }
 
-fn gated_delta_net(operator: &Operator) -> (Work, Efficiency) {
+fn gated_delta_net(operator: &Operator) -> Option<(Work, Efficiency)> {
     let Operator::GatedDeltaNet {
         prefill,
         batch,
@@ -397,7 +381,7 @@ fn gated_delta_net(operator: &Operator) -> (Work, Efficiency) {
         value_head_dim,
     } = *operator
     else {
-        unreachable!("called for gated delta nets only")
+        return None;
     };
     let tokens = f64::from(batch) * f64::from(new_tokens);
     let key_width = f64::from(key_heads) * f64::from(key_head_dim);
@@ -417,7 +401,7 @@ fn gated_delta_net(operator: &Operator) -> (Work, Efficiency) {
     } else {
         GATED_DELTA_NET_DECODE
     };
-    (work, efficiency)
+    Some((work, efficiency))
 }
 
 #[cfg(test)]

@@ -137,6 +137,65 @@ fn sources(device: &str) -> Vec<Source> {
             list.push(sglang(Table::ExpertExchangeMultinode, "0.5.6.post2", file));
         }
     }
+    if device == "h200" {
+        list.extend(other_engines());
+    }
+    list
+}
+
+/// Tables of the other two engines, for the one device where that is worth
+/// their size. What they lack is answered by the device's usual tables.
+fn other_engines() -> Vec<Source> {
+    let common = [
+        (Table::Gemm, "gemm", "gemm_perf"),
+        (
+            Table::ContextAttention,
+            "attention",
+            "context_attention_perf",
+        ),
+        (
+            Table::GenerationAttention,
+            "attention",
+            "generation_attention_perf",
+        ),
+        (Table::Moe, "moe", "moe_perf"),
+        (Table::AllReduce, "comm", "custom_allreduce_perf"),
+    ];
+    let mla_parts = [
+        (Table::ContextMla, "mla", "context_mla_perf"),
+        (Table::GenerationMla, "mla", "generation_mla_perf"),
+        (Table::MlaBmm, "mla_bmm", "mla_bmm_perf"),
+    ];
+    let mla_blocks = [
+        (Table::MlaContextModule, "mla", "mla_context_module_perf"),
+        (
+            Table::MlaGenerationModule,
+            "mla",
+            "mla_generation_module_perf",
+        ),
+    ];
+    let delta_net = [(Table::GatedDeltaNet, "linear_attention", "gdn_perf")];
+    let earlier = [(Table::MoeEarlier, "moe", "moe_perf")];
+    let of = |engine, version| {
+        move |(table, family, file)| Source {
+            device: "h200",
+            only_for: Some(engine),
+            table,
+            system: "h200_sxm",
+            family,
+            engine,
+            version: Some(version),
+            file,
+        }
+    };
+    let mut list = Vec::new();
+    list.extend(common.map(of("sglang", "0.5.14")));
+    list.extend(mla_parts.map(of("sglang", "0.5.14")));
+    list.extend(delta_net.map(of("sglang", "0.5.14")));
+    list.extend(earlier.map(of("sglang", "0.5.10")));
+    list.extend(common.map(of("trtllm", "1.3.0rc20")));
+    list.extend(mla_blocks.map(of("trtllm", "1.3.0rc20")));
+    list.extend(earlier.map(of("trtllm", "1.3.0rc10")));
     list
 }
 
@@ -434,12 +493,22 @@ fn select_attention(context: bool, frame: &Frame) -> Result<Vec<Row>, SiliconErr
         numbers.push("window_size");
     }
     let cells = Cells::new(frame, &["attn_dtype", "kv_cache_dtype"], &numbers)?;
+    // Prompts are multiplied in 16 bits, unless the engine has only kernels in
+    // the cache's format for that cache.
+    let dtypes: HashSet<[&str; 2]> = (0..frame.rows())
+        .map(|row| ["attn_dtype", "kv_cache_dtype"].map(|column| cells.text(column, row)))
+        .collect();
+    let usual = |row: usize| {
+        let kv_dtype = cells.text("kv_cache_dtype", row);
+        let dtype = cells.text("attn_dtype", row);
+        dtype == "bfloat16" || dtype == kv_dtype && !dtypes.contains(&["bfloat16", kv_dtype])
+    };
     Ok(cells.rows(&frame.reals("latency")?, |c, row| {
         let head_dim = c.number("head_dim", row);
         let [batch, isl, step] = ["batch_size", "isl", "step"].map(|axis| c.number(axis, row));
         let skip = windowed && c.number("window_size", row) != 0
             || !HEAD_DIMS.contains(&head_dim)
-            || context && (step != 0 || c.text("attn_dtype", row) != "bfloat16");
+            || context && (step != 0 || !usual(row));
         let sequence = if context {
             [isl, batch]
         } else {
@@ -550,14 +619,10 @@ fn select_delta_net(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
 /// Rows measured inside a CUDA graph; eager ones are not what engines run.
 /// Message sizes are in 16-bit elements.
 fn select_all_reduce(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
-    let cells = Cells::new(
-        frame,
-        &["kernel_source", "backend"],
-        &["num_gpus", "message_size"],
-    )?;
+    let axes = ["num_gpus", "message_size"];
+    let cells = Cells::new(frame, &["kernel_source"], &axes)?;
     Ok(cells.rows(&frame.reals("latency")?, |c, row| {
-        let eager = c.text("kernel_source", row).ends_with("_eager")
-            || c.text("backend", row).ends_with("_eager");
+        let eager = c.text("kernel_source", row).ends_with("_eager");
         let keys = ["num_gpus", "message_size"].map(|axis| c.number(axis, row));
         (!eager).then(|| (Vec::new(), keys.into()))
     }))

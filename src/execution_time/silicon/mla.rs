@@ -169,22 +169,24 @@ impl MlaBmmTable {
         })
     }
 
-    /// Measured in bfloat16; heads between powers of two share the time of the
-    /// next power.
-    fn price(&self, peaks: &Peaks, side: Side, heads: u32, tokens: u32) -> Result<Found, Missing> {
-        let dtype = DType::Bfloat16;
-        let measured = match self.curves.get(&(dtype, side, heads)) {
-            Some(_) => heads,
-            None => heads.next_power_of_two(),
-        };
+    /// Heads between powers of two share the time of the next power.
+    fn price(&self, peaks: &Peaks, side: Side, block: MlaBlock) -> Result<Found, Missing> {
+        let heads = block.heads;
         let missing = || Missing::new(format!("no absorbing product of {heads} heads measured"));
-        let curve = self
-            .curves
-            .get(&(dtype, side, measured))
+        // Engines keep the absorbed matrices in 8 or 16 bits, as the projections.
+        let dtypes: &[DType] = match block.dtype {
+            DType::Bfloat16 | DType::Float16 => &[DType::Bfloat16],
+            _ => &[DType::Fp8, DType::Bfloat16],
+        };
+        let (key, curve) = dtypes
+            .iter()
+            .flat_map(|&dtype| [heads, heads.next_power_of_two()].map(|heads| (dtype, side, heads)))
+            .find_map(|key| Some((key, self.curves.get(&key)?)))
             .ok_or_else(missing)?;
+        let (dtype, _, measured) = key;
         let ideal = |tokens| peaks.mla_bmm_ms(dtype, f64::from(measured), tokens);
         let found = curve
-            .lookup(f64::from(tokens), 1, ideal)
+            .lookup(f64::from(block.batch), 1, ideal)
             .ok_or_else(missing)?;
         let note = (measured != heads).then(|| format!("{measured} heads"));
         Ok(found
@@ -204,11 +206,11 @@ pub(super) fn price_context(
     let peaks = &tables.peaks;
     let share = unpaid_share(new_tokens, prefix_tokens);
     let mut found = match tables.mla_context_module() {
-        Ok(module) => {
+        Ok(module) if !tables.is_engines_own(Table::ContextMla) => {
             let ideal = |(_, kv): Formats, at| peaks.context_mla_ms(kv, at);
             module.price(block, at, Some(1), ideal)?.share(share)
         }
-        Err(_) => {
+        _ => {
             let ideal = |kv, at| peaks.context_mla_ms(kv, at);
             let attention = tables.context_mla()?;
             let attention = attention.price(block.kv_dtype, at, Some(1), ideal)?;
@@ -236,7 +238,9 @@ pub(super) fn price_generation(
 ) -> Result<Found, Missing> {
     let at = [f64::from(block.heads), f64::from(block.batch), kv_tokens];
     let peaks = &tables.peaks;
-    if let Ok(module) = tables.mla_generation_module() {
+    if !tables.is_engines_own(Table::GenerationMla)
+        && let Ok(module) = tables.mla_generation_module()
+    {
         let ideal = |(dtype, kv): Formats, at| peaks.generation_mla_ms(kv, Some(dtype), at);
         return module.price(block, at, None, ideal);
     }
@@ -245,8 +249,8 @@ pub(super) fn price_generation(
         .generation_mla()?
         .price(block.kv_dtype, at, None, ideal)?;
     let absorbing = tables.mla_bmm()?;
-    let before = absorbing.price(peaks, Side::Before, block.heads, block.batch)?;
-    let after = absorbing.price(peaks, Side::After, block.heads, block.batch)?;
+    let before = absorbing.price(peaks, Side::Before, block)?;
+    let after = absorbing.price(peaks, Side::After, block)?;
     let widths = [
         [DOWN, HIDDEN],
         [block.heads * HEAD[0], QUERY_RANK],

@@ -174,15 +174,26 @@ impl DeviceTables {
         Some((&entry.engine, &entry.version))
     }
 
+    /// Whether the engine has a table of its own beside the device's usual.
+    pub(super) fn is_engines_own(&self, table: Table) -> bool {
+        self.own_file(table).is_some()
+    }
+
     /// The file of `table`: the engine's own, or else the device's usual one.
     fn file_of(&self, table: Table) -> Option<String> {
-        let own = self
-            .engine
-            .as_ref()
-            .map(|engine| format!("{}/{engine}/{}.parquet", self.device, table.name()));
-        let usual = format!("{}/{}.parquet", self.device, table.name());
-        let listed = |file: &String| self.manifest.tables.iter().any(|e| e.file == *file);
-        own.filter(listed).or_else(|| Some(usual).filter(listed))
+        let usual = || format!("{}/{}.parquet", self.device, table.name());
+        self.own_file(table)
+            .or_else(|| Some(usual()).filter(|file| self.is_listed(file)))
+    }
+
+    fn own_file(&self, table: Table) -> Option<String> {
+        let engine = self.engine.as_ref()?;
+        let file = format!("{}/{engine}/{}.parquet", self.device, table.name());
+        self.is_listed(&file).then_some(file)
+    }
+
+    fn is_listed(&self, file: &str) -> bool {
+        self.manifest.tables.iter().any(|entry| entry.file == file)
     }
 
     fn frame(&self, table: Table) -> Result<Option<Frame>, SiliconError> {
@@ -285,7 +296,13 @@ impl DeviceTables {
 
     pub(super) fn experts(&self) -> Result<&ExpertsTable, Cow<'_, str>> {
         self.load(&self.experts, Table::Moe, |frame| {
-            let earlier = self.frame(Table::MoeEarlier)?;
+            // Earlier collections of the same engine only.
+            let same = self.is_engines_own(Table::Moe) == self.is_engines_own(Table::MoeEarlier);
+            let earlier = if same {
+                self.frame(Table::MoeEarlier)?
+            } else {
+                None
+            };
             ExpertsTable::build(frame, earlier.as_ref())
         })
     }
@@ -305,12 +322,17 @@ impl DeviceTables {
     /// All tables of token exchange, joined.
     pub(super) fn exchange(&self) -> Result<&ExchangeTable, Cow<'_, str>> {
         let loaded = self.exchange.get_or_init(|| {
-            // The engine's own measurements first: of equal points they stay.
-            let tables = [
+            let mut tables = vec![
                 Table::ExpertExchange,
                 Table::ExpertExchangeWide,
                 Table::ExpertExchangeMultinode,
             ];
+            // Of several curves for one exchange the first counts: that of the
+            // engine asked for, or else of the one usual on the device.
+            tables.sort_by_key(|&table| {
+                let measured = self.measured_engine(table).map(|(engine, _)| engine);
+                self.engine.is_some() && measured != self.engine.as_deref()
+            });
             let mut frames = Vec::new();
             for table in tables {
                 frames.extend(self.frame(table)?);

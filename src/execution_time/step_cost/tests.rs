@@ -325,9 +325,14 @@ fn what_does_not_divide_is_refused_with_the_figure() {
         )
         .unwrap_err()
     };
-    assert!(refuse(dense(), cut(3, 1, 1, 1)).contains("does not divide the 32 attention heads"));
+    assert!(refuse(dense(), cut(3, 1, 1, 1)).contains("does not divide 32 (attention heads)"));
     assert!(refuse(dense(), cut(1, 33, 1, 1)).contains("exceeds the 32 layers"));
-    assert!(refuse(dense(), cut(2, 1, 2, 1)).contains("no experts"));
-    assert!(refuse(latent_moe(), cut(2, 1, 3, 1)).contains("does not divide the 2 GPUs"));
+    assert!(refuse(dense(), cut(2, 1, 2, 1)).contains("needs experts to share"));
+    assert!(refuse(latent_moe(), cut(2, 1, 4, 1)).contains("does not divide the 2 GPUs"));
     assert!(refuse(latent_moe(), cut(0, 1, 1, 1)).contains("at least 1"));
+    let narrow = ModelSpec {
+        hidden_size: 5120,
+        ..latent_moe()
+    };
+    assert!(refuse(narrow, cut(1, 1, 1, 1)).contains("[5120, 1536, 512"));
 }
