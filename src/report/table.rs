@@ -182,13 +182,13 @@ impl TableColumn {
         self.axis.is_some() && self.cells.len() > 1 && self.cells.iter().all(|c| Some(c) == first)
     }
 
-    /// Width with one space on either side.
+    /// Width with one space on either side and one to the next column.
     fn width(&self) -> usize {
         let lines = self
             .header
             .lines()
             .chain(self.cells.iter().map(String::as_str));
-        lines.map(|line| line.chars().count()).max().unwrap_or(0) + 2
+        lines.map(|line| line.chars().count()).max().unwrap_or(0) + 3
     }
 }
 
