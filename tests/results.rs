@@ -658,6 +658,34 @@ fn every_column_is_documented() {
     );
 }
 
+#[test]
+fn a_narrow_terminal_gets_what_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    Synthetic {
+        runs: 16,
+        requests: 0,
+    }
+    .write(dir.path(), 0..16);
+    let options = GatherOptions {
+        limit: Some(2),
+        ..GatherOptions::default()
+    };
+    let report = gather(dir.path(), &options).unwrap();
+    let mut out = Vec::new();
+    write_report(&report, ReportFormat::Table, Some(80), &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let table = text.lines().skip_while(|l| !l.starts_with("Best")).skip(1);
+    let widths: Vec<usize> = table
+        .take(5)
+        .map(|l| l.trim_end().chars().count())
+        .collect();
+    assert!(widths.iter().all(|w| *w <= 80), "{widths:?}\n{text}");
+    assert!(
+        text.contains("In all listed: tensor_parallel = 2"),
+        "{text}"
+    );
+}
+
 fn printed(dir: &Path, options: &GatherOptions, format: ReportFormat) -> String {
     let mut out = Vec::new();
     write_report(&gather(dir, options).unwrap(), format, None, &mut out).unwrap();
@@ -698,7 +726,7 @@ fn the_report_names_the_best_and_the_knob_that_binds_it() {
     let text = printed(dir.path(), &GatherOptions::default(), ReportFormat::Table);
     for sentence in [
         "synthetic: 16 runs: 12 simulated, 4 infeasible, 0 failed.",
-        "meet tbt_p99_s <= 0.2 s and ttft_p90_s <= 4 s",
+        "meet tbt_p99_s <= 200 ms and ttft_p90_s <= 4 s",
         "What binds it: qps 10 -> 20 would be better, but ttft_p90_s would be 6.00 s (limit 4 s).",
         "In all runs: replica_scheduler = sarathi(chunk_size=512), repeat = 0.",
     ] {
@@ -790,6 +818,8 @@ fn the_page_holds_the_data_and_lets_no_markup_through() {
     let data = &page[begin..begin + page[begin..].find("</script>").unwrap()];
     let data: Value = serde_json::from_str(data).unwrap();
     assert_eq!(data["rows"].as_array().unwrap().len(), 12);
+    assert_eq!(data["rows"][0]["run_index"], json!(5));
+    assert_eq!(data["rows"][0]["axes"], json!([2, 10.0, false]));
     assert_eq!(
         data["report"]["name"],
         "</script><img src=x onerror=alert(1)>"

@@ -1,12 +1,362 @@
-//! `vidur-sweep plan`.
+//! `vidur-sweep plan`: what a sweep would run, without running it.
 
-use super::{CliError, CliResult};
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Instant;
 
-/// Show what a sweep would run.
+use serde::Serialize;
+
+use super::pareto::printed;
+use super::sweep::SweepArgs;
+use super::{CliError, CliResult, NOTHING_FEASIBLE};
+use crate::explore::survey::Reasons;
+use crate::explore::{Plan, RunOne, Simulate, Survey, preflight, survey};
+use crate::report::ReportFormat;
+use crate::results::RunStatus;
+use crate::spec::{SearchConfig, value_label};
+
+/// Requests simulated to measure the speed of this machine, per probe.
+const PROBE_REQUESTS: u32 = 1000;
+
+/// Values of an axis shown in the table.
+const VALUES_SHOWN: usize = 8;
+
+/// Show what a sweep would run: counts, infeasible deployments, time
+///
+/// Nothing is written. Every configuration is resolved (does the model fit, do
+/// its heads divide, ...) but not simulated; of large sweeps a random sample is,
+/// and the counts are scaled up. The time is estimated from two probe runs.
 #[derive(clap::Args)]
-pub struct Args {}
+#[command(after_long_help = "\
+Examples:
+  vidur-sweep plan sweeps/deepseek.yaml
+  vidur-sweep plan sweeps/deepseek.yaml --set 'constraints=[total_gpus <= 32]'
+  vidur-sweep plan sweeps/deepseek.yaml --shard 2/8
+  vidur-sweep plan sweeps/deepseek.yaml --format json --no-estimate")]
+pub struct Args {
+    #[command(flatten)]
+    sweep: SweepArgs,
+
+    /// Configurations to resolve at most; the counts of larger sweeps are estimates
+    #[arg(long, value_name = "N", default_value_t = 20_000,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    examine: u64,
+
+    /// Do not simulate probes to estimate the time
+    #[arg(long)]
+    no_estimate: bool,
+
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    format: ReportFormat,
+
+    /// End with exit code 3 if no configuration can be simulated
+    #[arg(long)]
+    require_feasible: bool,
+}
+
+/// What is printed. Counts are of the whole plan or shard, scaled up from the
+/// examined part if not all of it was examined.
+#[derive(Debug, Serialize)]
+struct Summary {
+    name: String,
+    search: &'static str,
+    axes: Vec<Axis>,
+    points: u64,
+    replications: u32,
+    shard: String,
+    runs: u64,
+    examined: u64,
+    /// Points that random search drew and passed over.
+    passed_over: u64,
+    excluded: u64,
+    infeasible: u64,
+    feasible: u64,
+    infeasible_reasons: Vec<Reason>,
+    requests: u64,
+    threads: usize,
+    /// Absent: not measured, for there is nothing to measure or it was not wanted.
+    estimate: Option<Estimate>,
+}
+
+#[derive(Debug, Serialize)]
+struct Axis {
+    name: String,
+    values: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Reason {
+    reason: String,
+    runs: u64,
+    example_run: u64,
+    example: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Estimate {
+    requests_per_s_per_thread: f64,
+    time_s: f64,
+}
 
 /// Runs the command.
-pub fn run(_args: Args) -> CliResult {
-    Err(CliError::Failure("skeleton".into()))
+pub fn run(args: Args) -> CliResult {
+    let plan = args.sweep.plan()?;
+    let runner = args.sweep.runner(&plan);
+    preflight(&plan, &runner).map_err(|error| args.sweep.bad_input(&error))?;
+    let threads = args.sweep.num_threads();
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|error| CliError::Failure(format!("cannot start threads: {error}")))?;
+    let indices = args.sweep.shard().of(plan.num_runs());
+    let seed = plan.spec().seed;
+    let found = pool.install(|| survey(&plan, indices, &runner, args.examine, seed));
+    if let Some(reasons) = found.invalid.values().next() {
+        return Err(args.sweep.bad_input(&reasons.example));
+    }
+    let rate = match args.no_estimate {
+        true => None,
+        false => measure(&plan, &runner, &found),
+    };
+    let summary = summarise(&args, &plan, &found, rate, threads);
+    let mut out = io::stdout().lock();
+    printed(match args.format {
+        ReportFormat::Table => write_table(&summary, found.is_whole(), &mut out),
+        ReportFormat::Json => write_json(&summary, &mut out),
+        ReportFormat::Csv => write_csv(&summary, &mut out),
+    })?;
+    match args.require_feasible && found.feasible == 0 {
+        true => Ok(ExitCode::from(NOTHING_FEASIBLE)),
+        false => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Requests per second that one thread simulates: the first and the last run
+/// that can be simulated, shortened. Each is run twice, for most runs of a sweep
+/// find their prices in memory.
+fn measure(plan: &Plan, runner: &Simulate, found: &Survey) -> Option<f64> {
+    let (first, last) = found.feasible_ends?;
+    let (mut requests, mut time_s) = (0.0, 0.0);
+    for index in [first, last] {
+        let mut config = plan.config(index).ok()?;
+        config.workload.requests = config.workload.requests.min(PROBE_REQUESTS);
+        runner.run(index, &config);
+        let started = Instant::now();
+        let result = runner.run(index, &config);
+        time_s += started.elapsed().as_secs_f64();
+        if result.status != RunStatus::Ok {
+            return None;
+        }
+        requests += f64::from(config.workload.requests);
+    }
+    Some(requests / time_s)
+}
+
+fn summarise(
+    args: &Args,
+    plan: &Plan,
+    found: &Survey,
+    rate: Option<f64>,
+    threads: usize,
+) -> Summary {
+    let spec = plan.spec();
+    let requests = found.extrapolate(found.requests);
+    let mut reasons: Vec<Reason> = found
+        .infeasible
+        .iter()
+        .map(|(kind, reasons)| reason(found, kind, reasons))
+        .collect();
+    reasons.sort_by(|a, b| b.runs.cmp(&a.runs).then_with(|| a.reason.cmp(&b.reason)));
+    Summary {
+        name: spec.name.clone(),
+        search: match spec.search {
+            SearchConfig::Grid => "grid",
+            SearchConfig::Random { .. } => "random",
+            SearchConfig::List { .. } => "list",
+        },
+        axes: axes(plan),
+        points: plan.num_points(),
+        replications: spec.replications,
+        shard: args.sweep.shard().to_string(),
+        runs: found.total,
+        examined: found.examined,
+        passed_over: plan.passed_over(),
+        excluded: found.extrapolate(found.excluded),
+        infeasible: found.extrapolate(found.num_infeasible()),
+        feasible: found.extrapolate(found.feasible),
+        infeasible_reasons: reasons,
+        requests,
+        threads,
+        estimate: rate.map(|rate| Estimate {
+            requests_per_s_per_thread: rate,
+            time_s: requests as f64 / rate / threads as f64,
+        }),
+    }
+}
+
+fn reason(found: &Survey, kind: &str, reasons: &Reasons) -> Reason {
+    Reason {
+        reason: kind.to_owned(),
+        runs: found.extrapolate(reasons.count),
+        example_run: reasons.example_index,
+        example: reasons.example.clone(),
+    }
+}
+
+/// The axes with their values: of a list, those its columns have.
+fn axes(plan: &Plan) -> Vec<Axis> {
+    let spec = plan.spec();
+    if let Some(points) = &spec.points {
+        let values = |column: &String| points.column_values(column).into_iter().map(value_label);
+        let columns = points.columns.iter();
+        return columns
+            .map(|column| Axis {
+                name: column.clone(),
+                values: values(column).collect(),
+            })
+            .collect();
+    }
+    spec.axis_values()
+        .map(|(name, values)| Axis {
+            name: name.to_owned(),
+            values: values.iter().map(value_label).collect(),
+        })
+        .collect()
+}
+
+fn write_table(summary: &Summary, whole: bool, out: &mut dyn Write) -> io::Result<()> {
+    let about = if whole { "" } else { "about " };
+    let Summary { name, search, .. } = summary;
+    writeln!(out, "{name}: {search} search, {} points\n", summary.points)?;
+    let width = summary.axes.iter().map(|axis| axis.name.len()).max();
+    for axis in &summary.axes {
+        let width = width.unwrap_or(0);
+        let shown = axis.values.iter().take(VALUES_SHOWN).cloned();
+        let mut shown = shown.collect::<Vec<_>>().join(", ");
+        if axis.values.len() > VALUES_SHOWN {
+            shown.push_str(", ...");
+        }
+        writeln!(
+            out,
+            "  {:width$}  {:>4}  {shown}",
+            axis.name,
+            axis.values.len()
+        )?;
+    }
+    writeln!(out)?;
+    let mut line = |count: u64, text: &str| writeln!(out, "{count:>10}  {text}");
+    let mut what = "runs".to_owned();
+    if summary.replications > 1 {
+        what += &format!(", {} replications of each point", summary.replications);
+    }
+    if summary.shard != "1/1" {
+        what += &format!(", shard {}", summary.shard);
+    }
+    line(summary.runs, &what)?;
+    if !whole {
+        line(
+            summary.examined,
+            "of them examined; what follows is scaled up",
+        )?;
+    }
+    if summary.passed_over > 0 {
+        line(
+            summary.passed_over,
+            "more points drawn, which constraints exclude",
+        )?;
+    }
+    line(summary.excluded, &format!("{about}excluded by constraints"))?;
+    line(summary.infeasible, &format!("{about}infeasible"))?;
+    for reason in &summary.infeasible_reasons {
+        writeln!(out, "{:>14}  {}", reason.runs, reason.reason)?;
+        if reason.example != reason.reason {
+            writeln!(
+                out,
+                "{:>16}run {}: {}",
+                "", reason.example_run, reason.example
+            )?;
+        }
+    }
+    writeln!(
+        out,
+        "{:>10}  {about}to simulate, {} requests",
+        summary.feasible, summary.requests
+    )?;
+    writeln!(out)?;
+    match &summary.estimate {
+        Some(estimate) => writeln!(
+            out,
+            "about {} on {} threads, at {:.0} requests per second and thread as measured now",
+            duration(estimate.time_s),
+            summary.threads,
+            estimate.requests_per_s_per_thread
+        ),
+        None => writeln!(out, "time unknown: nothing was measured"),
+    }
+}
+
+fn write_json(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, summary)?;
+    writeln!(out)
+}
+
+/// One line per count, then one per axis and per reason.
+fn write_csv(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
+    let mut csv = csv::Writer::from_writer(out);
+    csv.write_record(["what", "name", "count"])?;
+    let counts = [
+        ("points", summary.points),
+        ("runs", summary.runs),
+        ("examined", summary.examined),
+        ("passed_over", summary.passed_over),
+        ("excluded", summary.excluded),
+        ("infeasible", summary.infeasible),
+        ("feasible", summary.feasible),
+        ("requests", summary.requests),
+    ];
+    for (name, count) in counts {
+        csv.write_record(["count", name, &count.to_string()])?;
+    }
+    for axis in &summary.axes {
+        csv.write_record(["axis", &axis.name, &axis.values.len().to_string()])?;
+    }
+    for reason in &summary.infeasible_reasons {
+        csv.write_record(["infeasible", &reason.reason, &reason.runs.to_string()])?;
+    }
+    if let Some(estimate) = &summary.estimate {
+        csv.write_record(["estimate", "time_s", &format!("{:.3}", estimate.time_s)])?;
+    }
+    csv.flush()
+}
+
+/// A time in the two units a person would say it in.
+fn duration(time_s: f64) -> String {
+    let (whole_s, minute, hour, day) = (time_s.round() as u64, 60, 3600, 86_400);
+    match whole_s {
+        0 => "a second".to_owned(),
+        s if s < minute => format!("{s} s"),
+        s if s < hour => format!("{} min {} s", s / minute, s % minute),
+        s if s < day => format!("{} h {} min", s / hour, s % hour / minute),
+        s => format!("{} days {} h", s / day, s % day / hour),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn durations_are_said_in_two_units() {
+        let cases = [
+            (0.2, "a second"),
+            (59.4, "59 s"),
+            (59.6, "1 min 0 s"),
+            (3_725.0, "1 h 2 min"),
+            (200_000.0, "2 days 7 h"),
+        ];
+        for (time_s, said) in cases {
+            assert_eq!(duration(time_s), said);
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! `vidur-sweep profiles`.
 
+use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use super::{CliError, CliResult};
-use crate::execution_time::silicon::{self, SiliconError};
+use crate::execution_time::silicon::{self, SiliconError, TableListing};
 
 /// Import and list operator profiles.
 #[derive(clap::Args)]
@@ -17,6 +19,32 @@ enum Command {
     /// Regenerate operator tables from somebody's measurements.
     #[command(subcommand)]
     Import(Import),
+    /// List measured operators: devices, tables, engines, ranges, licences.
+    List(List),
+}
+
+#[derive(clap::Args)]
+struct List {
+    /// Directory with tables and their manifest (default: those shipped with
+    /// the program).
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Only this device.
+    #[arg(long)]
+    device: Option<String>,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// For reading.
+    Table,
+    /// One array of objects.
+    Json,
+    /// Comma-separated, with a header.
+    Csv,
 }
 
 #[derive(clap::Subcommand)]
@@ -42,6 +70,7 @@ struct Aiconfigurator {
 pub fn run(args: Args) -> CliResult {
     match args.command {
         Command::Import(Import::Aiconfigurator(import)) => import_aiconfigurator(&import),
+        Command::List(list) => list_tables(&list),
     }
 }
 
@@ -56,6 +85,91 @@ fn import_aiconfigurator(args: &Aiconfigurator) -> CliResult {
         manifest.package
     );
     Ok(std::process::ExitCode::SUCCESS)
+}
+
+fn list_tables(args: &List) -> CliResult {
+    let mut tables = silicon::list_tables(args.data.as_deref())?;
+    if let Some(device) = &args.device {
+        let measured: BTreeSet<String> = tables.iter().map(|t| t.device.clone()).collect();
+        tables.retain(|table| table.device.eq_ignore_ascii_case(device));
+        if tables.is_empty() {
+            return Err(CliError::BadInput(format!(
+                "device `{device}` has no measured operators (measured: {})",
+                measured.into_iter().collect::<Vec<_>>().join(", ")
+            )));
+        }
+    }
+    let text = match args.format {
+        Format::Table => listing_table(&tables),
+        Format::Json => {
+            let json = serde_json::to_string_pretty(&tables);
+            json.map_err(|error| CliError::Failure(error.to_string()))? + "\n"
+        }
+        Format::Csv => listing_csv(&tables)?,
+    };
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(CliError::Failure(error.to_string()))
+        }
+        _ => Ok(std::process::ExitCode::SUCCESS),
+    }
+}
+
+/// Characters per line where the output is not a terminal.
+const PLAIN_WIDTH: u16 = 140;
+
+const COLUMNS: [&str; 7] = [
+    "device", "table", "engine", "version", "rows", "keys", "licence",
+];
+
+fn cells(table: &TableListing) -> [String; 7] {
+    let keys = table
+        .keys
+        .iter()
+        .map(|key| format!("{} {}", key.column, key.values));
+    let mut version = table.version.clone();
+    if table.only_for_its_engine {
+        version.push_str(" (for this engine only)");
+    }
+    [
+        table.device.clone(),
+        table.table.to_owned(),
+        table.engine.clone(),
+        version,
+        table.rows.to_string(),
+        keys.collect::<Vec<_>>().join("; "),
+        table.licence.clone(),
+    ]
+}
+
+fn listing_table(tables: &[TableListing]) -> String {
+    let mut out = comfy_table::Table::new();
+    out.load_style(comfy_table::presets::NOTHING)
+        .set_content_arrangement(comfy_table::ContentArrangement::Dynamic)
+        .set_header(COLUMNS);
+    if !out.is_tty() {
+        out.set_width(PLAIN_WIDTH);
+    }
+    for table in tables {
+        out.add_row(cells(table));
+    }
+    format!("{out}\n")
+}
+
+fn listing_csv(tables: &[TableListing]) -> Result<String, CliError> {
+    let failed = |error: csv::Error| CliError::Failure(error.to_string());
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let header = COLUMNS.into_iter().chain(["source"]);
+    writer.write_record(header).map_err(failed)?;
+    for table in tables {
+        let record = cells(table).into_iter().chain([table.source.clone()]);
+        writer.write_record(record).map_err(failed)?;
+    }
+    let bytes = writer
+        .into_inner()
+        .map_err(|error| CliError::Failure(error.to_string()))?;
+    String::from_utf8(bytes).map_err(|error| CliError::Failure(error.to_string()))
 }
 
 impl From<SiliconError> for CliError {

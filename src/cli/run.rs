@@ -1,16 +1,21 @@
 //! `vidur-sweep run`: simulate a sweep and print its best deployments.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::interrupt::{INTERRUPTED, stop_on_interrupt};
-use super::sweep::{Format, SweepArgs};
+use super::pareto::{failure, printed, terminal_width};
+use super::sweep::SweepArgs;
 use super::{CliError, CliResult, NOTHING_FEASIBLE};
 use crate::explore::{
     IfPresent, Plan, Progress, Session, SessionEnd, SessionError, SessionOptions, preflight,
 };
-use crate::results::Manifest;
+use crate::report::{GatherOptions, ReportFormat, gather, html, write_report};
 use crate::select::{Criteria, Selection};
+
+/// Deployments in the table.
+const TABLE_ROWS: usize = 10;
 
 /// Simulate every configuration of a sweep
 #[derive(clap::Args)]
@@ -47,8 +52,8 @@ pub struct Args {
     force: bool,
 
     /// How to print the result
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t)]
+    format: ReportFormat,
 
     /// Print the result and errors, nothing else
     #[arg(long, short)]
@@ -142,7 +147,7 @@ impl Args {
                 return Ok(ExitCode::from(INTERRUPTED));
             }
         };
-        self.print(&manifest, dir)?;
+        self.print(dir)?;
         if manifest.runs.failed > 0 {
             let (failed, total) = (manifest.runs.failed, manifest.runs.total);
             eprintln!(
@@ -156,9 +161,21 @@ impl Args {
         }
     }
 
-    fn print(&self, manifest: &Manifest, dir: &Path) -> Result<(), CliError> {
-        println!("{:?} {}", manifest.runs, dir.display());
-        Ok(())
+    /// The page, and the best deployments on standard output.
+    fn print(&self, dir: &Path) -> Result<(), CliError> {
+        html::write(dir).map_err(failure)?;
+        let options = GatherOptions {
+            limit: (self.format == ReportFormat::Table).then_some(TABLE_ROWS),
+            ..GatherOptions::default()
+        };
+        let report = gather(dir, &options).map_err(failure)?;
+        let mut out = io::stdout().lock();
+        printed(write_report(
+            &report,
+            self.format,
+            terminal_width(),
+            &mut out,
+        ))
     }
 }
 

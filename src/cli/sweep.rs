@@ -6,8 +6,6 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::thread;
 
-use clap::ValueEnum;
-
 use super::CliError;
 use crate::explore::{Plan, Shard, Simulate};
 use crate::select::request_targets;
@@ -81,15 +79,4 @@ impl SweepArgs {
     pub fn shard(&self) -> Shard {
         self.shard.unwrap_or(Shard::WHOLE)
     }
-}
-
-/// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people
-    Table,
-    /// One JSON document
-    Json,
-    /// Comma-separated, with a header line
-    Csv,
 }

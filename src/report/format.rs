@@ -38,9 +38,12 @@ pub(super) fn short_number(value: f64) -> String {
     }
 }
 
-/// A limit in seconds, as it was given.
+/// A limit, which somebody gave in seconds: without digits they did not write.
 pub(super) fn limit(value: f64) -> String {
-    format!("{} s", short_number(value))
+    match value {
+        v if v < 1.0 => format!("{} ms", short_number((v * 1e9).round() / 1e6)),
+        v => format!("{} s", short_number(v)),
+    }
 }
 
 /// A time in the unit that suits it.
@@ -136,5 +139,7 @@ mod tests {
         assert_eq!(grouped(999), "999");
         assert_eq!(short_number(2.0), "2");
         assert_eq!(short_number(0.25), "0.25");
+        assert_eq!(limit(2.0), "2 s");
+        assert_eq!(limit(0.07), "70 ms");
     }
 }

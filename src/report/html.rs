@@ -6,9 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::Value;
 
-use super::gather::{Deployment, GatherOptions, ReportError, SweepReport, figure_columns, gather};
-use super::gather::{ListKind, look_over};
+use super::gather::{
+    Deployment, GatherOptions, ListKind, ReportError, SweepReport, describe, figure_columns,
+    gather, look_over,
+};
 use crate::results::SummaryReader;
 use crate::select::Criteria;
 
@@ -23,9 +26,46 @@ const PLACE: &str = "__DATA__";
 struct Page<'a> {
     report: &'a SweepReport,
     figures: Vec<&'static str>,
-    rows: Vec<Deployment>,
+    rows: Vec<Row<'a>>,
     /// Simulated configurations that are not in `rows`.
     left_out: usize,
+}
+
+/// One configuration: values in the order of the varying axes and of the
+/// figures; names once per page instead of once per row keep it small.
+#[derive(Serialize)]
+struct Row<'a> {
+    run_index: u64,
+    run_id: &'a str,
+    slo_met: bool,
+    pareto: bool,
+    axes: Vec<&'a Value>,
+    figures: Vec<Option<f64>>,
+}
+
+impl<'a> Row<'a> {
+    fn new(deployment: &'a Deployment, report: &SweepReport, figures: &[&str]) -> Self {
+        let figure = |name: &&str| deployment.figures.get(*name).copied().flatten();
+        let axes = report.varying_axes.iter();
+        Self {
+            run_index: deployment.run_index,
+            run_id: &deployment.run_id,
+            slo_met: deployment.slo_met,
+            pareto: deployment.pareto,
+            axes: axes
+                .map(|axis| deployment.axes.get(axis).unwrap_or(&Value::Null))
+                .collect(),
+            figures: figures
+                .iter()
+                .map(|name| figure(name).map(rounded))
+                .collect(),
+        }
+    }
+}
+
+/// Six significant digits: what a page can show, at a third of the size.
+fn rounded(value: f64) -> f64 {
+    format!("{value:.5e}").parse().unwrap_or(value)
 }
 
 /// Writes the page into the result directory; gives its path.
@@ -55,12 +95,14 @@ pub fn render(dir: &Path) -> Result<String, ReportError> {
     let selection = look_over(&reader, criteria)?.selection;
     let mut positions = selection.best(ROWS_MAX);
     positions.extend(selection.nearest_misses(ROWS_MAX - positions.len()));
-    let rows = super::gather::describe(&reader, &selection, &positions)?;
+    let deployments = describe(&reader, &selection, &positions)?;
+    let figures = figure_columns();
+    let row = |deployment| Row::new(deployment, &report, &figures);
     let page = Page {
-        left_out: (report.configurations as usize).saturating_sub(rows.len()),
-        figures: figure_columns(),
+        left_out: (report.configurations as usize).saturating_sub(deployments.len()),
         report: &report,
-        rows,
+        rows: deployments.iter().map(row).collect(),
+        figures: figures.clone(),
     };
     Ok(TEMPLATE.replacen(PLACE, &embed(&page), 1))
 }

@@ -142,7 +142,12 @@ fn listing(report: &SweepReport, width: Option<u16>) -> String {
         }
         ListKind::NearestMisses => "Nearest misses:".into(),
     };
-    let mut out = format!("{title}\n{}\n", deployments(report, width));
+    let (table, same) = deployments(report, width);
+    let mut out = format!("{title}\n{table}\n");
+    if !same.is_empty() {
+        let same = same.join(", ");
+        line(&mut out, format_args!("In all listed: {same}."));
+    }
     if !report.fixed_axes.is_empty() {
         let fixed = report.fixed_axes.iter();
         let fixed: Vec<String> = fixed
@@ -166,28 +171,52 @@ struct TableColumn {
     cells: Vec<String>,
     numeric: bool,
     dispensable: u8,
+    /// Name of the axis, if it is one.
+    axis: Option<String>,
 }
 
 impl TableColumn {
-    /// Width with one space on either side.
+    /// An axis with one value in all of several lines.
+    fn says_nothing(&self) -> bool {
+        let first = self.cells.first();
+        self.axis.is_some() && self.cells.len() > 1 && self.cells.iter().all(|c| Some(c) == first)
+    }
+
+    /// Width with one space on either side and one to the next column.
     fn width(&self) -> usize {
         let lines = self
             .header
             .lines()
             .chain(self.cells.iter().map(String::as_str));
-        lines.map(|line| line.chars().count()).max().unwrap_or(0) + 2
+        lines.map(|line| line.chars().count()).max().unwrap_or(0) + 3
     }
 }
 
-fn deployments(report: &SweepReport, width: Option<u16>) -> Table {
+/// The table, and what had to leave it because it is the same in every line.
+fn deployments(report: &SweepReport, width: Option<u16>) -> (Table, Vec<String>) {
     let mut columns = table_columns(report);
+    let mut same = Vec::new();
     if let Some(width) = width {
-        while columns.iter().map(TableColumn::width).sum::<usize>() > usize::from(width) {
+        let too_wide = |columns: &[TableColumn]| {
+            columns.iter().map(TableColumn::width).sum::<usize>() > usize::from(width)
+        };
+        while too_wide(&columns) {
             let most = columns.iter().map(|c| c.dispensable).max().unwrap_or(0);
             if most == 0 {
                 break;
             }
             columns.retain(|column| column.dispensable < most);
+        }
+        while too_wide(&columns) {
+            let Some(position) = columns.iter().position(TableColumn::says_nothing) else {
+                break;
+            };
+            let column = columns.remove(position);
+            same.push(format!(
+                "{} = {}",
+                column.axis.unwrap_or_default(),
+                column.cells[0]
+            ));
         }
     }
     let mut table = Table::new();
@@ -211,7 +240,7 @@ fn deployments(report: &SweepReport, width: Option<u16>) -> Table {
                 .map(|c| Cell::new(&c.cells[row]).set_alignment(alignment(c))),
         );
     }
-    table
+    (table, same)
 }
 
 /// One rule under the header, nothing else.
@@ -227,14 +256,17 @@ fn table_columns(report: &SweepReport) -> Vec<TableColumn> {
             cells: all.iter().map(cell).collect(),
             numeric,
             dispensable,
+            axis: None,
         };
     let mut columns = vec![column("run".into(), true, 0, &|d| d.run_index.to_string())];
     for axis in &report.varying_axes {
         let values = || all.iter().filter_map(|d| d.axes.get(axis));
         let numeric = values().all(serde_json::Value::is_number);
-        columns.push(column(stacked(axis), numeric, 0, &|d| {
-            shortened(&format::value(d.axes.get(axis)))
-        }));
+        let cell = |d: &Deployment| shortened(&format::value(d.axes.get(axis)));
+        columns.push(TableColumn {
+            axis: Some(axis.clone()),
+            ..column(stacked(axis), numeric, 0, &cell)
+        });
     }
     for (name, header, dispensable) in figure_list(report) {
         columns.push(column(header, true, dispensable, &|d| match d

@@ -364,7 +364,7 @@ mod tests {
     fn no_shard_gets_all_of_one_axis_value() {
         // The last axis has two values: even and odd indices.
         let indices = RunIndices::shard(64, 0, 2);
-        let even = (0..indices.count).filter(|&slot| indices.index(slot) % 2 == 0);
+        let even = (0..indices.count).filter(|&slot| indices.index(slot).is_multiple_of(2));
         assert_eq!((indices.count, even.count()), (32, 16));
     }
 }

@@ -101,7 +101,7 @@ fn sources(device: &str) -> Vec<Source> {
         let trtllm = |table, family, file| from(table, family, "trtllm", Some("1.0.0"), file);
         list.push(trtllm(Table::ContextMla, "mla", "context_mla_perf"));
         list.push(trtllm(Table::GenerationMla, "mla", "generation_mla_perf"));
-        list.push(trtllm(Table::MlaBmm, "mla_bmm", "mla_bmm_perf"));
+        list.push(own(Table::MlaBmm, "mla_bmm", "mla_bmm_perf"));
         return list;
     }
     list.push(own(
@@ -224,9 +224,17 @@ pub fn import_aiconfigurator(
         Ok(text) => Manifest::parse(&manifest_path.display().to_string(), &text)?.tables,
         Err(_) => Vec::new(),
     };
-    tables.retain(|entry| !wanted.contains(&entry.device.as_str()));
+    let (old, kept): (Vec<_>, Vec<_>) = tables
+        .into_iter()
+        .partition(|entry| wanted.contains(&entry.device.as_str()));
+    tables = kept;
     for device in wanted {
         tables.extend(import_device(&systems, device, out)?);
+    }
+    for entry in old {
+        if !tables.iter().any(|table| table.file == entry.file) {
+            remove(&out.join(&entry.file))?;
+        }
     }
     tables.sort_by(|a, b| a.file.cmp(&b.file));
     let manifest = Manifest {
@@ -493,20 +501,28 @@ fn select_attention(context: bool, frame: &Frame) -> Result<Vec<Row>, SiliconErr
         numbers.push("window_size");
     }
     let cells = Cells::new(frame, &["attn_dtype", "kv_cache_dtype"], &numbers)?;
+    let in_window = |row: usize| windowed && cells.number("window_size", row) != 0;
     // Prompts are multiplied in 16 bits, unless the engine has only kernels in
     // the cache's format for that cache.
-    let dtypes: HashSet<[&str; 2]> = (0..frame.rows())
-        .map(|row| ["attn_dtype", "kv_cache_dtype"].map(|column| cells.text(column, row)))
+    let sixteen_bits: HashSet<(&str, u32)> = (0..frame.rows())
+        .filter(|&row| !in_window(row) && cells.text("attn_dtype", row) == "bfloat16")
+        .map(|row| {
+            (
+                cells.text("kv_cache_dtype", row),
+                cells.number("head_dim", row),
+            )
+        })
         .collect();
     let usual = |row: usize| {
-        let kv_dtype = cells.text("kv_cache_dtype", row);
         let dtype = cells.text("attn_dtype", row);
-        dtype == "bfloat16" || dtype == kv_dtype && !dtypes.contains(&["bfloat16", kv_dtype])
+        let kv_dtype = cells.text("kv_cache_dtype", row);
+        let only_own = !sixteen_bits.contains(&(kv_dtype, cells.number("head_dim", row)));
+        dtype == "bfloat16" || dtype == kv_dtype && only_own
     };
     Ok(cells.rows(&frame.reals("latency")?, |c, row| {
         let head_dim = c.number("head_dim", row);
         let [batch, isl, step] = ["batch_size", "isl", "step"].map(|axis| c.number(axis, row));
-        let skip = windowed && c.number("window_size", row) != 0
+        let skip = in_window(row)
             || !HEAD_DIMS.contains(&head_dim)
             || context && (step != 0 || !usual(row));
         let sequence = if context {
@@ -772,9 +788,116 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), SiliconError> {
     std::fs::rename(&temporary, path).map_err(failed)
 }
 
+/// Removes a file that an earlier import left.
+fn remove(path: &Path) -> Result<(), SiliconError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(SiliconError::Write {
+            path: path.display().to_string(),
+            reason: error.to_string(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn read_error(path: &Path, error: &std::io::Error) -> SiliconError {
     SiliconError::Read {
         path: path.display().to_string(),
         reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(values: &[u32]) -> Column {
+        Column::Number(values.to_vec())
+    }
+
+    fn frame(columns: Vec<(&str, Column)>) -> Frame {
+        let bytes = encode(columns).unwrap();
+        Frame::read("test", Bytes::from(bytes)).unwrap()
+    }
+
+    #[test]
+    fn keeps_the_first_of_equal_rows_and_the_order_of_gemm_shapes() {
+        let source = frame(vec![
+            ("gemm_dtype", Column::Text(vec!["bfloat16".into(); 5])),
+            ("m", number(&[2, 2, 1, 1, 2])),
+            ("n", number(&[64, 32, 32, 64, 64])),
+            ("k", number(&[8, 8, 8, 8, 8])),
+            ("latency", Column::Real(vec![1.0, 2.0, 3.0, 4.0, 5.0])),
+        ]);
+        let rows = order(Table::Gemm, select_gemm(&source).unwrap());
+        let kept: Vec<_> = rows
+            .iter()
+            .map(|r| (r.numbers.clone(), r.latency_ms))
+            .collect();
+        // Shape 64x8 is named first; its second measurement at 2 rows is dropped.
+        assert_eq!(
+            kept,
+            [
+                (vec![64, 8, 1], 4.0),
+                (vec![64, 8, 2], 1.0),
+                (vec![32, 8, 1], 3.0),
+                (vec![32, 8, 2], 2.0),
+            ]
+        );
+    }
+
+    #[test]
+    fn splits_deepep_rows_into_milliseconds_of_both_phases() {
+        let source = frame(vec![
+            ("node_num", number(&[2, 2])),
+            ("hidden_size", number(&[7168, 7168])),
+            ("num_topk", number(&[8, 8])),
+            ("num_experts", number(&[256, 256])),
+            ("num_token", number(&[64, 64])),
+            ("dispatch_sms", number(&[20, 24])),
+            ("dispatch_transmit_us", Column::Real(vec![30.0, 1.0])),
+            ("dispatch_notify_us", Column::Real(vec![5.0, 1.0])),
+            ("combine_transmit_us", Column::Real(vec![50.0, 1.0])),
+            ("combine_notify_us", Column::Real(vec![10.0, 1.0])),
+        ]);
+        let rows = select_deepep(false, &source).unwrap();
+        let found: Vec<_> = rows
+            .iter()
+            .map(|r| (r.texts[1].as_str(), r.numbers[0], r.latency_ms))
+            .collect();
+        assert_eq!(found, [("dispatch", 16, 0.035), ("combine", 16, 0.06)]);
+    }
+
+    #[test]
+    fn drops_eager_all_reduce_and_windowed_attention() {
+        let source = frame(vec![
+            (
+                "kernel_source",
+                Column::Text(vec!["vLLM_custom_eager".into(), "vLLM_custom_graph".into()]),
+            ),
+            ("num_gpus", number(&[8, 8])),
+            ("message_size", number(&[128, 128])),
+            ("latency", Column::Real(vec![0.02, 0.004])),
+        ]);
+        let rows = select_all_reduce(&source).unwrap();
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].latency_ms, 0.004);
+
+        let texts = |value: &str| Column::Text(vec![value.into(); 3]);
+        let source = frame(vec![
+            ("attn_dtype", texts("bfloat16")),
+            ("kv_cache_dtype", texts("fp8")),
+            ("batch_size", number(&[4, 4, 4])),
+            ("isl", number(&[1, 1, 1])),
+            ("step", number(&[255, 255, 255])),
+            ("num_heads", number(&[32, 32, 32])),
+            ("num_key_value_heads", number(&[8, 8, 8])),
+            ("head_dim", number(&[128, 128, 64])),
+            ("window_size", number(&[0, 128, 0])),
+            ("latency", Column::Real(vec![1.0, 2.0, 3.0])),
+        ]);
+        let rows = select_attention(false, &source).unwrap();
+        assert_eq!(rows.len(), 1);
+        // The cache holds the step's predecessors and the new token.
+        assert_eq!(rows[0].numbers, [128, 8, 32, 4, 256]);
     }
 }

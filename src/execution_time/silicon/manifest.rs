@@ -44,6 +44,21 @@ pub struct TableEntry {
     pub blake3: String,
 }
 
+impl TableEntry {
+    /// The engine the file is kept for: the middle of
+    /// `device/engine/table.parquet`. Other files serve every engine.
+    pub fn only_for(&self) -> Option<&str> {
+        let mut parts = self.file.split('/').skip(1);
+        let engine = parts.next()?;
+        parts.next().map(|_| engine)
+    }
+
+    /// Whether the file serves only deployments on its own engine.
+    pub fn only_for_its_engine(&self) -> bool {
+        self.only_for().is_some()
+    }
+}
+
 impl Manifest {
     /// Reads the text of a manifest; `name` is used in messages.
     ///

@@ -30,6 +30,7 @@ mod frame;
 mod gemm;
 mod grid;
 mod import;
+mod listing;
 mod manifest;
 mod mla;
 mod sites;
@@ -42,6 +43,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use import::{DEVICES, import_aiconfigurator};
+pub use listing::{KeyRange, TableListing, list_tables};
 pub use manifest::{MANIFEST_FILE, Manifest, TableEntry};
 pub use store::shipped_manifest;
 pub use table::Table;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytes::Bytes;
@@ -22,11 +22,33 @@ use super::{SiliconError, Table};
 
 /// Where files come from.
 #[derive(Debug, Clone)]
-enum Files {
+pub(super) enum Files {
     /// Out of the binary.
     Embedded,
     /// A directory laid out like `data/silicon`.
     Directory(PathBuf),
+}
+
+impl Files {
+    /// Reads the file at `path` under the data directory.
+    pub(super) fn read(&self, path: &str) -> Result<Frame, SiliconError> {
+        let bytes = match self {
+            Self::Embedded => embedded::file(path).map(Bytes::from_static),
+            Self::Directory(directory) => {
+                let path = directory.join(path);
+                let bytes = std::fs::read(&path).map_err(|error| SiliconError::Read {
+                    path: path.display().to_string(),
+                    reason: error.to_string(),
+                })?;
+                Some(Bytes::from(bytes))
+            }
+        };
+        let bytes = bytes.ok_or_else(|| SiliconError::Read {
+            path: path.to_owned(),
+            reason: "listed in the manifest but not there".into(),
+        })?;
+        Frame::read(path, bytes)
+    }
 }
 
 /// A table that is read at most once; `None`: the device has no such table.
@@ -69,7 +91,7 @@ static SHIPPED: LazyLock<Result<Shipped, SiliconError>> = LazyLock::new(|| {
     let manifest = Arc::new(Manifest::parse(MANIFEST_FILE, embedded::MANIFEST)?);
     let mut stores = BTreeMap::new();
     for entry in &manifest.tables {
-        for engine in [None, overlay(&entry.file)] {
+        for engine in [None, entry.only_for()] {
             let key = (entry.device.clone(), engine.map(str::to_owned));
             if let Some(tables) =
                 DeviceTables::new(Files::Embedded, &manifest, &entry.device, engine)
@@ -80,13 +102,6 @@ static SHIPPED: LazyLock<Result<Shipped, SiliconError>> = LazyLock::new(|| {
     }
     Ok(Shipped { manifest, stores })
 });
-
-/// The engine a file is kept for: the middle of `device/engine/table.parquet`.
-fn overlay(file: &str) -> Option<&str> {
-    let mut parts = file.split('/').skip(1);
-    let engine = parts.next()?;
-    parts.next().map(|_| engine)
-}
 
 /// The manifest of the tables shipped with the program.
 ///
@@ -109,19 +124,24 @@ pub(super) fn shipped(device: &str, engine: Option<&str>) -> Option<Arc<DeviceTa
         .cloned()
 }
 
-/// Tables of `device` in a directory laid out like `data/silicon`.
-pub(super) fn from_directory(
-    directory: PathBuf,
-    device: &str,
-    engine: Option<&str>,
-) -> Result<Option<DeviceTables>, SiliconError> {
+/// The manifest in a directory laid out like `data/silicon`.
+pub(super) fn read_manifest(directory: &Path) -> Result<Arc<Manifest>, SiliconError> {
     let path = directory.join(MANIFEST_FILE);
     let name = path.display().to_string();
     let text = std::fs::read_to_string(&path).map_err(|error| SiliconError::Read {
         path: name.clone(),
         reason: error.to_string(),
     })?;
-    let manifest = Arc::new(Manifest::parse(&name, &text)?);
+    Ok(Arc::new(Manifest::parse(&name, &text)?))
+}
+
+/// Tables of `device` in a directory laid out like `data/silicon`.
+pub(super) fn from_directory(
+    directory: PathBuf,
+    device: &str,
+    engine: Option<&str>,
+) -> Result<Option<DeviceTables>, SiliconError> {
+    let manifest = read_manifest(&directory)?;
     Ok(DeviceTables::new(
         Files::Directory(directory),
         &manifest,
@@ -197,25 +217,8 @@ impl DeviceTables {
     }
 
     fn frame(&self, table: Table) -> Result<Option<Frame>, SiliconError> {
-        let Some(file) = self.file_of(table) else {
-            return Ok(None);
-        };
-        let bytes = match &self.files {
-            Files::Embedded => embedded::file(&file).map(Bytes::from_static),
-            Files::Directory(directory) => {
-                let path = directory.join(&file);
-                let bytes = std::fs::read(&path).map_err(|error| SiliconError::Read {
-                    path: path.display().to_string(),
-                    reason: error.to_string(),
-                })?;
-                Some(Bytes::from(bytes))
-            }
-        };
-        let bytes = bytes.ok_or_else(|| SiliconError::Read {
-            path: file.clone(),
-            reason: "listed in the manifest but not there".into(),
-        })?;
-        Frame::read(&file, bytes).map(Some)
+        let file = self.file_of(table);
+        file.map(|file| self.files.read(&file)).transpose()
     }
 
     fn load<'a, T>(
