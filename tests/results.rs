@@ -79,7 +79,7 @@ impl Synthetic {
                 json!(tensor_parallel),
                 json!(qps),
                 json!({"type": "sarathi", "chunk_size": 512}),
-                json!(index % 2 == 0),
+                json!(index.is_multiple_of(2)),
                 json!(index / 16),
             ],
             total_gpus: Some(tensor_parallel),
