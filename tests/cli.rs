@@ -480,10 +480,8 @@ fn a_huge_space_is_planned_by_sample_and_searched_at_random() {
         values.join(", ")
     );
     let start = SPEC.find("axes:").expect("axes");
-    let spec = format!(
-        "{}{axes}constraints: [tensor_parallel == 2]\n",
-        &SPEC[..start]
-    );
+    let base = SPEC[..start].replace("roofline", "roofline\n  replica_scheduler: sarathi");
+    let spec = format!("{base}{axes}constraints: [tensor_parallel == 2]\n");
     let bench = Bench::new(&spec);
     let json = bench.ok("plan spec.yaml --format json --examine 2000 --no-estimate");
     let json: Value = serde_json::from_str(&json).expect("JSON");
@@ -493,7 +491,11 @@ fn a_huge_space_is_planned_by_sample_and_searched_at_random() {
     );
     let share = json["excluded"].as_f64().expect("a count") / 2e9;
     assert!((share - 0.5).abs() < 0.06, "{share}");
-    bench.ok("run spec.yaml --out drawn --set search={type:random,samples:6}");
+    bench.write(
+        "drawn.yaml",
+        &format!("{spec}search: {{type: random, samples: 6}}\n"),
+    );
+    bench.ok("run drawn.yaml --out drawn");
     let table = bench.summary("drawn");
     let drawn = table.rows().map(|row| row.integer("tensor_parallel"));
     assert_eq!(drawn.collect::<Vec<_>>(), [Some(2); 6]);
@@ -550,15 +552,19 @@ fn help_is_a_manual() {
     let bench = Bench::new(SPEC);
     let help = bench.ok("--help");
     assert!(help.contains("Exit codes:"), "{help}");
-    for command in [
+    let commands = [
         "run",
         "plan",
-        "completions",
+        "validate",
         "pareto",
         "report",
-        "validate",
+        "explain",
         "catalog",
-    ] {
+        "profiles",
+        "schema",
+        "completions",
+    ];
+    for command in commands {
         assert!(
             help.contains(&format!("\n  {command} ")),
             "{command} in\n{help}"

@@ -19,10 +19,11 @@ pub struct SweepArgs {
     #[arg(value_name = "SPEC")]
     pub spec: PathBuf,
 
-    /// Set one key of the specification before it is checked; repeatable
+    /// Override a key of the specification; repeatable
     ///
-    /// The key is dotted and the value is YAML, as in `--set base.replicas=4`,
-    /// `--set axes.qps=[5,10]` or `--set slo.ttft_p90_s=1.5`.
+    /// The key is dotted and the value is YAML, as in `--set axes.qps=[5,10]` or
+    /// `--set slo.ttft_p90_s=1.5`. A run key, as in `--set qps=4`, is then the
+    /// same for all runs.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 
