@@ -85,7 +85,11 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             }
         }
         // Open-loop arrivals are numbered first, from 1.
-        let first_event = 1 + if closed_loop { 0 } else { requests.len() as u64 };
+        let first_event = 1 + if closed_loop {
+            0
+        } else {
+            requests.len() as u64
+        };
         let mut simulation = Self {
             transfers: cluster
                 .kv_transfer
@@ -230,9 +234,12 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             Event::ReplicaSchedule { replica } => {
                 (EventKind::ReplicaSchedule, Some(replica), None, None)
             }
-            Event::StageArrival { replica, stage, .. } => {
-                (EventKind::BatchStageArrival, Some(replica), Some(stage), None)
-            }
+            Event::StageArrival { replica, stage, .. } => (
+                EventKind::BatchStageArrival,
+                Some(replica),
+                Some(stage),
+                None,
+            ),
             Event::StageSchedule { replica, stage } => (
                 EventKind::ReplicaStageSchedule,
                 Some(replica),
@@ -314,7 +321,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 PoolRole::Prefill => u64::from(request.prefill_tokens),
                 PoolRole::Mixed | PoolRole::Decode => request.final_kv_tokens(),
             };
-            let needed = blocks.blocks_for(tokens).max(replica.queues.reserved_blocks);
+            let needed = blocks
+                .blocks_for(tokens)
+                .max(replica.queues.reserved_blocks);
             if needed > blocks.total() {
                 return Some(RequestOutcome::RejectedTooLargeForKvCache);
             }
@@ -645,7 +654,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         {
             let generation = transfers.generation();
             let at_s = at_s.max(self.events.now_s());
-            self.events.push(at_s, Event::TransferDrained { generation });
+            self.events
+                .push(at_s, Event::TransferDrained { generation });
         }
     }
 
@@ -796,7 +806,8 @@ fn record_of(id: u32, request: &RequestState, outcome: RequestOutcome) -> Reques
         restarts: request.restarts,
         execution_s: request.spent.total_s,
         model_execution_s: request.spent.model_s,
-        preemption_s: request.spent.waiting_s,
+        // Differences of sums may fall short of zero by a rounding.
+        preemption_s: request.spent.waiting_s.max(0.0),
         prefill_replica_id: request.prefill_replica,
         decode_replica_id: match request.decode_replica {
             NO_REPLICA => request.prefill_replica,

@@ -162,9 +162,7 @@ pub struct KvTransferSpec {
 }
 
 /// Whose behaviour is simulated where right and original differ.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Compat {
     /// Right.

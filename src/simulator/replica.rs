@@ -95,7 +95,8 @@ impl Batch {
             let prefills = self.prefills.iter().map(|work| (work.request, work.tokens));
             self.composition.extend(decodes.chain(prefills));
         } else {
-            self.composition.extend(self.order.iter().map(|&id| tokens_of(id)));
+            self.composition
+                .extend(self.order.iter().map(|&id| tokens_of(id)));
         }
     }
 }
@@ -331,10 +332,5 @@ impl Replica {
         self.running_batches += 1;
         self.work.count(&batch.shape, batch.requests());
         Some(slot as u32)
-    }
-
-    /// Whether any started request could still be run (for finding leaks).
-    pub(crate) fn is_empty(&self) -> bool {
-        self.queues.waiting.is_empty() && self.queues.blocks.used() == 0
     }
 }

@@ -64,7 +64,10 @@ mod tests {
         assert_eq!(iteration_order(&[9, 1]), [9, 1]);
         assert_eq!(iteration_order(&[1, 9]), [1, 9]);
         assert_eq!(iteration_order(&[3, 0, 2, 3]), [0, 2, 3]);
-        assert_eq!(iteration_order(&[17, 1, 33, 9, 25, 2]), [1, 33, 2, 9, 17, 25]);
+        assert_eq!(
+            iteration_order(&[17, 1, 33, 9, 25, 2]),
+            [1, 33, 2, 9, 17, 25]
+        );
         assert_eq!(
             iteration_order(&[40, 8, 16, 24, 0, 32, 3, 11]),
             [0, 32, 3, 40, 8, 11, 16, 24]

@@ -5,7 +5,11 @@ use super::Forming;
 
 pub(super) fn fill(forming: &mut Forming<'_>) {
     let Some(mut group) = forming.queues.groups.pop_front() else {
-        forming.take_reserved_prompts();
+        // Requests that arrived with their KV cache form a batch of their own.
+        forming.take_ready();
+        if forming.batch.decodes.is_empty() {
+            forming.take_reserved_prompts();
+        }
         return;
     };
     std::mem::swap(&mut forming.batch.decodes, &mut group.decodes);

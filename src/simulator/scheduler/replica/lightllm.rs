@@ -49,10 +49,7 @@ fn take_prompts(forming: &mut Forming<'_>, compat: Compat) {
         let prompt = request.prefill_target;
         let over_budget = forming.limits.tokens.saturating_sub(tokens) < prompt
             && (compat == Compat::Vidur || !forming.batch.prefills.is_empty());
-        if over_budget
-            || forming.queues.admitted >= forming.limits.admitted
-            || forming.is_full()
-        {
+        if over_budget || forming.queues.admitted >= forming.limits.admitted || forming.is_full() {
             return;
         }
         needs.push(Need {

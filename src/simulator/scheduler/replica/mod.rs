@@ -79,12 +79,7 @@ pub(crate) struct BatchPolicy {
 }
 
 impl BatchPolicy {
-    pub(crate) fn new(
-        config: &ReplicaScheduler,
-        ranks: u32,
-        stages: u32,
-        compat: Compat,
-    ) -> Self {
+    pub(crate) fn new(config: &ReplicaScheduler, ranks: u32, stages: u32, compat: Compat) -> Self {
         let (kind, limits, watermark_blocks_fraction) = match *config {
             ReplicaScheduler::Sarathi {
                 chunk_size,
