@@ -156,7 +156,7 @@ fn assigned_mappings_replace_and_keys_within_them_follow() {
             ("replica_scheduler", json!({"type": "vllm"})),
         ]))
         .unwrap();
-    let ReplicaScheduler::Vllm { batch_size_cap, .. } = config.replica_scheduler else {
+    let Some(ReplicaScheduler::Vllm { batch_size_cap, .. }) = config.replica_scheduler else {
         panic!("{:?}", config.replica_scheduler);
     };
     assert_eq!(batch_size_cap, 64);
@@ -193,7 +193,7 @@ fn overrides_come_before_the_checks_and_are_named_in_them() {
     let config = spec.config_at(&[]).unwrap();
     assert_eq!((config.tensor_parallel, config.seed), (4, 9));
     assert_eq!(config.workload.requests, 50);
-    let ReplicaScheduler::Sarathi { chunk_size, .. } = config.replica_scheduler else {
+    let Some(ReplicaScheduler::Sarathi { chunk_size, .. }) = config.replica_scheduler else {
         panic!("{:?}", config.replica_scheduler);
     };
     assert_eq!(chunk_size, 128);
