@@ -38,9 +38,10 @@ pub struct SweepArgs {
     /// Do only part K of N, numbered from 1, of the sweep
     ///
     /// Every run belongs to exactly one of the N parts, each of which has its
-    /// own result directory, `shard-K-of-N` within the sweep's. Run them on as
-    /// many machines and query them together:
-    /// `SELECT * FROM 'results/NAME/shard-*/summary.parquet'`.
+    /// own result directory, `shard-K-of-N` within the sweep's. Do them on as
+    /// many machines, put the directories side by side and query them together,
+    /// in DuckDB with `SELECT * FROM 'results/NAME/shard-*/summary.parquet'`.
+    /// `run_index` is unique among all; `pareto` compares runs of one part only.
     #[arg(long, value_name = "K/N")]
     pub shard: Option<Shard>,
 }
