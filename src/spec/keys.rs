@@ -1,6 +1,6 @@
 //! Every key of a specification with what it may hold: the one description that
 //! validation, the JSON schema and the reference in `docs/spec.md` share. Taken
-//! from the types of [`super::config`] through their derived JSON schemas.
+//! from the types of `super::config` through their derived JSON schemas.
 
 use std::sync::LazyLock;
 

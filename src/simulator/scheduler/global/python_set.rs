@@ -39,10 +39,10 @@ fn insert(table: &mut [Option<u32>], id: u32) -> bool {
         } else {
             0
         };
-        for entry in slot..=slot + probes {
-            match table[entry] {
+        for entry in &mut table[slot..=slot + probes] {
+            match *entry {
                 None => {
-                    table[entry] = Some(id);
+                    *entry = Some(id);
                     return true;
                 }
                 Some(other) if other == id => return false,
