@@ -389,6 +389,19 @@ fn results_are_replaced_only_when_told_to() {
 }
 
 #[test]
+fn changed_data_makes_another_sweep() {
+    let uniform = "{type: uniform, min_tokens: 100, max_tokens: 900, prefill_to_decode_ratio: 4}";
+    let bench = Bench::new(&SPEC.replace(uniform, "{type: trace, file: trace.csv}"));
+    let header = "arrived_at,num_prefill_tokens,num_decode_tokens\n";
+    bench.write("trace.csv", &format!("{header}0.0,100,50\n0.5,200,30\n"));
+    bench.ok("run spec.yaml --out out");
+    bench.ok("run spec.yaml --out out --resume");
+    bench.write("trace.csv", &format!("{header}0.0,100,50\n0.5,200,31\n"));
+    let refused = bench.refused("run spec.yaml --out out --resume");
+    assert!(refused.contains("differs"), "{refused}");
+}
+
+#[test]
 fn what_cannot_be_deployed_is_a_row_with_a_reason() {
     let bench = Bench::new(SPEC);
     let printed = bench.ok("run spec.yaml --out out --set axes.tensor_parallel=[1,3]");

@@ -13,6 +13,7 @@ use crate::explore::{
 };
 use crate::report::{GatherOptions, ReportFormat, gather, html, write_report};
 use crate::select::{Criteria, Selection};
+use crate::spec::SearchConfig;
 
 /// Deployments in the table.
 const TABLE_ROWS: usize = 10;
@@ -123,9 +124,14 @@ impl Args {
         };
         let (name, dir) = (&plan.spec().name, dir.display());
         eprintln!("{name}: {} runs{before}, results in {dir}", session.total());
-        if plan.passed_over() > 0 {
+        if let SearchConfig::Random { samples } = plan.spec().search
+            && plan.passed_over() > 0
+        {
             let (drawn, passed_over) = (plan.num_points(), plan.passed_over());
-            eprintln!("drew {drawn} points; constraints exclude {passed_over} others drawn");
+            eprintln!(
+                "drew {drawn} points of {samples} wanted; constraints exclude {passed_over} more \
+                 that were drawn"
+            );
         }
     }
 
