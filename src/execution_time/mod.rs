@@ -10,6 +10,7 @@ pub mod operator;
 pub mod roofline;
 pub mod silicon;
 pub mod step_cost;
+pub mod vidur;
 
 pub use operator::{Operator, OperatorCost, Price, PricingError, Provenance};
 

@@ -1,0 +1,1 @@
+//! What the estimators promise on data whose answer is known.
