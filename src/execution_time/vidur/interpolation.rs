@@ -346,7 +346,7 @@ impl<'a> Gaps<'a> {
         [
             self.along(0, place, but),
             self.along(1, place, but),
-            self.from_neighbours(place, but),
+            self.by_neighbours(place, but),
         ]
     }
 
@@ -400,7 +400,7 @@ impl<'a> Gaps<'a> {
     }
 
     /// Mean of the nearest measured points, nearer ones counting more.
-    fn from_neighbours(&self, place: [usize; 2], but: Option<u32>) -> Option<Estimate> {
+    fn by_neighbours(&self, place: [usize; 2], but: Option<u32>) -> Option<Estimate> {
         let at = position([
             self.surface.axes[0][place[0]],
             self.surface.axes[1][place[1]],

@@ -348,7 +348,7 @@ impl ProfileRows<'_> {
             let time_ms = match time {
                 None => 0.0,
                 Some(column) if row.field(column).is_empty() && op.may_be_unmeasured() => 0.0,
-                Some(column) => sheet.from_zero_on(row, column)?,
+                Some(column) => sheet.zero_or_more(row, column)?,
             };
             samples.points.push(point);
             samples.times_ms.push(time_ms);
@@ -402,9 +402,9 @@ impl Features {
         which: Rows,
     ) -> Result<Option<[f64; 2]>, VidurError> {
         match *self {
-            Self::Plain(column) => Ok(Some([sheet.from_zero_on(row, column)?, 0.0])),
+            Self::Plain(column) => Ok(Some([sheet.zero_or_more(row, column)?, 0.0])),
             Self::Bytes(column, hidden_size) => {
-                let bytes = sheet.from_zero_on(row, column)?;
+                let bytes = sheet.zero_or_more(row, column)?;
                 Ok(Some([bytes / hidden_size / 2.0, 0.0]))
             }
             Self::Attention {
@@ -413,9 +413,9 @@ impl Features {
                 chunk,
                 kv,
             } => {
-                let chunk = sheet.from_zero_on(row, chunk)?;
-                let batch = sheet.from_zero_on(row, batch)?;
-                let kv = sheet.from_zero_on(row, kv)?;
+                let chunk = sheet.zero_or_more(row, chunk)?;
+                let batch = sheet.zero_or_more(row, batch)?;
+                let kv = sheet.zero_or_more(row, kv)?;
                 let is_decode = chunk == 0.0;
                 let counts = match (op, which) {
                     (Op::AttnPrefill, _) | (_, Rows::Prefill) => !is_decode,

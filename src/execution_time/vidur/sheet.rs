@@ -86,7 +86,7 @@ impl<'a> Sheet<'a> {
     }
 
     /// A finite number that is not negative.
-    pub(super) fn from_zero_on(&self, row: &Row, column: usize) -> Result<f64, VidurError> {
+    pub(super) fn zero_or_more(&self, row: &Row, column: usize) -> Result<f64, VidurError> {
         let value = self.number(row, column)?;
         if value < 0.0 {
             return Err(self.refuse(row, column, "a number from 0 on"));
