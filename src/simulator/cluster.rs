@@ -21,6 +21,9 @@ use super::request::{NO_REPLICA, RequestState};
 use super::scheduler::global::{Load, Router, python_set};
 use crate::workload::Workload;
 
+/// Waiting times are differences of sums; what is shorter is their rounding.
+const ROUNDING_S: f64 = 1e-10;
+
 /// Simulates `workload` on `cluster` and tells `recorder` what happens.
 ///
 /// A pure function of its arguments. Every request of the workload is recorded
@@ -806,8 +809,10 @@ fn record_of(id: u32, request: &RequestState, outcome: RequestOutcome) -> Reques
         restarts: request.restarts,
         execution_s: request.spent.total_s,
         model_execution_s: request.spent.model_s,
-        // Differences of sums may fall short of zero by a rounding.
-        preemption_s: request.spent.waiting_s.max(0.0),
+        preemption_s: match request.spent.waiting_s {
+            waiting_s if waiting_s < ROUNDING_S => 0.0,
+            waiting_s => waiting_s,
+        },
         prefill_replica_id: request.prefill_replica,
         decode_replica_id: match request.decode_replica {
             NO_REPLICA => request.prefill_replica,
