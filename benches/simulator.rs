@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vidur_sweep::execution_time::{PricedOperator, StageTime, StepCost, StepShape};
 use vidur_sweep::simulator::{
-    ClusterSpec, GlobalScheduler, KvCacheSpec, PoolRole, PoolSpec, ReplicaScheduler,
+    ClusterSpec, Compat, GlobalScheduler, KvCacheSpec, PoolRole, PoolSpec, ReplicaScheduler,
     SummaryRecorder, simulate,
 };
 use vidur_sweep::workload::{Request, Workload};
@@ -56,6 +56,9 @@ fn cluster(chunk_size: u32, batch_size_cap: u32, num_blocks: u64) -> ClusterSpec
         kv_transfer: None,
         seed: 0,
         time_limit_s: None,
+        compat: Compat::None,
+        max_request_tokens: None,
+        earlier_random_draws: 0,
     }
 }
 

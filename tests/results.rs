@@ -79,7 +79,7 @@ impl Synthetic {
                 json!(tensor_parallel),
                 json!(qps),
                 json!({"type": "sarathi", "chunk_size": 512}),
-                json!(index % 2 == 0),
+                json!(index.is_multiple_of(2)),
                 json!(index / 16),
             ],
             total_gpus: Some(tensor_parallel),
@@ -561,7 +561,7 @@ fn resuming_something_else_is_refused() {
     let error = ResultWriter::resume(dir.path(), other).err().unwrap();
     assert!(error.is_bad_input());
     let expected = "cannot resume: the specification differs (there: abc; now: def)";
-    assert!(error.to_string().ends_with(expected), "{error}");
+    assert!(error.to_string().contains(expected), "{error}");
 
     let keep = ResultWriter::create(dir.path(), sweep.plan(), Existing::Keep)
         .err()

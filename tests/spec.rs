@@ -156,7 +156,7 @@ fn assigned_mappings_replace_and_keys_within_them_follow() {
             ("replica_scheduler", json!({"type": "vllm"})),
         ]))
         .unwrap();
-    let ReplicaScheduler::Vllm { batch_size_cap, .. } = config.replica_scheduler else {
+    let Some(ReplicaScheduler::Vllm { batch_size_cap, .. }) = config.replica_scheduler else {
         panic!("{:?}", config.replica_scheduler);
     };
     assert_eq!(batch_size_cap, 64);
@@ -193,7 +193,7 @@ fn overrides_come_before_the_checks_and_are_named_in_them() {
     let config = spec.config_at(&[]).unwrap();
     assert_eq!((config.tensor_parallel, config.seed), (4, 9));
     assert_eq!(config.workload.requests, 50);
-    let ReplicaScheduler::Sarathi { chunk_size, .. } = config.replica_scheduler else {
+    let Some(ReplicaScheduler::Sarathi { chunk_size, .. }) = config.replica_scheduler else {
         panic!("{:?}", config.replica_scheduler);
     };
     assert_eq!(chunk_size, 128);
@@ -459,4 +459,36 @@ fn schema_prints_json() {
         .clone();
     let schema: Value = serde_json::from_slice(&output).unwrap();
     assert_eq!(schema["title"], "vidur-sweep specification");
+}
+
+/// What no configuration of a sweep can do is an error of its text; where an axis
+/// has a part in it, it is a result.
+#[test]
+fn what_can_never_exist_is_an_error_with_its_place() {
+    let check = |base: &str, axes: &str| {
+        let text = format!(
+            "name: x\nbase:\n  model: meta-llama/Meta-Llama-3-8B\n  qps: 1\n{base}\n  workload:\n    \
+             lengths: {{type: fixed, prefill_tokens: 5, decode_tokens: 5}}\n    arrivals: poisson\n\
+             axes: {{{axes}}}\n"
+        );
+        let file = std::path::Path::new("x.yaml");
+        vidur_sweep::spec::load_str(&text, file, &[]).map_err(|errors| errors.to_string())
+    };
+    let message = check("  device: h20", "replicas: [1, 2]").unwrap_err();
+    assert_eq!(
+        message,
+        "x.yaml:5:11: key `device`: value `h20` has no measured operators for backend silicon; \
+         allowed are a100, b200, h100, h200; backend roofline prices every device"
+    );
+    assert!(check("  device: h20\n  backend: roofline", "replicas: [1, 2]").is_ok());
+    assert!(check("  device: h800", "replicas: [1, 2]").is_ok());
+    assert!(check("  device: h20", "backend: [silicon, roofline]").is_ok());
+    let message = check("  device: h100\n  tensor_parallel: 3", "replicas: [1, 2]").unwrap_err();
+    assert!(
+        message.starts_with(
+            "x.yaml:6:20: no configuration can exist: tensor_parallel 3 does not divide 32"
+        ),
+        "{message}"
+    );
+    assert!(check("  device: h100", "tensor_parallel: [1, 3]").is_ok());
 }

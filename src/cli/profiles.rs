@@ -9,6 +9,8 @@ use crate::execution_time::silicon::{self, SiliconError, TableListing};
 
 /// Import and list operator profiles.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vidur-sweep profiles list --device h200")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,

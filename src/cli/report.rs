@@ -12,6 +12,9 @@ use crate::report::{GatherOptions, ReportFormat, gather, html, write_report};
 ///
 /// Prints what `run` prints at its end, and writes the page anew.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vidur-sweep report results/deepseek
+  vidur-sweep report results/deepseek --limit 3 --format json")]
 pub struct Args {
     /// Result directory.
     results: PathBuf,

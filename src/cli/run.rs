@@ -13,6 +13,7 @@ use crate::explore::{
 };
 use crate::report::{GatherOptions, ReportFormat, gather, html, write_report};
 use crate::select::{Criteria, Selection};
+use crate::spec::SearchConfig;
 
 /// Deployments in the table.
 const TABLE_ROWS: usize = 10;
@@ -86,12 +87,13 @@ pub fn run(args: Args) -> CliResult {
     };
     let session = Session::open(&plan, identity, options).map_err(cli_error)?;
     args.announce(&plan, &session, &dir);
+    let total = session.total();
     let hidden = args.quiet || args.no_progress;
-    let mut progress = Progress::new(session.total(), session.done_before(), hidden);
+    let mut progress = Progress::new(total, session.done_before(), hidden);
     let mut selection = Selection::new(criteria, plan.axis_columns());
     let end = session.run(&runner, &mut [&mut progress], &mut selection);
     progress.finish();
-    args.conclude(end.map_err(cli_error)?, &dir)
+    args.conclude(end.map_err(cli_error)?, total, &dir)
 }
 
 impl Args {
@@ -122,14 +124,19 @@ impl Args {
         };
         let (name, dir) = (&plan.spec().name, dir.display());
         eprintln!("{name}: {} runs{before}, results in {dir}", session.total());
-        if plan.passed_over() > 0 {
+        if let SearchConfig::Random { samples } = plan.spec().search
+            && plan.passed_over() > 0
+        {
             let (drawn, passed_over) = (plan.num_points(), plan.passed_over());
-            eprintln!("drew {drawn} points; constraints exclude {passed_over} others drawn");
+            eprintln!(
+                "drew {drawn} points of {samples} wanted; constraints exclude {passed_over} more \
+                 that were drawn"
+            );
         }
     }
 
     /// Says how it ended, prints the result, and picks the exit code.
-    fn conclude(&self, end: SessionEnd, dir: &Path) -> CliResult {
+    fn conclude(&self, end: SessionEnd, total: u64, dir: &Path) -> CliResult {
         let manifest = match end {
             SessionEnd::Finished { manifest, .. } => manifest,
             SessionEnd::AlreadyComplete { manifest } => {
@@ -138,7 +145,7 @@ impl Args {
                 }
                 manifest
             }
-            SessionEnd::Interrupted { kept, total } => {
+            SessionEnd::Interrupted { kept } => {
                 eprintln!(
                     "interrupted: {kept} of {total} runs are kept in {}; \
                      the same command with --resume goes on",
@@ -147,6 +154,10 @@ impl Args {
                 return Ok(ExitCode::from(INTERRUPTED));
             }
         };
+        let excluded = total - manifest.runs.total;
+        if excluded > 0 && !self.quiet {
+            eprintln!("constraints exclude {excluded} of {total} runs");
+        }
         self.print(dir)?;
         if manifest.runs.failed > 0 {
             let (failed, total) = (manifest.runs.failed, manifest.runs.total);

@@ -11,6 +11,8 @@ use super::{CliError, CliResult};
 /// example after `vidur-sweep schema > sweep.schema.json` and a first line
 /// `# yaml-language-server: $schema=sweep.schema.json` in the specification.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vidur-sweep schema > sweep.schema.json")]
 pub struct Args {}
 
 /// Runs the command.

@@ -19,10 +19,11 @@ pub struct SweepArgs {
     #[arg(value_name = "SPEC")]
     pub spec: PathBuf,
 
-    /// Set one key of the specification before it is checked; repeatable
+    /// Override a key of the specification; repeatable
     ///
-    /// The key is dotted and the value is YAML, as in `--set base.replicas=4`,
-    /// `--set axes.qps=[5,10]` or `--set slo.ttft_p90_s=1.5`.
+    /// The key is dotted and the value is YAML, as in `--set axes.qps=[5,10]` or
+    /// `--set slo.ttft_p90_s=1.5`. A run key, as in `--set qps=4`, is then the
+    /// same for all runs.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 
@@ -37,9 +38,10 @@ pub struct SweepArgs {
     /// Do only part K of N, numbered from 1, of the sweep
     ///
     /// Every run belongs to exactly one of the N parts, each of which has its
-    /// own result directory, `shard-K-of-N` within the sweep's. Run them on as
-    /// many machines and query them together:
-    /// `SELECT * FROM 'results/NAME/shard-*/summary.parquet'`.
+    /// own result directory, `shard-K-of-N` within the sweep's. Do them on as
+    /// many machines, put the directories side by side and query them together,
+    /// in DuckDB with `SELECT * FROM 'results/NAME/shard-*/summary.parquet'`.
+    /// `run_index` is unique among all; `pareto` compares runs of one part only.
     #[arg(long, value_name = "K/N")]
     pub shard: Option<Shard>,
 }

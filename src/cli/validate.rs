@@ -12,6 +12,9 @@ use crate::spec::{self, SearchConfig, SweepSpec};
 /// (exit code 2): each message names file, line and column, the key, its value
 /// and what is allowed.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vidur-sweep validate sweeps/deepseek.yaml
+  vidur-sweep validate sweeps/deepseek.yaml --set axes.qps=[5,10]")]
 pub struct Args {
     /// Sweep specification (YAML).
     spec: PathBuf,

@@ -22,8 +22,10 @@ use crate::spec::{Constraint, RunConfig, SearchConfig, SweepSpec};
 /// Stream of the sweep seed that random search draws from.
 const SAMPLING_STREAM: u64 = 0x0073_616d_706c_6573;
 
-/// Draws allowed per sample asked for, before random search settles for fewer.
-const DRAWS_PER_SAMPLE_LIMIT: u64 = 1000;
+/// Draws after which random search settles for the samples it has found: so
+/// many, or so many per sample asked for, whichever is more.
+const DRAWS_LIMIT: u64 = 100_000;
+const DRAWS_PER_SAMPLE_LIMIT: u64 = 100;
 
 /// A sweep as runs by number.
 #[derive(Debug, Clone)]
@@ -307,7 +309,8 @@ impl Plan {
         if self.spec.constraints.is_empty() {
             return;
         }
-        let draws_limit = wanted.saturating_mul(DRAWS_PER_SAMPLE_LIMIT).min(grid.len);
+        let per_sample = wanted.saturating_mul(DRAWS_PER_SAMPLE_LIMIT);
+        let draws_limit = per_sample.max(DRAWS_LIMIT).min(grid.len);
         let (mut positions, mut passed_over) = (Vec::new(), 0);
         for position in 0..draws_limit {
             if positions.len() as u64 == *wanted {

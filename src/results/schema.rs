@@ -649,6 +649,7 @@ fn outcome_name(outcome: RequestOutcome) -> &'static str {
         RequestOutcome::RejectedTooLargeForKvCache => "rejected_too_large_for_kv_cache",
         RequestOutcome::RejectedPromptExceedsBatch => "rejected_prompt_exceeds_batch",
         RequestOutcome::UnfinishedTimeLimit => "unfinished_time_limit",
+        RequestOutcome::UnfinishedStuck => "unfinished_stuck",
     }
 }
 

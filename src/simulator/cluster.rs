@@ -1,24 +1,33 @@
 //! The simulation loop: arrivals, routing, batches on stages, hand-over from
 //! prefill to decode, completion.
 //!
-//! One loop, one clock. Every event ends in at most two follow-ups: a replica
-//! forms batches while it has free slots, and an idle stage takes the next batch
-//! of its queue. All control flow is here; policies and accounts are leaves.
+//! One loop, one clock. Handling an event may create others, mostly for the same
+//! time: an arrival asks for a global schedule, that wakes replicas, a replica
+//! forms batches and sends them to its first stage, a stage that is idle takes
+//! the next one. The chain is spelled out event by event because its order is
+//! part of the model: it decides who goes first when things happen at once. All
+//! control flow is here; policies and accounts are leaves.
 
-use super::cohort::Executed;
-use super::config::{ClusterSpec, PoolRole};
+use super::cohort::Spent;
+use super::config::{ClusterSpec, Compat, PoolRole};
 use super::event::{Event, EventQueue};
 use super::pd_transfer::TransferNetwork;
-use super::recorder::{Recorder, RequestOutcome, RequestRecord, SimulationTotals};
-use super::replica::{PoolWork, PrefillWork, Replica};
+use super::recorder::{
+    BatchFact, EventFact, EventKind, KvUseFact, Recorder, RequestOutcome, RequestRecord,
+    SimulationTotals, StageFact,
+};
+use super::replica::{Batch, PoolWork, PrefillWork, Replica, StaticGroup};
 use super::request::{NO_REPLICA, RequestState};
-use super::scheduler::global::{Load, Router};
+use super::scheduler::global::{Load, Router, python_set};
 use crate::workload::Workload;
+
+/// Waiting times are differences of sums; what is shorter is their rounding.
+const ROUNDING_S: f64 = 1e-10;
 
 /// Simulates `workload` on `cluster` and tells `recorder` what happens.
 ///
 /// A pure function of its arguments. Every request of the workload is recorded
-/// exactly once: completed, rejected, or unfinished at the time limit.
+/// exactly once: completed, rejected, or unfinished.
 ///
 /// # Panics
 /// If `cluster` has no pool, or two pools without [`ClusterSpec::kv_transfer`].
@@ -43,12 +52,14 @@ struct Simulation<'a, R> {
     /// Open loop: next request to arrive. Closed loop: next one to be sent.
     next_request: usize,
     closed_loop: bool,
-    now_s: f64,
+    /// Arrived and not yet given to a replica.
+    arrived: Vec<u32>,
+    /// Replicas that were given requests by the present global schedule.
+    touched: Vec<u32>,
     /// Requests not yet recorded.
     open_requests: usize,
-    /// Replicas that got requests at this very time: they form batches once all
-    /// simultaneous arrivals are in.
-    received: Vec<u32>,
+    batches: u64,
+    stage_runs: u64,
 }
 
 impl<'a, R: Recorder> Simulation<'a, R> {
@@ -57,40 +68,48 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             cluster.pools.len() == 1 || cluster.kv_transfer.is_some(),
             "two pools need a KV transfer"
         );
+        let longest = (workload.requests.iter())
+            .map(|request| request.prefill_tokens + request.decode_tokens)
+            .max();
+        let max_request_tokens = cluster.max_request_tokens.or(longest).unwrap_or(0);
         let mut replicas = Vec::new();
         let mut routers = Vec::new();
         for (index, pool) in cluster.pools.iter().enumerate() {
-            routers.push(Router::new(
-                cluster.global_scheduler,
-                pool.role,
-                replicas.len() as u32,
-                pool.replicas,
-                cluster.seed,
-            ));
-            let stages = pool.cost.stages();
-            replicas.extend((0..pool.replicas).map(|_| Replica::new(index, pool, stages)));
+            let first = replicas.len() as u32;
+            routers.push(Router::new(cluster, pool.role, first, pool.replicas));
+            let replica = |_| Replica::new(index, pool, cluster.compat, max_request_tokens);
+            replicas.extend((0..pool.replicas).map(replica));
         }
+        let closed_loop = workload.clients.is_some();
         let mut requests: Vec<_> = workload.requests.iter().map(RequestState::new).collect();
-        if workload.clients.is_some() {
+        if closed_loop {
             for request in &mut requests {
                 request.arrived_at_s = f64::NAN;
             }
         }
+        // Open-loop arrivals are numbered first, from 1.
+        let first_event = 1 + if closed_loop {
+            0
+        } else {
+            requests.len() as u64
+        };
         let mut simulation = Self {
             transfers: cluster
                 .kv_transfer
                 .map(|spec| TransferNetwork::new(spec, replicas.len())),
             open_requests: requests.len(),
-            closed_loop: workload.clients.is_some(),
+            closed_loop,
             cluster,
             recorder,
             requests,
             replicas,
             routers,
-            events: EventQueue::default(),
+            events: EventQueue::new(first_event),
             next_request: 0,
-            now_s: 0.0,
-            received: Vec::new(),
+            arrived: Vec::new(),
+            touched: Vec::new(),
+            batches: 0,
+            stage_runs: 0,
         };
         for _ in 0..workload.clients.unwrap_or(0) {
             simulation.send_next_request();
@@ -102,71 +121,185 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     fn send_next_request(&mut self) {
         if self.next_request < self.requests.len() {
             let request = self.next_request as u32;
-            self.requests[self.next_request].arrived_at_s = self.now_s;
+            self.requests[self.next_request].arrived_at_s = self.events.now_s();
             self.next_request += 1;
-            self.events.push(self.now_s, Event::Arrival { request });
+            self.events.push_now(Event::Arrival { request });
         }
     }
 
     fn run(&mut self) {
         let limit_s = self.cluster.time_limit_s.unwrap_or(f64::INFINITY);
-        while self.open_requests > 0 {
+        let mut past_limit = false;
+        loop {
             let arrival_s = match self.requests.get(self.next_request) {
                 Some(request) if !self.closed_loop => request.arrived_at_s,
                 _ => f64::INFINITY,
             };
             let event_s = self.events.next_time_s();
-            if arrival_s.min(event_s) > limit_s {
+            let next_s = arrival_s.min(event_s);
+            if next_s == f64::INFINITY || past_limit {
                 break;
+            }
+            if next_s > limit_s {
+                // Vidur executes the first event past the limit.
+                if self.cluster.compat == Compat::None {
+                    break;
+                }
+                past_limit = true;
             }
             // At equal times arrivals go first, as if created before the start.
             if arrival_s <= event_s {
-                self.now_s = arrival_s;
+                self.events.advance(arrival_s);
                 let request = self.next_request as u32;
                 self.next_request += 1;
-                self.arrive(request);
-            } else if let Some((time_s, event)) = self.events.pop() {
-                self.now_s = time_s;
-                self.handle(event);
-            }
-            if !self.received.is_empty() && !self.more_arrive_now() {
-                let mut received = std::mem::take(&mut self.received);
-                for replica in received.drain(..) {
-                    self.dispatch(replica);
-                }
-                self.received = received;
+                self.handle(u64::from(request) + 1, Event::Arrival { request });
+            } else if let Some((id, event)) = self.events.pop() {
+                self.handle(id, event);
             }
         }
-        self.report_unfinished();
+        let outcome = if self.events.now_s() >= limit_s || past_limit || limit_s.is_finite() {
+            RequestOutcome::UnfinishedTimeLimit
+        } else {
+            RequestOutcome::UnfinishedStuck
+        };
+        for id in 0..self.requests.len() {
+            if !self.requests[id].done {
+                self.close(id as u32, outcome);
+            }
+        }
     }
 
-    /// Whether another request arrives at the present time.
-    fn more_arrive_now(&self) -> bool {
-        let open_loop = !self.closed_loop
-            && self
-                .requests
-                .get(self.next_request)
-                .is_some_and(|request| request.arrived_at_s <= self.now_s);
-        open_loop || self.events.next_is_arrival_at(self.now_s)
-    }
-
-    fn handle(&mut self, event: Event) {
-        match event {
-            Event::Arrival { request } => self.arrive(request),
+    fn handle(&mut self, id: u64, event: Event) {
+        let batch_id = match event {
+            Event::StageArrival { replica, slot, .. }
+            | Event::StageEnd { replica, slot, .. }
+            | Event::BatchEnd { replica, slot } => {
+                Some(self.replicas[replica as usize].batches[slot as usize].id)
+            }
+            _ => None,
+        };
+        let started = match event {
+            Event::Arrival { request } => {
+                self.arrived.push(request);
+                self.events.push_now(Event::GlobalSchedule);
+                None
+            }
+            Event::GlobalSchedule => {
+                self.schedule_globally();
+                None
+            }
+            Event::ReplicaSchedule { replica } => {
+                self.schedule_replica(replica);
+                None
+            }
+            Event::StageArrival {
+                replica,
+                stage,
+                slot,
+            } => {
+                let state = &mut self.replicas[replica as usize];
+                state.stages[stage as usize].queue.push_back(slot);
+                self.events
+                    .push_now(Event::StageSchedule { replica, stage });
+                None
+            }
+            Event::StageSchedule { replica, stage } => self.schedule_stage(replica, stage),
             Event::StageEnd {
                 replica,
                 stage,
                 slot,
-            } => self.end_stage(replica, stage, slot),
-            Event::TransferDrained { generation } => self.drain_transfers(generation),
-            Event::KvArrived { request } => self.receive_kv(request),
+            } => {
+                self.end_stage(replica, stage, slot);
+                None
+            }
+            Event::BatchEnd { replica, slot } => {
+                self.end_batch(replica, slot);
+                None
+            }
+            Event::TransferDrained { generation } => {
+                self.drain_transfers(generation);
+                None
+            }
+            Event::KvArrived { request } => {
+                self.receive_kv(request);
+                None
+            }
+        };
+        if R::WANTS_EVENTS {
+            self.tell_event(id, event, batch_id.or(started));
         }
+    }
+
+    fn tell_event(&mut self, id: u64, event: Event, batch_id: Option<u64>) {
+        let (kind, replica, stage, request) = match event {
+            Event::Arrival { request } => (EventKind::RequestArrival, None, None, Some(request)),
+            Event::GlobalSchedule => (EventKind::GlobalSchedule, None, None, None),
+            Event::ReplicaSchedule { replica } => {
+                (EventKind::ReplicaSchedule, Some(replica), None, None)
+            }
+            Event::StageArrival { replica, stage, .. } => (
+                EventKind::BatchStageArrival,
+                Some(replica),
+                Some(stage),
+                None,
+            ),
+            Event::StageSchedule { replica, stage } => (
+                EventKind::ReplicaStageSchedule,
+                Some(replica),
+                Some(stage),
+                None,
+            ),
+            Event::StageEnd { replica, stage, .. } => {
+                (EventKind::BatchStageEnd, Some(replica), Some(stage), None)
+            }
+            Event::BatchEnd { replica, .. } => (EventKind::BatchEnd, Some(replica), None, None),
+            Event::TransferDrained { .. } => (EventKind::KvTransferDrained, None, None, None),
+            Event::KvArrived { request } => (EventKind::KvArrival, None, None, Some(request)),
+        };
+        self.recorder.event(&EventFact {
+            time_s: self.events.now_s(),
+            id,
+            kind,
+            replica,
+            stage,
+            batch_id,
+            request_id: request,
+        });
     }
 
     // Arrival and routing.
 
-    fn arrive(&mut self, id: u32) {
-        if let Some(outcome) = self.rejection(id) {
+    /// Gives the requests that have arrived to replicas and wakes those.
+    fn schedule_globally(&mut self) {
+        if self.arrived.is_empty() {
+            return;
+        }
+        if self.routers[0].measures() == Load::WaitingRequests {
+            let replicas = &self.replicas;
+            self.routers[0]
+                .look_up(|replica| replicas[replica as usize].queues.waiting.len() as u64);
+        }
+        let mut arrived = std::mem::take(&mut self.arrived);
+        for id in arrived.drain(..) {
+            self.route(id);
+        }
+        self.arrived = arrived;
+        let mut touched = std::mem::take(&mut self.touched);
+        match self.cluster.compat {
+            Compat::None => touched.sort_unstable(),
+            Compat::Vidur => touched = python_set::iteration_order(&touched),
+        }
+        touched.dedup();
+        for replica in touched.drain(..) {
+            self.events.push_now(Event::ReplicaSchedule { replica });
+        }
+        self.touched = touched;
+    }
+
+    fn route(&mut self, id: u32) {
+        if self.cluster.compat == Compat::None
+            && let Some(outcome) = self.rejection(id)
+        {
             self.close(id, outcome);
             if self.closed_loop {
                 self.send_next_request();
@@ -174,13 +307,10 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             return;
         }
         let replica = self.routers[0].route();
-        let request = &mut self.requests[id as usize];
-        request.prefill_replica = replica;
+        self.requests[id as usize].prefill_replica = replica;
         self.account(0, id, replica, true);
         self.replicas[replica as usize].queues.waiting.push_back(id);
-        if !self.received.contains(&replica) {
-            self.received.push(replica);
-        }
+        self.touched.push(replica);
     }
 
     /// Why a request can never run here, if so.
@@ -194,16 +324,15 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 PoolRole::Prefill => u64::from(request.prefill_tokens),
                 PoolRole::Mixed | PoolRole::Decode => request.final_kv_tokens(),
             };
-            if blocks.blocks_for(tokens) > blocks.total() {
+            let needed = blocks
+                .blocks_for(tokens)
+                .max(replica.queues.reserved_blocks);
+            if needed > blocks.total() {
                 return Some(RequestOutcome::RejectedTooLargeForKvCache);
             }
+            let too_long = |longest| request.prefill_tokens > longest;
             let prefills = pool.role != PoolRole::Decode;
-            if prefills
-                && replica
-                    .policy
-                    .longest_prompt()
-                    .is_some_and(|longest| request.prefill_tokens > longest)
-            {
+            if prefills && replica.policy.longest_prompt().is_some_and(too_long) {
                 return Some(RequestOutcome::RejectedPromptExceedsBatch);
             }
             first_replica += pool.replicas as usize;
@@ -217,7 +346,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let request = &self.requests[id as usize];
         let amount = match router.measures() {
             Load::None => return,
-            Load::OutstandingRequests => 1,
+            // Looked up afresh for each schedule; counts those routed in it.
+            Load::WaitingRequests if !arrives => return,
+            Load::OutstandingRequests | Load::WaitingRequests => 1,
             Load::PendingPrefillTokens => u64::from(request.prefill_tokens),
             Load::PromisedBlocks => self.replicas[replica as usize]
                 .queues
@@ -234,137 +365,228 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     // Batches and stages.
 
     /// Forms batches while the replica has free slots and something to run.
-    fn dispatch(&mut self, replica: u32) {
-        while let Some(slot) =
-            self.replicas[replica as usize].form_batch(&mut self.requests, self.now_s)
-        {
-            self.enqueue(replica, 0, slot);
-        }
-    }
-
-    fn enqueue(&mut self, replica: u32, stage: u32, slot: u32) {
-        let state = &mut self.replicas[replica as usize].stages[stage as usize];
-        if state.busy {
-            state.queue.push_back(slot);
-        } else {
-            self.start_stage(replica, stage, slot);
-        }
-    }
-
-    fn start_stage(&mut self, replica: u32, stage: u32, slot: u32) {
-        let now_s = self.now_s;
-        let state = &mut self.replicas[replica as usize];
-        let batch = &mut state.batches[slot as usize];
-        if std::mem::take(&mut batch.queued) {
-            for work in &batch.prefills {
-                let request = &mut self.requests[work.request as usize];
-                if request.first_started_at_s.is_nan() {
-                    request.first_started_at_s = now_s;
-                }
+    fn schedule_replica(&mut self, replica: u32) {
+        let now_s = self.events.now_s();
+        let mut formed = false;
+        loop {
+            let state = &mut self.replicas[replica as usize];
+            let Some(slot) = state.form_batch(self.batches, &mut self.requests, now_s) else {
+                break;
+            };
+            self.batches += 1;
+            formed = true;
+            if R::WANTS_BATCHES {
+                state.batches[slot as usize].compose();
             }
+            self.events.push_now(Event::StageArrival {
+                replica,
+                stage: 0,
+                slot,
+            });
         }
-        let time = self.cluster.pools[state.pool]
-            .cost
-            .stage_time(stage, &batch.shape);
-        batch.executed.total_s += time.total_s();
-        batch.executed.model_s += time.model_s;
+        if R::WANTS_BATCHES && formed {
+            self.tell_kv_use(replica);
+        }
+    }
+
+    fn tell_kv_use(&mut self, replica: u32) {
+        let blocks = &self.replicas[replica as usize].queues.blocks;
+        self.recorder.kv_use(&KvUseFact {
+            time_s: self.events.now_s(),
+            replica,
+            used_blocks: blocks.used(),
+            total_blocks: blocks.total(),
+        });
+    }
+
+    /// An idle stage takes the next batch of its queue. Returns the batch's number.
+    fn schedule_stage(&mut self, replica: u32, stage: u32) -> Option<u64> {
+        let now_s = self.events.now_s();
+        let state = &mut self.replicas[replica as usize];
+        let current = &mut state.stages[stage as usize];
+        if current.busy {
+            return None;
+        }
+        let slot = current.queue.pop_front()?;
+        current.busy = true;
+        let batch = &mut state.batches[slot as usize];
+        count_waiting(batch, stage, &mut self.requests, now_s);
+        let cost = &self.cluster.pools[state.pool].cost;
+        let time = cost.stage_time(stage, &batch.shape);
+        batch.spent.total_s += time.total_s();
+        batch.spent.model_s += time.model_s;
         state.work.busy_s += time.total_s();
-        state.stages[stage as usize].busy = true;
-        self.events.push(
-            now_s + time.total_s(),
-            Event::StageEnd {
+        if R::WANTS_BATCHES {
+            self.recorder.stage_started(&StageFact {
+                stage_run_id: self.stage_runs,
+                batch_id: batch.id,
                 replica,
                 stage,
-                slot,
-            },
-        );
+                started_at_s: now_s,
+                time,
+                shape: &batch.shape,
+                requests: &batch.composition,
+            });
+        }
+        self.stage_runs += 1;
+        let batch_id = batch.id;
+        let end = Event::StageEnd {
+            replica,
+            stage,
+            slot,
+        };
+        self.events.push(now_s + time.total_s(), end);
+        Some(batch_id)
     }
 
     fn end_stage(&mut self, replica: u32, stage: u32, slot: u32) {
         let state = &mut self.replicas[replica as usize];
+        state.stages[stage as usize].busy = false;
+        state.batches[slot as usize].last_stage_at_s = self.events.now_s();
         let last = stage as usize + 1 == state.stages.len();
-        let current = &mut state.stages[stage as usize];
-        current.busy = false;
-        if let Some(next) = current.queue.pop_front() {
-            self.start_stage(replica, stage, next);
-        }
-        if last {
-            self.end_batch(replica, slot);
-            self.admit_transfers(replica);
-            self.dispatch(replica);
+        self.events
+            .push_now(Event::StageSchedule { replica, stage });
+        self.events.push_now(if last {
+            Event::BatchEnd { replica, slot }
         } else {
-            self.enqueue(replica, stage + 1, slot);
-        }
+            Event::StageArrival {
+                replica,
+                stage: stage + 1,
+                slot,
+            }
+        });
     }
 
     fn end_batch(&mut self, replica: u32, slot: u32) {
-        let state = &mut self.replicas[replica as usize];
-        let batch = &mut state.batches[slot as usize];
-        let executed = batch.executed;
+        let now_s = self.events.now_s();
+        let index = replica as usize;
+        let mut held = Held::default();
+        let batch = &mut self.replicas[index].batches[slot as usize];
+        let spent = batch.spent;
         if !batch.decodes.is_empty() {
+            let mut decoded = spent;
+            decoded.waiting_s += batch.decodes_waited_s;
             batch
                 .decodes
-                .advance(self.now_s, executed, &self.requests, self.recorder);
-            while let Some(id) = self.replicas[replica as usize].batches[slot as usize]
+                .advance(now_s, decoded, &mut self.requests, self.recorder);
+            while let Some(id) = self.replicas[index].batches[slot as usize]
                 .decodes
                 .pop_finished(&mut self.requests)
             {
-                self.complete(id, replica);
+                self.complete(id, replica, &mut held);
             }
         }
         let mut prefills =
-            std::mem::take(&mut self.replicas[replica as usize].batches[slot as usize].prefills);
+            std::mem::take(&mut self.replicas[index].batches[slot as usize].prefills);
+        let keeps_order = self.replicas[index].policy.keeps_order();
         let mut unfinished = 0;
         for work in prefills.drain(..) {
-            if self.end_chunk(work, executed) {
-                self.end_prefill(replica, slot, work.request);
-            } else {
+            if self.end_chunk(work, spent) {
+                self.end_prefill(replica, slot, work.request, &mut held);
+            } else if !keeps_order {
                 // Back to the front, in order: first come, first served.
-                let queues = &mut self.replicas[replica as usize].queues;
+                let queues = &mut self.replicas[index].queues;
                 queues.prefilling.insert(unfinished, work.request);
                 unfinished += 1;
             }
         }
+        self.replicas[index].batches[slot as usize].prefills = prefills;
+        self.park_decodes(replica, slot, held);
+        if R::WANTS_BATCHES {
+            self.tell_batch(replica, slot);
+        }
+        if self.replicas[index].role == PoolRole::Decode {
+            self.admit_transfers(replica);
+        }
+        self.events.push_now(Event::ReplicaSchedule { replica });
+    }
+
+    /// Puts a batch's decodes where the next batch finds them, and frees its slot.
+    fn park_decodes(&mut self, replica: u32, slot: u32, held: Held) {
+        let now_s = self.events.now_s();
         let state = &mut self.replicas[replica as usize];
         let batch = &mut state.batches[slot as usize];
-        batch.prefills = prefills;
         batch.in_flight = false;
-        state
-            .queues
-            .ready
-            .append(&mut batch.decodes, &mut self.requests);
         state.running_batches -= 1;
+        let queues = &mut state.queues;
+        if state.policy.keeps_order() {
+            let done = |id: &&u32| !self.requests[**id as usize].done;
+            queues.preempted.extend(batch.order.iter().filter(done));
+        }
+        if !state.policy.is_static() {
+            queues.ready.append(&mut batch.decodes, &mut self.requests);
+            return;
+        }
+        let earlier = Held {
+            blocks: std::mem::take(&mut batch.held_blocks),
+            requests: std::mem::take(&mut batch.held_requests),
+        };
+        if batch.decodes.is_empty() {
+            // Vidur gives back only what the last step's members held.
+            let all = match queues.compat {
+                Compat::None => held.plus(earlier),
+                Compat::Vidur => held,
+            };
+            queues.blocks.give(all.blocks, now_s);
+            queues.admitted -= all.requests;
+            return;
+        }
+        let all = held.plus(earlier);
+        let empty = Box::default();
+        queues.groups.push_back(StaticGroup {
+            decodes: std::mem::replace(&mut batch.decodes, empty),
+            held_blocks: all.blocks,
+            held_requests: all.requests,
+        });
+    }
+
+    fn tell_batch(&mut self, replica: u32, slot: u32) {
+        let state = &self.replicas[replica as usize];
+        let batch = &state.batches[slot as usize];
+        self.recorder.batch_ended(&BatchFact {
+            batch_id: batch.id,
+            replica,
+            scheduled_at_s: batch.scheduled_at_s,
+            completed_at_s: self.events.now_s(),
+            tokens: batch.shape.new_tokens(),
+            prefill_tokens: batch.shape.prefill_tokens(),
+            requests: &batch.composition,
+            used_blocks: state.queues.blocks.used(),
+            total_blocks: state.queues.blocks.total(),
+        });
+        self.tell_kv_use(replica);
     }
 
     /// A prompt chunk has been processed. Returns whether it was the last one.
-    fn end_chunk(&mut self, work: PrefillWork, executed: Executed) -> bool {
+    fn end_chunk(&mut self, work: PrefillWork, spent: Spent) -> bool {
         let request = &mut self.requests[work.request as usize];
         request.prefilled += work.tokens;
-        request.execution_s += executed.total_s;
-        request.model_execution_s += executed.model_s;
+        request.spent.add(spent);
+        request.last_stage_at_s = self.events.now_s();
         request.prefilled == request.prefill_target
     }
 
     /// A prompt is complete (for the first time, or again after a restart) and
     /// emits an output token.
-    fn end_prefill(&mut self, replica: u32, slot: u32, id: u32) {
+    fn end_prefill(&mut self, replica: u32, slot: u32, id: u32, held: &mut Held) {
+        let now_s = self.events.now_s();
         let request = &mut self.requests[id as usize];
         request.generated += 1;
-        if request.generated == 1 {
-            request.prefill_completed_at_s = self.now_s;
-        } else {
+        if request.generated > 1 {
             self.recorder
-                .token_intervals(self.now_s - request.last_token_at_s, 1);
+                .token_intervals(now_s - request.last_token_at_s, 1);
+        } else if request.prefill_completed_at_s.is_nan() {
+            request.prefill_completed_at_s = now_s;
         }
-        request.last_token_at_s = self.now_s;
+        request.last_token_at_s = now_s;
         let finished = request.generated == request.decode_tokens;
+        let first_token = request.generated == 1;
         let role = self.replicas[replica as usize].role;
-        let first_token = self.requests[id as usize].generated == 1;
         if first_token && self.routers[0].measures() == Load::PendingPrefillTokens {
             self.account(0, id, replica, false);
         }
         if finished {
-            self.complete(id, replica);
+            self.complete(id, replica, held);
         } else if role == PoolRole::Prefill {
             self.hand_over(id);
         } else {
@@ -393,6 +615,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     /// Starts the transfers a decode replica has room for, in order. The prefill
     /// replica keeps the cache until it has drained.
     fn admit_transfers(&mut self, receiver: u32) {
+        let now_s = self.events.now_s();
         let mut started = false;
         loop {
             let state = &mut self.replicas[receiver as usize];
@@ -402,7 +625,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             let sender = self.requests[id as usize].prefill_replica;
             let tokens = self.requests[id as usize].decode_context_tokens();
             let queues = &mut state.queues;
-            let blocks = queues.blocks.blocks_for(tokens);
+            let blocks = queues.blocks.blocks_for(tokens).max(queues.reserved_blocks);
             // Requests preempted here go first, or they would never come back.
             if !queues.waiting.is_empty()
                 || queues.admitted >= state.policy.limits().admitted
@@ -411,7 +634,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 break;
             }
             state.incoming.pop_front();
-            queues.blocks.take(blocks, self.now_s);
+            queues.blocks.take(blocks, now_s);
             queues.admitted += 1;
             let Some(transfers) = &mut self.transfers else {
                 unreachable!("two pools have a KV transfer");
@@ -419,8 +642,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             let size_bytes = transfers.size_bytes(tokens);
             let request = &mut self.requests[id as usize];
             request.transfer_bytes = size_bytes;
-            request.transfer_started_at_s = self.now_s;
-            transfers.start(id, sender, receiver, size_bytes, self.now_s);
+            request.transfer_started_at_s = now_s;
+            transfers.start(id, sender, receiver, size_bytes, now_s);
             started = true;
         }
         if started {
@@ -433,12 +656,14 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             && let Some(at_s) = transfers.next_drain_s()
         {
             let generation = transfers.generation();
+            let at_s = at_s.max(self.events.now_s());
             self.events
-                .push(at_s.max(self.now_s), Event::TransferDrained { generation });
+                .push(at_s, Event::TransferDrained { generation });
         }
     }
 
     fn drain_transfers(&mut self, generation: u64) {
+        let now_s = self.events.now_s();
         let Some(transfers) = &mut self.transfers else {
             return;
         };
@@ -448,7 +673,6 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let latency_s = transfers.latency_s();
         let mut senders = Vec::new();
         let events = &mut self.events;
-        let now_s = self.now_s;
         transfers.drain(now_s, |request, sender| {
             senders.push((request, sender));
             events.push(now_s + latency_s, Event::KvArrived { request });
@@ -461,32 +685,40 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             if self.routers[0].measures() == Load::OutstandingRequests {
                 self.account(0, id, sender, false);
             }
-            self.dispatch(sender);
+            self.events
+                .push_now(Event::ReplicaSchedule { replica: sender });
         }
     }
 
     fn receive_kv(&mut self, id: u32) {
         let request = &mut self.requests[id as usize];
-        let receiver = request.decode_replica;
-        request.decode_arrived_at_s = self.now_s;
-        request.transfer_s = self.now_s - request.transfer_started_at_s;
-        let queues = &mut self.replicas[receiver as usize].queues;
-        request.blocks = queues.blocks.blocks_for(request.decode_context_tokens());
+        let replica = request.decode_replica;
+        request.decode_arrived_at_s = self.events.now_s();
+        request.transfer_s = self.events.now_s() - request.transfer_started_at_s;
+        let queues = &mut self.replicas[replica as usize].queues;
+        let blocks = queues.blocks.blocks_for(request.decode_context_tokens());
+        request.blocks = blocks.max(queues.reserved_blocks);
         queues.ready.join(id, &mut self.requests);
-        self.dispatch(receiver);
+        self.events.push_now(Event::ReplicaSchedule { replica });
     }
 
     // The end of a request.
 
     /// All tokens generated on `replica`.
-    fn complete(&mut self, id: u32, replica: u32) {
+    fn complete(&mut self, id: u32, replica: u32, held: &mut Held) {
+        let now_s = self.events.now_s();
         let state = &mut self.replicas[replica as usize];
-        state.queues.release(id, &mut self.requests, self.now_s);
+        if state.policy.is_static() {
+            held.blocks += std::mem::take(&mut self.requests[id as usize].blocks);
+            held.requests += 1;
+        } else {
+            state.queues.release(id, &mut self.requests, now_s);
+        }
         let pool = state.pool;
         if self.routers[pool].measures() != Load::PendingPrefillTokens {
             self.account(pool, id, replica, false);
         }
-        self.requests[id as usize].completed_at_s = self.now_s;
+        self.requests[id as usize].completed_at_s = now_s;
         self.close(id, RequestOutcome::Completed);
         if self.closed_loop {
             self.send_next_request();
@@ -501,16 +733,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         self.recorder.request(&record_of(id, request, outcome));
     }
 
-    fn report_unfinished(&mut self) {
-        for id in 0..self.requests.len() {
-            if !self.requests[id].done {
-                self.close(id as u32, RequestOutcome::UnfinishedTimeLimit);
-            }
-        }
-    }
-
     fn totals(&mut self) -> SimulationTotals {
-        let end_s = self.now_s;
+        let end_s = self.events.now_s();
         let mut totals = SimulationTotals {
             end_s,
             pools: vec![PoolWork::default(); self.cluster.pools.len()],
@@ -525,6 +749,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             busy_s += replica.work.busy_s;
             totals.preemptions += replica.queues.preemptions;
             totals.kv_cache_utilization += replica.queues.blocks.utilization(end_s);
+            if self.open_requests == 0 && replica.queues.waiting.is_empty() {
+                totals.leaked_blocks += replica.queues.blocks.used();
+            }
         }
         totals.kv_cache_utilization /= self.replicas.len() as f64;
         if end_s > 0.0 {
@@ -534,9 +761,41 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 }
 
+/// Blocks of ended members of a static batch.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    blocks: u64,
+    requests: u32,
+}
+
+impl Held {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            blocks: self.blocks + other.blocks,
+            requests: self.requests + other.requests,
+        }
+    }
+}
+
+/// Adds the time a batch has waited for `stage`, which starts now, to its
+/// members' accounts.
+fn count_waiting(batch: &mut Batch, stage: u32, requests: &mut [RequestState], now_s: f64) {
+    if stage > 0 {
+        batch.spent.waiting_s += now_s - batch.last_stage_at_s;
+        return;
+    }
+    if !batch.decodes.is_empty() {
+        batch.decodes_waited_s = now_s - batch.decodes.last_token_at_s();
+    }
+    for work in &batch.prefills {
+        let request = &mut requests[work.request as usize];
+        if !request.last_stage_at_s.is_nan() {
+            request.spent.waiting_s += now_s - request.last_stage_at_s;
+        }
+    }
+}
+
 fn record_of(id: u32, request: &RequestState, outcome: RequestOutcome) -> RequestRecord {
-    let execution_s = request.execution_s;
-    let span_s = request.completed_at_s - request.first_started_at_s;
     RequestRecord {
         request_id: id,
         outcome,
@@ -548,13 +807,11 @@ fn record_of(id: u32, request: &RequestState, outcome: RequestOutcome) -> Reques
         prefill_tokens: request.prefill_tokens,
         decode_tokens: request.decode_tokens,
         restarts: request.restarts,
-        execution_s,
-        model_execution_s: request.model_execution_s,
-        // Rounding of the two sums must not show as a negative wait.
-        preemption_s: if span_s.is_nan() {
-            f64::NAN
-        } else {
-            (span_s - execution_s).max(0.0)
+        execution_s: request.spent.total_s,
+        model_execution_s: request.spent.model_s,
+        preemption_s: match request.spent.waiting_s {
+            waiting_s if waiting_s < ROUNDING_S => 0.0,
+            waiting_s => waiting_s,
         },
         prefill_replica_id: request.prefill_replica,
         decode_replica_id: match request.decode_replica {

@@ -13,11 +13,31 @@ use std::collections::BinaryHeap;
 use super::recorder::Recorder;
 use super::request::RequestState;
 
-/// Time a batch has spent executing, for its members' accounts.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Executed {
+/// How a batch has spent its time, for its members' accounts.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Spent {
+    /// Stage times, host overhead included.
     pub total_s: f64,
+    /// The same without host overhead.
     pub model_s: f64,
+    /// Between the stages: from the end of one to the start of the next.
+    pub waiting_s: f64,
+}
+
+impl Spent {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.total_s += other.total_s;
+        self.model_s += other.model_s;
+        self.waiting_s += other.waiting_s;
+    }
+
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self {
+            total_s: self.total_s - earlier.total_s,
+            model_s: self.model_s - earlier.model_s,
+            waiting_s: self.waiting_s - earlier.waiting_s,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -31,21 +51,33 @@ pub(crate) struct Cohort {
     /// (step after which it is done, request, membership); stale where the
     /// request has left since.
     ends: BinaryHeap<Reverse<(u64, u32, u32)>>,
-    /// Members that need a new block at a step, by step modulo block size.
+    /// Members that need a new block at a step, by step modulo block size; empty
+    /// where requests reserve all their blocks at the start.
     growth: Vec<u32>,
     /// Time of the members' last token, but for those in `late`.
     last_token_at_s: f64,
     /// Members whose last token came at another time; it is in their state.
     late: Vec<u32>,
-    executed: Executed,
+    spent: Spent,
 }
 
 impl Cohort {
+    /// An empty cohort. `block_size` is that of a KV cache that grows with its
+    /// requests; 0: they reserve all their blocks at the start.
     pub(crate) fn new(block_size: u32) -> Self {
         Self {
             growth: vec![0; block_size as usize],
             ..Self::default()
         }
+    }
+
+    pub(crate) fn members(&self) -> &[u32] {
+        &self.members
+    }
+
+    /// When the members' last token came, but for those that joined since.
+    pub(crate) fn last_token_at_s(&self) -> f64 {
+        self.last_token_at_s
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -62,6 +94,9 @@ impl Cohort {
 
     /// Blocks the next step takes.
     pub(crate) fn blocks_for_next_step(&self) -> u64 {
+        if self.growth.is_empty() {
+            return 0;
+        }
         u64::from(self.growth[self.growth_slot(self.step)])
     }
 
@@ -69,12 +104,23 @@ impl Cohort {
         (step % self.growth.len() as u64) as usize
     }
 
-    /// Slot of `growth` in which `request`, up to date, is counted: it needs a
-    /// block at the step that starts with a multiple of the block size in its cache.
-    fn growth_slot_of(&self, request: &RequestState) -> usize {
+    /// KV cache tokens of a member before the next step.
+    pub(crate) fn context_tokens_of(&self, id: u32, requests: &[RequestState]) -> u64 {
+        let request = &requests[id as usize];
+        request.decode_context_tokens() + (self.step - request.joined_step)
+    }
+
+    /// Adds `change` to the count of members that need a block when `request`, up
+    /// to date, does: at the step that starts with a multiple of the block size in
+    /// its cache.
+    fn count_growth(&mut self, request: &RequestState, change: i32) {
         let size = self.growth.len() as u64;
+        if size == 0 {
+            return;
+        }
         let until = (size - request.decode_context_tokens() % size) % size;
-        self.growth_slot(self.step + until)
+        let slot = self.growth_slot(self.step + until);
+        self.growth[slot] = self.growth[slot].wrapping_add_signed(change);
     }
 
     /// Adds a request that has generated at least one token and has more to come.
@@ -87,8 +133,7 @@ impl Cohort {
         let request = &mut requests[id as usize];
         debug_assert!(request.generated >= 1 && request.generated < request.decode_tokens);
         request.joined_step = self.step;
-        request.execution_at_join_s = self.executed.total_s;
-        request.model_execution_at_join_s = self.executed.model_s;
+        request.spent_at_join = self.spent;
         request.membership += 1;
         if self.members.is_empty() {
             self.last_token_at_s = request.last_token_at_s;
@@ -98,20 +143,21 @@ impl Cohort {
         self.context_tokens += request.decode_context_tokens();
         let end = self.step + u64::from(request.decode_tokens - request.generated);
         self.ends.push(Reverse((end, id, request.membership)));
-        let request = &requests[id as usize];
-        let slot = self.growth_slot_of(request);
-        self.growth[slot] += 1;
+        self.count_growth(&requests[id as usize], 1);
     }
 
     /// Writes into the request what the cohort has counted for it.
-    fn settle(&self, id: u32, requests: &mut [RequestState], block_size: u64) {
+    fn settle(&self, id: u32, requests: &mut [RequestState]) {
         let request = &mut requests[id as usize];
         let steps = self.step - request.joined_step;
         request.generated += steps as u32;
-        request.execution_s += self.executed.total_s - request.execution_at_join_s;
-        request.model_execution_s += self.executed.model_s - request.model_execution_at_join_s;
-        let held = request.decode_context_tokens().div_ceil(block_size);
-        request.blocks = request.blocks.max(held);
+        request.spent.add(self.spent.since(request.spent_at_join));
+        if !self.growth.is_empty() {
+            let held = request
+                .decode_context_tokens()
+                .div_ceil(self.growth.len() as u64);
+            request.blocks = request.blocks.max(held);
+        }
         if !self.late.contains(&id) {
             request.last_token_at_s = self.last_token_at_s;
         }
@@ -119,12 +165,11 @@ impl Cohort {
 
     /// Takes a member out, up to date. The caller removes it from `members`.
     fn expel(&mut self, id: u32, requests: &mut [RequestState]) {
-        self.settle(id, requests, self.growth.len() as u64);
+        self.settle(id, requests);
         let request = &mut requests[id as usize];
         request.membership += 1;
         self.context_tokens -= request.decode_context_tokens();
-        let slot = self.growth_slot_of(&requests[id as usize]);
-        self.growth[slot] -= 1;
+        self.count_growth(&requests[id as usize], -1);
         self.late.retain(|&late| late != id);
     }
 
@@ -136,12 +181,18 @@ impl Cohort {
         Some(id)
     }
 
+    /// Removes a member, wherever it stands.
+    pub(crate) fn remove(&mut self, id: u32, requests: &mut [RequestState]) {
+        self.expel(id, requests);
+        self.forget(id);
+    }
+
     /// Counts a step that ended at `now_s`: one token for every member.
     pub(crate) fn advance(
         &mut self,
         now_s: f64,
-        executed: Executed,
-        requests: &[RequestState],
+        spent: Spent,
+        requests: &mut [RequestState],
         recorder: &mut impl Recorder,
     ) {
         let steady = self.members.len() - self.late.len();
@@ -149,13 +200,15 @@ impl Cohort {
             recorder.token_intervals(now_s - self.last_token_at_s, steady as u32);
         }
         for late in self.late.drain(..) {
-            recorder.token_intervals(now_s - requests[late as usize].last_token_at_s, 1);
+            let request = &mut requests[late as usize];
+            recorder.token_intervals(now_s - request.last_token_at_s, 1);
+            // The batch has waited since its members' last token; this one longer or shorter.
+            request.spent.waiting_s += self.last_token_at_s - request.last_token_at_s;
         }
         self.last_token_at_s = now_s;
         self.step += 1;
         self.context_tokens += self.members.len() as u64;
-        self.executed.total_s += executed.total_s;
-        self.executed.model_s += executed.model_s;
+        self.spent.add(spent);
     }
 
     /// Removes and returns a member that has all its tokens.
@@ -215,11 +268,12 @@ impl Cohort {
         requests: &mut [RequestState],
     ) {
         debug_assert!(batch.is_empty() && count <= self.len());
-        let front: Vec<u32> = self.members.drain(..count).collect();
-        for &id in &front {
+        for index in 0..count {
+            let id = self.members[index];
             self.expel(id, requests);
             batch.join(id, requests);
         }
+        self.members.drain(..count);
     }
 
     /// Re-enrols every member in `other`; the caller moves the list itself.

@@ -73,6 +73,38 @@ pub enum ReplicaScheduler {
         #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
         watermark_blocks_fraction: f64,
     },
+    /// Orca: running requests and whole new prompts in every batch; each request
+    /// reserves KV cache for the longest one allowed.
+    Orca {
+        /// Most requests in one batch.
+        #[serde(default = "default_batch_size_cap")]
+        #[schemars(range(min = 1))]
+        batch_size_cap: u32,
+    },
+    /// FasterTransformer: a batch runs until its last request ends; only then the
+    /// next one is formed. KV cache is reserved as Orca does.
+    FasterTransformer {
+        /// Most requests in one batch.
+        #[serde(default = "default_batch_size_cap")]
+        #[schemars(range(min = 1))]
+        batch_size_cap: u32,
+    },
+    /// LightLLM: KV cache counted in tokens; prompts are admitted every few decode
+    /// steps if the peak of all requests' needs fits.
+    Lightllm {
+        /// Token budget of a prefill batch.
+        #[serde(default = "default_max_tokens_in_batch")]
+        #[schemars(range(min = 1))]
+        max_tokens_in_batch: u32,
+        /// Most requests in flight on a replica.
+        #[serde(default = "default_batch_size_cap")]
+        #[schemars(range(min = 1))]
+        batch_size_cap: u32,
+        /// Decode steps between looks at the queue.
+        #[serde(default = "default_max_waiting_iters")]
+        #[schemars(range(min = 1))]
+        max_waiting_iters: u32,
+    },
 }
 
 /// Which phases a pool's replicas run.
@@ -129,6 +161,17 @@ pub struct KvTransferSpec {
     pub latency_s: f64,
 }
 
+/// Whose behaviour is simulated where right and original differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compat {
+    /// Right.
+    #[default]
+    None,
+    /// Microsoft Vidur's, event for event, defects included.
+    Vidur,
+}
+
 /// A cluster to simulate.
 #[derive(Clone)]
 pub struct ClusterSpec {
@@ -143,6 +186,14 @@ pub struct ClusterSpec {
     /// Simulated time after which the run stops; requests still running are
     /// reported unfinished.
     pub time_limit_s: Option<f64>,
+    /// Whose behaviour.
+    pub compat: Compat,
+    /// Longest request the deployment allows, prompt and output together: what
+    /// `orca` and `faster_transformer` reserve; none: the workload's longest.
+    pub max_request_tokens: Option<u32>,
+    /// Draws made before the first random routing decision, for [`Compat::Vidur`],
+    /// whose generators and routers share one random stream.
+    pub earlier_random_draws: u64,
 }
 
 impl ReplicaScheduler {
@@ -163,7 +214,16 @@ impl ReplicaScheduler {
                 max_tokens_in_batch,
                 batch_size_cap,
                 ..
+            }
+            | Self::Lightllm {
+                max_tokens_in_batch,
+                batch_size_cap,
+                ..
             } => max_tokens_in_batch.max(batch_size_cap),
+            // Whole prompts without a budget: what the planner allows for by default.
+            Self::Orca { batch_size_cap } | Self::FasterTransformer { batch_size_cap } => {
+                default_max_tokens_in_batch().max(batch_size_cap)
+            }
         }
     }
 
@@ -172,7 +232,10 @@ impl ReplicaScheduler {
         match *self {
             Self::Sarathi { batch_size_cap, .. }
             | Self::Vllm { batch_size_cap, .. }
-            | Self::SplitWise { batch_size_cap, .. } => batch_size_cap,
+            | Self::SplitWise { batch_size_cap, .. }
+            | Self::Orca { batch_size_cap }
+            | Self::FasterTransformer { batch_size_cap }
+            | Self::Lightllm { batch_size_cap, .. } => batch_size_cap,
         }
     }
 }
@@ -195,6 +258,9 @@ fn default_max_tokens_in_batch() -> u32 {
 }
 fn default_batch_size_cap() -> u32 {
     128
+}
+fn default_max_waiting_iters() -> u32 {
+    10
 }
 fn default_watermark() -> f64 {
     0.01

@@ -1,19 +1,36 @@
 //! The event queue.
 //!
 //! Ordering rule: earlier time first; at equal times, the event created first.
-//! Simulated times are finite and never negative, so their bit patterns order
-//! like the numbers and a pair of integers is the whole key.
+//! Open-loop arrivals count as created before everything else. Events are
+//! numbered in order of creation.
+//!
+//! Most events happen at the very time that creates them (a batch reaching a
+//! stage, a replica looking at its queue). They wait in a plain queue: whatever
+//! is scheduled for the same time in the heap was created earlier, so it goes
+//! first, and among themselves first in is first out. Only what takes time goes
+//! through the heap. Simulated times are finite and never negative, so their bit
+//! patterns order like the numbers and a pair of integers is the whole key.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Event {
-    /// A closed-loop client sends its next request.
+    /// A request enters the system.
     Arrival { request: u32 },
+    /// Requests that have arrived are given to replicas.
+    GlobalSchedule,
+    /// A replica forms batches while it has free slots.
+    ReplicaSchedule { replica: u32 },
+    /// A batch queues at a stage.
+    StageArrival { replica: u32, stage: u32, slot: u32 },
+    /// An idle stage takes the next batch of its queue.
+    StageSchedule { replica: u32, stage: u32 },
     /// A stage has executed a batch.
     StageEnd { replica: u32, stage: u32, slot: u32 },
+    /// A batch has left the last stage.
+    BatchEnd { replica: u32, slot: u32 },
     /// The earliest KV transfer has drained, if no transfer started or ended since.
     TransferDrained { generation: u64 },
     /// A KV cache has arrived on its decode replica.
@@ -21,39 +38,78 @@ pub(crate) enum Event {
 }
 
 /// Pending events in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct EventQueue {
-    heap: BinaryHeap<Reverse<(u64, u64, Event)>>,
-    created: u64,
+    later: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    now: VecDeque<(u64, Event)>,
+    now_bits: u64,
+    next_id: u64,
 }
 
 impl EventQueue {
+    /// A queue at time zero; the first event created gets number `first_id`.
+    pub(crate) fn new(first_id: u64) -> Self {
+        Self {
+            later: BinaryHeap::new(),
+            now: VecDeque::new(),
+            now_bits: 0,
+            next_id: first_id,
+        }
+    }
+
+    /// Present time, seconds.
+    pub(crate) fn now_s(&self) -> f64 {
+        f64::from_bits(self.now_bits)
+    }
+
+    /// Moves the clock to `time_s`; nothing may be pending before it.
+    pub(crate) fn advance(&mut self, time_s: f64) {
+        debug_assert!(self.now.is_empty() || time_s == self.now_s());
+        self.now_bits = time_s.to_bits();
+    }
+
+    /// Schedules `event` for the present time, after all that is pending for it.
+    pub(crate) fn push_now(&mut self, event: Event) {
+        self.now.push_back((self.next_id, event));
+        self.next_id += 1;
+    }
+
+    /// Schedules `event` for `time_s`, not before the present.
     pub(crate) fn push(&mut self, time_s: f64, event: Event) {
-        debug_assert!(time_s.is_finite() && time_s >= 0.0, "event at {time_s}");
-        self.heap
-            .push(Reverse((time_s.to_bits(), self.created, event)));
-        self.created += 1;
+        debug_assert!(
+            time_s.is_finite() && time_s >= self.now_s(),
+            "event at {time_s}, now {}",
+            self.now_s()
+        );
+        let bits = time_s.to_bits();
+        if bits == self.now_bits {
+            self.push_now(event);
+        } else {
+            self.later.push(Reverse((bits, self.next_id, event)));
+            self.next_id += 1;
+        }
     }
 
     /// Time of the next event, or infinity.
     pub(crate) fn next_time_s(&self) -> f64 {
-        self.heap
-            .peek()
-            .map_or(f64::INFINITY, |Reverse((time, _, _))| f64::from_bits(*time))
+        match self.later.peek() {
+            Some(Reverse((bits, ..))) if self.now.is_empty() || *bits == self.now_bits => {
+                f64::from_bits(*bits)
+            }
+            _ if !self.now.is_empty() => self.now_s(),
+            _ => f64::INFINITY,
+        }
     }
 
-    /// Whether the next event is an arrival at `time_s`.
-    pub(crate) fn next_is_arrival_at(&self, time_s: f64) -> bool {
-        matches!(
-            self.heap.peek(),
-            Some(Reverse((time, _, Event::Arrival { .. }))) if *time == time_s.to_bits()
-        )
-    }
-
-    pub(crate) fn pop(&mut self) -> Option<(f64, Event)> {
-        self.heap
-            .pop()
-            .map(|Reverse((time, _, event))| (f64::from_bits(time), event))
+    /// Removes the next event, moves the clock to it and returns it with its number.
+    pub(crate) fn pop(&mut self) -> Option<(u64, Event)> {
+        let same_time = |Reverse((bits, ..)): &Reverse<(u64, u64, Event)>| *bits == self.now_bits;
+        if !self.now.is_empty() && !self.later.peek().is_some_and(same_time) {
+            return self.now.pop_front();
+        }
+        let Reverse((bits, id, event)) = self.later.pop()?;
+        self.now_bits = bits;
+        Some((id, event))
     }
 }
 
@@ -63,19 +119,21 @@ mod tests {
 
     #[test]
     fn ties_are_first_created_first() {
-        let mut queue = EventQueue::default();
-        queue.push(1.0, Event::Arrival { request: 1 });
-        queue.push(0.5, Event::Arrival { request: 2 });
-        queue.push(0.5, Event::Arrival { request: 0 });
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
-        assert_eq!(
-            order,
-            vec![
-                (0.5, Event::Arrival { request: 2 }),
-                (0.5, Event::Arrival { request: 0 }),
-                (1.0, Event::Arrival { request: 1 }),
-            ]
-        );
+        let arrival = |request| Event::Arrival { request };
+        let mut queue = EventQueue::new(10);
+        queue.push(1.0, arrival(1));
+        queue.push(0.5, arrival(2));
+        queue.push(0.5, arrival(0));
+        assert_eq!(queue.pop(), Some((11, arrival(2))));
+        // Created now, at a time that others were scheduled for earlier.
+        queue.push_now(Event::GlobalSchedule);
+        assert_eq!(queue.next_time_s(), 0.5);
+        assert_eq!(queue.pop(), Some((12, arrival(0))));
+        assert_eq!(queue.pop(), Some((13, Event::GlobalSchedule)));
+        assert_eq!(queue.next_time_s(), 1.0);
+        assert_eq!(queue.pop(), Some((10, arrival(1))));
+        assert_eq!(queue.now_s(), 1.0);
+        assert_eq!(queue.pop(), None);
         assert_eq!(queue.next_time_s(), f64::INFINITY);
     }
 }

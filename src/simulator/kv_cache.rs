@@ -43,6 +43,11 @@ impl BlockPool {
         self.total - self.free
     }
 
+    /// The same, with the watermark kept free even of an empty cache.
+    pub(crate) fn admits_strictly(&self, blocks: u64) -> bool {
+        self.free >= blocks + self.watermark
+    }
+
     /// Whether a new request may take `blocks`: the watermark stays free for
     /// the growth of running ones. An empty cache admits whatever fits.
     pub(crate) fn admits(&self, blocks: u64) -> bool {

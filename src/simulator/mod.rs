@@ -32,10 +32,12 @@ mod scheduler;
 
 pub use cluster::simulate;
 pub use config::{
-    ClusterSpec, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec, ReplicaScheduler,
+    ClusterSpec, Compat, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec,
+    ReplicaScheduler,
 };
 pub use recorder::{
-    Distribution, Recorder, RequestLog, RequestOutcome, RequestRecord, RequestTargets, RunSummary,
-    SimulationTotals, SummaryRecorder, TimeHistogram,
+    BatchFact, Distribution, EventFact, EventKind, KvUseFact, Recorder, RequestLog, RequestOutcome,
+    RequestRecord, RequestTargets, RunSummary, SimulationTotals, StageFact, SummaryRecorder,
+    TimeHistogram,
 };
 pub use replica::PoolWork;

@@ -3,12 +3,12 @@
 
 use std::collections::VecDeque;
 
-use super::cohort::{Cohort, Executed};
-use super::config::{PoolRole, PoolSpec};
+use super::cohort::{Cohort, Spent};
+use super::config::{Compat, PoolRole, PoolSpec};
 use super::kv_cache::BlockPool;
 use super::request::RequestState;
-use super::scheduler::replica::BatchPolicy;
-use crate::execution_time::StepShape;
+use super::scheduler::replica::{BatchPolicy, Reservation};
+use crate::execution_time::{PrefillChunk, StepShape};
 
 /// A chunk of one request's prompt in a batch.
 #[derive(Debug, Clone, Copy)]
@@ -20,45 +20,117 @@ pub(crate) struct PrefillWork {
 /// One batch in flight. Reused, with its buffers, for every batch of its slot.
 #[derive(Debug)]
 pub(crate) struct Batch {
+    pub id: u64,
+    pub scheduled_at_s: f64,
     pub prefills: Vec<PrefillWork>,
     pub decodes: Box<Cohort>,
     pub shape: StepShape,
-    pub executed: Executed,
+    /// Since it was formed; waiting: between stages only.
+    pub spent: Spent,
+    /// What its decodes waited for its first stage since their last token.
+    pub decodes_waited_s: f64,
+    pub last_stage_at_s: f64,
     pub in_flight: bool,
-    /// First stage has not started yet.
-    pub queued: bool,
+    /// (request, tokens) in batch order; kept only for recorders that want it.
+    pub composition: Vec<(u32, u32)>,
+    /// Compatibility mode: requests in batch order.
+    pub order: Vec<u32>,
+    /// Static batching: blocks of members that have ended, held until all have.
+    pub held_blocks: u64,
+    pub held_requests: u32,
 }
 
 impl Batch {
-    fn new(block_size: u32) -> Self {
+    fn new(growth: u32) -> Self {
         Self {
+            id: 0,
+            scheduled_at_s: 0.0,
             prefills: Vec::new(),
-            decodes: Box::new(Cohort::new(block_size)),
+            decodes: Box::new(Cohort::new(growth)),
             shape: StepShape::default(),
-            executed: Executed::default(),
+            spent: Spent::default(),
+            decodes_waited_s: 0.0,
+            last_stage_at_s: 0.0,
             in_flight: false,
-            queued: false,
+            composition: Vec::new(),
+            order: Vec::new(),
+            held_blocks: 0,
+            held_requests: 0,
         }
     }
 
     pub(crate) fn requests(&self) -> usize {
         self.prefills.len() + self.decodes.len()
     }
+
+    /// Fills in the shape from the members.
+    fn describe(&mut self, requests: &[RequestState]) {
+        let shape = &mut self.shape;
+        shape.prefills.clear();
+        shape.decode_requests = self.decodes.len() as u32;
+        shape.decode_context_tokens = self.decodes.context_tokens();
+        shape.sampled_tokens = shape.decode_requests;
+        for work in &self.prefills {
+            let request = &requests[work.request as usize];
+            shape.prefills.push(PrefillChunk {
+                new_tokens: work.tokens,
+                context_tokens: request.prefilled,
+            });
+            if request.prefilled + work.tokens == request.prefill_target {
+                shape.sampled_tokens += 1;
+            }
+        }
+    }
+
+    /// Lists the members in batch order: decodes, then prompts, unless the
+    /// policy keeps an order of its own.
+    pub(crate) fn compose(&mut self) {
+        self.composition.clear();
+        let tokens_of = |id: u32| {
+            let work = self.prefills.iter().find(|work| work.request == id);
+            (id, work.map_or(1, |work| work.tokens))
+        };
+        if self.order.is_empty() {
+            let decodes = self.decodes.members().iter().map(|&id| (id, 1));
+            let prefills = self.prefills.iter().map(|work| (work.request, work.tokens));
+            self.composition.extend(decodes.chain(prefills));
+        } else {
+            self.composition
+                .extend(self.order.iter().map(|&id| tokens_of(id)));
+        }
+    }
+}
+
+/// Decodes of a static batch between two of its steps.
+#[derive(Debug)]
+pub(crate) struct StaticGroup {
+    pub decodes: Box<Cohort>,
+    pub held_blocks: u64,
+    pub held_requests: u32,
 }
 
 /// What batch formation works on.
 #[derive(Debug)]
 pub(crate) struct ReplicaQueues {
+    pub compat: Compat,
     /// Not started, or restarted; first come first served, restarted ones first.
     pub waiting: VecDeque<u32>,
     /// Prompts partly in the cache, not in flight.
     pub prefilling: VecDeque<u32>,
     /// Decoding, not in flight.
     pub ready: Box<Cohort>,
+    /// Static batching: batches between two of their steps.
+    pub groups: VecDeque<StaticGroup>,
+    /// Compatibility mode: started requests not in flight, in the original's order.
+    pub preempted: Vec<u32>,
     pub blocks: BlockPool,
     /// Requests that hold blocks.
     pub admitted: u32,
     pub preemptions: u64,
+    /// Decode steps since the queue was last looked at (`lightllm`).
+    pub waiting_iters: u32,
+    /// Blocks each request reserves, where the policy reserves all at the start.
+    pub reserved_blocks: u64,
 }
 
 impl ReplicaQueues {
@@ -73,11 +145,23 @@ impl ReplicaQueues {
         else {
             return false;
         };
+        self.send_back(victim, requests, now_s);
+        true
+    }
+
+    /// Takes a request's blocks and puts it first in the queue, to start again.
+    pub(crate) fn send_back(&mut self, victim: u32, requests: &mut [RequestState], now_s: f64) {
         self.release(victim, requests, now_s);
-        requests[victim as usize].restart();
+        let request = &mut requests[victim as usize];
+        if request.generated > 0 {
+            request.last_stage_at_s = request.last_token_at_s;
+        }
+        match self.compat {
+            Compat::None => request.restart(),
+            Compat::Vidur => request.restart_as_new_prompt(),
+        }
         self.waiting.push_front(victim);
         self.preemptions += 1;
-        true
     }
 
     /// Gives a request's blocks back.
@@ -167,22 +251,48 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    pub(crate) fn new(pool: usize, spec: &PoolSpec, stages: u32) -> Self {
-        let block_size = spec.kv_cache.block_size;
-        let policy = BatchPolicy::new(&spec.scheduler, spec.attention_data_parallel, stages);
+    pub(crate) fn new(
+        pool: usize,
+        spec: &PoolSpec,
+        compat: Compat,
+        max_request_tokens: u32,
+    ) -> Self {
+        let stages = spec.cost.stages();
+        let policy = BatchPolicy::new(
+            &spec.scheduler,
+            spec.attention_data_parallel,
+            stages,
+            compat,
+        );
+        let (growth, reserved_blocks) = match policy.reservation() {
+            Reservation::Grows => (spec.kv_cache.block_size, 0),
+            Reservation::Longest => {
+                let (tokens, size) = (max_request_tokens, spec.kv_cache.block_size);
+                let blocks = match compat {
+                    Compat::None => tokens.div_ceil(size),
+                    Compat::Vidur => tokens / size,
+                };
+                (0, u64::from(blocks))
+            }
+        };
         Self {
             pool,
             role: spec.role,
             queues: ReplicaQueues {
+                compat,
                 waiting: VecDeque::new(),
                 prefilling: VecDeque::new(),
-                ready: Box::new(Cohort::new(block_size)),
+                ready: Box::new(Cohort::new(growth)),
+                groups: VecDeque::new(),
+                preempted: Vec::new(),
                 blocks: BlockPool::new(spec.kv_cache, policy.watermark_blocks_fraction()),
                 admitted: 0,
                 preemptions: 0,
+                waiting_iters: 0,
+                reserved_blocks,
             },
             policy,
-            batches: (0..stages).map(|_| Batch::new(block_size)).collect(),
+            batches: (0..stages).map(|_| Batch::new(growth)).collect(),
             running_batches: 0,
             stages: (0..stages).map(|_| Stage::default()).collect(),
             work: PoolWork::default(),
@@ -192,7 +302,12 @@ impl Replica {
 
     /// Forms the next batch, if a slot is free and there is anything to run.
     /// Returns its slot.
-    pub(crate) fn form_batch(&mut self, requests: &mut [RequestState], now_s: f64) -> Option<u32> {
+    pub(crate) fn form_batch(
+        &mut self,
+        id: u64,
+        requests: &mut [RequestState],
+        now_s: f64,
+    ) -> Option<u32> {
         if self.running_batches as usize == self.batches.len() {
             return None;
         }
@@ -203,37 +318,19 @@ impl Replica {
         if batch.requests() == 0 {
             return None;
         }
-        describe(batch, requests);
+        batch.describe(requests);
         for work in &batch.prefills {
             let request = &mut requests[work.request as usize];
             if request.scheduled_at_s.is_nan() {
                 request.scheduled_at_s = now_s;
             }
         }
-        batch.executed = Executed::default();
+        batch.id = id;
+        batch.scheduled_at_s = now_s;
+        batch.spent = Spent::default();
         batch.in_flight = true;
-        batch.queued = true;
         self.running_batches += 1;
         self.work.count(&batch.shape, batch.requests());
         Some(slot as u32)
-    }
-}
-
-/// Fills in the shape of a formed batch.
-fn describe(batch: &mut Batch, requests: &[RequestState]) {
-    let shape = &mut batch.shape;
-    shape.prefills.clear();
-    shape.decode_requests = batch.decodes.len() as u32;
-    shape.decode_context_tokens = batch.decodes.context_tokens();
-    shape.sampled_tokens = shape.decode_requests;
-    for work in &batch.prefills {
-        let request = &requests[work.request as usize];
-        shape.prefills.push(crate::execution_time::PrefillChunk {
-            new_tokens: work.tokens,
-            context_tokens: request.prefilled,
-        });
-        if request.prefilled + work.tokens == request.prefill_target {
-            shape.sampled_tokens += 1;
-        }
     }
 }

@@ -1,24 +1,25 @@
 //! A request on its way through the cluster.
 
+use super::cohort::Spent;
+
 /// Marks "not on any replica".
 pub(crate) const NO_REPLICA: u32 = u32::MAX;
 
 /// State of one request.
 ///
-/// While a request decodes, [`super::cohort::Cohort`] counts for it: `generated`,
-/// `execution_s` and `model_execution_s` then stand as of `joined_step` and are
-/// brought up to date when it leaves.
+/// While a request decodes, [`super::cohort::Cohort`] counts for it: `generated`
+/// and `spent` then stand as of `joined_step` and are brought up to date when it
+/// leaves.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestState {
     pub arrived_at_s: f64,
     pub scheduled_at_s: f64,
-    pub first_started_at_s: f64,
     pub prefill_completed_at_s: f64,
     pub decode_arrived_at_s: f64,
     pub completed_at_s: f64,
-    /// Prompt length; never changes.
+    /// Prompt length. Changes only by [`Self::restart_as_new_prompt`].
     pub prefill_tokens: u32,
-    /// Output length; never changes.
+    /// Output length. Changes only by [`Self::restart_as_new_prompt`].
     pub decode_tokens: u32,
     /// Tokens to put into the KV cache before the next output token: the prompt,
     /// and after a restart everything generated so far as well.
@@ -32,12 +33,12 @@ pub(crate) struct RequestState {
     pub restarts: u32,
     /// Last output token.
     pub last_token_at_s: f64,
-    pub execution_s: f64,
-    pub model_execution_s: f64,
+    /// End of its last stage as part of a prompt batch.
+    pub last_stage_at_s: f64,
+    pub spent: Spent,
     /// Cohort counters when it joined.
     pub joined_step: u64,
-    pub execution_at_join_s: f64,
-    pub model_execution_at_join_s: f64,
+    pub spent_at_join: Spent,
     /// Distinguishes this stay in a cohort from earlier ones.
     pub membership: u32,
     pub prefill_replica: u32,
@@ -53,7 +54,6 @@ impl RequestState {
         Self {
             arrived_at_s: request.arrived_at_s,
             scheduled_at_s: f64::NAN,
-            first_started_at_s: f64::NAN,
             prefill_completed_at_s: f64::NAN,
             decode_arrived_at_s: f64::NAN,
             completed_at_s: f64::NAN,
@@ -65,11 +65,10 @@ impl RequestState {
             blocks: 0,
             restarts: 0,
             last_token_at_s: f64::NAN,
-            execution_s: 0.0,
-            model_execution_s: 0.0,
+            last_stage_at_s: f64::NAN,
+            spent: Spent::default(),
             joined_step: 0,
-            execution_at_join_s: 0.0,
-            model_execution_at_join_s: 0.0,
+            spent_at_join: Spent::default(),
             membership: 0,
             prefill_replica: NO_REPLICA,
             decode_replica: NO_REPLICA,
@@ -98,5 +97,19 @@ impl RequestState {
         self.prefilled = 0;
         self.blocks = 0;
         self.restarts += 1;
+    }
+
+    /// How Vidur restarts: whatever has been processed becomes the prompt and the
+    /// rest the output, even of a half-prefilled prompt.
+    pub(crate) fn restart_as_new_prompt(&mut self) {
+        let processed = match self.generated {
+            0 => self.prefilled,
+            generated => self.prefill_tokens + generated,
+        };
+        let total = self.prefill_tokens + self.decode_tokens;
+        self.prefill_tokens = processed;
+        self.decode_tokens = total - processed;
+        self.generated = 0;
+        self.restart();
     }
 }

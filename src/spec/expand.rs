@@ -1,5 +1,6 @@
 //! From a point of the sweep to a typed configuration.
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::keys::{find_run_key, run_keys, set};
@@ -31,13 +32,17 @@ impl SweepSpec {
         if !config.contains_key("seed") {
             config.insert("seed".to_owned(), self.seed.into());
         }
-        serde_path_to_error::deserialize(Value::Object(config)).map_err(|e| {
-            let path = e.path().to_string();
-            let message = match path.as_str() {
-                "." => e.inner().to_string(),
-                path => format!("key `{path}`: {}", e.inner()),
-            };
-            self.error_at(assignment, &message)
+        let config = Value::Object(config);
+        // The error's path costs more than the value; ask for it only if needed.
+        RunConfig::deserialize(&config).or_else(|_| {
+            serde_path_to_error::deserialize(config).map_err(|e| {
+                let path = e.path().to_string();
+                let message = match path.as_str() {
+                    "." => e.inner().to_string(),
+                    path => format!("key `{path}`: {}", e.inner()),
+                };
+                self.error_at(assignment, &message)
+            })
         })
     }
 

@@ -1,6 +1,6 @@
 //! Every key of a specification with what it may hold: the one description that
 //! validation, the JSON schema and the reference in `docs/spec.md` share. Taken
-//! from the types of [`super::config`] through their derived JSON schemas.
+//! from the types of `super::config` through their derived JSON schemas.
 
 use std::sync::LazyLock;
 
@@ -532,7 +532,10 @@ mod tests {
         assert_eq!(clients.only_for(), Some(vec!["concurrency"]));
         assert_eq!(clients.parent, "workload.arrivals");
         let tag = find_run_key("replica_scheduler.type").unwrap();
-        assert_eq!(tag.shape.allowed(), "one of sarathi, vllm, split_wise");
+        assert_eq!(
+            tag.shape.allowed(),
+            "one of sarathi, vllm, split_wise, orca, faster_transformer, lightllm"
+        );
         let ratio = find_run_key("pd_node_ratio").unwrap();
         assert_eq!(
             ratio.shape.allowed(),

@@ -16,8 +16,8 @@ use crate::memory::{
 };
 use crate::network::{LinkOverrides, NIC_LATENCY_S};
 use crate::simulator::{
-    ClusterSpec, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec, PoolWork,
-    ReplicaScheduler,
+    ClusterSpec, Compat, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec,
+    PoolWork, ReplicaScheduler,
 };
 use crate::units::BYTES_PER_S_PER_GBPS;
 
@@ -431,6 +431,9 @@ fn cluster_of(
         kv_transfer: kv_transfer_of(config, model, formats, pools),
         seed: config.seed.wrapping_add(u64::from(config.replication)),
         time_limit_s: config.time_limit_s,
+        compat: Compat::None,
+        max_request_tokens: None,
+        earlier_random_draws: 0,
     }
 }
 

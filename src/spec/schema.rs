@@ -184,7 +184,14 @@ mod tests {
         let scheduler = &properties["base"]["properties"]["replica_scheduler"];
         assert_eq!(
             scheduler["anyOf"][0]["anyOf"][0]["enum"],
-            json!(["sarathi", "vllm", "split_wise"])
+            json!([
+                "sarathi",
+                "vllm",
+                "split_wise",
+                "orca",
+                "faster_transformer",
+                "lightllm"
+            ])
         );
     }
 }

@@ -8,8 +8,12 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::load::Findings;
+use super::overrides::is_within;
 use super::{Constraint, RunConfig, SpecError, SpecErrors, SweepSpec};
 use crate::catalog::Catalog;
+use crate::execution_time::BackendKind;
+use crate::execution_time::silicon::{DEVICES, SiliconDb};
+use crate::memory::check_divisibility;
 use crate::workload::{ArrivalsConfig, LengthsConfig};
 
 /// Values tried of each axis.
@@ -79,7 +83,10 @@ impl Trial<'_> {
             .iter()
             .filter_map(|(key, values)| Some(((*key).to_owned(), values.first()?.clone())))
             .collect();
-        let first = self.attempt(&point);
+        let mut first = self.attempt(&point);
+        if first.is_empty() {
+            first.extend(self.impossible(&point));
+        }
         for problem in &first {
             let path = match problem.key {
                 Some(key) if self.spec.axes.contains_key(key) => format!("axes.{key}[0]"),
@@ -102,6 +109,53 @@ impl Trial<'_> {
             }
             point[axis].1 = values[0].clone();
         }
+    }
+
+    /// Why no configuration of the sweep can exist, whatever the axes: the device
+    /// has no data for the backend, or the model cannot be cut as `base` says. Where
+    /// an axis has a part in it, such configurations are results instead.
+    fn impossible(&self, point: &[(String, Value)]) -> Option<Problem> {
+        let varies = |keys: &[&str]| {
+            let pools = ["prefill", "decode"];
+            let touched = |axis: &String| {
+                (keys.iter().chain(&pools)).any(|key| is_within(axis, key) || is_within(key, axis))
+            };
+            self.spec.axes.keys().any(touched)
+        };
+        let config = self.spec.config_at(point).ok()?;
+        let catalog = Catalog::builtin();
+        let model = catalog.model(&config.model).ok()?;
+        let device = catalog.device(&config.device).ok()?;
+        if config.backend == BackendKind::Silicon && !varies(&["device", "backend"]) {
+            let kernels = device.kernels_of.as_ref().unwrap_or(&device.name);
+            if !SiliconDb::has_data(kernels) {
+                return Some(Problem {
+                    key: Some("device"),
+                    message: format!(
+                        "key `device`: value `{}` has no measured operators for backend silicon; \
+                         allowed are {}; backend roofline prices every device",
+                        config.device,
+                        DEVICES.join(", ")
+                    ),
+                });
+            }
+        }
+        const CUTS: [&str; 4] = [
+            "tensor_parallel",
+            "pipeline_parallel",
+            "expert_parallel",
+            "attention_data_parallel",
+        ];
+        if varies(&["model"]) || varies(&CUTS) {
+            return None;
+        }
+        let infeasible = check_divisibility(&model, &config.parallelism()).err()?;
+        let about = |key: &&&str| infeasible.reason.starts_with(**key);
+        let key = CUTS.iter().find(about).copied();
+        Some(Problem {
+            key: key.filter(|key| self.spec.base.contains_key(*key)),
+            message: format!("no configuration can exist: {}", infeasible.reason),
+        })
     }
 
     fn attempt(&mut self, point: &[(String, Value)]) -> Vec<Problem> {

@@ -12,6 +12,16 @@ fn replica_scheduler() -> impl Strategy<Value = ReplicaScheduler> {
         (1u32..600, 1u32..40).prop_map(|(chunk, cap)| sarathi(chunk, cap)),
         (64u32..2000, 1u32..40).prop_map(|(tokens, cap)| vllm(tokens, cap)),
         (64u32..2000, 1u32..40).prop_map(|(tokens, cap)| split_wise(tokens, cap)),
+        (1u32..40).prop_map(|batch_size_cap| ReplicaScheduler::Orca { batch_size_cap }),
+        (1u32..40)
+            .prop_map(|batch_size_cap| ReplicaScheduler::FasterTransformer { batch_size_cap }),
+        (64u32..2000, 1u32..40, 1u32..12).prop_map(|(tokens, cap, iters)| {
+            ReplicaScheduler::Lightllm {
+                max_tokens_in_batch: tokens,
+                batch_size_cap: cap,
+                max_waiting_iters: iters,
+            }
+        }),
     ]
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use vidur_sweep::execution_time::{PricedOperator, StageTime, StepCost, StepShape};
 use vidur_sweep::simulator::{
-    ClusterSpec, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec, Recorder,
-    ReplicaScheduler, RequestRecord, SimulationTotals, simulate,
+    ClusterSpec, Compat, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec,
+    Recorder, ReplicaScheduler, RequestRecord, SimulationTotals, simulate,
 };
 use vidur_sweep::workload::{Request, Workload};
 
@@ -70,6 +70,9 @@ pub fn cluster(pools: Vec<PoolSpec>, global_scheduler: GlobalScheduler) -> Clust
         kv_transfer,
         seed: 7,
         time_limit_s: None,
+        compat: Compat::None,
+        max_request_tokens: None,
+        earlier_random_draws: 0,
     }
 }
 

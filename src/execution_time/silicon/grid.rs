@@ -78,13 +78,13 @@ impl Grid {
         let mut previous: Option<[u32; AXES]> = None;
         for (at, latency_ms) in points {
             let shared = previous.map_or(0, |p| (0..AXES).take_while(|&i| p[i] == at[i]).count());
-            for level in shared..AXES {
+            for (level, &value) in at.iter().enumerate().skip(shared) {
                 if level + 1 < AXES {
                     let children = grid.levels[level + 1].len() as u32;
                     grid.starts[level].push(children);
                 }
-                grid.levels[level].push(at[level]);
-                grid.logs[level].push(log2(f64::from(at[level])));
+                grid.levels[level].push(value);
+                grid.logs[level].push(log2(f64::from(value)));
             }
             grid.latencies_ms.push(latency_ms);
             previous = Some(at);

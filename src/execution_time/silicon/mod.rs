@@ -7,11 +7,11 @@
 //! databases of a device. How a price is found, best first:
 //!
 //! 1. a measured point, as it stands;
-//! 2. inside the measured range, a blend of neighbours ([`curve`], [`grid`]),
+//! 2. inside the measured range, a blend of neighbours (`curve`, `grid`),
 //!    for matrix products of unmeasured shape the utilisation of near shapes
-//!    ([`sites`]);
+//!    (`sites`);
 //! 3. outside, the utilisation of the nearest points, times the time an ideal
-//!    device would take ([`speed_of_light`]);
+//!    device would take (`speed_of_light`);
 //! 4. the same from something similar that was measured, which the
 //!    [`Provenance`] names;
 //! 5. if nothing is near, an error: the caller decides what stands in.

@@ -23,6 +23,9 @@ pub enum RequestOutcome {
     RejectedPromptExceedsBatch,
     /// The time limit came first.
     UnfinishedTimeLimit,
+    /// Nothing was left to happen and it had not ended: only where a compatibility
+    /// mode keeps an original's way of getting stuck.
+    UnfinishedStuck,
 }
 
 /// One request's history. Times are seconds of simulated time; NaN where the
@@ -142,6 +145,109 @@ pub struct SimulationTotals {
     pub kv_cache_utilization: f64,
     /// Preemptions.
     pub preemptions: u64,
+    /// KV cache blocks still taken when every request has ended: 0, unless a
+    /// compatibility mode keeps an original's leak.
+    pub leaked_blocks: u64,
+}
+
+/// Kinds of events, named as Vidur names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum EventKind {
+    /// A request entered the system.
+    RequestArrival,
+    /// Arrived requests were given to replicas.
+    GlobalSchedule,
+    /// A replica formed batches.
+    ReplicaSchedule,
+    /// A batch queued at a stage.
+    BatchStageArrival,
+    /// A stage looked at its queue.
+    ReplicaStageSchedule,
+    /// A stage executed a batch.
+    BatchStageEnd,
+    /// A batch left the last stage.
+    BatchEnd,
+    /// KV transfers left the prefill side.
+    KvTransferDrained,
+    /// A KV cache arrived on the decode side.
+    KvArrival,
+}
+
+/// An event as it was handled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EventFact {
+    /// When, seconds.
+    pub time_s: f64,
+    /// Number, in order of creation, from 1.
+    pub id: u64,
+    /// Kind.
+    pub kind: EventKind,
+    /// Replica concerned.
+    pub replica: Option<u32>,
+    /// Stage concerned.
+    pub stage: Option<u32>,
+    /// Batch concerned.
+    pub batch_id: Option<u64>,
+    /// Request concerned.
+    pub request_id: Option<u32>,
+}
+
+/// A batch that has left the last stage.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BatchFact<'a> {
+    /// Number, in order of formation, from 0, over all replicas.
+    pub batch_id: u64,
+    /// Replica.
+    pub replica: u32,
+    /// When it was formed, seconds.
+    pub scheduled_at_s: f64,
+    /// When it left the last stage, seconds.
+    pub completed_at_s: f64,
+    /// Tokens processed.
+    pub tokens: u32,
+    /// Of those, prompt tokens.
+    pub prefill_tokens: u32,
+    /// (request, tokens) in batch order.
+    pub requests: &'a [(u32, u32)],
+    /// KV cache blocks in use on the replica after its end.
+    pub used_blocks: u64,
+    /// KV cache blocks of the replica.
+    pub total_blocks: u64,
+}
+
+/// A stage that starts to execute a batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StageFact<'a> {
+    /// Number, in order of starts, from 0, over all replicas.
+    pub stage_run_id: u64,
+    /// Batch.
+    pub batch_id: u64,
+    /// Replica.
+    pub replica: u32,
+    /// Stage.
+    pub stage: u32,
+    /// Now, seconds.
+    pub started_at_s: f64,
+    /// How long it will take.
+    pub time: crate::execution_time::StageTime,
+    /// What it will execute.
+    pub shape: &'a crate::execution_time::StepShape,
+    /// (request, tokens) in batch order.
+    pub requests: &'a [(u32, u32)],
+}
+
+/// KV cache of a replica after a batch was formed or ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KvUseFact {
+    /// When, seconds.
+    pub time_s: f64,
+    /// Replica.
+    pub replica: u32,
+    /// Blocks in use.
+    pub used_blocks: u64,
+    /// Blocks in all.
+    pub total_blocks: u64,
 }
 
 /// Receives facts from the simulator; chosen at compile time.
@@ -150,6 +256,20 @@ pub trait Recorder {
     fn request(&mut self, record: &RequestRecord);
     /// `count` output tokens came `interval_s` after their predecessors.
     fn token_intervals(&mut self, interval_s: f64, count: u32);
+
+    /// Whether [`Self::event`] is to be called.
+    const WANTS_EVENTS: bool = false;
+    /// Whether batches, stages and KV use are to be told.
+    const WANTS_BATCHES: bool = false;
+
+    /// An event was handled.
+    fn event(&mut self, _fact: &EventFact) {}
+    /// A stage starts to execute a batch.
+    fn stage_started(&mut self, _fact: &StageFact<'_>) {}
+    /// A batch has left the last stage.
+    fn batch_ended(&mut self, _fact: &BatchFact<'_>) {}
+    /// A replica's KV cache after a batch was formed or ended.
+    fn kv_use(&mut self, _fact: &KvUseFact) {}
 }
 
 /// Upper bounds a request must keep to count as served well; absent: no bound.

@@ -117,7 +117,9 @@ impl Recorder for SummaryRecorder {
             }
             RequestOutcome::RejectedTooLargeForKvCache
             | RequestOutcome::RejectedPromptExceedsBatch => self.rejected += 1,
-            RequestOutcome::UnfinishedTimeLimit => self.unfinished += 1,
+            RequestOutcome::UnfinishedTimeLimit | RequestOutcome::UnfinishedStuck => {
+                self.unfinished += 1;
+            }
         }
         if self.log.every != 0 && record.request_id.is_multiple_of(self.log.every) {
             self.log.rows.push(record.clone());

@@ -1,15 +1,18 @@
 //! Routing: which replica of a pool gets a request.
 //!
-//! A router sees two numbers per replica, kept by the simulator: a load to be
+//! A router sees one number per replica, kept by the simulator: a load to be
 //! least of. What the load is depends on the policy (see [`Router::measures`]).
 
 mod least;
+mod python_random;
+pub(crate) mod python_set;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::simulator::config::{GlobalScheduler, PoolRole};
+use crate::simulator::config::{ClusterSpec, Compat, GlobalScheduler, PoolRole};
 use least::LeastLoaded;
+use python_random::PythonRandom;
 
 /// What a replica's load counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub(crate) enum Load {
     None,
     /// Requests routed there and not yet gone.
     OutstandingRequests,
+    /// Requests in its queue, looked up when routing (Vidur's `lor`).
+    WaitingRequests,
     /// Prompt tokens routed there and not yet prefilled.
     PendingPrefillTokens,
     /// KV cache blocks promised to requests there.
@@ -36,37 +41,38 @@ pub(crate) struct Router {
 #[derive(Debug)]
 enum Policy {
     RoundRobin { next: u32 },
-    Random { rng: Box<ChaCha8Rng> },
+    Random(Box<ChaCha8Rng>),
+    PythonRandom(Box<PythonRandom>),
     Least(LeastLoaded),
 }
 
 impl Router {
     pub(crate) fn new(
-        scheduler: GlobalScheduler,
+        cluster: &ClusterSpec,
         role: PoolRole,
         first_replica: u32,
         replicas: u32,
-        seed: u64,
     ) -> Self {
-        let (policy, load) = match scheduler {
-            GlobalScheduler::RoundRobin => (Policy::RoundRobin { next: 0 }, Load::None),
-            GlobalScheduler::Random => {
+        let least = || Policy::Least(LeastLoaded::new(replicas));
+        let (policy, load) = match (cluster.global_scheduler, cluster.compat) {
+            (GlobalScheduler::RoundRobin, _) => (Policy::RoundRobin { next: 0 }, Load::None),
+            (GlobalScheduler::Random, Compat::None) => {
                 // A stream per pool, so that one pool's draws do not shift the other's.
-                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                let mut rng = ChaCha8Rng::seed_from_u64(cluster.seed);
                 rng.set_stream(u64::from(role == PoolRole::Decode));
-                (Policy::Random { rng: Box::new(rng) }, Load::None)
+                (Policy::Random(Box::new(rng)), Load::None)
             }
-            GlobalScheduler::Lor => (
-                Policy::Least(LeastLoaded::new(replicas)),
-                Load::OutstandingRequests,
-            ),
-            GlobalScheduler::SplitWise => (
-                Policy::Least(LeastLoaded::new(replicas)),
-                match role {
-                    PoolRole::Decode => Load::PromisedBlocks,
-                    PoolRole::Mixed | PoolRole::Prefill => Load::PendingPrefillTokens,
-                },
-            ),
+            (GlobalScheduler::Random, Compat::Vidur) => {
+                let mut rng = PythonRandom::new(cluster.seed);
+                rng.skip(cluster.earlier_random_draws);
+                (Policy::PythonRandom(Box::new(rng)), Load::None)
+            }
+            (GlobalScheduler::Lor, Compat::None) => (least(), Load::OutstandingRequests),
+            (GlobalScheduler::Lor, Compat::Vidur) => (least(), Load::WaitingRequests),
+            (GlobalScheduler::SplitWise, _) => match role {
+                PoolRole::Decode => (least(), Load::PromisedBlocks),
+                PoolRole::Mixed | PoolRole::Prefill => (least(), Load::PendingPrefillTokens),
+            },
         };
         Self {
             policy,
@@ -90,9 +96,19 @@ impl Router {
                     *next = (chosen + 1) % self.replicas;
                     chosen
                 }
-                Policy::Random { rng } => rng.random_range(0..self.replicas),
+                Policy::Random(rng) => rng.random_range(0..self.replicas),
+                Policy::PythonRandom(rng) => rng.below(self.replicas),
                 Policy::Least(loads) => loads.least(),
             }
+    }
+
+    /// Sets the load of every replica of the pool.
+    pub(crate) fn look_up(&mut self, load_of: impl Fn(u32) -> u64) {
+        if let Policy::Least(loads) = &mut self.policy {
+            for replica in 0..self.replicas {
+                loads.change(replica, |_| load_of(self.first_replica + replica));
+            }
+        }
     }
 
     pub(crate) fn add(&mut self, replica: u32, amount: u64) {

@@ -1,11 +1,16 @@
 //! Batch formation. One file per policy; a new one is a file, a variant of
-//! [`crate::simulator::ReplicaScheduler`] and an arm here.
+//! [`crate::simulator::ReplicaScheduler`] and an arm here. `vidur.rs` holds the
+//! originals' rules where they differ, for compatibility mode.
 
+mod faster_transformer;
+mod lightllm;
+mod orca;
 mod sarathi;
 mod split_wise;
+mod vidur;
 mod vllm;
 
-use crate::simulator::config::ReplicaScheduler;
+use crate::simulator::config::{Compat, ReplicaScheduler};
 use crate::simulator::replica::{Batch, PrefillWork, ReplicaQueues};
 use crate::simulator::request::RequestState;
 
@@ -33,65 +38,130 @@ impl Limits {
             batch: (admitted / stages).max(1),
         }
     }
+
+    /// Limits of a policy that only caps the requests of a micro-batch.
+    fn of_batch(batch_size_cap: u32, ranks: u32) -> Self {
+        Self {
+            tokens: u32::MAX,
+            tokens_per_request: u32::MAX,
+            admitted: u32::MAX,
+            batch: batch_size_cap.saturating_mul(ranks),
+        }
+    }
+}
+
+/// How a request's KV cache blocks are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reservation {
+    /// For the prompt at first, then one at a time.
+    Grows,
+    /// For the longest request allowed, at the start.
+    Longest,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Sarathi,
+    Vllm,
+    SplitWise,
+    Orca,
+    FasterTransformer,
+    Lightllm { max_waiting_iters: u32 },
 }
 
 /// A replica scheduler at work.
 #[derive(Debug, Clone)]
-pub(crate) enum BatchPolicy {
-    Sarathi(Limits, f64),
-    Vllm(Limits, f64),
-    SplitWise(Limits, f64),
+pub(crate) struct BatchPolicy {
+    kind: Kind,
+    limits: Limits,
+    watermark_blocks_fraction: f64,
+    compat: Compat,
 }
 
 impl BatchPolicy {
-    pub(crate) fn new(config: &ReplicaScheduler, ranks: u32, stages: u32) -> Self {
-        match *config {
+    pub(crate) fn new(config: &ReplicaScheduler, ranks: u32, stages: u32, compat: Compat) -> Self {
+        let (kind, limits, watermark_blocks_fraction) = match *config {
             ReplicaScheduler::Sarathi {
                 chunk_size,
                 batch_size_cap,
                 watermark_blocks_fraction,
-            } => Self::Sarathi(
-                Limits::new(chunk_size, batch_size_cap, ranks, stages),
-                watermark_blocks_fraction,
-            ),
+            } => {
+                let limits = Limits::new(chunk_size, batch_size_cap, ranks, stages);
+                (Kind::Sarathi, limits, watermark_blocks_fraction)
+            }
             ReplicaScheduler::Vllm {
                 max_tokens_in_batch,
                 batch_size_cap,
                 watermark_blocks_fraction,
-            } => Self::Vllm(
-                Limits::new(max_tokens_in_batch, batch_size_cap, ranks, stages),
-                watermark_blocks_fraction,
-            ),
+            } => {
+                let limits = Limits::new(max_tokens_in_batch, batch_size_cap, ranks, stages);
+                (Kind::Vllm, limits, watermark_blocks_fraction)
+            }
             ReplicaScheduler::SplitWise {
                 max_tokens_in_batch,
                 batch_size_cap,
                 watermark_blocks_fraction,
-            } => Self::SplitWise(
-                Limits::new(max_tokens_in_batch, batch_size_cap, ranks, stages),
-                watermark_blocks_fraction,
+            } => {
+                let limits = Limits::new(max_tokens_in_batch, batch_size_cap, ranks, stages);
+                (Kind::SplitWise, limits, watermark_blocks_fraction)
+            }
+            ReplicaScheduler::Orca { batch_size_cap } => {
+                (Kind::Orca, Limits::of_batch(batch_size_cap, ranks), 0.0)
+            }
+            ReplicaScheduler::FasterTransformer { batch_size_cap } => (
+                Kind::FasterTransformer,
+                Limits::of_batch(batch_size_cap, ranks),
+                0.0,
             ),
+            ReplicaScheduler::Lightllm {
+                max_tokens_in_batch,
+                batch_size_cap,
+                max_waiting_iters,
+            } => {
+                let limits = Limits::new(max_tokens_in_batch, batch_size_cap, ranks, stages);
+                (Kind::Lightllm { max_waiting_iters }, limits, 0.0)
+            }
+        };
+        Self {
+            kind,
+            limits,
+            watermark_blocks_fraction,
+            compat,
         }
     }
 
     pub(crate) fn watermark_blocks_fraction(&self) -> f64 {
-        match *self {
-            Self::Sarathi(_, fraction) | Self::Vllm(_, fraction) | Self::SplitWise(_, fraction) => {
-                fraction
-            }
-        }
+        self.watermark_blocks_fraction
     }
 
     pub(crate) fn limits(&self) -> &Limits {
-        match self {
-            Self::Sarathi(limits, _) | Self::Vllm(limits, _) | Self::SplitWise(limits, _) => limits,
+        &self.limits
+    }
+
+    pub(crate) fn reservation(&self) -> Reservation {
+        match self.kind {
+            Kind::Orca | Kind::FasterTransformer => Reservation::Longest,
+            _ => Reservation::Grows,
         }
+    }
+
+    /// Whether a batch keeps its members until the last one ends.
+    pub(crate) fn is_static(&self) -> bool {
+        self.kind == Kind::FasterTransformer
+    }
+
+    /// Whether the original's list of started requests is kept.
+    pub(crate) fn keeps_order(&self) -> bool {
+        self.compat == Compat::Vidur && matches!(self.kind, Kind::Sarathi | Kind::Vllm)
     }
 
     /// Longest prompt the policy can ever schedule, if it cannot cut prompts.
     pub(crate) fn longest_prompt(&self) -> Option<u32> {
-        match self {
-            Self::Sarathi(..) => None,
-            Self::Vllm(limits, _) | Self::SplitWise(limits, _) => Some(limits.tokens_per_request),
+        match self.kind {
+            Kind::Vllm | Kind::SplitWise | Kind::Lightllm { .. } => {
+                Some(self.limits.tokens_per_request)
+            }
+            Kind::Sarathi | Kind::Orca | Kind::FasterTransformer => None,
         }
     }
 
@@ -104,88 +174,122 @@ impl BatchPolicy {
         requests: &mut [RequestState],
         now_s: f64,
     ) {
-        match self {
-            Self::Sarathi(limits, _) => sarathi::fill(limits, queues, batch, requests, now_s),
-            Self::Vllm(limits, _) => vllm::fill(limits, queues, batch, requests, now_s),
-            Self::SplitWise(limits, _) => split_wise::fill(limits, queues, batch, requests, now_s),
+        let mut forming = Forming {
+            limits: &self.limits,
+            queues,
+            batch,
+            requests,
+            now_s,
+        };
+        match (self.kind, self.compat) {
+            (Kind::Sarathi, Compat::None) => sarathi::fill(&mut forming),
+            (Kind::Sarathi, Compat::Vidur) => vidur::fill_sarathi(&mut forming),
+            (Kind::Vllm, Compat::None) => vllm::fill(&mut forming),
+            (Kind::Vllm, Compat::Vidur) => vidur::fill_vllm(&mut forming),
+            (Kind::SplitWise, _) => split_wise::fill(&mut forming),
+            (Kind::Orca, _) => orca::fill(&mut forming),
+            (Kind::FasterTransformer, _) => faster_transformer::fill(&mut forming),
+            (Kind::Lightllm { max_waiting_iters }, compat) => {
+                lightllm::fill(&mut forming, max_waiting_iters, compat);
+            }
         }
     }
 }
 
-/// Moves ready decodes into the batch and takes the blocks their new tokens
-/// need, preempting the requests started last until there are enough.
-pub(super) fn take_decodes(
-    limits: &Limits,
-    queues: &mut ReplicaQueues,
-    batch: &mut Batch,
-    requests: &mut [RequestState],
-    now_s: f64,
-) {
-    if queues.ready.is_empty() {
-        return;
-    }
-    while queues.ready.blocks_for_next_step() > queues.blocks.free() {
-        if !queues.preempt_last(requests, now_s) {
-            break;
-        }
-    }
-    if queues.ready.len() <= limits.batch as usize {
-        std::mem::swap(&mut queues.ready, &mut batch.decodes);
-    } else {
-        queues
-            .ready
-            .split_front(limits.batch as usize, &mut batch.decodes, requests);
-    }
-    let growth = batch.decodes.blocks_for_next_step();
-    if growth > 0 {
-        queues.blocks.take(growth, now_s);
-    }
+/// A batch being formed, and what it is formed from.
+pub(super) struct Forming<'a> {
+    pub limits: &'a Limits,
+    pub queues: &'a mut ReplicaQueues,
+    pub batch: &'a mut Batch,
+    pub requests: &'a mut [RequestState],
+    pub now_s: f64,
 }
 
-/// Admits whole prompts in order of arrival, up to the token budget.
-pub(super) fn take_whole_prompts(
-    limits: &Limits,
-    queues: &mut ReplicaQueues,
-    batch: &mut Batch,
-    requests: &mut [RequestState],
-    now_s: f64,
-) {
-    let mut tokens = 0;
-    while let Some(&id) = queues.waiting.front() {
-        let prompt = requests[id as usize].prefill_target;
-        // A restarted request may have outgrown the budget; it then goes alone.
-        let over_budget = tokens + prompt > limits.tokens && !batch.prefills.is_empty();
-        if over_budget
-            || queues.admitted >= limits.admitted
-            || batch.requests() >= limits.batch as usize
-            || !admit_front(queues, requests, now_s)
-        {
-            break;
-        }
-        tokens += prompt;
-        batch.prefills.push(PrefillWork {
-            request: id,
-            tokens: prompt,
-        });
+impl Forming<'_> {
+    /// Whether the micro-batch has all the requests it may have.
+    fn is_full(&self) -> bool {
+        self.batch.requests() >= self.limits.batch as usize
     }
-}
 
-/// Admits the first waiting request if its prompt's blocks are to be had.
-pub(super) fn admit_front(
-    queues: &mut ReplicaQueues,
-    requests: &mut [RequestState],
-    now_s: f64,
-) -> bool {
-    let Some(&id) = queues.waiting.front() else {
-        return false;
-    };
-    let blocks = queues
-        .blocks
-        .blocks_for(u64::from(requests[id as usize].prefill_target));
-    if !queues.blocks.admits(blocks) {
-        return false;
+    /// Moves ready decodes into the batch and takes the blocks their new tokens
+    /// need, preempting the requests started last until there are enough.
+    fn take_decodes(&mut self) {
+        if self.queues.ready.is_empty() {
+            return;
+        }
+        while self.queues.ready.blocks_for_next_step() > self.queues.blocks.free() {
+            if !self.queues.preempt_last(self.requests, self.now_s) {
+                break;
+            }
+        }
+        self.take_ready();
+        let growth = self.batch.decodes.blocks_for_next_step();
+        if growth > 0 {
+            self.queues.blocks.take(growth, self.now_s);
+        }
     }
-    queues.waiting.pop_front();
-    queues.admit(id, blocks, requests, now_s);
-    true
+
+    /// Moves ready decodes into the batch, as many as it may have.
+    fn take_ready(&mut self) {
+        let limit = self.limits.batch as usize;
+        if self.queues.ready.len() <= limit {
+            std::mem::swap(&mut self.queues.ready, &mut self.batch.decodes);
+        } else {
+            self.queues
+                .ready
+                .split_front(limit, &mut self.batch.decodes, self.requests);
+        }
+    }
+
+    /// Admits whole prompts in order of arrival, up to the token budget.
+    fn take_whole_prompts(&mut self) {
+        let mut tokens = 0;
+        while let Some(&id) = self.queues.waiting.front() {
+            let prompt = self.requests[id as usize].prefill_target;
+            // A restarted request may have outgrown the budget; it then goes alone.
+            let over_budget = self.limits.tokens.saturating_sub(tokens) < prompt
+                && !self.batch.prefills.is_empty();
+            if over_budget
+                || self.queues.admitted >= self.limits.admitted
+                || self.is_full()
+                || !self.admit_front()
+            {
+                break;
+            }
+            tokens += prompt;
+            self.add_prompt(id, prompt);
+        }
+    }
+
+    /// Admits whole prompts while a reservation for each is to be had.
+    fn take_reserved_prompts(&mut self) {
+        let blocks = self.queues.reserved_blocks;
+        while !self.is_full() && self.queues.blocks.free() >= blocks {
+            let Some(id) = self.queues.waiting.pop_front() else {
+                break;
+            };
+            self.queues.admit(id, blocks, self.requests, self.now_s);
+            let prompt = self.requests[id as usize].prefill_target;
+            self.add_prompt(id, prompt);
+        }
+    }
+
+    /// Admits the first waiting request if its prompt's blocks are to be had.
+    fn admit_front(&mut self) -> bool {
+        let Some(&id) = self.queues.waiting.front() else {
+            return false;
+        };
+        let prompt = self.requests[id as usize].prefill_target;
+        let blocks = self.queues.blocks.blocks_for(u64::from(prompt));
+        if !self.queues.blocks.admits(blocks) {
+            return false;
+        }
+        self.queues.waiting.pop_front();
+        self.queues.admit(id, blocks, self.requests, self.now_s);
+        true
+    }
+
+    fn add_prompt(&mut self, request: u32, tokens: u32) {
+        self.batch.prefills.push(PrefillWork { request, tokens });
+    }
 }

@@ -4,23 +4,11 @@
 //! so its queue holds only requests preempted there; they are prefilled again
 //! before the next decode step.
 
-use super::{Limits, take_decodes, take_whole_prompts};
-use crate::simulator::replica::{Batch, ReplicaQueues};
-use crate::simulator::request::RequestState;
+use super::Forming;
 
-pub(super) fn fill(
-    limits: &Limits,
-    queues: &mut ReplicaQueues,
-    batch: &mut Batch,
-    requests: &mut [RequestState],
-    now_s: f64,
-) {
-    if queues.waiting.is_empty() {
-        take_decodes(limits, queues, batch, requests, now_s);
-        return;
-    }
-    take_whole_prompts(limits, queues, batch, requests, now_s);
-    if batch.prefills.is_empty() {
-        take_decodes(limits, queues, batch, requests, now_s);
+pub(super) fn fill(forming: &mut Forming<'_>) {
+    forming.take_whole_prompts();
+    if forming.batch.prefills.is_empty() {
+        forming.take_decodes();
     }
 }
