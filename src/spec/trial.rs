@@ -228,6 +228,11 @@ impl RunConfig {
             min_tokens,
             max_tokens,
             ..
+        }
+        | LengthsConfig::Zipf {
+            min_tokens,
+            max_tokens,
+            ..
         } = self.workload.lengths
             && min_tokens > max_tokens
         {
