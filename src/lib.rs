@@ -26,5 +26,6 @@ pub mod simulator;
 pub mod spec;
 pub mod spelling;
 pub mod units;
+pub mod vidur;
 pub mod workload;
 pub mod yaml;

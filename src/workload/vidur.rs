@@ -215,7 +215,7 @@ impl VidurReplay {
 /// Draws of gaps.
 enum Intervals {
     Poisson { qps: f64 },
-    Gamma(GammaDraws),
+    Gamma(Box<GammaDraws>),
     Static,
     Trace(std::vec::IntoIter<f64>),
 }
@@ -226,12 +226,12 @@ impl Intervals {
             VidurIntervals::Poisson { qps } => Self::Poisson { qps: *qps },
             VidurIntervals::Gamma { qps, cv } => {
                 let shape = 1.0 / (cv * cv);
-                Self::Gamma(GammaDraws {
+                Self::Gamma(Box::new(GammaDraws {
                     rng: MersenneTwister::numpy(seed as u32),
                     spare: None,
                     shape,
                     scale: 1.0 / (qps * shape),
-                })
+                }))
             }
             VidurIntervals::Static => Self::Static,
             VidurIntervals::Trace {
