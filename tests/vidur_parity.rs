@@ -1,53 +1,47 @@
-//! The simulator with Vidur's rules against recorded runs of Vidur: the same
-//! batches, in the same order, at the same times, and the same events.
+//! Recorded runs of Vidur from their flags: the same requests drawn, the same
+//! blocks planned, the same batches, in the same order, at the same times, and the
+//! same events.
 //!
 //! A few cases are in `tests/fixtures/vidur_runs`; `VIDUR_SWEEP_VIDUR_RUNS` names a
 //! folder of more.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde_json::Value;
-use vidur_sweep::catalog::Catalog;
-use vidur_sweep::execution_time::vidur::{PredictorConfig, TableCost};
-use vidur_sweep::memory::Parallelism;
-use vidur_sweep::simulator::{
-    BatchFact, ClusterSpec, Compat, EventFact, GlobalScheduler, KvCacheSpec, PoolRole, PoolSpec,
-    Recorder, ReplicaScheduler, RequestRecord, simulate,
-};
-use vidur_sweep::workload::{Request, Workload};
+use vidur_sweep::simulator::{BatchFact, Compat, EventFact, Recorder, RequestRecord, simulate};
+use vidur_sweep::vidur::{Options, Prepared, Settings, prepare};
 
-/// Recorded flags of a case.
-struct Flags(BTreeMap<String, String>);
-
-impl Flags {
-    fn read(summary: &Value) -> Self {
-        let words: Vec<&str> = summary["flags"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|word| word.as_str().unwrap())
-            .collect();
-        let mut flags = BTreeMap::new();
-        for (index, word) in words.iter().enumerate() {
-            if let Some(name) = word.strip_prefix("--") {
-                let value = words.get(index + 1).filter(|next| !next.starts_with("--"));
-                flags.insert(name.to_owned(), value.copied().unwrap_or("").to_owned());
-            }
+/// What the recorded flags of a case say, its folder of traces made absolute.
+fn settings(case: &Path, summary: &Value) -> Settings {
+    let words = summary["flags"].as_array().unwrap().iter();
+    let words = words
+        .map(|word| word.as_str().unwrap())
+        // Told the recorder, not the simulator, what to do.
+        .filter(|word| *word != "--lightllm-bs16");
+    let command = Settings::augment(clap::Command::new("simulate"));
+    let matches = command.get_matches_from(std::iter::once("simulate").chain(words));
+    let mut settings = Settings::default();
+    settings.take(&matches);
+    let traces = case.parent().unwrap();
+    for generator in ["length", "interval"] {
+        let flag = format!("trace_request_{generator}_generator_config_trace_file");
+        if settings.is_given(&flag) {
+            let file = traces.join(settings.text(&flag));
+            settings.set(&flag, file.to_string_lossy().into());
         }
-        Self(flags)
     }
+    settings
+}
 
-    fn text(&self, name: &str, default: &str) -> String {
-        self.0.get(name).map_or(default, String::as_str).to_owned()
-    }
-
-    fn number(&self, name: &str, default: f64) -> f64 {
-        self.0
-            .get(name)
-            .map_or(default, |text| text.parse().unwrap())
-    }
+fn prepared(case: &Path, summary: &Value) -> Prepared {
+    let options = Options {
+        compat: Compat::Vidur,
+        requests_file: Some(case.join("requests.csv")),
+        predictions_file: Some(case.join("predictions.csv")),
+        ..Options::default()
+    };
+    prepare(&settings(case, summary), &options).unwrap()
 }
 
 fn rows(path: &Path) -> Vec<Vec<String>> {
@@ -96,97 +90,6 @@ impl Recorder for Everything {
     }
 }
 
-fn cluster(case: &Path, flags: &Flags, summary: &Value) -> ClusterSpec {
-    let scheduler = flags.text("replica_scheduler_config_type", "sarathi");
-    let option = |name: &str, default| {
-        flags.number(&format!("{scheduler}_scheduler_config_{name}"), default)
-    };
-    let batch_size_cap = option("batch_size_cap", 128.0) as u32;
-    let planned = summary["max_batch_size"].as_f64().unwrap() as u32;
-    let watermark_blocks_fraction = option("watermark_blocks_fraction", 0.01);
-    let max_tokens_in_batch = option("max_tokens_in_batch", 4096.0) as u32;
-    let replica = match scheduler.as_str() {
-        "sarathi" => ReplicaScheduler::Sarathi {
-            chunk_size: option("chunk_size", 512.0) as u32,
-            batch_size_cap,
-            watermark_blocks_fraction,
-        },
-        "vllm" => ReplicaScheduler::Vllm {
-            max_tokens_in_batch,
-            batch_size_cap,
-            watermark_blocks_fraction,
-        },
-        "orca" => ReplicaScheduler::Orca {
-            batch_size_cap: planned.min(batch_size_cap),
-        },
-        "faster_transformer" => ReplicaScheduler::FasterTransformer {
-            batch_size_cap: planned.min(batch_size_cap),
-        },
-        "lightllm" => ReplicaScheduler::Lightllm {
-            max_tokens_in_batch,
-            batch_size_cap,
-            max_waiting_iters: option("max_waiting_iters", 10.0) as u32,
-        },
-        other => panic!("{other}"),
-    };
-    let parallelism = Parallelism {
-        tensor_parallel: flags.number("replica_config_tensor_parallel_size", 1.0) as u32,
-        pipeline_parallel: flags.number("replica_config_num_pipeline_stages", 1.0) as u32,
-        expert_parallel: 1,
-        attention_data_parallel: 1,
-    };
-    let name = flags.text("replica_config_model_name", "meta-llama/Llama-2-7b-hf");
-    let model = Catalog::builtin().model(&name).unwrap();
-    let cost = TableCost::from_predictions(
-        &case.join("predictions.csv"),
-        &model,
-        parallelism,
-        8,
-        &PredictorConfig::default(),
-    )
-    .unwrap();
-    let lengths = flags.text("length_generator_config_type", "fixed");
-    let max_tokens = flags.number(
-        &format!("{lengths}_request_length_generator_config_max_tokens"),
-        4096.0,
-    );
-    let draws = match flags
-        .text("interval_generator_config_type", "poisson")
-        .as_str()
-    {
-        "poisson" => 1,
-        _ => 0,
-    } + u64::from(lengths == "uniform");
-    let num_requests = summary["requests"].as_u64().unwrap();
-    ClusterSpec {
-        pools: vec![PoolSpec {
-            role: PoolRole::Mixed,
-            replicas: flags.number("cluster_config_num_replicas", 1.0) as u32,
-            attention_data_parallel: 1,
-            scheduler: replica,
-            kv_cache: KvCacheSpec {
-                num_blocks: summary["num_blocks"].as_f64().unwrap() as u64,
-                block_size: option("block_size", 16.0) as u32,
-            },
-            cost: Arc::new(cost),
-        }],
-        global_scheduler: match flags
-            .text("global_scheduler_config_type", "round_robin")
-            .as_str()
-        {
-            "lor" => GlobalScheduler::Lor,
-            "random" => GlobalScheduler::Random,
-            _ => GlobalScheduler::RoundRobin,
-        },
-        kv_transfer: None,
-        seed: 42,
-        time_limit_s: Some(flags.number("time_limit", 0.0)).filter(|limit| *limit > 0.0),
-        compat: Compat::Vidur,
-        max_request_tokens: Some(max_tokens as u32),
-        earlier_random_draws: draws * num_requests,
-    }
-}
-
 fn close(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-9 * a.abs().max(b.abs())
 }
@@ -195,21 +98,14 @@ fn close(a: f64, b: f64) -> bool {
 fn compare(case: &Path) -> Result<(), String> {
     let text = std::fs::read_to_string(case.join("summary.json")).unwrap();
     let summary: Value = serde_json::from_str(&text).unwrap();
-    let flags = Flags::read(&summary);
-    let requests = rows(&case.join("requests.csv"));
+    let prepared = prepared(case, &summary);
+    let blocks = prepared.deployment.cluster.pools[0].kv_cache.num_blocks;
+    if summary["num_blocks"].as_f64() != Some(blocks as f64) {
+        return Err(format!("{} blocks, ours {blocks}", summary["num_blocks"]));
+    }
     let number = |text: &str| text.parse::<f64>().unwrap();
-    let workload = Workload {
-        requests: (requests.iter())
-            .map(|row| Request {
-                arrived_at_s: number(&row[1]),
-                prefill_tokens: number(&row[2]) as u32,
-                decode_tokens: number(&row[3]) as u32,
-            })
-            .collect(),
-        clients: None,
-    };
     let mut ours = Everything::default();
-    let totals = simulate(&cluster(case, &flags, &summary), &workload, &mut ours);
+    let totals = simulate(&prepared.deployment.cluster, &prepared.workload, &mut ours);
     for (row, event) in rows(&case.join("events_head.csv")).iter().zip(&ours.events) {
         let kind = serde_json::to_value(event.kind).unwrap();
         let same = close(number(&row[1]), event.time_s)
@@ -259,8 +155,35 @@ fn compare(case: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// The first request that the generators draw otherwise than recorded.
+fn compare_requests(case: &Path) -> Result<(), String> {
+    let text = std::fs::read_to_string(case.join("summary.json")).unwrap();
+    let summary: Value = serde_json::from_str(&text).unwrap();
+    let options = Options {
+        compat: Compat::Vidur,
+        predictions_file: Some(case.join("predictions.csv")),
+        strict_files: true,
+        ..Options::default()
+    };
+    let ours = prepare(&settings(case, &summary), &options).map_err(|e| e.to_string())?;
+    let recorded = rows(&case.join("requests.csv"));
+    let count = ours.workload.requests.len();
+    if recorded.len() != count {
+        return Err(format!("{} requests, ours {count}", recorded.len()));
+    }
+    for (row, request) in recorded.iter().zip(&ours.workload.requests) {
+        let same = row[1].parse::<f64>().unwrap() == request.arrived_at_s
+            && row[2].parse::<f64>().unwrap() == f64::from(request.prefill_tokens)
+            && row[3].parse::<f64>().unwrap() == f64::from(request.decode_tokens);
+        if !same {
+            return Err(format!("request {row:?}, ours {request:?}"));
+        }
+    }
+    Ok(())
+}
+
 /// Compares every case in `folder`.
-fn compare_all(folder: &Path) {
+fn compare_all(folder: &Path, compare: fn(&Path) -> Result<(), String>) {
     let mut cases: Vec<PathBuf> = (std::fs::read_dir(folder).unwrap())
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.join("batches.csv").exists())
@@ -284,12 +207,13 @@ fn compare_all(folder: &Path) {
 #[test]
 fn recorded_runs_are_reproduced_event_for_event() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/vidur_runs");
-    compare_all(&fixtures);
+    compare_all(&fixtures, compare);
 }
 
 #[test]
 #[ignore = "needs the folder of recorded runs"]
 fn more_recorded_runs_are_reproduced_event_for_event() {
     let folder = std::env::var_os("VIDUR_SWEEP_VIDUR_RUNS").expect("VIDUR_SWEEP_VIDUR_RUNS");
-    compare_all(Path::new(&folder));
+    compare_all(Path::new(&folder), compare);
+    compare_all(Path::new(&folder), compare_requests);
 }
