@@ -1,0 +1,3 @@
+//! Vidur's command line and outputs.
+
+pub mod metrics;
