@@ -36,11 +36,14 @@ impl Chart {
     pub(super) fn line(name: &str, frame: &Frame, [x, y]: [usize; 2], labels: [&str; 2]) -> Self {
         let (x, y) = (&frame.columns[x].1, &frame.columns[y].1);
         let points = (0..frame.rows()).map(|row| (x.get(row), y.get(row)));
+        let mut points: Vec<(f64, f64)> = points.collect();
+        // Batches of several replicas do not end in the order of their numbers.
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
         Self {
             name: name.to_owned(),
             x_label: labels[0].to_owned(),
             y_label: labels[1].to_owned(),
-            marks: Marks::Line(thinned(&points.collect::<Vec<_>>())),
+            marks: Marks::Line(thinned(&points)),
         }
     }
 
