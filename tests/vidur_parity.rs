@@ -5,45 +5,16 @@
 //! A few cases are in `tests/fixtures/vidur_runs`; `VIDUR_SWEEP_VIDUR_RUNS` names a
 //! folder of more.
 
+#[path = "support/vidur_runs.rs"]
+mod vidur_runs;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde_json::Value;
+use vidur_runs::{Case, close, fixtures, named_cases};
 use vidur_sweep::simulator::{BatchFact, Compat, EventFact, Recorder, RequestRecord, simulate};
-use vidur_sweep::vidur::{Options, Prepared, Settings, prepare};
 
-/// What the recorded flags of a case say, its folder of traces made absolute.
-fn settings(case: &Path, summary: &Value) -> Settings {
-    let words = summary["flags"].as_array().unwrap().iter();
-    let words = words
-        .map(|word| word.as_str().unwrap())
-        // Told the recorder, not the simulator, what to do.
-        .filter(|word| *word != "--lightllm-bs16");
-    let command = Settings::augment(clap::Command::new("simulate"));
-    let matches = command.get_matches_from(std::iter::once("simulate").chain(words));
-    let mut settings = Settings::default();
-    settings.take(&matches);
-    let traces = case.parent().unwrap();
-    for generator in ["length", "interval"] {
-        let flag = format!("trace_request_{generator}_generator_config_trace_file");
-        if settings.is_given(&flag) {
-            let file = traces.join(settings.text(&flag));
-            settings.set(&flag, file.to_string_lossy().into());
-        }
-    }
-    settings
-}
-
-fn prepared(case: &Path, summary: &Value) -> Prepared {
-    let options = Options {
-        compat: Compat::Vidur,
-        requests_file: Some(case.join("requests.csv")),
-        predictions_file: Some(case.join("predictions.csv")),
-        ..Options::default()
-    };
-    prepare(&settings(case, summary), &options).unwrap()
-}
-
+/// Fields of a CSV file without its header.
 fn rows(path: &Path) -> Vec<Vec<String>> {
     let mut reader = csv::Reader::from_path(path).unwrap();
     let row = |record: csv::StringRecord| record.iter().map(str::to_owned).collect();
@@ -90,23 +61,18 @@ impl Recorder for Everything {
     }
 }
 
-fn close(a: f64, b: f64) -> bool {
-    (a - b).abs() <= 1e-9 * a.abs().max(b.abs())
-}
-
 /// The first difference between a recorded case and our run of it.
-fn compare(case: &Path) -> Result<(), String> {
-    let text = std::fs::read_to_string(case.join("summary.json")).unwrap();
-    let summary: Value = serde_json::from_str(&text).unwrap();
-    let prepared = prepared(case, &summary);
+fn compare(case: &Case) -> Result<(), String> {
+    let number = |text: &str| text.parse::<f64>().unwrap();
+    let (summary, file) = (&case.summary, |name: &str| case.folder.join(name));
+    let prepared = case.prepare(Compat::Vidur, true).unwrap();
     let blocks = prepared.deployment.cluster.pools[0].kv_cache.num_blocks;
     if summary["num_blocks"].as_f64() != Some(blocks as f64) {
         return Err(format!("{} blocks, ours {blocks}", summary["num_blocks"]));
     }
-    let number = |text: &str| text.parse::<f64>().unwrap();
     let mut ours = Everything::default();
     let totals = simulate(&prepared.deployment.cluster, &prepared.workload, &mut ours);
-    for (row, event) in rows(&case.join("events_head.csv")).iter().zip(&ours.events) {
+    for (row, event) in rows(&file("events_head.csv")).iter().zip(&ours.events) {
         let kind = serde_json::to_value(event.kind).unwrap();
         let same = close(number(&row[1]), event.time_s)
             && number(&row[2]) as u64 == event.id
@@ -115,7 +81,7 @@ fn compare(case: &Path) -> Result<(), String> {
             return Err(format!("event {row:?}, ours {event:?}"));
         }
     }
-    let recorded = rows(&case.join("batches.csv"));
+    let recorded = rows(&file("batches.csv"));
     for (row, batch) in recorded.iter().zip(&ours.batches) {
         let same = number(&row[0]) as u64 == batch.0
             && number(&row[1]) as u32 == batch.1
@@ -135,7 +101,7 @@ fn compare(case: &Path) -> Result<(), String> {
     if !close(summary["sim_end"].as_f64().unwrap(), totals.end_s) {
         return Err(format!("end {}, ours {}", summary["sim_end"], totals.end_s));
     }
-    for row in rows(&case.join("requests_out.csv")) {
+    for row in rows(&file("requests_out.csv")) {
         let ours = &ours.requests[&(number(&row[0]) as u32)];
         if row[6] != "1" {
             continue;
@@ -155,18 +121,13 @@ fn compare(case: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The first request that the generators draw otherwise than recorded.
-fn compare_requests(case: &Path) -> Result<(), String> {
-    let text = std::fs::read_to_string(case.join("summary.json")).unwrap();
-    let summary: Value = serde_json::from_str(&text).unwrap();
-    let options = Options {
-        compat: Compat::Vidur,
-        predictions_file: Some(case.join("predictions.csv")),
-        strict_files: true,
-        ..Options::default()
-    };
-    let ours = prepare(&settings(case, &summary), &options).map_err(|e| e.to_string())?;
-    let recorded = rows(&case.join("requests.csv"));
+/// The first request that the generators draw otherwise than recorded, to the
+/// last bit.
+fn compare_requests(case: &Case) -> Result<(), String> {
+    let ours = case
+        .prepare(Compat::Vidur, false)
+        .map_err(|e| e.to_string())?;
+    let recorded = rows(&case.folder.join("requests.csv"));
     let count = ours.workload.requests.len();
     if recorded.len() != count {
         return Err(format!("{} requests, ours {count}", recorded.len()));
@@ -182,22 +143,15 @@ fn compare_requests(case: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Compares every case in `folder`.
-fn compare_all(folder: &Path, compare: fn(&Path) -> Result<(), String>) {
-    let mut cases: Vec<PathBuf> = (std::fs::read_dir(folder).unwrap())
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.join("batches.csv").exists())
-        .collect();
-    cases.sort();
-    assert!(!cases.is_empty());
+/// Compares all of `cases`.
+fn compare_all(cases: &[Case], compare: fn(&Case) -> Result<(), String>) {
     let mut different = 0;
-    for case in &cases {
-        let name = case.file_name().unwrap().to_string_lossy().into_owned();
+    for case in cases {
         match compare(case) {
-            Ok(()) => println!("{name}: same"),
+            Ok(()) => println!("{}: same", case.name()),
             Err(difference) => {
                 different += 1;
-                println!("{name}: DIFFERENT: {difference}");
+                println!("{}: DIFFERENT: {difference}", case.name());
             }
         }
     }
@@ -206,14 +160,12 @@ fn compare_all(folder: &Path, compare: fn(&Path) -> Result<(), String>) {
 
 #[test]
 fn recorded_runs_are_reproduced_event_for_event() {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/vidur_runs");
-    compare_all(&fixtures, compare);
+    compare_all(&fixtures(), compare);
 }
 
 #[test]
 #[ignore = "needs the folder of recorded runs"]
 fn more_recorded_runs_are_reproduced_event_for_event() {
-    let folder = std::env::var_os("VIDUR_SWEEP_VIDUR_RUNS").expect("VIDUR_SWEEP_VIDUR_RUNS");
-    compare_all(Path::new(&folder), compare);
-    compare_all(Path::new(&folder), compare_requests);
+    compare_all(&named_cases(), compare);
+    compare_all(&named_cases(), compare_requests);
 }

@@ -118,4 +118,11 @@ pub trait StepCost: Send + Sync {
 
     /// The same price, operator by operator, all stages.
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator>;
+
+    /// Of [`Self::explain`], the operators of one stage.
+    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
+        let mut operators = self.explain(shape);
+        operators.retain(|operator| operator.stage == stage);
+        operators
+    }
 }

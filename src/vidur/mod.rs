@@ -1,10 +1,11 @@
 //! Vidur's command line: one simulation from the original's flags.
 //!
-//! [`flags`] is the table of flags, [`settings`] their values, [`prepare`] turns
-//! them into a configuration, requests and prices, [`metrics`] writes what the
+//! [`flags`] is the table of flags, [`settings`] their values; [`prepare()`] turns
+//! them into a configuration, requests and prices; [`metrics`] writes what the
 //! original writes.
 
 pub mod flags;
+pub mod metrics;
 mod prepare;
 mod requests;
 pub mod settings;

@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use super::Settings;
+use super::metrics::{ClusterFacts, PoolFacts};
 use super::requests::{How, Requests, max_request_tokens, requests};
 use crate::catalog::{Catalog, DeviceSpec};
 use crate::execution_time::BackendKind;
 use crate::execution_time::silicon::SiliconDb;
 use crate::execution_time::vidur::{Estimator, PredictorConfig};
+use crate::memory::Formats;
 use crate::simulator::{Compat, GlobalScheduler, ReplicaScheduler};
 use crate::spec::{
-    Deployment, EngineConfig, MemoryCheck, MemoryConfig, NetworkConfig, PoolOverride, ResolveError,
-    Resolver, RunConfig,
+    Deployment, EngineConfig, MemoryCheck, MemoryConfig, NetworkConfig, Pool, PoolOverride,
+    ResolveError, Resolver, RunConfig,
 };
 use crate::workload::Workload;
 
@@ -45,6 +47,24 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// What the outputs need to know of the cluster.
+    pub fn facts(&self) -> ClusterFacts {
+        let deployment = &self.deployment;
+        let pool = |pool: &Pool| PoolFacts {
+            replicas: pool.replicas,
+            model: deployment.model.clone(),
+            parallelism: pool.parallelism,
+            peak_tflops: peak_tflops(&pool.device, deployment.formats, self.config.compat),
+            cost: pool.cost.step_cost(),
+        };
+        ClusterFacts {
+            compat: self.config.compat,
+            pools: deployment.pools.iter().map(pool).collect(),
+            requests: self.workload.requests.len(),
+            kv_cache_dtype: (deployment.pools.len() > 1).then_some(deployment.formats.kv_cache),
+        }
+    }
+
     /// What a person should know of the prices used so far.
     pub fn price_warnings(&self) -> Vec<String> {
         self.resolver.warnings()
@@ -109,6 +129,16 @@ pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, Prepa
         notes,
         resolver,
     })
+}
+
+/// Peak of one GPU; with compatibility the figures of the original's devices.
+fn peak_tflops(device: &DeviceSpec, formats: Formats, compat: Compat) -> f64 {
+    match (compat, device.name.as_str()) {
+        (Compat::Vidur, "a40") => 150.0,
+        (Compat::Vidur, "a100") => 312.0,
+        (Compat::Vidur, "h100") => 1000.0,
+        _ => device.peak_flops(formats.weights) / 1e12,
+    }
 }
 
 fn device(config: &RunConfig) -> Result<DeviceSpec, PrepareError> {

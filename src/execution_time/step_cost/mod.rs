@@ -305,8 +305,21 @@ impl GraphCost {
         rank_s + self.pool_tokens_s(index, shape.new_tokens()) + head_s
     }
 
+    /// Host work: of the first stage.
+    fn price_host(&self, shape: &StepShape) -> Option<PricedOperator> {
+        let requests = shape.decode_requests + shape.prefills.len() as u32;
+        (requests > 0 && self.host != HostOverhead::default()).then(|| PricedOperator {
+            stage: 0,
+            name: "host".into(),
+            operator: Operator::Host { requests },
+            count: 1.0,
+            time_s: self.host.step_s(requests),
+            provenance: Provenance::Formula,
+        })
+    }
+
     /// Operators of one stage, priced one by one.
-    fn explain_stage(&self, index: usize, shape: &StepShape, out: &mut Vec<PricedOperator>) {
+    fn price_stage(&self, index: usize, shape: &StepShape, out: &mut Vec<PricedOperator>) {
         let stage = &self.graph.stages()[index];
         let mut sheet = Sheet {
             pricer: &self.pricer,
@@ -391,18 +404,17 @@ impl StepCost for GraphCost {
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator> {
         let mut rows = Vec::new();
         for index in 0..self.tables.len() {
-            self.explain_stage(index, shape, &mut rows);
+            self.price_stage(index, shape, &mut rows);
         }
-        let requests = shape.decode_requests + shape.prefills.len() as u32;
-        if requests > 0 && self.host != HostOverhead::default() {
-            rows.push(PricedOperator {
-                stage: 0,
-                name: "host".into(),
-                operator: Operator::Host { requests },
-                count: 1.0,
-                time_s: self.host.step_s(requests),
-                provenance: Provenance::Formula,
-            });
+        rows.extend(self.price_host(shape));
+        rows
+    }
+
+    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
+        let mut rows = Vec::new();
+        self.price_stage(stage as usize, shape, &mut rows);
+        if stage == 0 {
+            rows.extend(self.price_host(shape));
         }
         rows
     }
