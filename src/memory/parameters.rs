@@ -305,25 +305,15 @@ fn softmax_attention(model: &ModelSpec, tp: u32) -> Count {
             }
         }
         Attention::Mla {
-            heads,
             q_lora_rank,
             kv_lora_rank,
-            qk_nope_head_dim,
-            qk_rope_head_dim,
-            v_head_dim,
-        } => {
-            let heads = f64::from(*heads) / f64::from(tp);
-            let (q_rank, kv_rank) = (f64::from(*q_lora_rank), f64::from(*kv_lora_rank));
-            let (nope, rope) = (f64::from(*qk_nope_head_dim), f64::from(*qk_rope_head_dim));
-            let value = f64::from(*v_head_dim);
-            // The down-projections have no heads: every rank holds them whole.
-            let down = hidden * (q_rank + kv_rank + rope);
-            let up = q_rank * heads * (nope + rope) + kv_rank * heads * (nope + value);
-            Count {
-                gemm: down + up + heads * value * hidden,
-                plain: q_rank + kv_rank,
-            }
-        }
+            ..
+        } => Count {
+            gemm: (model.attention)
+                .latent_projections(model.hidden_size, tp)
+                .map_or(0.0, |projections| projections.elements()),
+            plain: f64::from(*q_lora_rank) + f64::from(*kv_lora_rank),
+        },
     }
 }
 
