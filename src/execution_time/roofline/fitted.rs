@@ -3,7 +3,8 @@
 //! `data/kernels/<device>.yaml` holds three figures per class. Kernels the
 //! benchmarks leave out are charged as memory-bound ones: block-wise
 //! quantisation of GEMM inputs, activation between the expert GEMMs, gathering of
-//! rows by expert and their sum, and the assembly of latent attention's keys.
+//! rows by expert and their sum, choice of experts, norm, rotary embedding and
+//! cache write around attention, and the assembly of latent attention's keys.
 //! Work is spread evenly in the benchmarks; uneven loads are scaled first.
 
 use std::path::Path;
@@ -117,11 +118,23 @@ impl KernelFits {
                 let (work, _) = attention(operator)?;
                 Some(roofline.work_s(work, class.efficiency()))
             }
-            Operator::GenerationAttention { kv_dtype, .. } => {
+            Operator::GenerationAttention {
+                batch,
+                heads,
+                kv_heads,
+                head_dim,
+                kv_dtype,
+                ..
+            } => {
                 let narrow = self.attention_decode_8_bit.filter(|_| is_8_bit(kv_dtype));
                 let class = narrow.unwrap_or(self.attention_decode);
                 let (work, _) = attention(operator)?;
-                Some(roofline.work_s(work, class.efficiency()))
+                // Norm and rotary embedding of queries and keys; cache write.
+                let row = f64::from(batch) * f64::from(head_dim) * WIDE;
+                let (all, kv) = (f64::from(heads + kv_heads), f64::from(2 * kv_heads));
+                let around_s =
+                    2.0 * moved_s(roofline, 2.0 * row * all) + moved_s(roofline, 2.0 * row * kv);
+                Some(roofline.work_s(work, class.efficiency()) + around_s)
             }
             Operator::MlaContext {
                 batch,
@@ -250,6 +263,7 @@ impl KernelFits {
             hidden_size,
             intermediate_size,
             experts_per_token,
+            experts,
             expert_tensor_parallel,
             expert_parallel,
             load,
@@ -276,7 +290,16 @@ impl KernelFits {
         let sum_s = moved_s(roofline, (visits + received) * row * WIDE);
         let sorted_s = roofline.work_s(work, self.experts_prefill.efficiency()) + gather_s + sum_s;
         let padded_s = roofline.work_s(work, self.experts_decode.efficiency());
-        Some(activation_s + sorted_s.min(padded_s))
+        // Before them a rank chooses its tokens' experts, and writes the tokens in
+        // the format in which they travel.
+        let own = f64::from(tokens) / f64::from(expert_parallel * expert_tensor_parallel);
+        let choice_s = 2.0 * moved_s(roofline, own * f64::from(experts) * 4.0);
+        let format_s = if narrow < WIDE {
+            moved_s(roofline, own * row * (WIDE + narrow))
+        } else {
+            0.0
+        };
+        Some(choice_s + format_s + activation_s + sorted_s.min(padded_s))
     }
 }
 

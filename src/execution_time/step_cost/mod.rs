@@ -44,9 +44,10 @@ pub struct GraphCost {
     tables: Vec<StageTables>,
 }
 
-/// Share of the compute units that throughput exchange kernels occupy: DeepEP's
-/// normal kernels run on 24 of Hopper's 132 multiprocessors. Low-latency kernels
-/// leave the network cards to it.
+/// Share of the compute units set aside for throughput exchange kernels: DeepEP's
+/// normal kernels run on 24 of Hopper's 132 multiprocessors, and GEMMs that run
+/// beside them are launched for the others. Low-latency kernels leave the
+/// transfer to the network cards.
 const EXCHANGE_COMPUTE_SHARE: f64 = 24.0 / 132.0;
 
 /// Host time of a step.
@@ -532,13 +533,13 @@ impl GraphCost {
         let compute_s = share * layers_s + 2.0 * (rank(by_rank, false) + all(by_pool, false));
         let [by_rank, by_pool] = &tables.exchange;
         let exchange_s = 2.0 * (rank(by_rank, true) + all(by_pool, true));
-        let occupied = if decode_only {
-            0.0
+        // What computes beside an exchange is confined to what that leaves it.
+        let left = if decode_only {
+            1.0
         } else {
-            EXCHANGE_COMPUTE_SHARE
+            1.0 - EXCHANGE_COMPUTE_SHARE
         };
-        // While tokens travel, compute runs on what the exchange leaves it.
-        let turns_s = exchange_s.max(compute_s + occupied * exchange_s);
+        let turns_s = exchange_s.max(compute_s / left);
         (1.0 - share) * layers_s + turns_s
     }
 
