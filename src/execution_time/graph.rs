@@ -109,7 +109,10 @@ impl Graph {
             parallelism,
             formats,
             transport,
-            expert_load: model.moe.as_ref().map_or(ExpertLoad::Balanced, expert_load),
+            expert_load: model
+                .moe
+                .as_ref()
+                .map_or(ExpertLoad::Balanced, usual_expert_load),
             tokens_per_decode: 1,
             stages,
         })
@@ -675,7 +678,7 @@ fn activation(tokens: u32, width: u32) -> Operator {
 /// How unevenly a model's router spreads tokens: AIConfigurator's exponents,
 /// which it fitted to measured routing. Node-limited routing (DeepSeek) is the
 /// more even one.
-fn expert_load(moe: &Moe) -> ExpertLoad {
+pub fn usual_expert_load(moe: &Moe) -> ExpertLoad {
     ExpertLoad::PowerLaw {
         alpha: if moe.expert_groups > 1 { 1.01 } else { 1.2 },
     }

@@ -125,6 +125,28 @@ pub fn stage_weights_bytes(
     count.bytes(weights)
 }
 
+/// Bytes that `redundant` more experts per layer add to a GPU of `stage`: its
+/// slots, rounded up, less those it has anyway.
+pub(super) fn redundant_experts_bytes(
+    model: &ModelSpec,
+    parallelism: &Parallelism,
+    weights: DType,
+    stage: u32,
+    redundant: u32,
+) -> f64 {
+    let (Some(moe), true) = (&model.moe, redundant > 0) else {
+        return 0.0;
+    };
+    let cut = Cut::of(parallelism);
+    let slots = (moe.experts + redundant).div_ceil(cut.ep) - moe.experts / cut.ep;
+    let layers = model
+        .stage_layers(stage, parallelism.pipeline_parallel)
+        .filter(|&layer| model.is_moe_layer(layer))
+        .count();
+    let expert = mlp(model, f64::from(moe.intermediate_size), cut.expert_tp);
+    expert.bytes(weights) * f64::from(slots) * layers as f64
+}
+
 /// Ways components are cut.
 #[derive(Debug, Clone, Copy)]
 struct Cut {

@@ -5,11 +5,17 @@
 //! what is not understood (an unknown model) is an error of the input.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{MemoryCheck, PoolOverride, Replicas, RunConfig};
+use super::{ExpertLoadConfig, MemoryCheck, MoeConfig, PoolOverride, Replicas, RunConfig};
 use crate::catalog::{Catalog, DeviceSpec, EngineSpec, ModelSpec};
+use crate::execution_time::aicb::{self, AicbCost, Phase};
+use crate::execution_time::expert_load::{busiest_factor, power_law};
+use crate::execution_time::graph::{self, Graph};
+use crate::execution_time::operator::ExpertLoad;
 use crate::execution_time::step_cost::GraphCost;
+use crate::execution_time::{BackendKind, Speculation, StepCost, StepOptions};
 use crate::memory::{
     self, Formats, Infeasible, MemoryPlan, Parallelism, PlanInput, kv_bytes_per_token,
     state_bytes_per_request,
@@ -63,7 +69,9 @@ pub struct Pool {
     /// How they form batches.
     pub scheduler: ReplicaScheduler,
     /// What their steps cost.
-    pub cost: Arc<GraphCost>,
+    pub cost: Arc<dyn StepCost>,
+    /// Operators of those steps.
+    pub graph: Graph,
 }
 
 impl Pool {
@@ -105,7 +113,7 @@ impl Deployment {
         let done: f64 = (self.pools.iter().zip(work))
             .map(|(pool, work)| {
                 let (tokens, sampled) = (work.tokens as f64, work.sampled_tokens as f64);
-                pool.cost.flops(tokens, work.attended_pairs, sampled)
+                pool.graph.flops(tokens, work.attended_pairs, sampled)
             })
             .sum();
         let peak: f64 = self
@@ -122,11 +130,16 @@ impl Deployment {
 #[derive(Default)]
 pub struct Resolver {
     costs: Mutex<Costs>,
+    /// Content hashes of folders of AICB files, or what is wrong with them.
+    aicb_folders: Mutex<BTreeMap<PathBuf, String>>,
 }
+
+/// A cost model and the operators it prices.
+type PricedGraph = (Arc<dyn StepCost>, Graph);
 
 #[derive(Default)]
 struct Costs {
-    kept: BTreeMap<String, (u64, Arc<GraphCost>)>,
+    kept: BTreeMap<String, (u64, PricedGraph)>,
     uses: u64,
 }
 
@@ -198,7 +211,27 @@ impl Resolver {
         {
             found.push(("engine".to_owned(), content_hash(&engine)));
         }
+        if let Some(folder) = &config.aicb_dir {
+            found.push(("aicb_dir".to_owned(), self.aicb_hash(folder)));
+        }
         found
+    }
+
+    /// Hash of the AICB files in a folder; of the complaint, where it cannot be
+    /// read.
+    fn aicb_hash(&self, folder: &Path) -> String {
+        let folders = self.aicb_folders.lock();
+        let mut folders = folders.unwrap_or_else(PoisonError::into_inner);
+        if let Some(hash) = folders.get(folder) {
+            return hash.clone();
+        }
+        let text = match aicb::read_directory(folder) {
+            Ok(files) => format!("{files:?}"),
+            Err(error) => error.to_string(),
+        };
+        let hash = blake3::hash(text.as_bytes()).to_hex()[..16].to_owned();
+        folders.insert(folder.to_owned(), hash.clone());
+        hash
     }
 
     fn resolve_pool(
@@ -220,7 +253,8 @@ impl Resolver {
             max_requests_in_batch: scheduler.batch_size_cap(),
             margin_fraction: margin_fraction(config, context.engine),
             block_size: block_size(config, context.engine),
-            include_mtp: false,
+            include_mtp: config.speculative.is_some(),
+            redundant_experts: config.moe.redundant_experts.unwrap_or(0),
         };
         let memory = match (memory::plan(&input), config.memory_check) {
             (Ok(memory), _) => memory,
@@ -231,7 +265,8 @@ impl Resolver {
                 memory
             }
         };
-        let cost = self.cost(context, &device, parallelism)?;
+        let options = step_options(config, context.model, &parallelism)?;
+        let (cost, graph) = self.cost(context, &device, plan, &options)?;
         Ok(Pool {
             role: plan.role,
             replicas: plan.replicas,
@@ -240,6 +275,7 @@ impl Resolver {
             memory,
             scheduler,
             cost,
+            graph,
         })
     }
 
@@ -248,16 +284,19 @@ impl Resolver {
         &self,
         context: &PoolContext<'_>,
         device: &DeviceSpec,
-        parallelism: Parallelism,
-    ) -> Result<Arc<GraphCost>, ResolveError> {
+        plan: &PoolPlan<'_>,
+        options: &StepOptions,
+    ) -> Result<PricedGraph, ResolveError> {
         let config = context.config;
+        let parallelism = plan.parallelism;
         let gpus_per_node = config.gpus_per_node.unwrap_or(device.gpus_per_node);
         let overrides = LinkOverrides {
             nvlink_bandwidth_gbps: config.network.nvlink_bandwidth_gbps,
             rdma_bandwidth_gbps: config.network.rdma_bandwidth_gbps,
         };
+        let files = config.aicb_dir.as_ref().map(|folder| (folder, plan.role));
         let key = format!(
-            "{} {} {:?} {:?} {parallelism:?} {:?} {gpus_per_node} {overrides:?}",
+            "{} {} {:?} {:?} {parallelism:?} {:?} {gpus_per_node} {overrides:?} {options:?} {files:?}",
             config.model,
             device.name,
             config.backend,
@@ -267,31 +306,143 @@ impl Resolver {
         let mut costs = self.costs.lock().unwrap_or_else(PoisonError::into_inner);
         costs.uses += 1;
         let uses = costs.uses;
-        if let Some((used, cost)) = costs.kept.get_mut(&key) {
+        if let Some((used, priced)) = costs.kept.get_mut(&key) {
             *used = uses;
-            return Ok(Arc::clone(cost));
+            return Ok(priced.clone());
         }
-        let cost = GraphCost::new(
-            context.model,
-            device,
-            config.backend,
-            context.engine,
-            parallelism,
-            context.formats,
-            gpus_per_node,
-            &overrides,
-        )
-        .map_err(ResolveError::Infeasible)?;
-        let cost = Arc::new(cost);
+        let graph_cost = || {
+            GraphCost::new(
+                context.model,
+                device,
+                config.backend,
+                context.engine,
+                parallelism,
+                context.formats,
+                gpus_per_node,
+                &overrides,
+            )
+        };
+        let priced =
+            price(config, plan.role, options, graph_cost).map_err(ResolveError::Infeasible)?;
         if costs.kept.len() >= COSTS_KEPT {
             let oldest = costs.kept.iter().min_by_key(|(_, (used, _))| *used);
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
                 costs.kept.remove(&oldest);
             }
         }
-        costs.kept.insert(key, (uses, Arc::clone(&cost)));
-        Ok(cost)
+        costs.kept.insert(key, (uses, priced.clone()));
+        Ok(priced)
     }
+}
+
+/// The cost model of a pool in `role`: of the operator graph, or of AICB's files
+/// where the run names a folder of them.
+fn price(
+    config: &RunConfig,
+    role: PoolRole,
+    options: &StepOptions,
+    graph_cost: impl Fn() -> Result<GraphCost, String>,
+) -> Result<PricedGraph, String> {
+    let Some(folder) = &config.aicb_dir else {
+        let cost = graph_cost()?.with_options(options);
+        let graph = cost.graph().clone();
+        return Ok((Arc::new(cost), graph));
+    };
+    if config.backend != BackendKind::Aicb {
+        return Err("aicb_dir is for backend aicb; leave one of them out".into());
+    }
+    if *options != StepOptions::default() {
+        return Err(
+            "moe, two_batch_overlap and speculative need operators one by one; files of aicb_dir \
+             hold whole layers"
+                .into(),
+        );
+    }
+    let phases: &[Phase] = match role {
+        PoolRole::Prefill => &[Phase::Prefill],
+        PoolRole::Decode => &[Phase::Decode],
+        PoolRole::Mixed => &[Phase::Prefill, Phase::Decode],
+    };
+    let graph = graph_cost()?.graph().clone();
+    Ok((Arc::new(AicbCost::new(folder, phases, graph_cost)?), graph))
+}
+
+/// What the run asks of steps beyond the plain ones.
+fn step_options(
+    config: &RunConfig,
+    model: &ModelSpec,
+    parallelism: &Parallelism,
+) -> Result<StepOptions, ResolveError> {
+    let speculation = match &config.speculative {
+        Some(_) if model.mtp_layers == 0 => {
+            return Err(ResolveError::Infeasible(format!(
+                "speculative needs multi-token-prediction layers, and {} has none",
+                model.name
+            )));
+        }
+        Some(speculative) => Some(Speculation {
+            draft_tokens: speculative.draft_tokens,
+            acceptance: speculative.acceptance,
+        }),
+        None => None,
+    };
+    Ok(StepOptions {
+        expert_load: expert_load(config, model, parallelism)?,
+        two_batch_overlap: config.two_batch_overlap.unwrap_or(false),
+        speculation,
+    })
+}
+
+/// How tokens spread over the experts' GPUs; none: as the model's router does.
+fn expert_load(
+    config: &RunConfig,
+    model: &ModelSpec,
+    parallelism: &Parallelism,
+) -> Result<Option<ExpertLoad>, ResolveError> {
+    let redundant = config.moe.redundant_experts.unwrap_or(0);
+    let Some(moe) = &model.moe else {
+        return match config.moe == MoeConfig::default() {
+            true => Ok(None),
+            false => Err(ResolveError::Infeasible(format!(
+                "moe is for models with experts, and {} has none",
+                model.name
+            ))),
+        };
+    };
+    let uneven = |popularity: &[f64]| ExpertLoad::Uneven {
+        factor: busiest_factor(popularity, parallelism.expert_parallel, redundant),
+    };
+    let usual = || match graph::usual_expert_load(moe) {
+        ExpertLoad::PowerLaw { alpha } => alpha,
+        ExpertLoad::Balanced | ExpertLoad::Uneven { .. } => 0.0,
+    };
+    let power_law = |alpha| power_law(alpha, moe.experts, moe.experts_per_token);
+    Ok(match &config.moe.load {
+        None if redundant == 0 => None,
+        None => Some(uneven(&power_law(usual()))),
+        Some(ExpertLoadConfig::Balanced) => Some(ExpertLoad::Balanced),
+        Some(ExpertLoadConfig::PowerLaw { alpha }) if redundant == 0 => {
+            Some(ExpertLoad::PowerLaw { alpha: *alpha })
+        }
+        Some(ExpertLoadConfig::PowerLaw { alpha }) => Some(uneven(&power_law(*alpha))),
+        Some(ExpertLoadConfig::Histogram { tokens }) => {
+            let sound = tokens.len() == moe.experts as usize
+                && tokens
+                    .iter()
+                    .all(|count| count.is_finite() && *count >= 0.0)
+                && tokens.iter().sum::<f64>() > 0.0;
+            if !sound {
+                return Err(ResolveError::Input(format!(
+                    "moe.load.tokens: {} numbers; expected one per expert of {} ({}), 0 or more, \
+                     not all 0",
+                    tokens.len(),
+                    model.name,
+                    moe.experts
+                )));
+            }
+            Some(uneven(tokens))
+        }
+    })
 }
 
 /// Hash of a catalog entry.
