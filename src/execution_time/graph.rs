@@ -440,21 +440,8 @@ impl Graph {
     /// query-key pairs (causal), the LM head over `sampled` rows. The numerator
     /// of model FLOPs utilisation.
     pub fn flops(&self, tokens: f64, attended_pairs: f64, sampled: f64) -> f64 {
-        let model = &self.model;
-        let mut per_token = 0.0;
-        let mut per_pair = 0.0;
-        for layer in 0..model.layers {
-            if model.is_full_attention_layer(layer) {
-                let (projections, pair) = attention_flops(model);
-                per_token += projections;
-                per_pair += pair;
-            } else if let Some(linear) = &model.linear_attention {
-                per_token += linear_attention_flops(model, linear);
-            }
-            per_token += mlp_flops(model, layer);
-        }
-        let head = 2.0 * f64::from(model.hidden_size) * f64::from(model.vocab_size);
-        tokens * per_token + attended_pairs * per_pair + sampled * head
+        let work = WorkPerUnit::of(&self.model, 0..self.model.layers, true);
+        work.flops(tokens, attended_pairs, sampled)
     }
 
     fn heads(&self) -> u32 {
@@ -736,6 +723,45 @@ fn check_latent_attention(model: &ModelSpec) -> Result<(), String> {
         "latent attention of {} has dimensions {given:?} (hidden_size, q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim); only {DEEPSEEK_V3:?} can be priced",
         model.name
     ))
+}
+
+/// Operations of a model, or of some of its layers, by what they are sized by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WorkPerUnit {
+    /// Per token: multiply-adds of every weight once (activated experts only).
+    pub token_flops: f64,
+    /// Per attended query-key pair, all heads and layers together.
+    pub pair_flops: f64,
+    /// Per row through the LM head.
+    pub row_flops: f64,
+}
+
+impl WorkPerUnit {
+    /// Of the layers `layers` of `model`, and of its LM head.
+    pub fn of(model: &ModelSpec, layers: std::ops::Range<u32>, lm_head: bool) -> Self {
+        let (mut token_flops, mut pair_flops) = (0.0, 0.0);
+        for layer in layers {
+            if model.is_full_attention_layer(layer) {
+                let (projections, pair) = attention_flops(model);
+                token_flops += projections;
+                pair_flops += pair;
+            } else if let Some(linear) = &model.linear_attention {
+                token_flops += linear_attention_flops(model, linear);
+            }
+            token_flops += mlp_flops(model, layer);
+        }
+        let head = 2.0 * f64::from(model.hidden_size) * f64::from(model.vocab_size);
+        Self {
+            token_flops,
+            pair_flops,
+            row_flops: if lm_head { head } else { 0.0 },
+        }
+    }
+
+    /// Operations for that much work.
+    pub fn flops(&self, tokens: f64, attended_pairs: f64, rows: f64) -> f64 {
+        tokens * self.token_flops + attended_pairs * self.pair_flops + rows * self.row_flops
+    }
 }
 
 /// Operations per token of the projections of one attention layer, and per

@@ -1,8 +1,9 @@
 //! What one step of one pipeline stage costs.
 //!
 //! A backend is an operator graph of the model ([`graph`]) priced by an
-//! operator cost source ([`silicon`] tables, [`roofline`]) plus host overhead, or
-//! layer times measured as a whole ([`aicb`]).
+//! operator cost source ([`silicon`] tables, [`roofline`]) plus host overhead, layer
+//! times measured as a whole ([`aicb`]), or Vidur's formula over fits of its
+//! profiling files ([`vidur`]).
 //! The simulator sees only [`StepCost`]; `explain` sees every operator with its
 //! [`Provenance`]. Knows nothing of requests, queues or time of day.
 
@@ -32,6 +33,13 @@ pub enum BackendKind {
     /// Layer times from AICB's files (`aicb_dir`); without them measured operators
     /// of the device itself, else kernel efficiencies fitted to it (H20, H800).
     Aicb,
+    /// Fits of Vidur's profiling files (`profiling_dir`, `predictor`).
+    Vidur,
+    /// Vidur's profiling files by polynomial regression: `vidur` with
+    /// `predictor: {estimator: linear_regression}`.
+    Linear,
+    /// Operator times listed in `predictions_file`, by Vidur's keys.
+    Table,
 }
 
 /// One prompt chunk of a step.
@@ -147,4 +155,11 @@ pub trait StepCost: Send + Sync {
 
     /// The same price, operator by operator, all stages.
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator>;
+
+    /// Of [`Self::explain`], the operators of one stage.
+    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
+        let mut operators = self.explain(shape);
+        operators.retain(|operator| operator.stage == stage);
+        operators
+    }
 }

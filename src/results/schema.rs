@@ -102,7 +102,7 @@ impl<R> Column<R> {
         )
     }
 
-    fn arrow(&self) -> ArrowField {
+    pub(super) fn arrow(&self) -> ArrowField {
         ArrowField::new(self.name, self.column_type().arrow(), true)
     }
 }
@@ -599,25 +599,25 @@ fn request_length_columns() -> Vec<Column<RequestRow>> {
             "request_num_tokens",
             "tokens",
             "Prompt and output tokens",
-            |r| Some(i64::from(r.record.prefill_tokens) + i64::from(r.record.decode_tokens)),
+            |r| Some(i64::from(r.prompt_tokens) + i64::from(r.output_tokens)),
         ),
         int(
             "request_num_prefill_tokens",
             "tokens",
             "Prompt tokens",
-            |r| Some(i64::from(r.record.prefill_tokens)),
+            |r| Some(i64::from(r.prompt_tokens)),
         ),
         int(
             "request_num_decode_tokens",
             "tokens",
             "Output tokens, the first one included",
-            |r| Some(i64::from(r.record.decode_tokens)),
+            |r| Some(i64::from(r.output_tokens)),
         ),
         float(
             "request_pd_ratio",
             "-",
             "Prompt tokens per output token",
-            |r| f64::from(r.record.prefill_tokens) / r.decode_tokens(),
+            |r| f64::from(r.prompt_tokens) / f64::from(r.output_tokens),
         ),
         int(
             "request_num_restarts",

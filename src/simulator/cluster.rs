@@ -13,8 +13,8 @@ use super::config::{ClusterSpec, Compat, PoolRole};
 use super::event::{Event, EventQueue};
 use super::pd_transfer::TransferNetwork;
 use super::recorder::{
-    BatchFact, EventFact, EventKind, KvUseFact, Recorder, RequestOutcome, RequestRecord,
-    SimulationTotals, StageFact,
+    ArrivalFact, BatchFact, EventFact, EventKind, KvUseFact, PrefillFact, Recorder, RequestOutcome,
+    RequestRecord, SimulationTotals, StageEndFact, StageFact,
 };
 use super::replica::{Batch, PoolWork, PrefillWork, Replica, StaticGroup};
 use super::request::{NO_REPLICA, RequestState};
@@ -180,8 +180,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         };
         let started = match event {
             Event::Arrival { request } => {
-                self.arrived.push(request);
-                self.events.push_now(Event::GlobalSchedule);
+                self.arrive(request);
                 None
             }
             Event::GlobalSchedule => {
@@ -269,6 +268,18 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     // Arrival and routing.
 
+    fn arrive(&mut self, id: u32) {
+        let request = &self.requests[id as usize];
+        self.recorder.request_arrived(&ArrivalFact {
+            request_id: id,
+            time_s: self.events.now_s(),
+            prefill_tokens: request.prefill_tokens,
+            decode_tokens: request.decode_tokens,
+        });
+        self.arrived.push(id);
+        self.events.push_now(Event::GlobalSchedule);
+    }
+
     /// Gives the requests that have arrived to replicas and wakes those.
     fn schedule_globally(&mut self) {
         if self.arrived.is_empty() {
@@ -308,6 +319,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         }
         let replica = self.routers[0].route();
         self.requests[id as usize].prefill_replica = replica;
+        self.recorder.request_routed(id, replica);
         self.account(0, id, replica, true);
         self.replicas[replica as usize].queues.waiting.push_back(id);
         self.touched.push(replica);
@@ -373,11 +385,12 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             let Some(slot) = state.form_batch(self.batches, &mut self.requests, now_s) else {
                 break;
             };
-            self.batches += 1;
-            formed = true;
             if R::WANTS_BATCHES {
                 state.batches[slot as usize].compose();
+                self.recorder.batch_formed(replica, self.batches);
             }
+            self.batches += 1;
+            formed = true;
             self.events.push_now(Event::StageArrival {
                 replica,
                 stage: 0,
@@ -442,7 +455,16 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     fn end_stage(&mut self, replica: u32, stage: u32, slot: u32) {
         let state = &mut self.replicas[replica as usize];
         state.stages[stage as usize].busy = false;
-        state.batches[slot as usize].last_stage_at_s = self.events.now_s();
+        let batch = &mut state.batches[slot as usize];
+        batch.last_stage_at_s = self.events.now_s();
+        if R::WANTS_BATCHES {
+            self.recorder.stage_ended(&StageEndFact {
+                batch_id: batch.id,
+                replica,
+                stage,
+                ended_at_s: self.events.now_s(),
+            });
+        }
         let last = stage as usize + 1 == state.stages.len();
         self.events
             .push_now(Event::StageSchedule { replica, stage });
@@ -577,6 +599,11 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 .token_intervals(now_s - request.last_token_at_s, 1);
         } else if request.prefill_completed_at_s.is_nan() {
             request.prefill_completed_at_s = now_s;
+            self.recorder.prefill_completed(&PrefillFact {
+                request_id: id,
+                time_s: now_s,
+                prefill_tokens: request.prefill_tokens,
+            });
         }
         request.last_token_at_s = now_s;
         let finished = request.generated == request.decode_tokens;
@@ -647,6 +674,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             started = true;
         }
         if started {
+            if R::WANTS_BATCHES {
+                self.tell_kv_use(receiver);
+            }
             self.schedule_drain();
         }
     }
@@ -684,6 +714,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 .release(id, &mut self.requests, now_s);
             if self.routers[0].measures() == Load::OutstandingRequests {
                 self.account(0, id, sender, false);
+            }
+            if R::WANTS_BATCHES {
+                self.tell_kv_use(sender);
             }
             self.events
                 .push_now(Event::ReplicaSchedule { replica: sender });

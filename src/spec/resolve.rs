@@ -4,23 +4,19 @@
 //! What cannot exist (does not fit, does not divide) is a result with a reason;
 //! what is not understood (an unknown model) is an error of the input.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
 
-use super::{ExpertLoadConfig, MemoryCheck, MoeConfig, PoolOverride, Replicas, RunConfig};
+use super::pricing::{Costs, PoolCost, Pricing};
+use super::step_options::step_options;
+use super::{MemoryCheck, PoolOverride, Replicas, RunConfig};
 use crate::catalog::{Catalog, DeviceSpec, EngineSpec, ModelSpec};
-use crate::execution_time::aicb::{self, AicbCost, Phase};
-use crate::execution_time::expert_load::{busiest_factor, power_law};
-use crate::execution_time::graph::{self, Graph};
-use crate::execution_time::operator::ExpertLoad;
-use crate::execution_time::step_cost::GraphCost;
-use crate::execution_time::{BackendKind, Speculation, StepCost, StepOptions};
+use crate::execution_time::aicb::Phase;
+use crate::execution_time::graph::Graph;
 use crate::memory::{
-    self, Formats, Infeasible, MemoryPlan, Parallelism, PlanInput, kv_bytes_per_token,
-    state_bytes_per_request,
+    self, Formats, Infeasible, MemoryPlan, Parallelism, PlanInput, VidurPlan, VidurPlanInput,
+    kv_bytes_per_token, state_bytes_per_request, vidur_plan,
 };
-use crate::network::{LinkOverrides, NIC_LATENCY_S};
+use crate::network::NIC_LATENCY_S;
 use crate::simulator::{
     ClusterSpec, Compat, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec,
     PoolWork, ReplicaScheduler,
@@ -34,9 +30,6 @@ const DEFAULT_MARGIN_FRACTION: f64 = 0.1;
 /// Tokens per KV cache block where nobody says: vLLM's and Vidur's default.
 const DEFAULT_BLOCK_SIZE: u32 = 16;
 
-/// Cost models kept at a time; neighbouring runs of a sweep share theirs.
-const COSTS_KEPT: usize = 128;
-
 /// Why a configuration is not simulated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
@@ -46,6 +39,9 @@ pub enum ResolveError {
     /// The configuration names something unknown.
     #[error("{0}")]
     Input(String),
+    /// The configuration names a file that is not there.
+    #[error("{0}")]
+    MissingFile(String),
 }
 
 impl From<Infeasible> for ResolveError {
@@ -69,9 +65,11 @@ pub struct Pool {
     /// How they form batches.
     pub scheduler: ReplicaScheduler,
     /// What their steps cost.
-    pub cost: Arc<dyn StepCost>,
-    /// Operators of those steps.
+    pub cost: PoolCost,
+    /// Their operators.
     pub graph: Graph,
+    /// What Vidur's planner allows, where its behaviour is asked for.
+    pub vidur_plan: Option<VidurPlan>,
 }
 
 impl Pool {
@@ -129,21 +127,22 @@ impl Deployment {
 /// Used by all threads.
 #[derive(Default)]
 pub struct Resolver {
-    costs: Mutex<Costs>,
-    /// Content hashes of folders of AICB files, or what is wrong with them.
-    aicb_folders: Mutex<BTreeMap<PathBuf, String>>,
-}
-
-/// A cost model and the operators it prices.
-type PricedGraph = (Arc<dyn StepCost>, Graph);
-
-#[derive(Default)]
-struct Costs {
-    kept: BTreeMap<String, (u64, PricedGraph)>,
-    uses: u64,
+    costs: Costs,
 }
 
 impl Resolver {
+    /// Keeps fits of profiling files below `cache_dir` too.
+    pub fn with_cache(cache_dir: &Path) -> Self {
+        Self {
+            costs: Costs::with_cache(Some(cache_dir)),
+        }
+    }
+
+    /// What a person should know of the prices so far, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        self.costs.warnings()
+    }
+
     /// The deployment `config` describes.
     ///
     /// # Errors
@@ -211,27 +210,8 @@ impl Resolver {
         {
             found.push(("engine".to_owned(), content_hash(&engine)));
         }
-        if let Some(folder) = &config.aicb_dir {
-            found.push(("aicb_dir".to_owned(), self.aicb_hash(folder)));
-        }
+        found.extend(self.costs.fingerprints(config));
         found
-    }
-
-    /// Hash of the AICB files in a folder; of the complaint, where it cannot be
-    /// read.
-    fn aicb_hash(&self, folder: &Path) -> String {
-        let folders = self.aicb_folders.lock();
-        let mut folders = folders.unwrap_or_else(PoisonError::into_inner);
-        if let Some(hash) = folders.get(folder) {
-            return hash.clone();
-        }
-        let text = match aicb::read_directory(folder) {
-            Ok(files) => format!("{files:?}"),
-            Err(error) => error.to_string(),
-        };
-        let hash = blake3::hash(text.as_bytes()).to_hex()[..16].to_owned();
-        folders.insert(folder.to_owned(), hash.clone());
-        hash
     }
 
     fn resolve_pool(
@@ -256,8 +236,11 @@ impl Resolver {
             include_mtp: config.speculative.is_some(),
             redundant_experts: config.moe.redundant_experts.unwrap_or(0),
         };
+        let vidur_plan = vidur_plan_of(context, plan, &device)?;
         let memory = match (memory::plan(&input), config.memory_check) {
             (Ok(memory), _) => memory,
+            // The original's planner has the say.
+            _ if vidur_plan.is_some() => memory::estimate(&input)?,
             (Err(infeasible), MemoryCheck::Refuse) => return Err(infeasible.into()),
             (Err(infeasible), MemoryCheck::Warn) => {
                 let memory = memory::estimate(&input)?;
@@ -265,8 +248,22 @@ impl Resolver {
                 memory
             }
         };
-        let options = step_options(config, context.model, &parallelism)?;
-        let (cost, graph) = self.cost(context, &device, plan, &options)?;
+        let block_size = block_size(config, context.engine);
+        let cost = self.costs.get(&Pricing {
+            config,
+            model: context.model,
+            device: &device,
+            device_name: plan.device,
+            engine: context.engine,
+            formats: context.formats,
+            parallelism,
+            block_size,
+            phases: phases_of(plan.role),
+            options: step_options(config, context.model, &parallelism)?,
+        })?;
+        let gpus_per_node = config.gpus_per_node.unwrap_or(device.gpus_per_node);
+        let graph = Graph::new(context.model, parallelism, context.formats, gpus_per_node)
+            .map_err(ResolveError::Infeasible)?;
         Ok(Pool {
             role: plan.role,
             replicas: plan.replicas,
@@ -276,173 +273,18 @@ impl Resolver {
             scheduler,
             cost,
             graph,
+            vidur_plan,
         })
-    }
-
-    /// The cost model of a pool, shared with every run that has the same.
-    fn cost(
-        &self,
-        context: &PoolContext<'_>,
-        device: &DeviceSpec,
-        plan: &PoolPlan<'_>,
-        options: &StepOptions,
-    ) -> Result<PricedGraph, ResolveError> {
-        let config = context.config;
-        let parallelism = plan.parallelism;
-        let gpus_per_node = config.gpus_per_node.unwrap_or(device.gpus_per_node);
-        let overrides = LinkOverrides {
-            nvlink_bandwidth_gbps: config.network.nvlink_bandwidth_gbps,
-            rdma_bandwidth_gbps: config.network.rdma_bandwidth_gbps,
-        };
-        let files = config.aicb_dir.as_ref().map(|folder| (folder, plan.role));
-        let key = format!(
-            "{} {} {:?} {:?} {parallelism:?} {:?} {gpus_per_node} {overrides:?} {options:?} {files:?}",
-            config.model,
-            device.name,
-            config.backend,
-            context.engine.map(|engine| (&engine.name, &engine.version)),
-            context.formats,
-        );
-        let mut costs = self.costs.lock().unwrap_or_else(PoisonError::into_inner);
-        costs.uses += 1;
-        let uses = costs.uses;
-        if let Some((used, priced)) = costs.kept.get_mut(&key) {
-            *used = uses;
-            return Ok(priced.clone());
-        }
-        let graph_cost = || {
-            GraphCost::new(
-                context.model,
-                device,
-                config.backend,
-                context.engine,
-                parallelism,
-                context.formats,
-                gpus_per_node,
-                &overrides,
-            )
-        };
-        let priced =
-            price(config, plan.role, options, graph_cost).map_err(ResolveError::Infeasible)?;
-        if costs.kept.len() >= COSTS_KEPT {
-            let oldest = costs.kept.iter().min_by_key(|(_, (used, _))| *used);
-            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
-                costs.kept.remove(&oldest);
-            }
-        }
-        costs.kept.insert(key, (uses, priced.clone()));
-        Ok(priced)
     }
 }
 
-/// The cost model of a pool in `role`: of the operator graph, or of AICB's files
-/// where the run names a folder of them.
-fn price(
-    config: &RunConfig,
-    role: PoolRole,
-    options: &StepOptions,
-    graph_cost: impl Fn() -> Result<GraphCost, String>,
-) -> Result<PricedGraph, String> {
-    let Some(folder) = &config.aicb_dir else {
-        let cost = graph_cost()?.with_options(options);
-        let graph = cost.graph().clone();
-        return Ok((Arc::new(cost), graph));
-    };
-    if config.backend != BackendKind::Aicb {
-        return Err("aicb_dir is for backend aicb; leave one of them out".into());
-    }
-    if *options != StepOptions::default() {
-        return Err(
-            "moe, two_batch_overlap and speculative need operators one by one; files of aicb_dir \
-             hold whole layers"
-                .into(),
-        );
-    }
-    let phases: &[Phase] = match role {
+/// Phases that replicas of a role are there for.
+fn phases_of(role: PoolRole) -> &'static [Phase] {
+    match role {
         PoolRole::Prefill => &[Phase::Prefill],
         PoolRole::Decode => &[Phase::Decode],
         PoolRole::Mixed => &[Phase::Prefill, Phase::Decode],
-    };
-    let graph = graph_cost()?.graph().clone();
-    Ok((Arc::new(AicbCost::new(folder, phases, graph_cost)?), graph))
-}
-
-/// What the run asks of steps beyond the plain ones.
-fn step_options(
-    config: &RunConfig,
-    model: &ModelSpec,
-    parallelism: &Parallelism,
-) -> Result<StepOptions, ResolveError> {
-    let speculation = match &config.speculative {
-        Some(_) if model.mtp_layers == 0 => {
-            return Err(ResolveError::Infeasible(format!(
-                "speculative needs multi-token-prediction layers, and {} has none",
-                model.name
-            )));
-        }
-        Some(speculative) => Some(Speculation {
-            draft_tokens: speculative.draft_tokens,
-            acceptance: speculative.acceptance,
-        }),
-        None => None,
-    };
-    Ok(StepOptions {
-        expert_load: expert_load(config, model, parallelism)?,
-        two_batch_overlap: config.two_batch_overlap.unwrap_or(false),
-        speculation,
-    })
-}
-
-/// How tokens spread over the experts' GPUs; none: as the model's router does.
-fn expert_load(
-    config: &RunConfig,
-    model: &ModelSpec,
-    parallelism: &Parallelism,
-) -> Result<Option<ExpertLoad>, ResolveError> {
-    let redundant = config.moe.redundant_experts.unwrap_or(0);
-    let Some(moe) = &model.moe else {
-        return match config.moe == MoeConfig::default() {
-            true => Ok(None),
-            false => Err(ResolveError::Infeasible(format!(
-                "moe is for models with experts, and {} has none",
-                model.name
-            ))),
-        };
-    };
-    let uneven = |popularity: &[f64]| ExpertLoad::Uneven {
-        factor: busiest_factor(popularity, parallelism.expert_parallel, redundant),
-    };
-    let usual = || match graph::usual_expert_load(moe) {
-        ExpertLoad::PowerLaw { alpha } => alpha,
-        ExpertLoad::Balanced | ExpertLoad::Uneven { .. } => 0.0,
-    };
-    let power_law = |alpha| power_law(alpha, moe.experts, moe.experts_per_token);
-    Ok(match &config.moe.load {
-        None if redundant == 0 => None,
-        None => Some(uneven(&power_law(usual()))),
-        Some(ExpertLoadConfig::Balanced) => Some(ExpertLoad::Balanced),
-        Some(ExpertLoadConfig::PowerLaw { alpha }) if redundant == 0 => {
-            Some(ExpertLoad::PowerLaw { alpha: *alpha })
-        }
-        Some(ExpertLoadConfig::PowerLaw { alpha }) => Some(uneven(&power_law(*alpha))),
-        Some(ExpertLoadConfig::Histogram { tokens }) => {
-            let sound = tokens.len() == moe.experts as usize
-                && tokens
-                    .iter()
-                    .all(|count| count.is_finite() && *count >= 0.0)
-                && tokens.iter().sum::<f64>() > 0.0;
-            if !sound {
-                return Err(ResolveError::Input(format!(
-                    "moe.load.tokens: {} numbers; expected one per expert of {} ({}), 0 or more, \
-                     not all 0",
-                    tokens.len(),
-                    model.name,
-                    moe.experts
-                )));
-            }
-            Some(uneven(tokens))
-        }
-    })
+    }
 }
 
 /// Hash of a catalog entry.
@@ -552,7 +394,11 @@ fn cluster_of(
     let block_size = block_size(config, engine);
     let specs = pools.iter().map(|pool| {
         let ranks = pool.parallelism.attention_data_parallel;
-        let per_rank = config.memory.num_blocks.unwrap_or_else(|| {
+        let planned = config
+            .memory
+            .num_blocks
+            .or(pool.vidur_plan.map(|plan| plan.num_blocks));
+        let per_rank = planned.unwrap_or_else(|| {
             // Where memory was not enough and the run goes on all the same, the
             // largest batch of the longest prompts it allows.
             match pool.memory.blocks_per_rank {
@@ -567,13 +413,13 @@ fn cluster_of(
             role: pool.role,
             replicas: pool.replicas,
             attention_data_parallel: ranks,
-            scheduler: pool.scheduler.clone(),
+            scheduler: limited(&pool.scheduler, pool.vidur_plan),
             kv_cache: KvCacheSpec {
                 // No run holds more; keeps sums of blocks far from overflow.
                 num_blocks: per_rank.saturating_mul(u64::from(ranks)).min(1 << 48),
                 block_size,
             },
-            cost: pool.cost.clone(),
+            cost: pool.cost.step_cost(),
         }
     });
     ClusterSpec {
@@ -582,10 +428,57 @@ fn cluster_of(
         kv_transfer: kv_transfer_of(config, model, formats, pools),
         seed: config.seed.wrapping_add(u64::from(config.replication)),
         time_limit_s: config.time_limit_s,
-        compat: Compat::None,
-        max_request_tokens: None,
+        compat: config.compat,
+        max_request_tokens: match config.compat {
+            Compat::None => config.memory.max_request_tokens,
+            Compat::Vidur => Some(vidur_max_request_tokens(config)),
+        },
         earlier_random_draws: 0,
     }
+}
+
+/// What Vidur's planner allows on a pool, if its behaviour is asked for. Its
+/// figures are not needed, and so not insisted on, where blocks are given and the
+/// scheduler has no batch limit from it.
+fn vidur_plan_of(
+    context: &PoolContext<'_>,
+    plan: &PoolPlan<'_>,
+    device: &DeviceSpec,
+) -> Result<Option<VidurPlan>, ResolveError> {
+    let config = context.config;
+    if config.compat == Compat::None {
+        return Ok(None);
+    }
+    let planned = vidur_plan(&VidurPlanInput {
+        model: context.model,
+        device,
+        parallelism: plan.parallelism,
+        margin_fraction: margin_fraction(config, context.engine),
+        max_request_tokens: vidur_max_request_tokens(config),
+        block_size: block_size(config, context.engine),
+    })?;
+    Ok(Some(planned))
+}
+
+/// `max_tokens` of Vidur's length generators by default.
+const VIDUR_MAX_TOKENS: u32 = 4096;
+
+fn vidur_max_request_tokens(config: &RunConfig) -> u32 {
+    config.memory.max_request_tokens.unwrap_or(VIDUR_MAX_TOKENS)
+}
+
+/// The scheduler with the batch limit of Vidur's planner, where it applies.
+fn limited(scheduler: &ReplicaScheduler, plan: Option<VidurPlan>) -> ReplicaScheduler {
+    let mut scheduler = scheduler.clone();
+    if let (
+        Some(plan),
+        ReplicaScheduler::Orca { batch_size_cap }
+        | ReplicaScheduler::FasterTransformer { batch_size_cap },
+    ) = (plan, &mut scheduler)
+    {
+        *batch_size_cap = plan.max_batch_size.min(*batch_size_cap);
+    }
+    scheduler
 }
 
 /// The link between the pools: every GPU of a replica sends its share of the

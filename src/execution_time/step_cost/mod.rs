@@ -146,11 +146,14 @@ impl GraphCost {
                     .map_err(|error| format!("{error}; backend roofline prices every device"))?;
                 Some(Arc::new(tables))
             }
+            BackendKind::Vidur | BackendKind::Linear | BackendKind::Table => {
+                return Err("priced from files, not from the model's operators".into());
+            }
         };
         let graph = Graph::new(model, parallelism, formats, gpus_per_node)?;
         let (graph, fits) = match backend {
             BackendKind::Aicb => (graph.with_all_to_all(), KernelFits::of_device(&device.name)),
-            BackendKind::Silicon | BackendKind::Roofline => (graph, None),
+            _ => (graph, None),
         };
         let groups = graph.expert_groups();
         let pricer = Pricer::new(device, measured, fits, groups, gpus_per_node, overrides);
@@ -543,8 +546,21 @@ impl GraphCost {
         (1.0 - share) * layers_s + turns_s
     }
 
+    /// Host work: of the first stage.
+    fn price_host(&self, shape: &StepShape) -> Option<PricedOperator> {
+        let requests = shape.decode_requests + shape.prefills.len() as u32;
+        (requests > 0 && self.host != HostOverhead::default()).then(|| PricedOperator {
+            stage: 0,
+            name: "host".into(),
+            operator: Operator::Host { requests },
+            count: 1.0,
+            time_s: self.host_s(shape, requests),
+            provenance: Provenance::Formula,
+        })
+    }
+
     /// Operators of one stage, priced one by one.
-    fn explain_stage(&self, index: usize, shape: &StepShape, out: &mut Vec<PricedOperator>) {
+    fn price_stage(&self, index: usize, shape: &StepShape, out: &mut Vec<PricedOperator>) {
         let stage = &self.graph.stages()[index];
         let first = out.len();
         let mut sheet = Sheet {
@@ -662,18 +678,17 @@ impl StepCost for GraphCost {
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator> {
         let mut rows = Vec::new();
         for index in 0..self.tables.len() {
-            self.explain_stage(index, shape, &mut rows);
+            self.price_stage(index, shape, &mut rows);
         }
-        let requests = shape.decode_requests + shape.prefills.len() as u32;
-        if requests > 0 && self.host != HostOverhead::default() {
-            rows.push(PricedOperator {
-                stage: 0,
-                name: "host".into(),
-                operator: Operator::Host { requests },
-                count: 1.0,
-                time_s: self.host_s(shape, requests),
-                provenance: Provenance::Formula,
-            });
+        rows.extend(self.price_host(shape));
+        rows
+    }
+
+    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
+        let mut rows = Vec::new();
+        self.price_stage(stage as usize, shape, &mut rows);
+        if stage == 0 {
+            rows.extend(self.price_host(shape));
         }
         rows
     }

@@ -174,6 +174,23 @@ pub enum EventKind {
     KvArrival,
 }
 
+impl EventKind {
+    /// The name in traces.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RequestArrival => "REQUEST_ARRIVAL",
+            Self::GlobalSchedule => "GLOBAL_SCHEDULE",
+            Self::ReplicaSchedule => "REPLICA_SCHEDULE",
+            Self::BatchStageArrival => "BATCH_STAGE_ARRIVAL",
+            Self::ReplicaStageSchedule => "REPLICA_STAGE_SCHEDULE",
+            Self::BatchStageEnd => "BATCH_STAGE_END",
+            Self::BatchEnd => "BATCH_END",
+            Self::KvTransferDrained => "KV_TRANSFER_DRAINED",
+            Self::KvArrival => "KV_ARRIVAL",
+        }
+    }
+}
+
 /// An event as it was handled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EventFact {
@@ -237,7 +254,45 @@ pub struct StageFact<'a> {
     pub requests: &'a [(u32, u32)],
 }
 
-/// KV cache of a replica after a batch was formed or ended.
+/// A stage that has executed a batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StageEndFact {
+    /// Batch.
+    pub batch_id: u64,
+    /// Replica.
+    pub replica: u32,
+    /// Stage.
+    pub stage: u32,
+    /// Now, seconds.
+    pub ended_at_s: f64,
+}
+
+/// A request that enters the system.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ArrivalFact {
+    /// Index in the workload.
+    pub request_id: u32,
+    /// Now, seconds.
+    pub time_s: f64,
+    /// Prompt tokens.
+    pub prefill_tokens: u32,
+    /// Output tokens.
+    pub decode_tokens: u32,
+}
+
+/// A request whose prompt is complete for the first time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PrefillFact {
+    /// Index in the workload.
+    pub request_id: u32,
+    /// Now, seconds.
+    pub time_s: f64,
+    /// Prompt tokens.
+    pub prefill_tokens: u32,
+}
+
+/// KV cache of a replica after a batch was formed or ended, or a transfer began or
+/// drained.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KvUseFact {
     /// When, seconds.
@@ -254,7 +309,9 @@ pub struct KvUseFact {
 pub trait Recorder {
     /// A request ended (in whatever way).
     fn request(&mut self, record: &RequestRecord);
-    /// `count` output tokens came `interval_s` after their predecessors.
+    /// `count` output tokens came `interval_s` after their predecessors. Of one
+    /// batch, tokens of decodes come before those of prompts (complete again
+    /// after a restart).
     fn token_intervals(&mut self, interval_s: f64, count: u32);
 
     /// Whether [`Self::event`] is to be called.
@@ -264,11 +321,22 @@ pub trait Recorder {
 
     /// An event was handled.
     fn event(&mut self, _fact: &EventFact) {}
+    /// A request arrived.
+    fn request_arrived(&mut self, _fact: &ArrivalFact) {}
+    /// A request was given to a replica.
+    fn request_routed(&mut self, _request_id: u32, _replica: u32) {}
+    /// A prompt is complete for the first time.
+    fn prefill_completed(&mut self, _fact: &PrefillFact) {}
+    /// A replica formed a batch.
+    fn batch_formed(&mut self, _replica: u32, _batch_id: u64) {}
     /// A stage starts to execute a batch.
     fn stage_started(&mut self, _fact: &StageFact<'_>) {}
+    /// A stage has executed a batch.
+    fn stage_ended(&mut self, _fact: &StageEndFact) {}
     /// A batch has left the last stage.
     fn batch_ended(&mut self, _fact: &BatchFact<'_>) {}
-    /// A replica's KV cache after a batch was formed or ended.
+    /// A replica's KV cache after a batch was formed or ended, or a transfer began
+    /// or drained.
     fn kv_use(&mut self, _fact: &KvUseFact) {}
 }
 
