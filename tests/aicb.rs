@@ -10,6 +10,9 @@ use vidur_sweep::execution_time::step_cost::GraphCost;
 use vidur_sweep::execution_time::{BackendKind, PrefillChunk, Provenance, StepCost, StepShape};
 use vidur_sweep::memory::{Formats, Parallelism};
 use vidur_sweep::network::LinkOverrides;
+use vidur_sweep::simulator::{RunSummary, SummaryRecorder, simulate};
+use vidur_sweep::spec::{Pool, Resolver, RunConfig};
+use vidur_sweep::workload::WorkloadSource;
 
 /// Folders of the cases.
 fn cases() -> Vec<PathBuf> {
@@ -348,4 +351,162 @@ fn expert_exchange_depends_on_ranks_nodes_and_format() {
         one_node > 0.0 && two > 2.0 * one_node && eight > two,
         "{one_node} {two} {eight}"
     );
+}
+
+/// A run of DeepSeek-V3 on H800 with `changes` made to it.
+fn config(changes: serde_json::Value) -> RunConfig {
+    let mut json = serde_json::json!({
+        "model": "deepseek-671B", "device": "h800", "backend": "aicb",
+        "expert_parallel": 32, "qps": 20.0,
+        "workload": {
+            "requests": 60,
+            "lengths": {"type": "uniform", "min_tokens": 64, "max_tokens": 2048, "prefill_to_decode_ratio": 8.0},
+            "arrivals": {"type": "poisson"}
+        }
+    });
+    for (key, value) in changes.as_object().unwrap() {
+        json[key] = value.clone();
+    }
+    serde_json::from_value(json).unwrap()
+}
+
+fn summary(config: &RunConfig) -> RunSummary {
+    let deployment = Resolver::default().resolve(config).unwrap();
+    let source = WorkloadSource::default();
+    let workload = source.get(&config.workload, config.seed, config.replication);
+    let workload = workload.unwrap().at_rate(config.qps).unwrap();
+    let mut recorder = SummaryRecorder::new(workload.requests.len(), 1, None);
+    let totals = simulate(&deployment.cluster, &workload, &mut recorder);
+    recorder.finish(&totals).0
+}
+
+#[test]
+fn runs_with_options_finish_and_repeat() {
+    let plain = config(serde_json::json!({}));
+    let options = config(serde_json::json!({
+        "two_batch_overlap": true,
+        "speculative": {"acceptance": 0.85},
+        "moe": {"load": {"type": "power_law", "alpha": 1.0}, "redundant_experts": 32},
+        "pipeline_parallel": 2
+    }));
+    for config in [&plain, &options] {
+        let first = summary(config);
+        assert_eq!(first.completed, 60);
+        assert_eq!(first, summary(config));
+    }
+    // 61 layers go 31 and 30.
+    let deployment = Resolver::default().resolve(&options).unwrap();
+    let layers: Vec<_> = deployment.pools[0]
+        .graph
+        .stages()
+        .iter()
+        .map(|stage| stage.layers())
+        .collect();
+    assert_eq!(layers, [31, 30]);
+}
+
+#[test]
+fn runs_read_files_and_refuse_what_does_not_go_with_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let parallelism = cut(1, 32);
+    let sizes = [
+        (Phase::Prefill, 1, 64),
+        (Phase::Prefill, 1, 4096),
+        (Phase::Decode, 1, 64),
+        (Phase::Decode, 64, 64),
+        (Phase::Decode, 1, 4096),
+        (Phase::Decode, 64, 4096),
+    ];
+    write_files(
+        directory.path(),
+        &model("deepseek-671B"),
+        parallelism,
+        &sizes,
+    );
+    let files = serde_json::json!({"aicb_dir": directory.path()});
+    let from_files = summary(&config(files.clone()));
+    assert_eq!(from_files.completed, 60);
+    assert_ne!(from_files, summary(&config(serde_json::json!({}))));
+    let refused = |changes: serde_json::Value| {
+        let mut all = files.clone();
+        all.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        let error = Resolver::default().resolve(&config(all)).err().unwrap();
+        error.to_string()
+    };
+    let with_overlap = refused(serde_json::json!({"two_batch_overlap": true}));
+    assert!(
+        with_overlap.contains("need operators one by one"),
+        "{with_overlap}"
+    );
+    let other_backend = refused(serde_json::json!({"backend": "silicon"}));
+    assert!(
+        other_backend.contains("aicb_dir is for backend aicb"),
+        "{other_backend}"
+    );
+    let other_cut = refused(serde_json::json!({"expert_parallel": 64}));
+    assert!(
+        other_cut.contains("world_size64-tp1-pp1-ep64"),
+        "{other_cut}"
+    );
+    // Identities follow the files' content.
+    let resolver = Resolver::default();
+    let data = resolver.fingerprints(&config(files.clone()));
+    write_files(
+        directory.path(),
+        &model("deepseek-671B"),
+        parallelism,
+        &[(Phase::Decode, 2, 64)],
+    );
+    assert_ne!(data, Resolver::default().fingerprints(&config(files)));
+}
+
+#[test]
+fn options_that_a_model_cannot_have_are_refused() {
+    let refused = |changes: serde_json::Value| {
+        let error = Resolver::default().resolve(&config(changes)).err().unwrap();
+        error.to_string()
+    };
+    let dense = refused(serde_json::json!({
+        "model": "llama-3-8b", "expert_parallel": 1, "backend": "silicon",
+        "moe": {"redundant_experts": 4}
+    }));
+    assert!(dense.contains("moe is for models with experts"), "{dense}");
+    let no_mtp = refused(serde_json::json!({
+        "model": "qwen3-moe-235B", "expert_parallel": 8, "speculative": {"acceptance": 0.5}
+    }));
+    assert!(
+        no_mtp.contains("needs multi-token-prediction layers"),
+        "{no_mtp}"
+    );
+    let short = refused(serde_json::json!({
+        "moe": {"load": {"type": "histogram", "tokens": [1.0, 2.0]}}
+    }));
+    assert!(short.contains("moe.load.tokens: 2 numbers"), "{short}");
+}
+
+#[test]
+fn redundant_experts_take_memory_and_even_out() {
+    let load = |redundant: u32| {
+        let mut tokens = vec![1.0; 256];
+        tokens[7] = 60.0;
+        config(serde_json::json!({
+            "moe": {"load": {"type": "histogram", "tokens": tokens}, "redundant_experts": redundant}
+        }))
+    };
+    let resolver = Resolver::default();
+    let pool = |redundant| resolver.resolve(&load(redundant)).unwrap().pools.remove(0);
+    let (none, some) = (pool(0), pool(32));
+    // One more expert on every GPU: 58 layers of 3 x 7168 x 2048, in fp8 blocks.
+    let expert = 58.0 * 3.0 * 7168.0 * 2048.0 * (1.0 + 4.0 / 16384.0);
+    let more = some.memory.weights_bytes - none.memory.weights_bytes;
+    assert!((more / expert - 1.0).abs() < 1e-9, "{more} {expert}");
+    let step_s = |pool: &Pool| {
+        pool.cost
+            .step_cost()
+            .stage_time(0, &prompt(65_536, 0))
+            .model_s
+    };
+    assert!(step_s(&some) < step_s(&none));
 }
