@@ -1,6 +1,7 @@
 //! Kernel efficiencies of one device, fitted to benchmarks of single kernels.
 //!
-//! `data/kernels/<device>.yaml` holds three figures per class. Kernels the
+//! `data/kernels/<device>.yaml` holds three figures per class and benchmarked
+//! shape; the nearest shape speaks for others. Kernels the
 //! benchmarks leave out are charged as memory-bound ones: block-wise
 //! quantisation of GEMM inputs, activation between the expert GEMMs, gathering of
 //! rows by expert and their sum, choice of experts, norm, rotary embedding and
@@ -41,18 +42,38 @@ const FILES: &[(&str, &str)] = &[
     ),
 ];
 
-/// One class of kernels.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+/// Kernels of one benchmarked shape.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Class {
+struct Fit {
+    shape: Vec<u32>,
     launch_us: f64,
     compute: f64,
     memory: f64,
 }
 
+/// Kernels of one class, shape by shape; empty where none was benchmarked.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(transparent)]
+struct Class(Vec<Fit>);
+
 impl Class {
-    fn efficiency(self) -> Efficiency {
-        Efficiency::new(self.launch_us * 1e-6, self.compute, self.memory)
+    /// Efficiency at the nearest shape, by octaves; the first of equals.
+    fn at(&self, shape: &[u32]) -> Option<Efficiency> {
+        let distance = |fit: &Fit| -> f64 {
+            (fit.shape.iter().zip(shape))
+                .map(|(&own, &asked)| {
+                    let octaves = (f64::from(own.max(1)) / f64::from(asked.max(1))).log2();
+                    octaves * octaves
+                })
+                .sum()
+        };
+        let nearest = (self.0.iter()).min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
+        Some(Efficiency::new(
+            nearest.launch_us * 1e-6,
+            nearest.compute,
+            nearest.memory,
+        ))
     }
 }
 
@@ -62,19 +83,22 @@ impl Class {
 pub struct KernelFits {
     device: String,
     source: String,
+    /// By in and out features.
     gemm: Class,
-    /// Grouped GEMMs over rows sorted by expert.
+    /// Grouped GEMMs over rows sorted by expert; by hidden and intermediate size.
     experts_prefill: Class,
-    /// Grouped GEMMs over a padded buffer per expert.
+    /// Grouped GEMMs over a padded buffer per expert; by the same.
     experts_decode: Class,
+    /// By heads.
     #[serde(default)]
-    mla_prefill: Option<Class>,
+    mla_prefill: Class,
     mla_decode: Class,
+    /// By heads, KV heads and width of a head.
     #[serde(default)]
-    attention_prefill: Option<Class>,
+    attention_prefill: Class,
     attention_decode: Class,
     #[serde(default)]
-    attention_decode_8_bit: Option<Class>,
+    attention_decode_8_bit: Class,
 }
 
 impl KernelFits {
@@ -112,11 +136,17 @@ impl KernelFits {
                 out_features,
                 in_features,
                 dtype,
-            } => Some(self.gemm_s(roofline, [tokens, out_features, in_features], dtype)),
-            Operator::ContextAttention { .. } => {
-                let class = self.attention_prefill.or(self.mla_prefill)?;
+            } => self.gemm_s(roofline, [tokens, out_features, in_features], dtype),
+            Operator::ContextAttention {
+                heads,
+                kv_heads,
+                head_dim,
+                ..
+            } => {
+                let own = self.attention_prefill.at(&[heads, kv_heads, head_dim]);
+                let efficiency = own.or_else(|| self.mla_prefill.at(&[heads]))?;
                 let (work, _) = attention(operator)?;
-                Some(roofline.work_s(work, class.efficiency()))
+                Some(roofline.work_s(work, efficiency))
             }
             Operator::GenerationAttention {
                 batch,
@@ -126,15 +156,18 @@ impl KernelFits {
                 kv_dtype,
                 ..
             } => {
-                let narrow = self.attention_decode_8_bit.filter(|_| is_8_bit(kv_dtype));
-                let class = narrow.unwrap_or(self.attention_decode);
+                let shape = [heads, kv_heads, head_dim];
+                let narrow = (is_8_bit(kv_dtype))
+                    .then(|| self.attention_decode_8_bit.at(&shape))
+                    .flatten();
+                let efficiency = narrow.or_else(|| self.attention_decode.at(&shape))?;
                 let (work, _) = attention(operator)?;
                 // Norm and rotary embedding of queries and keys; cache write.
                 let row = f64::from(batch) * f64::from(head_dim) * WIDE;
                 let (all, kv) = (f64::from(heads + kv_heads), f64::from(2 * kv_heads));
                 let around_s =
                     2.0 * moved_s(roofline, 2.0 * row * all) + moved_s(roofline, 2.0 * row * kv);
-                Some(roofline.work_s(work, class.efficiency()) + around_s)
+                Some(roofline.work_s(work, efficiency) + around_s)
             }
             Operator::MlaContext {
                 batch,
@@ -150,21 +183,21 @@ impl KernelFits {
                 heads,
                 dtype,
                 kv_dtype,
-            } => Some(self.mla_generation_s(roofline, batch, kv_tokens, heads, [dtype, kv_dtype])),
+            } => self.mla_generation_s(roofline, batch, kv_tokens, heads, [dtype, kv_dtype]),
             Operator::MoeExperts { .. } => self.experts_s(roofline, operator),
             _ => None,
         }
     }
 
     /// A GEMM of `[m, n, k]`; block-wise formats quantise its input first.
-    fn gemm_s(&self, roofline: &Roofline, [m, n, k]: [u32; 3], dtype: DType) -> f64 {
+    fn gemm_s(&self, roofline: &Roofline, [m, n, k]: [u32; 3], dtype: DType) -> Option<f64> {
         let (work, _) = gemm(m, n, k, dtype);
         let quantise_s = if dtype == DType::Fp8Block {
             moved_s(roofline, 3.0 * f64::from(m) * f64::from(k))
         } else {
             0.0
         };
-        quantise_s + roofline.work_s(work, self.gemm.efficiency())
+        Some(quantise_s + roofline.work_s(work, self.gemm.at(&[k, n])?))
     }
 
     fn mla_context_s(
@@ -175,16 +208,17 @@ impl KernelFits {
         heads: u32,
         dtype: DType,
     ) -> Option<f64> {
-        let class = self.mla_prefill.or(self.attention_prefill)?;
         let tokens = batch * new_tokens;
         // A prefix is expanded anew for every chunk.
         let cached = batch * (new_tokens + prefix_tokens);
         let (key, value) = (mla::NOPE + mla::ROPE, mla::VALUE);
+        let own = self.mla_prefill.at(&[heads]);
+        let efficiency = own.or_else(|| self.attention_prefill.at(&[heads, heads, key]))?;
         let gemm = |m, n, k| self.gemm_s(roofline, [m, n, k], dtype);
-        let projections_s = gemm(tokens, mla::Q_RANK + mla::KV_RANK + mla::ROPE, mla::HIDDEN)
-            + gemm(tokens, heads * key, mla::Q_RANK)
-            + gemm(cached, heads * (mla::NOPE + value), mla::KV_RANK)
-            + gemm(tokens, mla::HIDDEN, heads * value);
+        let projections_s = gemm(tokens, mla::Q_RANK + mla::KV_RANK + mla::ROPE, mla::HIDDEN)?
+            + gemm(tokens, heads * key, mla::Q_RANK)?
+            + gemm(cached, heads * (mla::NOPE + value), mla::KV_RANK)?
+            + gemm(tokens, mla::HIDDEN, heads * value)?;
         let rows = f64::from(batch) * f64::from(heads);
         let core = Work {
             operations: f64::from(batch)
@@ -204,7 +238,7 @@ impl KernelFits {
         let moved = moved_s(roofline, 2.0 * WIDE * ranks)
             + moved_s(roofline, 2.0 * WIDE * rotary)
             + moved_s(roofline, WIDE * keys);
-        Some(projections_s + roofline.work_s(core, class.efficiency()) + moved)
+        Some(projections_s + roofline.work_s(core, efficiency) + moved)
     }
 
     fn mla_generation_s(
@@ -214,12 +248,12 @@ impl KernelFits {
         kv_tokens: f64,
         heads: u32,
         [dtype, kv_dtype]: [DType; 2],
-    ) -> f64 {
+    ) -> Option<f64> {
         let (key, value) = (mla::NOPE + mla::ROPE, mla::VALUE);
         let gemm = |n, k| self.gemm_s(roofline, [batch, n, k], dtype);
-        let projections_s = gemm(mla::Q_RANK + mla::KV_RANK + mla::ROPE, mla::HIDDEN)
-            + gemm(heads * key, mla::Q_RANK)
-            + gemm(mla::HIDDEN, heads * value);
+        let projections_s = gemm(mla::Q_RANK + mla::KV_RANK + mla::ROPE, mla::HIDDEN)?
+            + gemm(heads * key, mla::Q_RANK)?
+            + gemm(mla::HIDDEN, heads * value)?;
         // Up-projections of keys and values are absorbed: per head, 16 bits.
         let absorbed_s = |width: u32| {
             let (m, n, k) = (
@@ -233,7 +267,7 @@ impl KernelFits {
                 bytes: WIDE * (n * k + rows),
                 dtype: DType::Bfloat16,
             };
-            roofline.work_s(work, self.gemm.efficiency())
+            Some(roofline.work_s(work, self.gemm.at(&[mla::KV_RANK, width])?))
         };
         let rows = f64::from(batch);
         let core = Work {
@@ -245,12 +279,14 @@ impl KernelFits {
         };
         let ranks = rows * f64::from(mla::Q_RANK + mla::KV_RANK);
         let rotary = rows * f64::from(heads * mla::ROPE);
-        projections_s
-            + absorbed_s(mla::NOPE)
-            + absorbed_s(value)
-            + roofline.work_s(core, self.mla_decode.efficiency())
-            + moved_s(roofline, 2.0 * WIDE * ranks)
-            + moved_s(roofline, 2.0 * WIDE * rotary)
+        Some(
+            projections_s
+                + absorbed_s(mla::NOPE)?
+                + absorbed_s(value)?
+                + roofline.work_s(core, self.mla_decode.at(&[heads])?)
+                + moved_s(roofline, 2.0 * WIDE * ranks)
+                + moved_s(roofline, 2.0 * WIDE * rotary),
+        )
     }
 
     /// Whichever layout of rows is faster: sorted by expert, which takes a gather
@@ -288,8 +324,9 @@ impl KernelFits {
         let received = (factor * f64::from(tokens) * here).min(visits);
         let gather_s = moved_s(roofline, (received + visits) * row * narrow);
         let sum_s = moved_s(roofline, (visits + received) * row * WIDE);
-        let sorted_s = roofline.work_s(work, self.experts_prefill.efficiency()) + gather_s + sum_s;
-        let padded_s = roofline.work_s(work, self.experts_decode.efficiency());
+        let shape = [hidden_size, intermediate_size];
+        let sorted_s = roofline.work_s(work, self.experts_prefill.at(&shape)?) + gather_s + sum_s;
+        let padded_s = roofline.work_s(work, self.experts_decode.at(&shape)?);
         // Before them a rank chooses its tokens' experts, and writes the tokens in
         // the format in which they travel.
         let own = f64::from(tokens) / f64::from(expert_parallel * expert_tensor_parallel);

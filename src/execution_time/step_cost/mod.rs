@@ -543,7 +543,10 @@ impl GraphCost {
             1.0 - EXCHANGE_COMPUTE_SHARE
         };
         let turns_s = exchange_s.max(compute_s / left);
-        (1.0 - share) * layers_s + turns_s
+        // On its way back from the last layer, the second half has nothing beside
+        // it: half of one half's exchange there.
+        let last_s = exchange_s / (4.0 * f64::from(stage.moe_layers.max(1)));
+        (1.0 - share) * layers_s + turns_s + last_s
     }
 
     /// Host work: of the first stage.
