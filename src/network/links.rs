@@ -297,8 +297,8 @@ mod tests {
         let links = links();
         assert!(links.expert_exchange_s(&limited) < 0.9 * links.expert_exchange_s(&free));
         // Two groups a node: 15 in 70 choices of four miss a given one.
-        let four = 4.0 * (1.0 - 15.0 / 70.0);
-        let visited: f64 = four * (1.0 - (1.0 - 1.0 / four as f64).powi(8));
+        let four: f64 = 4.0 * (1.0 - 15.0 / 70.0);
+        let visited: f64 = four * (1.0 - (1.0 - 1.0 / four).powi(8));
         assert!((limited.nodes_visited(4) - visited).abs() < 1e-12);
     }
 

@@ -351,7 +351,7 @@ fn decodes(requests: u32, context: u64) -> StepShape {
     }
 }
 
-fn assert_explained(cost: &GraphCost, shape: &StepShape) {
+fn assert_rows_add_up(cost: &GraphCost, shape: &StepShape) {
     let sum_s: f64 = cost.explain(shape).iter().map(|row| row.time_s).sum();
     let step_s = cost.stage_time(0, shape).total_s();
     assert!((sum_s / step_s - 1.0).abs() < 2e-3, "{sum_s} {step_s}");
@@ -375,7 +375,7 @@ fn overlap_hides_the_shorter_of_exchange_and_compute() {
     );
     assert!(together_s < alone_s, "{together_s} {alone_s}");
     assert!(together_s > exchange_s && together_s > alone_s / 2.0);
-    assert_explained(&overlapped, &shape);
+    assert_rows_add_up(&overlapped, &shape);
     // One token cannot be halved; nor is there anything to hide without experts
     // elsewhere.
     let one = decodes(1, 100);
@@ -407,7 +407,7 @@ fn speculation_pays_for_drafts_and_gains_what_is_accepted() {
     assert!(time_s(&never) > time_s(&plain), "rejected drafts cost");
     assert!((time_s(&always) * 2.0 / time_s(&never) - 1.0).abs() < 1e-12);
     assert!(time_s(&always) < time_s(&plain), "accepted ones pay");
-    assert_explained(&always, &shape);
+    assert_rows_add_up(&always, &shape);
     // Prompts draft nothing.
     let prompt = StepShape {
         prefills: vec![PrefillChunk {
@@ -426,7 +426,7 @@ fn speculation_pays_for_drafts_and_gains_what_is_accepted() {
     };
     let mixed_s = always.stage_time(0, &mixed).model_s;
     assert!(mixed_s > plain.stage_time(0, &prompt).model_s);
-    assert_explained(&always, &mixed);
+    assert_rows_add_up(&always, &mixed);
     let tokens = |acceptance| {
         let speculation = Speculation {
             draft_tokens: 2,
