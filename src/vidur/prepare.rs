@@ -34,6 +34,8 @@ pub struct Options {
 
 /// A simulation ready to run.
 pub struct Prepared {
+    /// The flags, with the predictor that is used.
+    pub settings: Settings,
     /// The configuration, with the requests' generators and the backend used.
     pub config: RunConfig,
     /// The deployment it describes.
@@ -82,6 +84,7 @@ pub struct PrepareError(pub String);
 /// If a name is unknown, a file is missing (and nothing stands for it) or
 /// damaged, or the deployment does not fit.
 pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, PrepareError> {
+    let settings = &with_estimator(settings, options.compat);
     let mut notes: Vec<String> = settings
         .dead()
         .into_iter()
@@ -103,12 +106,12 @@ pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, Prepa
             config.backend = stand_in(&device);
             notes.push(match config.backend {
                 BackendKind::Silicon => format!(
-                    "{missing}: not there; prices are this program's measured operators for {} \
+                    "{missing}; prices are this program's measured operators for {} \
                      (backend silicon)",
                     device.name
                 ),
                 _ => format!(
-                    "{missing}: not there, nor are operators measured for {}; prices are \
+                    "{missing}, nor are operators measured for {}; prices are \
                      estimated from its data sheet (backend roofline)",
                     device.name
                 ),
@@ -123,6 +126,7 @@ pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, Prepa
         deployment.cluster.earlier_random_draws = requests.python_draws;
     }
     Ok(Prepared {
+        settings: settings.clone(),
         config,
         deployment,
         workload: requests.workload,
@@ -168,7 +172,7 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
         },
         profiling_dir: options.profiling_dir.clone(),
         network_device: Some(settings.text("replica_config_network_device").to_owned()),
-        predictor: Some(predictor(settings, options.compat)),
+        predictor: Some(predictor(settings)),
         predictions_file: options.predictions_file.clone(),
         aicb_dir: None,
         engine: EngineConfig::default(),
@@ -259,16 +263,22 @@ impl Scheduler {
     }
 }
 
+const PREDICTOR_TYPE: &str = "execution_time_predictor_config_type";
+
+/// Interpolation in the place of the original's default predictor, unless the
+/// original is wanted.
+fn with_estimator(settings: &Settings, compat: Compat) -> Settings {
+    let mut settings = settings.clone();
+    if !settings.is_given(PREDICTOR_TYPE) && compat.is_none() {
+        settings.set(PREDICTOR_TYPE, "interpolation".into());
+    }
+    settings
+}
+
 /// Options of the chosen predictor.
-fn predictor(settings: &Settings, compat: Compat) -> PredictorConfig {
-    const TYPE: &str = "execution_time_predictor_config_type";
-    let kind = match settings.text(TYPE) {
-        // The original's default, kept only where the original is wanted.
-        "random_forrest" if !settings.is_given(TYPE) && compat.is_none() => "interpolation",
-        kind => kind,
-    };
-    let (prefix, estimator) = match kind {
-        "linear_regression" => (kind, Estimator::LinearRegression),
+fn predictor(settings: &Settings) -> PredictorConfig {
+    let (prefix, estimator) = match settings.text(PREDICTOR_TYPE) {
+        "linear_regression" => ("linear_regression", Estimator::LinearRegression),
         "interpolation" => ("random_forrest", Estimator::Interpolation),
         _ => ("random_forrest", Estimator::RandomForest),
     };

@@ -241,6 +241,14 @@ impl Forming<'_> {
         }
     }
 
+    /// A batch of waiting prompts, or else one of decodes.
+    fn prompts_or_decodes(&mut self) {
+        self.take_whole_prompts();
+        if self.batch.prefills.is_empty() {
+            self.take_decodes();
+        }
+    }
+
     /// Admits whole prompts in order of arrival, up to the token budget.
     fn take_whole_prompts(&mut self) {
         let mut tokens = 0;
