@@ -1,11 +1,14 @@
 //! What one step of one pipeline stage costs.
 //!
 //! A backend is an operator graph of the model ([`graph`]) priced by an
-//! operator cost source ([`silicon`] tables, [`roofline`]) plus host overhead, or
-//! Vidur's formula over fits of its profiling files ([`vidur`]).
+//! operator cost source ([`silicon`] tables, [`roofline`]) plus host overhead, layer
+//! times measured as a whole ([`aicb`]), or Vidur's formula over fits of its
+//! profiling files ([`vidur`]).
 //! The simulator sees only [`StepCost`]; `explain` sees every operator with its
 //! [`Provenance`]. Knows nothing of requests, queues or time of day.
 
+pub mod aicb;
+pub mod expert_load;
 pub mod graph;
 pub mod operator;
 pub mod roofline;
@@ -27,6 +30,9 @@ pub enum BackendKind {
     Silicon,
     /// Peak figures of the device with stated efficiencies; every device.
     Roofline,
+    /// Layer times from AICB's files (`aicb_dir`); without them measured operators
+    /// of the device itself, else kernel efficiencies fitted to it (H20, H800).
+    Aicb,
     /// Fits of Vidur's profiling files (`profiling_dir`, `predictor`).
     Vidur,
     /// Vidur's profiling files by polynomial regression: `vidur` with
@@ -117,6 +123,37 @@ pub struct StageRun {
     pub nth_batch: u64,
     /// Pipeline stage.
     pub stage: u32,
+}
+
+/// Speculative decoding: tokens drafted by multi-token-prediction layers and
+/// verified in one step.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Speculation {
+    /// Tokens drafted per step.
+    pub draft_tokens: u32,
+    /// Chance that a drafted token is accepted, given that its predecessors were.
+    pub acceptance: f64,
+}
+
+impl Speculation {
+    /// Tokens a sequence gains per step, on average: its own and those accepted.
+    pub fn tokens_per_step(&self) -> f64 {
+        (0..=self.draft_tokens)
+            .map(|drafted| self.acceptance.powi(drafted as i32))
+            .sum()
+    }
+}
+
+/// What an engine does beyond the plain step; default: nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct StepOptions {
+    /// How unevenly tokens spread over experts; none: as the model's router does.
+    pub expert_load: Option<operator::ExpertLoad>,
+    /// Two halves of a step take turns: one computes while the other's tokens
+    /// travel to and from their experts.
+    pub two_batch_overlap: bool,
+    /// Speculative decoding.
+    pub speculation: Option<Speculation>,
 }
 
 /// Prices steps of one pool's replicas. A pure function of the shape; may

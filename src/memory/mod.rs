@@ -6,6 +6,7 @@
 //! the same figures without insisting that they fit. `docs/models-and-devices.md`
 //! states every formula.
 
+mod alibaba;
 mod divisibility;
 mod kv_cache;
 mod parameters;
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 use crate::units::DType;
 
+pub use alibaba::{AlibabaVersion, alibaba_plan, alibaba_transfer_bytes, alibaba_weights_bytes};
 pub use divisibility::check_divisibility;
 pub use kv_cache::{kv_bytes_per_token, state_bytes_per_request};
 pub use parameters::{ParameterCount, parameters, stage_weights_bytes};

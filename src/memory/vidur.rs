@@ -95,7 +95,8 @@ pub fn vidur_plan(input: &VidurPlanInput<'_>) -> Result<VidurPlan, Infeasible> {
 fn memory_gib(device: &DeviceSpec) -> f64 {
     match device.name.as_str() {
         "a40" => 45.0,
-        "a100" | "h100" => 80.0,
+        "a100" | "h100" | "h800" => 80.0,
+        "h20" => 141.0,
         _ => device.memory_bytes as f64 / GIB,
     }
 }

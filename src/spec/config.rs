@@ -24,6 +24,9 @@ pub struct RunConfig {
     /// Where execution times come from.
     #[serde(default)]
     pub backend: BackendKind,
+    /// Folder of AICB's files, for backend `aicb`, relative to the working directory.
+    #[serde(default)]
+    pub aicb_dir: Option<PathBuf>,
     /// Folder of Vidur's profiling files (its `data/profiling`); backends `vidur`
     /// and `linear`. Default: `./data/profiling`.
     #[serde(default)]
@@ -70,6 +73,16 @@ pub struct RunConfig {
     #[serde(default)]
     #[schemars(range(min = 1, max = 1024))]
     pub attention_data_parallel: Option<u32>,
+    /// How tokens spread over experts.
+    #[serde(default)]
+    pub moe: MoeConfig,
+    /// Whether two halves of a step take turns, one computing while the other's
+    /// tokens travel to their experts and back.
+    #[serde(default)]
+    pub two_batch_overlap: Option<bool>,
+    /// Speculative decoding with the model's multi-token-prediction layers.
+    #[serde(default)]
+    pub speculative: Option<SpeculativeConfig>,
     /// Replicas, of both pools together under disaggregation.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -131,6 +144,52 @@ pub struct EngineConfig {
     /// Version; default: the newest known.
     #[serde(default)]
     pub version: Option<String>,
+}
+
+/// How tokens spread over experts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MoeConfig {
+    /// How unevenly; default: the power law of the model's kind of router.
+    #[serde(default)]
+    pub load: Option<ExpertLoadConfig>,
+    /// Replicas of the busiest experts, over all GPUs that share the experts;
+    /// default: 0.
+    #[serde(default)]
+    #[schemars(range(max = 4096))]
+    pub redundant_experts: Option<u32>,
+}
+
+/// How unevenly tokens spread over experts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ExpertLoadConfig {
+    /// Every expert gets the same.
+    Balanced,
+    /// Popularity falls as rank^-alpha.
+    PowerLaw {
+        /// Exponent.
+        #[schemars(range(min = 0, max = 10))]
+        alpha: f64,
+    },
+    /// Tokens counted at each expert, in order of the experts.
+    Histogram {
+        /// One number per routed expert.
+        tokens: Vec<f64>,
+    },
+}
+
+/// Speculative decoding.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SpeculativeConfig {
+    /// Tokens drafted per step.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 16))]
+    pub draft_tokens: u32,
+    /// Chance that a drafted token is accepted, given that its predecessors were.
+    #[schemars(range(min = 0, max = 1))]
+    pub acceptance: f64,
 }
 
 /// What differs in one pool under disaggregation; absent: as the run's.

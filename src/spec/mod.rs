@@ -23,12 +23,14 @@ mod pricing;
 mod reference;
 mod resolve;
 mod schema;
+mod step_options;
 mod trial;
 
 pub use columns::{latency_columns, objective_columns};
 pub use config::{
-    EngineConfig, MemoryCheck, MemoryConfig, NetworkConfig, Objectives, OutputConfig, PoolOverride,
-    RequestOutput, RunConfig, SearchConfig, Slo, SweepSpec,
+    EngineConfig, ExpertLoadConfig, MemoryCheck, MemoryConfig, MoeConfig, NetworkConfig,
+    Objectives, OutputConfig, PoolOverride, RequestOutput, RunConfig, SearchConfig, Slo,
+    SpeculativeConfig, SweepSpec,
 };
 pub use constraint::{Constraint, ConstraintError, DERIVED_NAMES, Operand};
 pub use deployment::Replicas;

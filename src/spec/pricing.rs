@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{ResolveError, RunConfig};
 use crate::catalog::{DeviceSpec, EngineSpec, ModelSpec};
+use crate::execution_time::aicb::{self, AicbCost, Phase};
 use crate::execution_time::step_cost::GraphCost;
 use crate::execution_time::vidur::{
     Estimator, FitLibrary, InputFiles, Keys, PredictorConfig, RecordedCost, TableCost, VidurCost,
     VidurDeployment, VidurError,
 };
-use crate::execution_time::{BackendKind, StepCost};
+use crate::execution_time::{BackendKind, StepCost, StepOptions};
 use crate::memory::{Formats, Parallelism};
 use crate::network::LinkOverrides;
 use crate::simulator::Compat;
@@ -29,6 +30,8 @@ const DEFAULT_PROFILING_DIR: &str = "./data/profiling";
 pub enum PoolCost {
     /// The model's operators, measured or estimated.
     Graph(Arc<GraphCost>),
+    /// AICB's files.
+    Aicb(Arc<AicbCost>),
     /// Fits of profiled operators.
     Vidur(Arc<VidurCost>),
     /// Operator times listed in a file.
@@ -42,6 +45,7 @@ impl PoolCost {
     pub fn step_cost(&self) -> Arc<dyn StepCost> {
         match self {
             Self::Graph(cost) => Arc::clone(cost) as _,
+            Self::Aicb(cost) => Arc::clone(cost) as _,
             Self::Vidur(cost) => Arc::clone(cost) as _,
             Self::Table(cost) => Arc::clone(cost) as _,
             Self::Recorded(cost) => Arc::clone(cost) as _,
@@ -51,7 +55,7 @@ impl PoolCost {
     /// What a person should know of the prices so far, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         match self {
-            Self::Graph(_) => Vec::new(),
+            Self::Graph(_) | Self::Aicb(_) => Vec::new(),
             Self::Vidur(cost) => cost.warnings(),
             Self::Table(cost) => cost.misses(),
             Self::Recorded(cost) => cost.warnings(),
@@ -70,6 +74,10 @@ pub(super) struct Pricing<'a> {
     pub formats: Formats,
     pub parallelism: Parallelism,
     pub block_size: u32,
+    /// Phases the pool is there for.
+    pub phases: &'static [Phase],
+    /// What steps do beyond the plain ones.
+    pub options: StepOptions,
 }
 
 /// Cost models made so far. Shared by all threads.
@@ -78,6 +86,7 @@ pub(super) struct Costs {
     library: FitLibrary,
     kept: Mutex<Kept>,
     hashes: Mutex<BTreeMap<PathBuf, Option<String>>>,
+    aicb_folders: Mutex<BTreeMap<PathBuf, String>>,
 }
 
 #[derive(Default)]
@@ -129,6 +138,22 @@ impl Costs {
         all.into_iter().collect()
     }
 
+    /// Hash of the AICB files in a folder; of the complaint, where it cannot be
+    /// read.
+    fn aicb_hash(&self, folder: &Path) -> String {
+        let mut folders = lock(&self.aicb_folders);
+        if let Some(hash) = folders.get(folder) {
+            return hash.clone();
+        }
+        let text = match aicb::read_directory(folder) {
+            Ok(files) => format!("{files:?}"),
+            Err(error) => error.to_string(),
+        };
+        let hash = blake3::hash(text.as_bytes()).to_hex()[..32].to_owned();
+        folders.insert(folder.to_owned(), hash.clone());
+        hash
+    }
+
     /// Content hashes of the files the prices of `config` come from; files that
     /// are not there are left out.
     pub(super) fn fingerprints(&self, config: &RunConfig) -> Vec<(String, String)> {
@@ -142,6 +167,11 @@ impl Costs {
         };
         let files = match config.backend {
             BackendKind::Silicon | BackendKind::Roofline => Vec::new(),
+            BackendKind::Aicb => {
+                let folder = config.aicb_dir.as_deref();
+                let hash = |folder| ("aicb_dir".to_owned(), self.aicb_hash(folder));
+                return folder.map(hash).into_iter().collect();
+            }
             BackendKind::Vidur | BackendKind::Linear => {
                 let files = config.profile_files(&config.device);
                 vec![
@@ -190,6 +220,7 @@ impl Pricing<'_> {
         let config = self.config;
         let files = match config.backend {
             BackendKind::Silicon | BackendKind::Roofline => String::new(),
+            BackendKind::Aicb => format!("{:?} {:?}", config.aicb_dir, self.phases),
             _ => format!(
                 "{:?} {:?} {:?} {:?} {:?} {:?} {} {}",
                 config.profiling_dir,
@@ -203,7 +234,7 @@ impl Pricing<'_> {
             ),
         };
         format!(
-            "{} {} {:?} {:?} {:?} {:?} {} {:?} {files}",
+            "{} {} {:?} {:?} {:?} {:?} {} {:?} {:?} {files}",
             config.model,
             self.device.name,
             config.backend,
@@ -212,31 +243,54 @@ impl Pricing<'_> {
             self.parallelism,
             self.gpus_per_node(),
             self.links(),
+            self.options,
         )
     }
 
     fn make(&self, library: &FitLibrary) -> Result<PoolCost, ResolveError> {
-        match self.config.backend {
-            BackendKind::Silicon | BackendKind::Roofline => self.graph(self.config.backend),
+        let config = self.config;
+        let operators = matches!(
+            config.backend,
+            BackendKind::Silicon | BackendKind::Roofline | BackendKind::Aicb
+        );
+        let infeasible = |reason: &str| Err(ResolveError::Infeasible(reason.to_owned()));
+        if config.aicb_dir.is_some() && config.backend != BackendKind::Aicb {
+            return infeasible("aicb_dir is for backend aicb: leave one of them out");
+        }
+        if self.options != StepOptions::default() && (!operators || config.aicb_dir.is_some()) {
+            return infeasible(
+                "moe, two_batch_overlap and speculative need operators one by one: backend \
+                 silicon or roofline, or aicb without aicb_dir",
+            );
+        }
+        match config.backend {
+            BackendKind::Silicon | BackendKind::Roofline | BackendKind::Aicb => self.graph(),
             BackendKind::Vidur | BackendKind::Linear => self.fitted(library),
             BackendKind::Table => self.table(),
             BackendKind::Recorded => self.recorded(),
         }
     }
 
-    fn graph(&self, backend: BackendKind) -> Result<PoolCost, ResolveError> {
-        let cost = GraphCost::new(
-            self.model,
-            self.device,
-            backend,
-            self.engine,
-            self.parallelism,
-            self.formats,
-            self.gpus_per_node(),
-            &self.links(),
-        );
-        let cost = cost.map_err(ResolveError::Infeasible)?;
-        Ok(PoolCost::Graph(Arc::new(cost)))
+    fn graph(&self) -> Result<PoolCost, ResolveError> {
+        let cost = || {
+            GraphCost::new(
+                self.model,
+                self.device,
+                self.config.backend,
+                self.engine,
+                self.parallelism,
+                self.formats,
+                self.gpus_per_node(),
+                &self.links(),
+            )
+        };
+        let pool_cost = match &self.config.aicb_dir {
+            None => cost().map(|cost| PoolCost::Graph(Arc::new(cost.with_options(&self.options)))),
+            Some(folder) => {
+                AicbCost::new(folder, self.phases, cost).map(|cost| PoolCost::Aicb(Arc::new(cost)))
+            }
+        };
+        pool_cost.map_err(ResolveError::Infeasible)
     }
 
     fn fitted(&self, library: &FitLibrary) -> Result<PoolCost, ResolveError> {

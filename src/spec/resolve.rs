@@ -7,12 +7,15 @@
 use std::path::Path;
 
 use super::pricing::{Costs, PoolCost, Pricing};
+use super::step_options::step_options;
 use super::{MemoryCheck, PoolOverride, Replicas, RunConfig};
-use crate::catalog::{Attention, Catalog, DeviceSpec, EngineSpec, ModelSpec};
+use crate::catalog::{Catalog, DeviceSpec, EngineSpec, ModelSpec};
+use crate::execution_time::aicb::Phase;
 use crate::execution_time::graph::Graph;
 use crate::memory::{
-    self, Formats, Infeasible, MemoryPlan, Parallelism, PlanInput, VidurPlan, VidurPlanInput,
-    kv_bytes_per_token, state_bytes_per_request, vidur_plan,
+    self, AlibabaVersion, Formats, Infeasible, MemoryPlan, Parallelism, PlanInput, VidurPlan,
+    VidurPlanInput, alibaba_plan, alibaba_transfer_bytes, kv_bytes_per_token,
+    state_bytes_per_request, vidur_plan,
 };
 use crate::network::NIC_LATENCY_S;
 use crate::simulator::{
@@ -231,7 +234,8 @@ impl Resolver {
             max_requests_in_batch: scheduler.batch_size_cap(),
             margin_fraction: margin_fraction(config, context.engine),
             block_size: block_size(config, context.engine),
-            include_mtp: false,
+            include_mtp: config.speculative.is_some(),
+            redundant_experts: config.moe.redundant_experts.unwrap_or(0),
         };
         let vidur_plan = vidur_plan_of(context, plan, &device)?;
         let memory = match (memory::plan(&input), config.memory_check) {
@@ -255,6 +259,8 @@ impl Resolver {
             formats: context.formats,
             parallelism,
             block_size,
+            phases: phases_of(plan.role),
+            options: step_options(config, context.model, &parallelism)?,
         })?;
         let gpus_per_node = config.gpus_per_node.unwrap_or(device.gpus_per_node);
         let graph = Graph::new(context.model, parallelism, context.formats, gpus_per_node)
@@ -270,6 +276,15 @@ impl Resolver {
             graph,
             vidur_plan,
         })
+    }
+}
+
+/// Phases that replicas of a role are there for.
+fn phases_of(role: PoolRole) -> &'static [Phase] {
+    match role {
+        PoolRole::Prefill => &[Phase::Prefill],
+        PoolRole::Decode => &[Phase::Decode],
+        PoolRole::Mixed => &[Phase::Prefill, Phase::Decode],
     }
 }
 
@@ -435,14 +450,19 @@ fn vidur_plan_of(
     if config.compat == Compat::None {
         return Ok(None);
     }
-    let planned = vidur_plan(&VidurPlanInput {
+    let input = VidurPlanInput {
         model: context.model,
         device,
         parallelism: plan.parallelism,
         margin_fraction: margin_fraction(config, context.engine),
         max_request_tokens: vidur_max_request_tokens(config),
         block_size: block_size(config, context.engine),
-    })?;
+    };
+    let planned = if config.compat.is_alibaba_cloud() && context.model.moe.is_some() {
+        alibaba_plan(&input)
+    } else {
+        vidur_plan(&input)?
+    };
     Ok(Some(planned))
 }
 
@@ -502,23 +522,18 @@ fn kv_transfer_of(
     })
 }
 
-/// Vidur-AlibabaCloud's transfers: heads of `hidden / heads` for every model (as
-/// of SimAI 1.5, the width of the MLP), a gigabit of 2^30 bits, no latency.
+/// Vidur-AlibabaCloud's transfers: its cache sizes, a gigabit of 2^30 bits, no
+/// latency.
 fn alibaba_cloud_transfer(config: &RunConfig, model: &ModelSpec, dtype: DType) -> KvTransferSpec {
-    let (heads, kv_heads) = match model.attention {
-        Attention::Gqa {
-            heads, kv_heads, ..
-        } => (heads, kv_heads),
-        Attention::Mla { heads, .. } => (heads, heads),
+    let version = match config.compat {
+        Compat::VidurAlibabaCloud15 => AlibabaVersion::V1_5,
+        _ => AlibabaVersion::V1_7,
     };
-    let width = match config.compat {
-        Compat::VidurAlibabaCloud15 => model.intermediate_size,
-        _ => kv_heads * (model.hidden_size / heads),
-    };
+    let bytes_per_token = alibaba_transfer_bytes(model, 0, dtype.bytes() as u32, version);
     let gbps = config.network.kv_transfer_bandwidth_gbps;
     let bytes_per_s = gbps.unwrap_or(800.0) * GIB / 8.0;
     KvTransferSpec {
-        bytes_per_token: 2.0 * f64::from(width) * f64::from(model.layers) * dtype.bytes(),
+        bytes_per_token: bytes_per_token as f64,
         bytes_per_request: 0.0,
         sender_bytes_per_s: bytes_per_s,
         receiver_bytes_per_s: bytes_per_s,

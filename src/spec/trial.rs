@@ -246,6 +246,16 @@ impl RunConfig {
                     Some(_) => None,
                 }
             }
+            BackendKind::Aicb => match &self.aicb_dir {
+                Some(folder) if !folder.is_dir() => about(
+                    "aicb_dir",
+                    format!(
+                        "{}: no such folder; without one backend aicb prices operators itself",
+                        folder.display()
+                    ),
+                ),
+                Some(_) | None => None,
+            },
             BackendKind::Vidur | BackendKind::Linear => {
                 if let Err(error) = self.predictor().check() {
                     return about("predictor", error.to_string());

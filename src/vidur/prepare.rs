@@ -12,8 +12,8 @@ use crate::execution_time::vidur::{Estimator, PredictorConfig};
 use crate::memory::Formats;
 use crate::simulator::{Compat, GlobalScheduler, ReplicaScheduler};
 use crate::spec::{
-    Deployment, EngineConfig, MemoryCheck, MemoryConfig, NetworkConfig, Pool, PoolOverride,
-    ResolveError, Resolver, RunConfig,
+    Deployment, EngineConfig, MemoryCheck, MemoryConfig, MoeConfig, NetworkConfig, Pool,
+    PoolOverride, ResolveError, Resolver, RunConfig,
 };
 use crate::units::DType;
 use crate::workload::Workload;
@@ -179,6 +179,7 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
         predictor: Some(predictor(settings)),
         predictions_file: options.predictions_file.clone(),
         execution_times_file: options.execution_times_file.clone(),
+        aicb_dir: None,
         engine: EngineConfig::default(),
         gpus_per_node: gpus_per_node(settings.text("replica_config_network_device")),
         dtype: None,
@@ -187,6 +188,9 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
         pipeline_parallel: settings.whole("replica_config_num_pipeline_stages"),
         expert_parallel: 1,
         attention_data_parallel: None,
+        moe: MoeConfig::default(),
+        two_batch_overlap: None,
+        speculative: None,
         replicas: settings.whole("cluster_config_num_replicas"),
         pd_node_ratio: settings.number("replica_config_pd_node_ratio"),
         prefill: prefill_pool(settings, options.compat),
