@@ -8,9 +8,8 @@ use clap::{ArgMatches, Command, FromArgMatches, ValueEnum};
 
 use super::{CliError, CliResult};
 use crate::report::simulation_text;
-use crate::results::schema::figures;
 use crate::simulator::Compat;
-use crate::spec::value_label;
+use crate::spec::{MemoryCheck, value_label};
 use crate::vidur::{Options, Outcome, Prepared, Settings, prepare};
 
 /// Simulate one deployment, with the flags of `python -m vidur.main`
@@ -90,6 +89,17 @@ pub struct Args {
     )]
     strict_files: bool,
 
+    /// What to do where weights and KV cache do not fit
+    #[arg(
+        long = "memory-check",
+        alias = "memory_check",
+        value_enum,
+        default_value = "warn",
+        value_name = "HOW",
+        help_heading = "vidur-sweep"
+    )]
+    memory_check: MemoryCheckArg,
+
     /// How to print the result
     #[arg(long, value_enum, default_value_t, help_heading = "vidur-sweep")]
     format: Format,
@@ -122,6 +132,15 @@ impl From<CompatArg> for Compat {
             CompatArg::VidurAlibabacloud15 => Self::VidurAlibabaCloud15,
         }
     }
+}
+
+/// What to do where a deployment does not fit.
+#[derive(Clone, Copy, ValueEnum)]
+enum MemoryCheckArg {
+    /// Show the arithmetic and the smallest change that would fit, and go on
+    Warn,
+    /// Refuse
+    Refuse,
 }
 
 /// How a result is printed.
@@ -172,6 +191,10 @@ pub fn run(args: Args) -> CliResult {
         execution_times_file: args.execution_times_file.clone(),
         profiling_dir: args.profiling_dir.clone(),
         strict_files: args.strict_files,
+        memory_check: match args.memory_check {
+            MemoryCheckArg::Warn => MemoryCheck::Warn,
+            MemoryCheckArg::Refuse => MemoryCheck::Refuse,
+        },
     };
     let started = Instant::now();
     let prepared =
@@ -213,10 +236,13 @@ impl Args {
                 eprintln!("warning: {warning}");
             }
         }
+        if let Some(warning) = &outcome.result.reason {
+            eprintln!("warning: does not fit: {warning}");
+        }
         for problem in &outcome.problems {
             eprintln!("warning: {problem}");
         }
-        let mut figures = figures(&outcome.result);
+        let mut figures = outcome.figures();
         match self.format {
             Format::Table => {
                 if let Some(summary) = &outcome.result.summary {

@@ -11,6 +11,7 @@ mod divisibility;
 mod kv_cache;
 mod parameters;
 mod plan;
+mod remedy;
 #[cfg(test)]
 mod tests;
 mod vidur;
@@ -24,6 +25,7 @@ pub use divisibility::check_divisibility;
 pub use kv_cache::{kv_bytes_per_token, state_bytes_per_request};
 pub use parameters::{ParameterCount, parameters, stage_weights_bytes};
 pub use plan::{PlanInput, estimate, plan};
+pub use remedy::remedy;
 pub use vidur::{VidurPlan, VidurPlanInput, vidur_plan};
 
 /// How one replica is cut over GPUs.

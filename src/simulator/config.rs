@@ -119,6 +119,17 @@ pub enum PoolRole {
     Decode,
 }
 
+impl PoolRole {
+    /// The name in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mixed => "mixed",
+            Self::Prefill => "prefill",
+            Self::Decode => "decode",
+        }
+    }
+}
+
 /// KV cache of one replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct KvCacheSpec {

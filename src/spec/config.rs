@@ -73,6 +73,12 @@ pub struct RunConfig {
     #[serde(default)]
     #[schemars(range(min = 1, max = 1024))]
     pub attention_data_parallel: Option<u32>,
+    /// Whose GPUs experts are spread over: those of one replica, or of several
+    /// replicas of a pool, each of them one attention rank with a queue of its own;
+    /// its steps are then priced as if the others ran the same ones. Default:
+    /// replica.
+    #[serde(default)]
+    pub expert_group: Option<ExpertGroup>,
     /// How tokens spread over experts.
     #[serde(default)]
     pub moe: MoeConfig,
@@ -144,6 +150,16 @@ pub struct EngineConfig {
     /// Version; default: the newest known.
     #[serde(default)]
     pub version: Option<String>,
+}
+
+/// Whose GPUs experts are spread over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpertGroup {
+    /// Those of each replica.
+    Replica,
+    /// Those of `expert_parallel / tensor_parallel` replicas.
+    Pool,
 }
 
 /// How tokens spread over experts.

@@ -5,13 +5,16 @@
 //! what is not understood (an unknown model) is an error of the input.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::pricing::{Costs, PoolCost, Pricing};
 use super::step_options::step_options;
-use super::{MemoryCheck, PoolOverride, Replicas, RunConfig};
+use super::{ExpertGroup, MemoryCheck, PoolOverride, Replicas, RunConfig};
 use crate::catalog::{Catalog, DeviceSpec, EngineSpec, ModelSpec};
+use crate::execution_time::StepCost;
 use crate::execution_time::aicb::Phase;
 use crate::execution_time::graph::Graph;
+use crate::execution_time::step_cost::PeerCost;
 use crate::memory::{
     self, AlibabaVersion, Formats, Infeasible, MemoryPlan, Parallelism, PlanInput, VidurPlan,
     VidurPlanInput, alibaba_plan, alibaba_transfer_bytes, kv_bytes_per_token,
@@ -61,6 +64,8 @@ pub struct Pool {
     pub device: DeviceSpec,
     /// How each is cut.
     pub parallelism: Parallelism,
+    /// Replicas that share experts.
+    pub peers: u32,
     /// What one GPU of them holds.
     pub memory: MemoryPlan,
     /// How they form batches.
@@ -74,6 +79,14 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// What prices a replica's steps.
+    pub fn step_cost(&self) -> Arc<dyn StepCost> {
+        match self.peers {
+            1 => self.cost.step_cost(),
+            peers => Arc::new(PeerCost::new(self.cost.step_cost(), peers)),
+        }
+    }
+
     /// GPUs of the pool.
     pub fn gpus(&self) -> u32 {
         self.replicas * self.parallelism.gpus()
@@ -223,7 +236,9 @@ impl Resolver {
         warning: &mut Option<String>,
     ) -> Result<Pool, ResolveError> {
         let config = context.config;
+        // Of everything that shares experts.
         let parallelism = plan.parallelism;
+        let peers = expert_peers(config, plan)?;
         let scheduler = scheduler_of(plan.scheduler, context.engine);
         let input = PlanInput {
             model: context.model,
@@ -245,7 +260,14 @@ impl Resolver {
             (Err(infeasible), MemoryCheck::Refuse) => return Err(infeasible.into()),
             (Err(infeasible), MemoryCheck::Warn) => {
                 let memory = memory::estimate(&input)?;
-                *warning = Some(infeasible.reason);
+                let remedy = memory::remedy(&input)
+                    .map(|remedy| format!("; it fits with {remedy}"))
+                    .unwrap_or_default();
+                let text = format!("{}: {}{remedy}", plan.role.name(), infeasible.reason);
+                *warning = Some(match warning.take() {
+                    None => text,
+                    Some(earlier) => format!("{earlier}. {text}"),
+                });
                 memory
             }
         };
@@ -269,7 +291,11 @@ impl Resolver {
             role: plan.role,
             replicas: plan.replicas,
             device,
-            parallelism,
+            parallelism: Parallelism {
+                attention_data_parallel: parallelism.attention_data_parallel / peers,
+                ..parallelism
+            },
+            peers,
             memory,
             scheduler,
             cost,
@@ -420,7 +446,7 @@ fn cluster_of(
                 num_blocks: per_rank.saturating_mul(u64::from(ranks)).min(1 << 48),
                 block_size,
             },
-            cost: pool.cost.step_cost(),
+            cost: pool.step_cost(),
         }
     });
     ClusterSpec {
@@ -436,6 +462,25 @@ fn cluster_of(
         },
         earlier_random_draws: 0,
     }
+}
+
+/// Replicas of a pool that share experts: 1, unless the run says so.
+fn expert_peers(config: &RunConfig, plan: &PoolPlan<'_>) -> Result<u32, ResolveError> {
+    if config.expert_group != Some(ExpertGroup::Pool) {
+        return Ok(1);
+    }
+    let peers = plan.parallelism.attention_data_parallel;
+    if peers > plan.replicas {
+        return Err(ResolveError::Infeasible(format!(
+            "expert_group pool: expert_parallel {} over replicas of {} GPUs a stage takes {peers} \
+             replicas, the {} pool has {}",
+            plan.parallelism.expert_parallel,
+            plan.parallelism.tensor_parallel,
+            plan.role.name(),
+            plan.replicas
+        )));
+    }
+    Ok(peers)
 }
 
 /// What Vidur's planner allows on a pool, if its behaviour is asked for. Its

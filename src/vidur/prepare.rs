@@ -7,13 +7,14 @@ use super::metrics::{ClusterFacts, PoolFacts};
 use super::requests::{How, Requests, max_request_tokens, requests};
 use crate::catalog::{Catalog, DeviceSpec};
 use crate::execution_time::BackendKind;
+use crate::execution_time::aicb::read_directory;
 use crate::execution_time::silicon::SiliconDb;
 use crate::execution_time::vidur::{Estimator, PredictorConfig};
 use crate::memory::Formats;
 use crate::simulator::{Compat, GlobalScheduler, ReplicaScheduler};
 use crate::spec::{
-    Deployment, EngineConfig, MemoryCheck, MemoryConfig, MoeConfig, NetworkConfig, Pool,
-    PoolOverride, ResolveError, Resolver, RunConfig,
+    Deployment, EngineConfig, ExpertGroup, MemoryCheck, MemoryConfig, MoeConfig, NetworkConfig,
+    Pool, PoolOverride, Replicas, ResolveError, Resolver, RunConfig,
 };
 use crate::units::DType;
 use crate::workload::Workload;
@@ -33,6 +34,8 @@ pub struct Options {
     pub profiling_dir: Option<PathBuf>,
     /// Refuse to put anything in the place of a file that is not there.
     pub strict_files: bool,
+    /// What to do with a deployment that does not fit.
+    pub memory_check: MemoryCheck,
 }
 
 /// A simulation ready to run.
@@ -60,7 +63,7 @@ impl Prepared {
             model: deployment.model.clone(),
             parallelism: pool.parallelism,
             peak_tflops: peak_tflops(&pool.device, deployment.formats, self.config.compat),
-            cost: pool.cost.step_cost(),
+            cost: pool.step_cost(),
         };
         ClusterFacts {
             compat: self.config.compat,
@@ -101,6 +104,10 @@ pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, Prepa
     let requests = requests(settings, &how).map_err(|error| PrepareError(error.to_string()))?;
     notes.extend(requests.notes.iter().cloned());
     let mut config = run_config(settings, options, &requests);
+    choose_backend(&mut config, settings, options, &mut notes)?;
+    if options.compat.is_none() {
+        spread_experts(&mut config, settings, &mut notes)?;
+    }
     let cache_dir = settings.text("metrics_config_cache_dir");
     let resolver = Resolver::with_cache(Path::new(cache_dir));
     let mut deployment = match resolver.resolve(&config) {
@@ -169,11 +176,7 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
     RunConfig {
         model: settings.text("replica_config_model_name").to_owned(),
         device: settings.text("replica_config_device").to_owned(),
-        backend: match (&options.execution_times_file, &options.predictions_file) {
-            (Some(_), _) => BackendKind::Recorded,
-            (None, Some(_)) => BackendKind::Table,
-            (None, None) => BackendKind::Vidur,
-        },
+        backend: BackendKind::Vidur,
         profiling_dir: options.profiling_dir.clone(),
         network_device: Some(settings.text("replica_config_network_device").to_owned()),
         predictor: Some(predictor(settings)),
@@ -188,6 +191,7 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
         pipeline_parallel: settings.whole("replica_config_num_pipeline_stages"),
         expert_parallel: 1,
         attention_data_parallel: None,
+        expert_group: None,
         moe: MoeConfig::default(),
         two_batch_overlap: None,
         speculative: None,
@@ -209,7 +213,7 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
             num_blocks: scheduler.num_blocks,
             max_request_tokens: Some(max_request_tokens(settings)),
         },
-        memory_check: MemoryCheck::Refuse,
+        memory_check: options.memory_check,
         workload: requests.config.clone(),
         qps: requests.qps,
         seed: u64::from(settings.whole("seed")),
@@ -217,6 +221,111 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
         time_limit_s: (time_limit_s > 0.0).then_some(time_limit_s),
         compat: options.compat,
     }
+}
+
+/// Sets where prices come from.
+fn choose_backend(
+    config: &mut RunConfig,
+    settings: &Settings,
+    options: &Options,
+    notes: &mut Vec<String>,
+) -> Result<(), PrepareError> {
+    let option = |name: &str| {
+        settings.text(&format!(
+            "random_forrest_execution_time_predictor_config_{name}"
+        ))
+    };
+    config.backend = match (&options.execution_times_file, &options.predictions_file) {
+        (Some(_), _) => BackendKind::Recorded,
+        (None, Some(_)) => BackendKind::Table,
+        (None, None) if option("backend") == "aicb" => BackendKind::Aicb,
+        (None, None) => BackendKind::Vidur,
+    };
+    if config.backend == BackendKind::Aicb {
+        let folder = Path::new(option("simai_dir")).join("aicb/results/workload");
+        let there = read_directory(&folder).is_ok_and(|files| !files.is_empty());
+        if there {
+            config.aicb_dir = Some(folder);
+        } else if options.strict_files {
+            let text = format!(
+                "{}: no AICB files there (and --strict-files)",
+                folder.display()
+            );
+            return Err(PrepareError(text));
+        } else {
+            notes.push(format!(
+                "{}: no AICB files there; operators are priced by this program's measured tables \
+                 and fitted kernel efficiencies",
+                folder.display()
+            ));
+        }
+        if !options.compat.is_none() {
+            notes.push(
+                "AICB's times are read right here; the original's, a thousand times shorter, come \
+                 with --execution_times_file"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Spreads experts over the replicas of each pool, as Vidur-AlibabaCloud means
+/// its expert parallelism: a replica is one attention rank of it. Its GPUs must
+/// divide the experts.
+fn spread_experts(
+    config: &mut RunConfig,
+    settings: &Settings,
+    notes: &mut Vec<String>,
+) -> Result<(), PrepareError> {
+    let found = Catalog::builtin().model(&config.model);
+    let model = found.map_err(|error| PrepareError(error.to_string()))?;
+    let Some(moe) = &model.moe else {
+        return Ok(());
+    };
+    if settings.text("replica_config_pd_p2p_comm_dtype") == "fp8" {
+        config.kv_cache_dtype = Some(DType::Fp8);
+        if model.dtype.bytes() > 1.0 {
+            config.dtype = Some(DType::Fp8);
+            notes.push("--replica_config_pd_p2p_comm_dtype fp8: weights are fp8, too".to_owned());
+        }
+    }
+    config.expert_group = Some(ExpertGroup::Pool);
+    let flag = "replica_config_expert_model_parallel_size";
+    let given = settings.whole(flag);
+    let mut spread = |role: &str, tensor_parallel: u32, replicas: u32| {
+        let gpus = tensor_parallel * replicas;
+        let wanted = if given > 1 { given } else { gpus };
+        let usable = |ways: &u32| {
+            moe.experts.is_multiple_of(*ways)
+                && (ways.is_multiple_of(tensor_parallel) || tensor_parallel.is_multiple_of(*ways))
+        };
+        let ways = (1..=wanted.min(gpus)).rev().find(usable).unwrap_or(1);
+        if ways != wanted {
+            notes.push(format!(
+                "experts of the {role} pool are spread {ways} ways: it has {gpus} GPUs a stage for \
+                 {} experts, {wanted} were asked for",
+                moe.experts
+            ));
+        }
+        ways
+    };
+    match config.split_replicas().map_err(PrepareError)? {
+        Replicas::Mixed(replicas) => {
+            config.expert_parallel = spread("mixed", config.tensor_parallel, replicas);
+        }
+        Replicas::Disaggregated { prefill, decode } => {
+            let tensor_parallel =
+                |pool: &PoolOverride| pool.tensor_parallel.unwrap_or(config.tensor_parallel);
+            let ways = [
+                spread("prefill", tensor_parallel(&config.prefill), prefill),
+                spread("decode", tensor_parallel(&config.decode), decode),
+            ];
+            config.prefill.expert_parallel = Some(ways[0]);
+            config.decode.expert_parallel = Some(ways[1]);
+        }
+    }
+    Ok(())
 }
 
 /// How a pool differs. Vidur-AlibabaCloud schedules and prices both alike.

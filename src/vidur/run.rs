@@ -51,6 +51,16 @@ impl Recorder for Ends {
     fn token_intervals(&mut self, _interval_s: f64, _count: u32) {}
 }
 
+impl Outcome {
+    /// Its figures by name.
+    pub fn figures(&self) -> serde_json::Map<String, Value> {
+        let mut figures = figures(&self.result);
+        let feasible = self.result.reason.is_none();
+        figures.insert("memory_feasible".to_owned(), feasible.into());
+        figures
+    }
+}
+
 impl Prepared {
     /// What of the simulation is kept.
     fn metrics(&self) -> MetricsConfig {
@@ -119,7 +129,7 @@ impl Prepared {
             Ok::<(), io::Error>(())
         };
         write("config.json", &self.config_document(outcome, dir))?;
-        write("summary.json", &Value::Object(figures(&outcome.result)))?;
+        write("summary.json", &Value::Object(outcome.figures()))?;
         if let Some(store) = &outcome.store {
             files.extend(store.write(dir)?);
         }

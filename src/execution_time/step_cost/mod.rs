@@ -13,8 +13,11 @@
 //! to the least loaded rank, decodes are spread evenly.
 
 mod memo;
+mod peers;
 mod pricer;
 mod ranks;
+
+pub use peers::PeerCost;
 
 use std::cell::RefCell;
 use std::sync::Arc;
