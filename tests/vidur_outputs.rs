@@ -13,7 +13,7 @@ use vidur_sweep::simulator::{
     Compat, KvTransferSpec, PoolRole, PoolSpec, SimulationTotals, simulate,
 };
 use vidur_sweep::units::DType;
-use vidur_sweep::vidur::metrics::{ClusterFacts, MetricsConfig, MetricsStore, PoolFacts};
+use vidur_sweep::vidur::metrics::{ClusterFacts, MetricsConfig, MetricsStore};
 
 /// What the recorded runs asked for.
 const RECORDED: MetricsConfig = MetricsConfig {
@@ -39,23 +39,15 @@ fn run(
     config: MetricsConfig,
     dir: &Path,
 ) -> (SimulationTotals, Vec<PathBuf>) {
-    let mut cluster = case.cluster();
+    let prepared = case.prepare(Compat::Vidur, true).unwrap();
+    let mut cluster = prepared.deployment.cluster.clone();
     cluster.compat = compat;
-    let workload = case.workload();
     let facts = ClusterFacts {
         compat,
-        pools: vec![PoolFacts {
-            replicas: cluster.pools[0].replicas,
-            model: case.model(),
-            parallelism: case.parallelism(),
-            peak_tflops: 312.0,
-            cost: cluster.pools[0].cost.clone(),
-        }],
-        requests: workload.requests.len(),
-        kv_cache_dtype: None,
+        ..prepared.facts()
     };
     let mut store = MetricsStore::new(config, facts);
-    let totals = simulate(&cluster, &workload, &mut store);
+    let totals = simulate(&cluster, &prepared.workload, &mut store);
     let files = store.write(dir).unwrap();
     for file in &files {
         assert!(file.is_file(), "{}", file.display());
@@ -541,7 +533,7 @@ fn parquet_says_what_the_tables_say() {
     run(&case, Compat::Vidur, RECORDED, dir.path());
     let rows = parquet_rows(&dir.path().join("requests.parquet"));
     let table = columns(&dir.path().join("request_metrics.csv"));
-    assert_eq!(rows.len(), case.workload().requests.len());
+    assert_eq!(Some(rows.len() as u64), case.summary["requests"].as_u64());
     let mut completed = 0;
     for (row, id) in table["Request Id"].iter().enumerate() {
         let parquet = &rows[*id as usize];
@@ -590,7 +582,8 @@ fn parquet_rows(path: &Path) -> Vec<serde_json::Map<String, Value>> {
 #[test]
 fn disaggregated_pools_are_recorded() {
     let case = fixture("a02");
-    let mut cluster = case.cluster();
+    let prepared = case.prepare(Compat::Vidur, true).unwrap();
+    let mut cluster = prepared.deployment.cluster.clone();
     let mixed = cluster.pools.remove(0);
     for role in [PoolRole::Prefill, PoolRole::Decode] {
         cluster.pools.push(PoolSpec {
@@ -606,13 +599,7 @@ fn disaggregated_pools_are_recorded() {
         receiver_bytes_per_s: 25e9,
         latency_s: 1e-4,
     });
-    let pool = PoolFacts {
-        replicas: 1,
-        model: case.model(),
-        parallelism: case.parallelism(),
-        peak_tflops: 312.0,
-        cost: mixed.cost.clone(),
-    };
+    let pool = prepared.facts().pools.remove(0);
     let facts = ClusterFacts {
         compat: Compat::None,
         pools: vec![pool.clone(), pool],
@@ -620,7 +607,7 @@ fn disaggregated_pools_are_recorded() {
         kv_cache_dtype: Some(DType::Float16),
     };
     let mut store = MetricsStore::new(ALL, facts);
-    let totals = simulate(&cluster, &case.workload(), &mut store);
+    let totals = simulate(&cluster, &prepared.workload, &mut store);
     let dir = tempfile::tempdir().unwrap();
     store.write(dir.path()).unwrap();
     let all = statistics(dir.path());

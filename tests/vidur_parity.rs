@@ -1,5 +1,6 @@
-//! The simulator with Vidur's rules against recorded runs of Vidur: the same
-//! batches, in the same order, at the same times, and the same events.
+//! Recorded runs of Vidur from their flags: the same requests drawn, the same
+//! blocks planned, the same batches, in the same order, at the same times, and the
+//! same events.
 //!
 //! A few cases are in `tests/fixtures/vidur_runs`; `VIDUR_SWEEP_VIDUR_RUNS` names a
 //! folder of more.
@@ -8,9 +9,20 @@
 mod vidur_runs;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use vidur_runs::{Case, close, fixtures, named_cases, rows};
-use vidur_sweep::simulator::{BatchFact, EventFact, Recorder, RequestRecord, simulate};
+use vidur_runs::{Case, close, fixtures, named_cases};
+use vidur_sweep::simulator::{BatchFact, Compat, EventFact, Recorder, RequestRecord, simulate};
+
+/// Fields of a CSV file without its header.
+fn rows(path: &Path) -> Vec<Vec<String>> {
+    let mut reader = csv::Reader::from_path(path).unwrap();
+    let row = |record: csv::StringRecord| record.iter().map(str::to_owned).collect();
+    reader
+        .records()
+        .map(|record| row(record.unwrap()))
+        .collect()
+}
 
 #[derive(Default)]
 struct Everything {
@@ -53,8 +65,13 @@ impl Recorder for Everything {
 fn compare(case: &Case) -> Result<(), String> {
     let number = |text: &str| text.parse::<f64>().unwrap();
     let (summary, file) = (&case.summary, |name: &str| case.folder.join(name));
+    let prepared = case.prepare(Compat::Vidur, true).unwrap();
+    let blocks = prepared.deployment.cluster.pools[0].kv_cache.num_blocks;
+    if summary["num_blocks"].as_f64() != Some(blocks as f64) {
+        return Err(format!("{} blocks, ours {blocks}", summary["num_blocks"]));
+    }
     let mut ours = Everything::default();
-    let totals = simulate(&case.cluster(), &case.workload(), &mut ours);
+    let totals = simulate(&prepared.deployment.cluster, &prepared.workload, &mut ours);
     for (row, event) in rows(&file("events_head.csv")).iter().zip(&ours.events) {
         let kind = serde_json::to_value(event.kind).unwrap();
         let same = close(number(&row[1]), event.time_s)
@@ -104,8 +121,30 @@ fn compare(case: &Case) -> Result<(), String> {
     Ok(())
 }
 
+/// The first request that the generators draw otherwise than recorded, to the
+/// last bit.
+fn compare_requests(case: &Case) -> Result<(), String> {
+    let ours = case
+        .prepare(Compat::Vidur, false)
+        .map_err(|e| e.to_string())?;
+    let recorded = rows(&case.folder.join("requests.csv"));
+    let count = ours.workload.requests.len();
+    if recorded.len() != count {
+        return Err(format!("{} requests, ours {count}", recorded.len()));
+    }
+    for (row, request) in recorded.iter().zip(&ours.workload.requests) {
+        let same = row[1].parse::<f64>().unwrap() == request.arrived_at_s
+            && row[2].parse::<f64>().unwrap() == f64::from(request.prefill_tokens)
+            && row[3].parse::<f64>().unwrap() == f64::from(request.decode_tokens);
+        if !same {
+            return Err(format!("request {row:?}, ours {request:?}"));
+        }
+    }
+    Ok(())
+}
+
 /// Compares all of `cases`.
-fn compare_all(cases: &[Case]) {
+fn compare_all(cases: &[Case], compare: fn(&Case) -> Result<(), String>) {
     let mut different = 0;
     for case in cases {
         match compare(case) {
@@ -121,11 +160,12 @@ fn compare_all(cases: &[Case]) {
 
 #[test]
 fn recorded_runs_are_reproduced_event_for_event() {
-    compare_all(&fixtures());
+    compare_all(&fixtures(), compare);
 }
 
 #[test]
 #[ignore = "needs the folder of recorded runs"]
 fn more_recorded_runs_are_reproduced_event_for_event() {
-    compare_all(&named_cases());
+    compare_all(&named_cases(), compare);
+    compare_all(&named_cases(), compare_requests);
 }

@@ -1,7 +1,8 @@
 //! What one step of one pipeline stage costs.
 //!
 //! A backend is an operator graph of the model ([`graph`]) priced by an
-//! operator cost source ([`silicon`] tables, [`roofline`]) plus host overhead.
+//! operator cost source ([`silicon`] tables, [`roofline`]) plus host overhead, or
+//! Vidur's formula over fits of its profiling files ([`vidur`]).
 //! The simulator sees only [`StepCost`]; `explain` sees every operator with its
 //! [`Provenance`]. Knows nothing of requests, queues or time of day.
 
@@ -26,6 +27,13 @@ pub enum BackendKind {
     Silicon,
     /// Peak figures of the device with stated efficiencies; every device.
     Roofline,
+    /// Fits of Vidur's profiling files (`profiling_dir`, `predictor`).
+    Vidur,
+    /// Vidur's profiling files by polynomial regression: `vidur` with
+    /// `predictor: {estimator: linear_regression}`.
+    Linear,
+    /// Operator times listed in `predictions_file`, by Vidur's keys.
+    Table,
 }
 
 /// One prompt chunk of a step.

@@ -12,6 +12,7 @@ mod parameters;
 mod plan;
 #[cfg(test)]
 mod tests;
+mod vidur;
 
 use serde::Serialize;
 
@@ -21,6 +22,7 @@ pub use divisibility::check_divisibility;
 pub use kv_cache::{kv_bytes_per_token, state_bytes_per_request};
 pub use parameters::{ParameterCount, parameters, stage_weights_bytes};
 pub use plan::{PlanInput, estimate, plan};
+pub use vidur::{VidurPlan, VidurPlanInput, vidur_plan};
 
 /// How one replica is cut over GPUs.
 ///

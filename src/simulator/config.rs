@@ -172,6 +172,13 @@ pub enum Compat {
     Vidur,
 }
 
+impl Compat {
+    /// Whether nobody's.
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
 /// A cluster to simulate.
 #[derive(Clone)]
 pub struct ClusterSpec {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Points;
 use crate::execution_time::BackendKind;
-use crate::simulator::{GlobalScheduler, ReplicaScheduler};
+use crate::execution_time::vidur::PredictorConfig;
+use crate::simulator::{Compat, GlobalScheduler, ReplicaScheduler};
 use crate::units::DType;
 use crate::workload::WorkloadConfig;
 
@@ -23,6 +24,19 @@ pub struct RunConfig {
     /// Where execution times come from.
     #[serde(default)]
     pub backend: BackendKind,
+    /// Folder of Vidur's profiling files (its `data/profiling`); backends `vidur`
+    /// and `linear`. Default: `./data/profiling`.
+    #[serde(default)]
+    pub profiling_dir: Option<PathBuf>,
+    /// Folder in `profiling_dir/network`; default: `<device>_dgx`.
+    #[serde(default)]
+    pub network_device: Option<String>,
+    /// How profiling files are fitted; backends `vidur` and `linear`.
+    #[serde(default)]
+    pub predictor: Option<PredictorConfig>,
+    /// CSV file `op,f0,f1,ms` of operator times; backend `table`.
+    #[serde(default)]
+    pub predictions_file: Option<PathBuf>,
     /// Serving engine whose defaults and host overheads apply.
     #[serde(default)]
     pub engine: EngineConfig,
@@ -98,6 +112,9 @@ pub struct RunConfig {
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub time_limit_s: Option<f64>,
+    /// Whose behaviour is simulated where right and original differ.
+    #[serde(default, skip_serializing_if = "Compat::is_none")]
+    pub compat: Compat,
 }
 
 /// Serving engine. In YAML also by its name alone.
@@ -180,6 +197,12 @@ pub struct MemoryConfig {
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub num_blocks: Option<u64>,
+    /// Longest request allowed, prompt and output together: what `orca` and
+    /// `faster_transformer` reserve. Default: the workload's longest; with
+    /// `compat: vidur` 4096.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub max_request_tokens: Option<u32>,
 }
 
 /// What to do with a configuration that does not fit.

@@ -1,3 +1,14 @@
-//! Vidur's command line and outputs.
+//! Vidur's command line: one simulation from the original's flags.
+//!
+//! [`flags`] is the table of flags, [`settings`] their values; [`prepare()`] turns
+//! them into a configuration, requests and prices; [`metrics`] writes what the
+//! original writes.
 
+pub mod flags;
 pub mod metrics;
+mod prepare;
+mod requests;
+pub mod settings;
+
+pub use prepare::{Options, PrepareError, Prepared, prepare};
+pub use settings::Settings;

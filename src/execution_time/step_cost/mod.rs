@@ -110,6 +110,9 @@ impl GraphCost {
                     .map_err(|error| format!("{error}; backend roofline prices every device"))?;
                 Some(Arc::new(tables))
             }
+            BackendKind::Vidur | BackendKind::Linear | BackendKind::Table => {
+                return Err("priced from files, not from the model's operators".into());
+            }
         };
         let graph = Graph::new(model, parallelism, formats, gpus_per_node)?;
         let pricer = Pricer::new(device, measured, gpus_per_node, overrides);

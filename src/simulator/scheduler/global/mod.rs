@@ -4,15 +4,14 @@
 //! least of. What the load is depends on the policy (see [`Router::measures`]).
 
 mod least;
-mod python_random;
 pub(crate) mod python_set;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::simulator::config::{ClusterSpec, Compat, GlobalScheduler, PoolRole};
+use crate::workload::MersenneTwister;
 use least::LeastLoaded;
-use python_random::PythonRandom;
 
 /// What a replica's load counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +41,7 @@ pub(crate) struct Router {
 enum Policy {
     RoundRobin { next: u32 },
     Random(Box<ChaCha8Rng>),
-    PythonRandom(Box<PythonRandom>),
+    PythonRandom(Box<MersenneTwister>),
     Least(LeastLoaded),
 }
 
@@ -63,7 +62,7 @@ impl Router {
                 (Policy::Random(Box::new(rng)), Load::None)
             }
             (GlobalScheduler::Random, Compat::Vidur) => {
-                let mut rng = PythonRandom::new(cluster.seed);
+                let mut rng = MersenneTwister::python(cluster.seed);
                 rng.skip(cluster.earlier_random_draws);
                 (Policy::PythonRandom(Box::new(rng)), Load::None)
             }

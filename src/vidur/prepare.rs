@@ -1,0 +1,328 @@
+//! From flags to what is simulated: configuration, requests, prices.
+
+use std::path::{Path, PathBuf};
+
+use super::Settings;
+use super::metrics::{ClusterFacts, PoolFacts};
+use super::requests::{How, Requests, max_request_tokens, requests};
+use crate::catalog::{Catalog, DeviceSpec};
+use crate::execution_time::BackendKind;
+use crate::execution_time::silicon::SiliconDb;
+use crate::execution_time::vidur::{Estimator, PredictorConfig};
+use crate::memory::Formats;
+use crate::simulator::{Compat, GlobalScheduler, ReplicaScheduler};
+use crate::spec::{
+    Deployment, EngineConfig, MemoryCheck, MemoryConfig, NetworkConfig, Pool, PoolOverride,
+    ResolveError, Resolver, RunConfig,
+};
+use crate::workload::Workload;
+
+/// What is asked for besides the original's flags.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Whose behaviour.
+    pub compat: Compat,
+    /// Explicit requests, instead of the generators.
+    pub requests_file: Option<PathBuf>,
+    /// Operator times, instead of a predictor.
+    pub predictions_file: Option<PathBuf>,
+    /// Folder of profiles, instead of `./data/profiling`.
+    pub profiling_dir: Option<PathBuf>,
+    /// Refuse to put anything in the place of a file that is not there.
+    pub strict_files: bool,
+}
+
+/// A simulation ready to run.
+pub struct Prepared {
+    /// The configuration, with the requests' generators and the backend used.
+    pub config: RunConfig,
+    /// The deployment it describes.
+    pub deployment: Deployment,
+    /// The requests.
+    pub workload: Workload,
+    /// What a person should know: what was put in the place of missing files, and
+    /// flags without effect.
+    pub notes: Vec<String>,
+    resolver: Resolver,
+}
+
+impl Prepared {
+    /// What the outputs need to know of the cluster.
+    pub fn facts(&self) -> ClusterFacts {
+        let deployment = &self.deployment;
+        let pool = |pool: &Pool| PoolFacts {
+            replicas: pool.replicas,
+            model: deployment.model.clone(),
+            parallelism: pool.parallelism,
+            peak_tflops: peak_tflops(&pool.device, deployment.formats, self.config.compat),
+            cost: pool.cost.step_cost(),
+        };
+        ClusterFacts {
+            compat: self.config.compat,
+            pools: deployment.pools.iter().map(pool).collect(),
+            requests: self.workload.requests.len(),
+            kv_cache_dtype: (deployment.pools.len() > 1).then_some(deployment.formats.kv_cache),
+        }
+    }
+
+    /// What a person should know of the prices used so far.
+    pub fn price_warnings(&self) -> Vec<String> {
+        self.resolver.warnings()
+    }
+}
+
+/// Why a simulation cannot be prepared; the message is complete.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PrepareError(pub String);
+
+/// Prepares the simulation `settings` describe.
+///
+/// # Errors
+/// If a name is unknown, a file is missing (and nothing stands for it) or
+/// damaged, or the deployment does not fit.
+pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, PrepareError> {
+    let mut notes: Vec<String> = settings
+        .dead()
+        .into_iter()
+        .map(|(flag, why)| format!("--{flag} has no effect: {why}"))
+        .collect();
+    let how = How {
+        compat: options.compat,
+        requests_file: options.requests_file.as_deref(),
+        strict_files: options.strict_files,
+    };
+    let requests = requests(settings, &how).map_err(|error| PrepareError(error.to_string()))?;
+    notes.extend(requests.notes.iter().cloned());
+    let mut config = run_config(settings, options, &requests);
+    let cache_dir = settings.text("metrics_config_cache_dir");
+    let resolver = Resolver::with_cache(Path::new(cache_dir));
+    let mut deployment = match resolver.resolve(&config) {
+        Err(ResolveError::MissingFile(missing)) if !options.strict_files => {
+            let device = device(&config)?;
+            config.backend = stand_in(&device);
+            notes.push(match config.backend {
+                BackendKind::Silicon => format!(
+                    "{missing}: not there; prices are this program's measured operators for {} \
+                     (backend silicon)",
+                    device.name
+                ),
+                _ => format!(
+                    "{missing}: not there, nor are operators measured for {}; prices are \
+                     estimated from its data sheet (backend roofline)",
+                    device.name
+                ),
+            });
+            resolver.resolve(&config)
+        }
+        other => other,
+    }
+    .map_err(|error| PrepareError(error.to_string()))?;
+    if options.compat == Compat::Vidur {
+        deployment.cluster.seed = requests.python_seed;
+        deployment.cluster.earlier_random_draws = requests.python_draws;
+    }
+    Ok(Prepared {
+        config,
+        deployment,
+        workload: requests.workload,
+        notes,
+        resolver,
+    })
+}
+
+/// Peak of one GPU; with compatibility the figures of the original's devices.
+fn peak_tflops(device: &DeviceSpec, formats: Formats, compat: Compat) -> f64 {
+    match (compat, device.name.as_str()) {
+        (Compat::Vidur, "a40") => 150.0,
+        (Compat::Vidur, "a100") => 312.0,
+        (Compat::Vidur, "h100") => 1000.0,
+        _ => device.peak_flops(formats.weights) / 1e12,
+    }
+}
+
+fn device(config: &RunConfig) -> Result<DeviceSpec, PrepareError> {
+    let found = Catalog::builtin().device(&config.device);
+    found.map_err(|error| PrepareError(error.to_string()))
+}
+
+/// What prices a device whose profile is not there.
+fn stand_in(device: &DeviceSpec) -> BackendKind {
+    let kernels = device.kernels_of.as_ref().unwrap_or(&device.name);
+    if SiliconDb::has_data(kernels) {
+        BackendKind::Silicon
+    } else {
+        BackendKind::Roofline
+    }
+}
+
+fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> RunConfig {
+    let scheduler = Scheduler::of(settings);
+    let time_limit_s = settings.number("time_limit");
+    RunConfig {
+        model: settings.text("replica_config_model_name").to_owned(),
+        device: settings.text("replica_config_device").to_owned(),
+        backend: match options.predictions_file {
+            Some(_) => BackendKind::Table,
+            None => BackendKind::Vidur,
+        },
+        profiling_dir: options.profiling_dir.clone(),
+        network_device: Some(settings.text("replica_config_network_device").to_owned()),
+        predictor: Some(predictor(settings, options.compat)),
+        predictions_file: options.predictions_file.clone(),
+        engine: EngineConfig::default(),
+        gpus_per_node: gpus_per_node(settings.text("replica_config_network_device")),
+        dtype: None,
+        kv_cache_dtype: None,
+        tensor_parallel: settings.whole("replica_config_tensor_parallel_size"),
+        pipeline_parallel: settings.whole("replica_config_num_pipeline_stages"),
+        expert_parallel: 1,
+        attention_data_parallel: None,
+        replicas: settings.whole("cluster_config_num_replicas"),
+        pd_node_ratio: 1.0,
+        prefill: PoolOverride::default(),
+        decode: PoolOverride::default(),
+        network: NetworkConfig::default(),
+        global_scheduler: match settings.text("global_scheduler_config_type") {
+            "random" => GlobalScheduler::Random,
+            "lor" => GlobalScheduler::Lor,
+            _ => GlobalScheduler::RoundRobin,
+        },
+        replica_scheduler: Some(scheduler.policy),
+        memory: MemoryConfig {
+            margin_fraction: Some(settings.number("replica_config_memory_margin_fraction")),
+            block_size: Some(scheduler.block_size),
+            num_blocks: scheduler.num_blocks,
+            max_request_tokens: Some(max_request_tokens(settings)),
+        },
+        memory_check: MemoryCheck::Refuse,
+        workload: requests.config.clone(),
+        qps: requests.qps,
+        seed: u64::from(settings.whole("seed")),
+        replication: 0,
+        time_limit_s: (time_limit_s > 0.0).then_some(time_limit_s),
+        compat: options.compat,
+    }
+}
+
+/// GPUs of the nodes the original knows.
+fn gpus_per_node(network_device: &str) -> Option<u32> {
+    match network_device {
+        "a100_pairwise_nvlink" | "h100_pairwise_nvlink" => Some(4),
+        "a40_pairwise_nvlink" | "a100_dgx" | "h100_dgx" => Some(8),
+        _ => None,
+    }
+}
+
+/// The chosen replica scheduler and its blocks.
+struct Scheduler {
+    policy: ReplicaScheduler,
+    block_size: u32,
+    num_blocks: Option<u64>,
+}
+
+impl Scheduler {
+    fn of(settings: &Settings) -> Self {
+        let kind = settings.text("replica_scheduler_config_type");
+        let name = |name: &str| format!("{kind}_scheduler_config_{name}");
+        let batch_size_cap = settings.whole(&name("batch_size_cap"));
+        let watermark_blocks_fraction = settings.number(&name("watermark_blocks_fraction"));
+        let max_tokens_in_batch = settings.whole(&name("max_tokens_in_batch"));
+        let policy = match kind {
+            "vllm" => ReplicaScheduler::Vllm {
+                max_tokens_in_batch,
+                batch_size_cap,
+                watermark_blocks_fraction,
+            },
+            "orca" => ReplicaScheduler::Orca { batch_size_cap },
+            "faster_transformer" => ReplicaScheduler::FasterTransformer { batch_size_cap },
+            "lightllm" => ReplicaScheduler::Lightllm {
+                max_tokens_in_batch,
+                batch_size_cap,
+                max_waiting_iters: settings.whole(&name("max_waiting_iters")),
+            },
+            _ => ReplicaScheduler::Sarathi {
+                chunk_size: settings.whole(&name("chunk_size")),
+                batch_size_cap,
+                watermark_blocks_fraction,
+            },
+        };
+        Self {
+            policy,
+            block_size: settings.whole(&name("block_size")),
+            num_blocks: settings.get(&name("num_blocks")).as_u64(),
+        }
+    }
+}
+
+/// Options of the chosen predictor.
+fn predictor(settings: &Settings, compat: Compat) -> PredictorConfig {
+    const TYPE: &str = "execution_time_predictor_config_type";
+    let kind = match settings.text(TYPE) {
+        // The original's default, kept only where the original is wanted.
+        "random_forrest" if !settings.is_given(TYPE) && compat.is_none() => "interpolation",
+        kind => kind,
+    };
+    let (prefix, estimator) = match kind {
+        "linear_regression" => (kind, Estimator::LinearRegression),
+        "interpolation" => ("random_forrest", Estimator::Interpolation),
+        _ => ("random_forrest", Estimator::RandomForest),
+    };
+    let name = |name: &str| format!("{prefix}_execution_time_predictor_config_{name}");
+    let text = |flag: &str| settings.text(&name(flag)).to_owned();
+    let whole = |flag: &str| settings.whole(&name(flag));
+    let number = |flag: &str| settings.number(&name(flag));
+    let is = |flag: &str| *settings.get(&name(flag)) == true;
+    let wholes = |flag: &str, default: Vec<u32>| {
+        let items = settings.get(&name(flag)).as_array();
+        items.map_or(default, |items| {
+            let whole = |item: &serde_json::Value| item.as_u64().unwrap_or(u64::MAX);
+            items
+                .iter()
+                .map(|item| whole(item).min(u64::from(u32::MAX)) as u32)
+                .collect()
+        })
+    };
+    let bools = |flag: &str, default: Vec<bool>| {
+        let items = settings.get(&name(flag)).as_array();
+        items.map_or(default, |items| {
+            items.iter().map(|item| *item == true).collect()
+        })
+    };
+    let defaults = PredictorConfig::default();
+    PredictorConfig {
+        estimator,
+        compute_input_file: text("compute_input_file"),
+        attention_input_file: text("attention_input_file"),
+        all_reduce_input_file: text("all_reduce_input_file"),
+        send_recv_input_file: text("send_recv_input_file"),
+        cpu_overhead_input_file: text("cpu_overhead_input_file"),
+        k_fold_cv_splits: whole("k_fold_cv_splits"),
+        no_cache: is("no_cache"),
+        kv_cache_prediction_granularity: whole("kv_cache_prediction_granularity"),
+        prediction_max_prefill_chunk_size: whole("prediction_max_prefill_chunk_size"),
+        prediction_max_batch_size: whole("prediction_max_batch_size"),
+        prediction_max_tokens_per_request: whole("prediction_max_tokens_per_request"),
+        attention_decode_batching_overhead_fraction: number(
+            "attention_decode_batching_overhead_fraction",
+        ),
+        attention_prefill_batching_overhead_fraction: number(
+            "attention_prefill_batching_overhead_fraction",
+        ),
+        nccl_cpu_launch_overhead_ms: number("nccl_cpu_launch_overhead_ms"),
+        nccl_cpu_skew_overhead_per_device_ms: number("nccl_cpu_skew_overhead_per_device_ms"),
+        num_training_job_threads: number("num_training_job_threads") as i32,
+        skip_cpu_overhead_modeling: is("skip_cpu_overhead_modeling"),
+        num_estimators: wholes("num_estimators", defaults.num_estimators),
+        max_depth: wholes("max_depth", defaults.max_depth),
+        min_samples_split: wholes("min_samples_split", defaults.min_samples_split),
+        polynomial_degree: wholes("polynomial_degree", defaults.polynomial_degree),
+        polynomial_include_bias: bools("polynomial_include_bias", defaults.polynomial_include_bias),
+        polynomial_interaction_only: bools(
+            "polynomial_interaction_only",
+            defaults.polynomial_interaction_only,
+        ),
+        fit_intercept: bools("fit_intercept", defaults.fit_intercept),
+        seed: u64::from(settings.whole("seed")),
+    }
+}
