@@ -238,6 +238,19 @@ pub static METRIC_COLUMNS: LazyLock<Vec<Column<RunResult>>> = LazyLock::new(|| {
     columns
 });
 
+/// The figures of one run by column; verdicts, which need the other runs, are
+/// left out, and what never happened is null.
+pub fn figures(run: &RunResult) -> serde_json::Map<String, Value> {
+    let value = |column: &Column<RunResult>| match column.getter {
+        Getter::Int(get) => Some(get(run).into()),
+        Getter::Float(get) => Some(get(run).into()),
+        Getter::Text(get) => Some(get(run).into()),
+        Getter::Verdict => None,
+    };
+    let named = |column: &Column<RunResult>| Some((column.name.to_owned(), value(column)?));
+    METRIC_COLUMNS.iter().filter_map(named).collect()
+}
+
 /// What was asked and what came out.
 fn load_columns() -> Vec<Column<RunResult>> {
     vec![

@@ -8,7 +8,9 @@ pub mod flags;
 pub mod metrics;
 mod prepare;
 mod requests;
+mod run;
 pub mod settings;
 
 pub use prepare::{Options, PrepareError, Prepared, prepare};
+pub use run::Outcome;
 pub use settings::Settings;

@@ -340,6 +340,57 @@ pub trait Recorder {
     fn kv_use(&mut self, _fact: &KvUseFact) {}
 }
 
+/// Two recorders that are told the same.
+impl<A: Recorder, B: Recorder> Recorder for (A, B) {
+    const WANTS_EVENTS: bool = A::WANTS_EVENTS || B::WANTS_EVENTS;
+    const WANTS_BATCHES: bool = A::WANTS_BATCHES || B::WANTS_BATCHES;
+
+    fn request(&mut self, record: &RequestRecord) {
+        self.0.request(record);
+        self.1.request(record);
+    }
+    fn token_intervals(&mut self, interval_s: f64, count: u32) {
+        self.0.token_intervals(interval_s, count);
+        self.1.token_intervals(interval_s, count);
+    }
+    fn event(&mut self, fact: &EventFact) {
+        self.0.event(fact);
+        self.1.event(fact);
+    }
+    fn request_arrived(&mut self, fact: &ArrivalFact) {
+        self.0.request_arrived(fact);
+        self.1.request_arrived(fact);
+    }
+    fn request_routed(&mut self, request_id: u32, replica: u32) {
+        self.0.request_routed(request_id, replica);
+        self.1.request_routed(request_id, replica);
+    }
+    fn prefill_completed(&mut self, fact: &PrefillFact) {
+        self.0.prefill_completed(fact);
+        self.1.prefill_completed(fact);
+    }
+    fn batch_formed(&mut self, replica: u32, batch_id: u64) {
+        self.0.batch_formed(replica, batch_id);
+        self.1.batch_formed(replica, batch_id);
+    }
+    fn stage_started(&mut self, fact: &StageFact<'_>) {
+        self.0.stage_started(fact);
+        self.1.stage_started(fact);
+    }
+    fn stage_ended(&mut self, fact: &StageEndFact) {
+        self.0.stage_ended(fact);
+        self.1.stage_ended(fact);
+    }
+    fn batch_ended(&mut self, fact: &BatchFact<'_>) {
+        self.0.batch_ended(fact);
+        self.1.batch_ended(fact);
+    }
+    fn kv_use(&mut self, fact: &KvUseFact) {
+        self.0.kv_use(fact);
+        self.1.kv_use(fact);
+    }
+}
+
 /// Upper bounds a request must keep to count as served well; absent: no bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct RequestTargets {
