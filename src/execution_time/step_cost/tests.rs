@@ -197,6 +197,9 @@ fn assert_explained(backend: BackendKind) {
             let shape = random_shape(&mut rng);
             let rows = cost.explain(&shape);
             for stage in 0..cost.stages() {
+                let whole = rows.iter().filter(|row| row.stage == stage).cloned();
+                let whole: Vec<PricedOperator> = whole.collect();
+                assert_eq!(cost.explain_stage(stage, &shape), whole);
                 let time = cost.stage_time(stage, &shape);
                 let direct_s = explained_s(&rows, stage, false);
                 assert!(

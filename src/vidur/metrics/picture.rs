@@ -54,8 +54,13 @@ fn encode(pixels: &Pixmap) -> io::Result<Vec<u8>> {
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_compression(png::Compression::Fast);
     // Opaque: colours are not multiplied by anything.
-    let colours = pixels.data().chunks_exact(4).flat_map(|pixel| &pixel[..3]);
-    let colours: Vec<u8> = colours.copied().collect();
+    let mut colours = vec![0; pixels.data().len() / 4 * 3];
+    for (colour, pixel) in colours
+        .chunks_exact_mut(3)
+        .zip(pixels.data().chunks_exact(4))
+    {
+        colour.copy_from_slice(&pixel[..3]);
+    }
     let mut writer = encoder.write_header().map_err(io::Error::other)?;
     writer
         .write_image_data(&colours)

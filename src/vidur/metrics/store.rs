@@ -77,23 +77,29 @@ impl MetricsStore {
     /// If a file cannot be written.
     pub fn write(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
         fs::create_dir_all(dir)?;
-        let mut out = Output {
-            dir,
-            config: &self.config,
-            files: Vec::new(),
-            charts: Vec::new(),
-        };
-        if self.config.write_metrics {
-            fs::create_dir_all(dir.join("plots"))?;
-            self.write_requests(&mut out)?;
-            self.write_batches(&mut out)?;
-            self.write_tokens(&mut out)?;
-            self.write_operations(&mut out)?;
-            self.write_utilization(&mut out)?;
-            out.draw()?;
+        let mut metrics = Output::new(dir, &self.config);
+        let mut traces = Output::new(dir, &self.config);
+        // Traces are the most text by far.
+        let (first, second) = rayon::join(
+            || self.write_metrics(&mut metrics),
+            || self.write_traces(&mut traces),
+        );
+        first.and(second)?;
+        metrics.files.append(&mut traces.files);
+        Ok(metrics.files)
+    }
+
+    fn write_metrics(&self, out: &mut Output<'_>) -> io::Result<()> {
+        if !self.config.write_metrics {
+            return Ok(());
         }
-        self.write_traces(&mut out)?;
-        Ok(out.files)
+        fs::create_dir_all(out.dir.join("plots"))?;
+        self.write_requests(out)?;
+        self.write_batches(out)?;
+        self.write_tokens(out)?;
+        self.write_operations(out)?;
+        self.write_utilization(out)?;
+        out.draw()
     }
 
     fn write_requests(&self, out: &mut Output<'_>) -> io::Result<()> {
@@ -333,7 +339,16 @@ struct Output<'a> {
     charts: Vec<Chart>,
 }
 
-impl Output<'_> {
+impl<'a> Output<'a> {
+    fn new(dir: &'a Path, config: &'a MetricsConfig) -> Self {
+        Self {
+            dir,
+            config,
+            files: Vec::new(),
+            charts: Vec::new(),
+        }
+    }
+
     fn file(&mut self, name: &str, content: &[u8]) -> io::Result<()> {
         let path = self.dir.join(name);
         fs::write(&path, content)?;

@@ -29,18 +29,28 @@ impl Text {
     }
 
     pub(super) fn int(&mut self, value: u64) -> &mut Self {
-        let mut digits = [0; 20];
-        let mut at = digits.len();
-        let mut rest = value;
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                break;
+        let digit = |value: u64| b'0' + (value % 10) as u8;
+        // Most numbers are short; copies of a length known beforehand are fast.
+        match value {
+            0..=9 => self.0.push(digit(value)),
+            10..=99 => self.0.extend_from_slice(&[digit(value / 10), digit(value)]),
+            100..=999 => {
+                let digits = [digit(value / 100), digit(value / 10), digit(value)];
+                self.0.extend_from_slice(&digits);
+            }
+            1000..=9999 => {
+                let (thousands, hundreds) = (digit(value / 1000), digit(value / 100));
+                let digits = [thousands, hundreds, digit(value / 10), digit(value)];
+                self.0.extend_from_slice(&digits);
+            }
+            _ => {
+                self.int(value / 10_000);
+                let rest = value % 10_000;
+                let (thousands, hundreds) = (digit(rest / 1000), digit(rest / 100));
+                let digits = [thousands, hundreds, digit(rest / 10), digit(rest)];
+                self.0.extend_from_slice(&digits);
             }
         }
-        self.0.extend_from_slice(&digits[at..]);
         self
     }
 
@@ -117,7 +127,10 @@ mod tests {
             assert_eq!(std::str::from_utf8(text.bytes()), Ok(expected));
         }
         let mut text = Text::default();
-        text.int(0).str(" ").int_list([7, u64::MAX].into_iter());
-        assert_eq!(text.bytes(), b"0 [7, 18446744073709551615]");
+        text.int(0)
+            .str(" ")
+            .int_list([7, 80, 905, 4010, 50_060, u64::MAX].into_iter());
+        let expected = b"0 [7, 80, 905, 4010, 50060, 18446744073709551615]";
+        assert_eq!(text.bytes(), expected);
     }
 }
