@@ -61,6 +61,17 @@ pub struct Args {
     )]
     predictions_file: Option<PathBuf>,
 
+    /// Take stage times from here, as recorded: CSV with columns replica_id, stage_id,
+    /// execution_time, and nth_batch or batch_id
+    #[arg(
+        long = "execution_times_file",
+        alias = "execution-times-file",
+        value_name = "FILE",
+        conflicts_with = "predictions_file",
+        help_heading = "vidur-sweep"
+    )]
+    execution_times_file: Option<PathBuf>,
+
     /// Folder of profiles, a Vidur checkout's data/profiling [default: ./data/profiling]
     #[arg(
         long = "profiling_dir",
@@ -94,8 +105,23 @@ pub struct Args {
 /// The original to behave as.
 #[derive(Clone, Copy, ValueEnum)]
 enum CompatArg {
-    /// Microsoft Vidur.
+    /// Microsoft Vidur
     Vidur,
+    /// Vidur-AlibabaCloud, as of SimAI 1.7
+    VidurAlibabacloud,
+    /// Vidur-AlibabaCloud, as of SimAI 1.5
+    #[value(name = "vidur-alibabacloud-1.5")]
+    VidurAlibabacloud15,
+}
+
+impl From<CompatArg> for Compat {
+    fn from(original: CompatArg) -> Self {
+        match original {
+            CompatArg::Vidur => Self::Vidur,
+            CompatArg::VidurAlibabacloud => Self::VidurAlibabaCloud,
+            CompatArg::VidurAlibabacloud15 => Self::VidurAlibabaCloud15,
+        }
+    }
 }
 
 /// How a result is printed.
@@ -140,11 +166,10 @@ pub fn run(args: Args) -> CliResult {
     }
     settings.take(&args.flags.0);
     let options = Options {
-        compat: args
-            .compat
-            .map_or(Compat::None, |CompatArg::Vidur| Compat::Vidur),
+        compat: args.compat.map_or(Compat::None, Compat::from),
         requests_file: args.requests_file.clone(),
         predictions_file: args.predictions_file.clone(),
+        execution_times_file: args.execution_times_file.clone(),
         profiling_dir: args.profiling_dir.clone(),
         strict_files: args.strict_files,
     };

@@ -40,6 +40,8 @@ pub enum BackendKind {
     Linear,
     /// Operator times listed in `predictions_file`, by Vidur's keys.
     Table,
+    /// Stage times of a recorded run, listed in `execution_times_file`.
+    Recorded,
 }
 
 /// One prompt chunk of a step.
@@ -143,6 +145,17 @@ pub struct StepOptions {
     pub speculation: Option<Speculation>,
 }
 
+/// One stage's run of one batch, for backends that replay recorded runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StageRun {
+    /// Replica, counted through all pools.
+    pub replica: u32,
+    /// Number among the batches the replica has formed, from 0.
+    pub nth_batch: u64,
+    /// Pipeline stage.
+    pub stage: u32,
+}
+
 /// Prices steps of one pool's replicas. A pure function of the shape; may
 /// memoise behind atomics. Shared by all replicas and threads.
 pub trait StepCost: Send + Sync {
@@ -152,6 +165,12 @@ pub trait StepCost: Send + Sync {
     /// Time stage `stage` takes for `shape`. Called once per batch and stage:
     /// must not allocate in steady state.
     fn stage_time(&self, stage: u32, shape: &StepShape) -> StageTime;
+
+    /// The same for a certain batch of a certain replica. Most backends do not
+    /// look at which it is.
+    fn stage_time_of(&self, run: StageRun, shape: &StepShape) -> StageTime {
+        self.stage_time(run.stage, shape)
+    }
 
     /// The same price, operator by operator, all stages.
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator>;

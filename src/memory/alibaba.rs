@@ -1,19 +1,8 @@
-//! Memory and KV cache sizes as Vidur-AlibabaCloud computes them, for
-//! compatibility runs: weights of attention and experts only, one byte an element
-//! where the cache travels as fp8 and two otherwise, and a cache of full heads
-//! whatever the model's attention. Behaviour: aliyun/SimAI 1.7,
-//! `vidur-alibabacloud`, and its version 1.5 where told.
+//! Weights as Vidur-AlibabaCloud counts them, for compatibility runs: attention
+//! and experts only, one byte an element where the cache travels as fp8 and two
+//! otherwise. Behaviour: aliyun/SimAI 1.7, `vidur-alibabacloud`.
 
 use crate::catalog::{Attention, ModelSpec};
-
-/// Which version's rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AlibabaVersion {
-    /// Cache as wide as the MLP.
-    V1_5,
-    /// Cache of all key-value heads.
-    V1_7,
-}
 
 /// Bytes of weights on a GPU of the first of `stages`, of a model with experts
 /// that are spread over all `world_size` GPUs of a phase; none for models without
@@ -91,27 +80,6 @@ fn linear_bytes(model: &ModelSpec, element: f64) -> f64 {
     element * 2.0 * hidden * (keys + values + rates) + convolution
 }
 
-/// Bytes of the cache that travels when a prompt of `prompt_tokens` has been
-/// prefilled: its tokens and the first of the output.
-pub fn alibaba_transfer_bytes(
-    model: &ModelSpec,
-    prompt_tokens: u64,
-    element_bytes: u32,
-    version: AlibabaVersion,
-) -> u64 {
-    let kv_heads = match model.attention {
-        Attention::Gqa { kv_heads, .. } => kv_heads,
-        Attention::Mla { heads, .. } => heads,
-    };
-    let width = match version {
-        AlibabaVersion::V1_5 => u64::from(model.intermediate_size),
-        AlibabaVersion::V1_7 => {
-            u64::from(kv_heads) * u64::from(model.hidden_size / model.attention.heads())
-        }
-    };
-    2 * (prompt_tokens + 1) * width * u64::from(model.layers) * u64::from(element_bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,18 +117,5 @@ mod tests {
             alibaba_weights_bytes(&model("llama-3-8b"), 1, 1, 1, 2),
             None
         );
-    }
-
-    #[test]
-    fn transfers_are_the_originals() {
-        use AlibabaVersion::{V1_5, V1_7};
-        let per_token = |name, version| alibaba_transfer_bytes(&model(name), 0, 1, version);
-        // Twice the elements of one of keys and values.
-        assert_eq!(per_token("deepseek-671B", V1_7), 874_496);
-        assert_eq!(per_token("qwen3-moe-235B", V1_7), 48_128);
-        assert_eq!(per_token("qwen3-next-80B", V1_7), 24_576);
-        assert_eq!(per_token("llama-2-7b", V1_7), 262_144);
-        let sample = alibaba_transfer_bytes(&model("deepseek-671B"), 395, 4, V1_5);
-        assert_eq!(sample, 3_561_947_136);
     }
 }

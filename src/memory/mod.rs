@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::units::DType;
 
-pub use alibaba::{AlibabaVersion, alibaba_transfer_bytes, alibaba_weights_bytes};
+pub use alibaba::alibaba_weights_bytes;
 pub use divisibility::check_divisibility;
 pub use kv_cache::{kv_bytes_per_token, state_bytes_per_request};
 pub use parameters::{ParameterCount, parameters, stage_weights_bytes};

@@ -170,12 +170,23 @@ pub enum Compat {
     None,
     /// Microsoft Vidur's, event for event, defects included.
     Vidur,
+    /// Vidur-AlibabaCloud's as of SimAI 1.7, event for event, defects included.
+    #[serde(rename = "vidur-alibabacloud", alias = "vidur_alibabacloud")]
+    VidurAlibabaCloud,
+    /// The same as of SimAI 1.5, whose KV caches have another size.
+    #[serde(rename = "vidur-alibabacloud-1.5", alias = "vidur_alibabacloud_1_5")]
+    VidurAlibabaCloud15,
 }
 
 impl Compat {
     /// Whether nobody's.
     pub fn is_none(&self) -> bool {
         *self == Self::None
+    }
+
+    /// Whether one of Vidur-AlibabaCloud's.
+    pub fn is_alibaba_cloud(self) -> bool {
+        matches!(self, Self::VidurAlibabaCloud | Self::VidurAlibabaCloud15)
     }
 }
 
@@ -198,7 +209,7 @@ pub struct ClusterSpec {
     /// Longest request the deployment allows, prompt and output together: what
     /// `orca` and `faster_transformer` reserve; none: the workload's longest.
     pub max_request_tokens: Option<u32>,
-    /// Draws made before the first random routing decision, for [`Compat::Vidur`],
+    /// Draws made before the first random routing decision, in compatibility runs,
     /// whose generators and routers share one random stream.
     pub earlier_random_draws: u64,
 }

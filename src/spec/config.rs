@@ -40,6 +40,9 @@ pub struct RunConfig {
     /// CSV file `op,f0,f1,ms` of operator times; backend `table`.
     #[serde(default)]
     pub predictions_file: Option<PathBuf>,
+    /// CSV file of stage times by replica, batch and stage; backend `recorded`.
+    #[serde(default)]
+    pub execution_times_file: Option<PathBuf>,
     /// Serving engine whose defaults and host overheads apply.
     #[serde(default)]
     pub engine: EngineConfig,
@@ -238,6 +241,9 @@ pub struct NetworkConfig {
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub kv_transfer_bandwidth_gbps: Option<f64>,
+    /// Format in which a KV cache is sent; default: the cache's.
+    #[serde(default)]
+    pub kv_transfer_dtype: Option<DType>,
 }
 
 /// Memory planning.

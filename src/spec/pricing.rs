@@ -11,7 +11,7 @@ use crate::catalog::{DeviceSpec, EngineSpec, ModelSpec};
 use crate::execution_time::aicb::{self, AicbCost, Phase};
 use crate::execution_time::step_cost::GraphCost;
 use crate::execution_time::vidur::{
-    Estimator, FitLibrary, InputFiles, Keys, PredictorConfig, TableCost, VidurCost,
+    Estimator, FitLibrary, InputFiles, Keys, PredictorConfig, RecordedCost, TableCost, VidurCost,
     VidurDeployment, VidurError,
 };
 use crate::execution_time::{BackendKind, StepCost, StepOptions};
@@ -36,6 +36,8 @@ pub enum PoolCost {
     Vidur(Arc<VidurCost>),
     /// Operator times listed in a file.
     Table(Arc<TableCost>),
+    /// Stage times of a recorded run.
+    Recorded(Arc<RecordedCost>),
 }
 
 impl PoolCost {
@@ -46,6 +48,7 @@ impl PoolCost {
             Self::Aicb(cost) => Arc::clone(cost) as _,
             Self::Vidur(cost) => Arc::clone(cost) as _,
             Self::Table(cost) => Arc::clone(cost) as _,
+            Self::Recorded(cost) => Arc::clone(cost) as _,
         }
     }
 
@@ -55,6 +58,7 @@ impl PoolCost {
             Self::Graph(_) | Self::Aicb(_) => Vec::new(),
             Self::Vidur(cost) => cost.warnings(),
             Self::Table(cost) => cost.misses(),
+            Self::Recorded(cost) => cost.warnings(),
         }
     }
 }
@@ -182,6 +186,10 @@ impl Costs {
                 let file = config.predictions_file.clone().unwrap_or_default();
                 vec![("predictions_file", file)]
             }
+            BackendKind::Recorded => {
+                let file = config.execution_times_file.clone().unwrap_or_default();
+                vec![("execution_times_file", file)]
+            }
         };
         let named = |(name, path): (&str, PathBuf)| Some((name.to_owned(), hash(&path)?));
         files.into_iter().filter_map(named).collect()
@@ -214,11 +222,12 @@ impl Pricing<'_> {
             BackendKind::Silicon | BackendKind::Roofline => String::new(),
             BackendKind::Aicb => format!("{:?} {:?}", config.aicb_dir, self.phases),
             _ => format!(
-                "{:?} {:?} {:?} {:?} {:?} {} {}",
+                "{:?} {:?} {:?} {:?} {:?} {:?} {} {}",
                 config.profiling_dir,
                 config.network_device,
                 config.predictor,
                 config.predictions_file,
+                config.execution_times_file,
                 config.compat,
                 self.device_name,
                 self.block_size
@@ -258,6 +267,7 @@ impl Pricing<'_> {
             BackendKind::Silicon | BackendKind::Roofline | BackendKind::Aicb => self.graph(),
             BackendKind::Vidur | BackendKind::Linear => self.fitted(library),
             BackendKind::Table => self.table(),
+            BackendKind::Recorded => self.recorded(),
         }
     }
 
@@ -298,10 +308,7 @@ impl Pricing<'_> {
     }
 
     fn table(&self) -> Result<PoolCost, ResolveError> {
-        let Some(path) = &self.config.predictions_file else {
-            let message = "backend table needs `predictions_file`";
-            return Err(ResolveError::Input(message.into()));
-        };
+        let path = needed(&self.config.predictions_file, "table", "predictions_file")?;
         let cost = TableCost::from_predictions(
             path,
             self.model,
@@ -311,6 +318,23 @@ impl Pricing<'_> {
         );
         Ok(PoolCost::Table(Arc::new(cost.map_err(unpriced)?)))
     }
+
+    fn recorded(&self) -> Result<PoolCost, ResolveError> {
+        let file = &self.config.execution_times_file;
+        let path = needed(file, "recorded", "execution_times_file")?;
+        let cost = RecordedCost::read(path, self.parallelism.pipeline_parallel);
+        Ok(PoolCost::Recorded(Arc::new(cost.map_err(unpriced)?)))
+    }
+}
+
+/// A file that a backend cannot do without.
+fn needed<'a>(
+    file: &'a Option<PathBuf>,
+    backend: &str,
+    key: &str,
+) -> Result<&'a Path, ResolveError> {
+    let missing = || ResolveError::Input(format!("backend {backend} needs `{key}`"));
+    file.as_deref().ok_or_else(missing)
 }
 
 /// A deployment that was not profiled cannot be priced, as one without measured
@@ -339,7 +363,7 @@ impl RunConfig {
     fn keys(&self) -> Keys {
         match self.compat {
             Compat::None => Keys::Exact,
-            Compat::Vidur => Keys::Vidur,
+            _ => Keys::Vidur,
         }
     }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::pricing::{Costs, PoolCost, Pricing};
 use super::step_options::step_options;
 use super::{MemoryCheck, PoolOverride, Replicas, RunConfig};
-use crate::catalog::{Catalog, DeviceSpec, EngineSpec, ModelSpec};
+use crate::catalog::{Attention, Catalog, DeviceSpec, EngineSpec, ModelSpec};
 use crate::execution_time::aicb::Phase;
 use crate::execution_time::graph::Graph;
 use crate::memory::{
@@ -21,7 +21,7 @@ use crate::simulator::{
     ClusterSpec, Compat, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec,
     PoolWork, ReplicaScheduler,
 };
-use crate::units::BYTES_PER_S_PER_GBPS;
+use crate::units::{BYTES_PER_S_PER_GBPS, DType, GIB};
 
 /// Share of device memory kept free where neither the run nor its engine says:
 /// the default of Vidur's memory planner.
@@ -431,7 +431,7 @@ fn cluster_of(
         compat: config.compat,
         max_request_tokens: match config.compat {
             Compat::None => config.memory.max_request_tokens,
-            Compat::Vidur => Some(vidur_max_request_tokens(config)),
+            _ => Some(vidur_max_request_tokens(config)),
         },
         earlier_random_draws: 0,
     }
@@ -492,6 +492,10 @@ fn kv_transfer_of(
     let [sender, receiver] = pools else {
         return None;
     };
+    let dtype = config.network.kv_transfer_dtype.unwrap_or(formats.kv_cache);
+    if config.compat.is_alibaba_cloud() {
+        return Some(alibaba_cloud_transfer(config, model, dtype));
+    }
     let bytes_per_s = |pool: &Pool| {
         let nic_gbps = config
             .network
@@ -504,10 +508,34 @@ fn kv_transfer_of(
             * BYTES_PER_S_PER_GBPS
     };
     Some(KvTransferSpec {
-        bytes_per_token: kv_bytes_per_token(model, formats.kv_cache),
+        bytes_per_token: kv_bytes_per_token(model, dtype),
         bytes_per_request: state_bytes_per_request(model),
         sender_bytes_per_s: bytes_per_s(sender),
         receiver_bytes_per_s: bytes_per_s(receiver),
         latency_s: NIC_LATENCY_S,
     })
+}
+
+/// Vidur-AlibabaCloud's transfers: heads of `hidden / heads` for every model (as
+/// of SimAI 1.5, the width of the MLP), a gigabit of 2^30 bits, no latency.
+fn alibaba_cloud_transfer(config: &RunConfig, model: &ModelSpec, dtype: DType) -> KvTransferSpec {
+    let (heads, kv_heads) = match model.attention {
+        Attention::Gqa {
+            heads, kv_heads, ..
+        } => (heads, kv_heads),
+        Attention::Mla { heads, .. } => (heads, heads),
+    };
+    let width = match config.compat {
+        Compat::VidurAlibabaCloud15 => model.intermediate_size,
+        _ => kv_heads * (model.hidden_size / heads),
+    };
+    let gbps = config.network.kv_transfer_bandwidth_gbps;
+    let bytes_per_s = gbps.unwrap_or(800.0) * GIB / 8.0;
+    KvTransferSpec {
+        bytes_per_token: 2.0 * f64::from(width) * f64::from(model.layers) * dtype.bytes(),
+        bytes_per_request: 0.0,
+        sender_bytes_per_s: bytes_per_s,
+        receiver_bytes_per_s: bytes_per_s,
+        latency_s: 0.0,
+    }
 }

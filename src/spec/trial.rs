@@ -243,14 +243,19 @@ impl RunConfig {
                 ),
                 Some(_) | None => None,
             },
-            BackendKind::Table => match &self.predictions_file {
-                None => about("backend", "`table` needs `predictions_file`".to_owned()),
-                Some(file) if !file.is_file() => about(
-                    "predictions_file",
-                    format!("{}: no such file", file.display()),
-                ),
-                Some(_) => None,
-            },
+            BackendKind::Table | BackendKind::Recorded => {
+                let (key, file) = match self.backend {
+                    BackendKind::Table => ("predictions_file", &self.predictions_file),
+                    _ => ("execution_times_file", &self.execution_times_file),
+                };
+                match file {
+                    None => about("backend", format!("needs `{key}`")),
+                    Some(file) if !file.is_file() => {
+                        about(key, format!("{}: no such file", file.display()))
+                    }
+                    Some(_) => None,
+                }
+            }
             BackendKind::Vidur | BackendKind::Linear => {
                 if let Err(error) = self.predictor().check() {
                     return about("predictor", error.to_string());

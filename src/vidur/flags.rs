@@ -1,12 +1,14 @@
-//! Vidur's flags: names, types, defaults, and where each is in `config.json`.
+//! The flags of Vidur and Vidur-AlibabaCloud: names, types, defaults, and where
+//! each is in `config.json`.
 //!
-//! Names and defaults: microsoft/vidur at 7d475133, `vidur/config/config.py`. A
+//! Names and defaults: microsoft/vidur at 7d475133, `vidur/config/config.py`, and
+//! the same file of aliyun/SimAI 1.7, `vidur-alibabacloud`. A
 //! flag is its group's prefix and its own name; in `config.json` it is a key of
 //! its own name in the group's section. Groups that are alternatives share a
 //! section, whose key `name` tells which one it holds.
 
-use Kind::{Bool, Bools, Counts, Float, Text, Whole};
-use Range::{Any, Fraction, FromZero, Positive};
+use Kind::{Bool, Bools, Choice, Counts, Float, Text, Whole};
+use Range::{Any, Fraction, FromZero, Positive, Share};
 
 /// What a flag's value is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,6 +40,8 @@ pub enum Range {
     Positive,
     /// From zero to below one.
     Fraction,
+    /// More than zero, up to one.
+    Share,
 }
 
 impl Range {
@@ -48,6 +52,7 @@ impl Range {
                 FromZero => x >= 0.0,
                 Positive => x > 0.0,
                 Fraction => (0.0..1.0).contains(&x),
+                Share => x > 0.0 && x <= 1.0,
             }
     }
 
@@ -57,6 +62,7 @@ impl Range {
             FromZero => "a number from 0 on",
             Positive => "a number greater than 0",
             Fraction => "a number from 0 to below 1",
+            Share => "a number greater than 0 and at most 1",
         }
     }
 }
@@ -157,14 +163,21 @@ pub const SELECTORS: [Selector; 6] = [
     Selector {
         flag: "global_scheduler_config_type",
         section: &[CLUSTER, "global_scheduler_config"],
-        choices: &["round_robin", "random", "lor"],
+        choices: &["round_robin", "random", "lor", "split_wise"],
         default: "round_robin",
         help: "How requests are given to replicas",
     },
     Selector {
         flag: "replica_scheduler_config_type",
         section: SCHEDULER,
-        choices: &["sarathi", "vllm", "orca", "faster_transformer", "lightllm"],
+        choices: &[
+            "sarathi",
+            "vllm",
+            "orca",
+            "faster_transformer",
+            "lightllm",
+            "split_wise",
+        ],
         default: "sarathi",
         help: "How a replica forms batches",
     },
@@ -248,6 +261,115 @@ const REPLICA: &[Flag] = &[
         "\"a100_pairwise_nvlink\"",
         "Node: a40_pairwise_nvlink (8 GPUs), a100_pairwise_nvlink (4), h100_pairwise_nvlink (4), \
          a100_dgx (8), h100_dgx (8), or any folder of profiling/network",
+    ),
+];
+
+/// Formats a KV cache may be sent in.
+const TRANSFER_DTYPES: &[&str] = &[
+    "float16", "bfloat16", "float32", "fp8", "int8", "int16", "int32",
+];
+
+/// Added by Vidur-AlibabaCloud.
+const DISAGGREGATION: &[Flag] = &[
+    flag(
+        "pd_p2p_comm_bandwidth",
+        Float(Positive),
+        "800",
+        "KV cache transfer from prefill to decode, of a replica and direction, Gb/s",
+    ),
+    flag(
+        "nvlink_bandwidth",
+        Float(Positive),
+        "1600",
+        "NVLink per GPU and direction, Gb/s; not given: the device's",
+    ),
+    flag(
+        "rdma_bandwidth",
+        Float(Positive),
+        "800",
+        "NIC per GPU and direction, Gb/s; not given: the device's",
+    ),
+    flag(
+        "pd_p2p_comm_dtype",
+        Choice(TRANSFER_DTYPES),
+        "\"float16\"",
+        "Format in which a KV cache is sent; fp8: in which it is kept, too",
+    ),
+    flag(
+        "pd_node_ratio",
+        Float(Share),
+        "1",
+        "Share of replicas that only prefill; 1: no disaggregation",
+    ),
+    flag(
+        "expert_model_parallel_size",
+        Whole(1),
+        "1",
+        "Ways experts are spread, over the replicas of a pool too; 1: as many as it has GPUs",
+    ),
+    flag(
+        "prefill_tensor_parallel_size",
+        Whole(1),
+        "null",
+        "Tensor-parallel ways of prefill replicas",
+    ),
+    flag(
+        "decode_tensor_parallel_size",
+        Whole(1),
+        "null",
+        "Tensor-parallel ways of decode replicas",
+    ),
+    flag(
+        "prefill_num_pipeline_stages",
+        Whole(1),
+        "null",
+        "Pipeline stages of prefill replicas",
+    ),
+    flag(
+        "decode_num_pipeline_stages",
+        Whole(1),
+        "null",
+        "Pipeline stages of decode replicas",
+    ),
+    flag(
+        "num_prefill_replicas",
+        Whole(1),
+        "null",
+        "Prefill replicas, instead of the share",
+    ),
+];
+
+/// Added by Vidur-AlibabaCloud.
+const BACKENDS: &[Flag] = &[
+    flag(
+        "backend",
+        Choice(&["vidur", "aicb", "simai_analytical", "simai_simulation"]),
+        "\"vidur\"",
+        "Where execution times come from",
+    ),
+    flag(
+        "simai_dir",
+        Text,
+        "\"../\"",
+        "Folder of a SimAI checkout; AICB's files are looked for in its aicb/results/workload",
+    ),
+    flag(
+        "simai_simulation_topo",
+        Text,
+        "\"../example/topo\"",
+        "SimAI topology file",
+    ),
+    flag(
+        "simai_simulation_config",
+        Text,
+        "\"../astra-sim-alibabacloud/inputs/config/SimAI.conf\"",
+        "SimAI configuration file",
+    ),
+    flag(
+        "aicb_force_bs1",
+        Bool,
+        "false",
+        "Use AICB's files of batch size 1 for all",
     ),
 ];
 
@@ -577,7 +699,7 @@ const METRICS: &[Flag] = &[
 ];
 
 /// All flags but the selectors.
-pub const GROUPS: [Group; 20] = [
+pub const GROUPS: [Group; 21] = [
     Group {
         title: "Simulation",
         prefix: "",
@@ -597,7 +719,14 @@ pub const GROUPS: [Group; 20] = [
         prefix: "replica_config_",
         section: &[CLUSTER, "replica_config"],
         variant: None,
-        flags: &[REPLICA],
+        flags: &[REPLICA, DISAGGREGATION],
+    },
+    Group {
+        title: "Replica scheduler split_wise",
+        prefix: "split_wise_replica_scheduler_config_",
+        section: SCHEDULER,
+        variant: Some("split_wise"),
+        flags: &[BLOCKS, &[MAX_TOKENS_IN_BATCH]],
     },
     Group {
         title: "Replica scheduler sarathi",
@@ -805,7 +934,7 @@ pub const GROUPS: [Group; 20] = [
         prefix: "random_forrest_execution_time_predictor_config_",
         section: PREDICTOR,
         variant: Some("random_forrest"),
-        flags: &[FILES, PREDICTION, FOREST],
+        flags: &[FILES, PREDICTION, FOREST, BACKENDS],
     },
     Group {
         title: "Execution times: linear regression",

@@ -15,6 +15,7 @@ use crate::spec::{
     Deployment, EngineConfig, MemoryCheck, MemoryConfig, MoeConfig, NetworkConfig, Pool,
     PoolOverride, ResolveError, Resolver, RunConfig,
 };
+use crate::units::DType;
 use crate::workload::Workload;
 
 /// What is asked for besides the original's flags.
@@ -26,6 +27,8 @@ pub struct Options {
     pub requests_file: Option<PathBuf>,
     /// Operator times, instead of a predictor.
     pub predictions_file: Option<PathBuf>,
+    /// Stage times of a recorded run, instead of a predictor.
+    pub execution_times_file: Option<PathBuf>,
     /// Folder of profiles, instead of `./data/profiling`.
     pub profiling_dir: Option<PathBuf>,
     /// Refuse to put anything in the place of a file that is not there.
@@ -121,7 +124,7 @@ pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, Prepa
         other => other,
     }
     .map_err(|error| PrepareError(error.to_string()))?;
-    if options.compat == Compat::Vidur {
+    if !options.compat.is_none() {
         deployment.cluster.seed = requests.python_seed;
         deployment.cluster.earlier_random_draws = requests.python_draws;
     }
@@ -166,15 +169,17 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
     RunConfig {
         model: settings.text("replica_config_model_name").to_owned(),
         device: settings.text("replica_config_device").to_owned(),
-        backend: match options.predictions_file {
-            Some(_) => BackendKind::Table,
-            None => BackendKind::Vidur,
+        backend: match (&options.execution_times_file, &options.predictions_file) {
+            (Some(_), _) => BackendKind::Recorded,
+            (None, Some(_)) => BackendKind::Table,
+            (None, None) => BackendKind::Vidur,
         },
         profiling_dir: options.profiling_dir.clone(),
         network_device: Some(settings.text("replica_config_network_device").to_owned()),
         predictor: Some(predictor(settings)),
         predictions_file: options.predictions_file.clone(),
         aicb_dir: None,
+        execution_times_file: options.execution_times_file.clone(),
         engine: EngineConfig::default(),
         gpus_per_node: gpus_per_node(settings.text("replica_config_network_device")),
         dtype: None,
@@ -187,13 +192,14 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
         two_batch_overlap: None,
         speculative: None,
         replicas: settings.whole("cluster_config_num_replicas"),
-        pd_node_ratio: 1.0,
-        prefill: PoolOverride::default(),
-        decode: PoolOverride::default(),
-        network: NetworkConfig::default(),
+        pd_node_ratio: settings.number("replica_config_pd_node_ratio"),
+        prefill: prefill_pool(settings, options.compat),
+        decode: pool(settings, "decode", options.compat),
+        network: network(settings, options.compat),
         global_scheduler: match settings.text("global_scheduler_config_type") {
             "random" => GlobalScheduler::Random,
             "lor" => GlobalScheduler::Lor,
+            "split_wise" => GlobalScheduler::SplitWise,
             _ => GlobalScheduler::RoundRobin,
         },
         replica_scheduler: Some(scheduler.policy),
@@ -213,11 +219,63 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
     }
 }
 
+/// How a pool differs. Vidur-AlibabaCloud schedules and prices both alike.
+fn pool(settings: &Settings, phase: &str, compat: Compat) -> PoolOverride {
+    let optional = |name: &str| {
+        let value = settings.get(&format!("replica_config_{phase}_{name}"));
+        value
+            .as_u64()
+            .map(|value| value.min(u64::from(u32::MAX)) as u32)
+    };
+    if !compat.is_none() {
+        return PoolOverride::default();
+    }
+    PoolOverride {
+        tensor_parallel: optional("tensor_parallel_size"),
+        pipeline_parallel: optional("num_pipeline_stages"),
+        ..PoolOverride::default()
+    }
+}
+
+fn prefill_pool(settings: &Settings, compat: Compat) -> PoolOverride {
+    let ratio = settings.number("replica_config_pd_node_ratio");
+    let share = f64::from(settings.whole("cluster_config_num_replicas")) * ratio;
+    let replicas = match settings.get("replica_config_num_prefill_replicas").as_u64() {
+        // A replica prefills if its number is below the share.
+        _ if compat.is_alibaba_cloud() => (ratio < 1.0).then(|| (share - 1e-12).ceil() as u32),
+        given => given.map(|given| given.min(u64::from(u32::MAX)) as u32),
+    };
+    PoolOverride {
+        replicas,
+        ..pool(settings, "prefill", compat)
+    }
+}
+
+fn network(settings: &Settings, compat: Compat) -> NetworkConfig {
+    let given = |flag: &str| {
+        let wanted = compat.is_none() && settings.is_given(flag);
+        wanted.then(|| settings.number(flag))
+    };
+    NetworkConfig {
+        nvlink_bandwidth_gbps: given("replica_config_nvlink_bandwidth"),
+        rdma_bandwidth_gbps: given("replica_config_rdma_bandwidth"),
+        kv_transfer_bandwidth_gbps: Some(settings.number("replica_config_pd_p2p_comm_bandwidth")),
+        kv_transfer_dtype: Some(match settings.text("replica_config_pd_p2p_comm_dtype") {
+            "fp8" => DType::Fp8,
+            "int8" => DType::Int8,
+            "bfloat16" => DType::Bfloat16,
+            "float32" | "int32" => DType::Float32,
+            // Two bytes: float16, int16.
+            _ => DType::Float16,
+        }),
+    }
+}
+
 /// GPUs of the nodes the original knows.
 fn gpus_per_node(network_device: &str) -> Option<u32> {
     match network_device {
         "a100_pairwise_nvlink" | "h100_pairwise_nvlink" => Some(4),
-        "a40_pairwise_nvlink" | "a100_dgx" | "h100_dgx" => Some(8),
+        "a40_pairwise_nvlink" | "a100_dgx" | "h100_dgx" | "h800_dgx" | "h20_dgx" => Some(8),
         _ => None,
     }
 }
@@ -232,12 +290,21 @@ struct Scheduler {
 impl Scheduler {
     fn of(settings: &Settings) -> Self {
         let kind = settings.text("replica_scheduler_config_type");
-        let name = |name: &str| format!("{kind}_scheduler_config_{name}");
+        let prefix = match kind {
+            "split_wise" => "split_wise_replica",
+            kind => kind,
+        };
+        let name = |name: &str| format!("{prefix}_scheduler_config_{name}");
         let batch_size_cap = settings.whole(&name("batch_size_cap"));
         let watermark_blocks_fraction = settings.number(&name("watermark_blocks_fraction"));
         let max_tokens_in_batch = settings.whole(&name("max_tokens_in_batch"));
         let policy = match kind {
             "vllm" => ReplicaScheduler::Vllm {
+                max_tokens_in_batch,
+                batch_size_cap,
+                watermark_blocks_fraction,
+            },
+            "split_wise" => ReplicaScheduler::SplitWise {
                 max_tokens_in_batch,
                 batch_size_cap,
                 watermark_blocks_fraction,

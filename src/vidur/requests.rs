@@ -74,7 +74,7 @@ pub(super) fn requests(settings: &Settings, how: &How<'_>) -> Result<Requests, W
     let workload = if let Some(file) = how.requests_file {
         notes.clear();
         read_requests(file, how.compat)?
-    } else if how.compat == Compat::Vidur && !ours.substituted {
+    } else if !how.compat.is_none() && !ours.substituted {
         original.generate(&files, settings)?
     } else {
         ours.generate()?

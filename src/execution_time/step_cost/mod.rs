@@ -146,7 +146,10 @@ impl GraphCost {
                     .map_err(|error| format!("{error}; backend roofline prices every device"))?;
                 Some(Arc::new(tables))
             }
-            BackendKind::Vidur | BackendKind::Linear | BackendKind::Table => {
+            BackendKind::Vidur
+            | BackendKind::Linear
+            | BackendKind::Table
+            | BackendKind::Recorded => {
                 return Err("priced from files, not from the model's operators".into());
             }
         };

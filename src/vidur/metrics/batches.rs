@@ -188,8 +188,8 @@ impl Tokens {
             // again after a restart; decodes come first.
             let decodes = fact.tokens - fact.prefill_tokens;
             let mut left = match self.compat {
-                Compat::Vidur => decodes,
                 Compat::None => u32::MAX,
+                _ => decodes,
             };
             let mut total = 0;
             for &(interval_s, count) in &self.ending {
@@ -224,8 +224,8 @@ impl Tokens {
             let before = total;
             total += u64::from(count);
             match self.compat {
-                Compat::Vidur => totals.extend(before + 1..=total),
                 Compat::None => totals.push(total),
+                _ => totals.extend(before + 1..=total),
             }
             times_s.resize(totals.len(), time_s);
         }

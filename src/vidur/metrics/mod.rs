@@ -105,7 +105,7 @@ impl MetricsConfig {
     fn counts(&self, batch_id: u64, compat: Compat) -> bool {
         let limit = |index: Option<u64>| match compat {
             Compat::None => index,
-            Compat::Vidur => index.filter(|index| *index != 0),
+            _ => index.filter(|index| *index != 0),
         };
         limit(self.min_batch_index).is_none_or(|least| batch_id >= least)
             && limit(self.max_batch_index).is_none_or(|most| batch_id <= most)

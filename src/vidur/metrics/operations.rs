@@ -100,7 +100,7 @@ impl Operations {
         let operators = pool.cost.explain_stage(fact.stage, fact.shape);
         match self.compat {
             Compat::None => self.put_operators(fact.batch_id, &operators),
-            Compat::Vidur => self.put_as_vidur(fact.batch_id, &operators),
+            _ => self.put_as_vidur(fact.batch_id, &operators),
         }
         let model = self.places[MODEL][0];
         self.put(model, fact.batch_id, fact.time.model_s * 1e3, 1.0);

@@ -118,13 +118,13 @@ impl Sketch {
     /// one value, as with counts below 500.
     fn value(&self, index: usize, compat: Compat) -> f64 {
         match compat {
-            Compat::Vidur => {
-                let key = f64::from(self.first + index as i32);
-                2f64.powf(key / self.per_doubling) * (2.0 / (1.0 + GAMMA))
-            }
             Compat::None => {
                 let (count, sum) = self.buckets[index];
                 sum / count as f64
+            }
+            _ => {
+                let key = f64::from(self.first + index as i32);
+                2f64.powf(key / self.per_doubling) * (2.0 / (1.0 + GAMMA))
             }
         }
     }

@@ -308,7 +308,7 @@ impl Recorder for MetricsStore {
         if counts && let Some(batches) = &mut self.batches {
             batches.ended(fact);
         }
-        self.skip_kv_use = !counts && compat == Compat::Vidur;
+        self.skip_kv_use = !counts && !compat.is_none();
     }
 
     fn kv_use(&mut self, fact: &KvUseFact) {

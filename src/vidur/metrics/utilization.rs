@@ -45,7 +45,7 @@ impl Utilization {
         let compat = facts.compat;
         let (memory, time) = match compat {
             Compat::None => (Averaging::Time, Averaging::Time),
-            Compat::Vidur => (Averaging::Samples, Averaging::TimeBetweenChanges),
+            _ => (Averaging::Samples, Averaging::TimeBetweenChanges),
         };
         let stage = || Stage {
             busy: Meter::new(time),
@@ -67,7 +67,7 @@ impl Utilization {
             let stages = 0..pool.parallelism.pipeline_parallel;
             let peak = |stage| match compat {
                 Compat::None => StagePeak::new(pool, stage),
-                Compat::Vidur => StagePeak::vidur(pool),
+                _ => StagePeak::vidur(pool),
             };
             stages.map(peak).collect()
         };
@@ -132,7 +132,7 @@ impl Utilization {
     fn shown_in(&self, file: usize, files: usize) -> usize {
         match self.compat {
             Compat::None => file,
-            Compat::Vidur => (file + 1) % files,
+            _ => (file + 1) % files,
         }
     }
 
@@ -239,7 +239,7 @@ impl StagePeak {
                 of_prompts(causal) + context + decodes
             }
             // The original counts the token fed in as processed, and once more.
-            Compat::Vidur => of_prompts(|new, past| new * (new + past)) + context + 2.0 * decodes,
+            _ => of_prompts(|new, past| new * (new + past)) + context + 2.0 * decodes,
         }
     }
 }

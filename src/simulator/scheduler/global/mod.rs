@@ -61,13 +61,17 @@ impl Router {
                 rng.set_stream(u64::from(role == PoolRole::Decode));
                 (Policy::Random(Box::new(rng)), Load::None)
             }
-            (GlobalScheduler::Random, Compat::Vidur) => {
+            (GlobalScheduler::Random, _) => {
                 let mut rng = MersenneTwister::python(cluster.seed);
                 rng.skip(cluster.earlier_random_draws);
                 (Policy::PythonRandom(Box::new(rng)), Load::None)
             }
             (GlobalScheduler::Lor, Compat::None) => (least(), Load::OutstandingRequests),
-            (GlobalScheduler::Lor, Compat::Vidur) => (least(), Load::WaitingRequests),
+            (GlobalScheduler::Lor, _) => (least(), Load::WaitingRequests),
+            (GlobalScheduler::SplitWise, compat) if !compat.is_none() => {
+                // What Vidur-AlibabaCloud calls least outstanding is in turn.
+                (Policy::RoundRobin { next: 0 }, Load::None)
+            }
             (GlobalScheduler::SplitWise, _) => match role {
                 PoolRole::Decode => (least(), Load::PromisedBlocks),
                 PoolRole::Mixed | PoolRole::Prefill => (least(), Load::PendingPrefillTokens),
