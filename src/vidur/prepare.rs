@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Settings;
-use super::metrics::{ClusterFacts, PoolFacts};
+use super::metrics::{ClusterFacts, PoolFacts, TransferFacts};
 use super::requests::{How, Requests, max_request_tokens, requests};
 use crate::catalog::{Catalog, DeviceSpec};
 use crate::execution_time::BackendKind;
@@ -69,7 +69,17 @@ impl Prepared {
             compat: self.config.compat,
             pools: deployment.pools.iter().map(pool).collect(),
             requests: self.workload.requests.len(),
-            kv_cache_dtype: (deployment.pools.len() > 1).then_some(deployment.formats.kv_cache),
+            transfer: deployment
+                .cluster
+                .kv_transfer
+                .map(|transfer| TransferFacts {
+                    compat: self.config.compat,
+                    dtype: (self.config.network.kv_transfer_dtype)
+                        .unwrap_or(deployment.formats.kv_cache),
+                    alone_bytes_per_s: transfer
+                        .sender_bytes_per_s
+                        .min(transfer.receiver_bytes_per_s),
+                }),
         }
     }
 
