@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use vidur_sweep::network::analytical::{
     AnalyticalNetwork, ParallelGroup, nic_gib_per_s, nvlink_gib_per_s,
 };
+use vidur_sweep::network::topology::{Fabric, Topology, TopologyPlan};
 use vidur_sweep::network::{Collective, GroupKind};
 
 /// A row of a CSV file by column name.
@@ -87,4 +88,56 @@ fn every_recorded_analytical_row_is_met_within_a_nanosecond() {
         wrong.len(),
         rows.len()
     );
+}
+
+/// The plan that a file of SimAI's generator was made from, by its name.
+fn plan_of(name: &str) -> TopologyPlan {
+    let (family, rest) = name.split_once('_').unwrap();
+    let parts: Vec<&str> = rest.split('_').collect();
+    let fabric = match family {
+        "Spectrum-X" => Fabric::SpectrumX,
+        "AlibabaHPN" => Fabric::AlibabaHpn {
+            dual_plane: parts.contains(&"DualPlane"),
+        },
+        "DCN+SingleToR" => Fabric::DcnPlus { dual_tor: false },
+        "DCN+DualToR" => Fabric::DcnPlus { dual_tor: true },
+        other => panic!("no fabric {other}"),
+    };
+    let leading = |suffix: &str| {
+        let part = parts.iter().find_map(|part| part.strip_suffix(suffix));
+        part.unwrap().parse::<u32>().unwrap()
+    };
+    let mut plan = TopologyPlan::new(fabric, leading("g"));
+    plan.nic_bandwidth_gbps = f64::from(leading("Gbps"));
+    plan.gpu_type = (*parts.last().unwrap()).to_owned();
+    if plan.gpu_type == "A100" {
+        plan.nvlink_bandwidth_gbps = 2400.0;
+    }
+    plan
+}
+
+#[test]
+#[ignore = "needs VIDUR_SWEEP_SIMAI_REFERENCE"]
+fn every_recorded_topology_is_generated_byte_for_byte() {
+    let mut met = 0;
+    for entry in std::fs::read_dir(reference().join("topo")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.ends_with(".conf") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let plan = plan_of(&name);
+        assert_eq!(plan.file_name(), name);
+        assert!(
+            plan.generate().unwrap().to_string() == text,
+            "{name} differs"
+        );
+        assert!(
+            Topology::load(&path).unwrap().to_string() == text,
+            "{name} reread"
+        );
+        met += 1;
+    }
+    assert!(met >= 15, "{met} topologies");
 }

@@ -11,6 +11,7 @@
 pub mod analytical;
 mod collective;
 mod links;
+pub mod topology;
 
 pub use collective::{Collective, GroupKind};
 pub use links::{ExpertExchange, LinkOverrides, Links, NIC_LATENCY_S};
