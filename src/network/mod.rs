@@ -10,8 +10,11 @@
 
 pub mod analytical;
 mod collective;
+mod cost;
+pub mod flow;
 mod links;
 pub mod topology;
 
 pub use collective::{Collective, GroupKind};
+pub use cost::{CollectiveCost, CostError};
 pub use links::{ExpertExchange, LinkOverrides, Links, NIC_LATENCY_S};
