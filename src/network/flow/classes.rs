@@ -73,6 +73,7 @@ impl Colours {
             .iter()
             .map(|kind| {
                 let alone = join(kind.start_ns.to_bits(), kind.tail_ns.to_bits());
+                let alone = join(alone, kind.window_ns[1].to_bits());
                 join(alone, kind.least_ns.to_bits())
             })
             .collect();
@@ -138,6 +139,28 @@ impl Quotient {
             }
         }
         Self::from_classes(graph, &colours.links, &ids, &firsts)
+    }
+
+    /// Makes windows wait for acknowledgements as much as links were busy in a
+    /// collective that took `time_ns`. False if that changes nothing.
+    pub(super) fn wait_for_data(&mut self, time_ns: f64) -> bool {
+        let mut busy = vec![0.0_f64; self.resources.len()];
+        for class in &self.classes {
+            for &(link, load) in &class.uses {
+                let capacity = self.resources[link as usize].capacity;
+                busy[link as usize] += load * f64::from(self.steps) / (capacity * time_ns);
+            }
+        }
+        let mut changed = false;
+        for class in &mut self.classes {
+            let links = class.uses.iter().map(|&(link, _)| busy[link as usize]);
+            let busy = links.fold(0.0, f64::max).min(1.0);
+            let flow = &mut class.flow;
+            let window_ns = flow.window_ns[0] + busy * flow.window_ns[1];
+            changed |= window_ns > flow.least_ns;
+            flow.least_ns = flow.least_ns.max(window_ns);
+        }
+        changed
     }
 
     fn from_classes(graph: &FlowGraph, links: &[u64], ids: &[u32], firsts: &[u32]) -> Self {

@@ -5,12 +5,18 @@
 //! when the flow of the edge before it, one step earlier, has arrived. An
 //! all-to-all has an edge per pair of ranks and one step.
 
+use std::collections::BTreeMap;
+
 use super::packets::{Message, PathShape};
 use super::routes::{Route, Router, Stage, StagePath};
 use crate::network::topology::Topology;
 
 /// No edge before this one.
 pub(super) const NONE: u32 = u32::MAX;
+
+/// How much longer the flow takes that congestion control slows down most:
+/// three halvings of its rate.
+const SLOWED_DOWN: f64 = 8.0;
 
 /// A flow of every step.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +35,9 @@ pub(super) struct FlowKind {
     pub(super) start_ns: f64,
     /// Least time from its first byte to its last.
     pub(super) least_ns: f64,
+    /// The same by its window, on an idle network and what a busy one adds; 0
+    /// where the window does not matter.
+    pub(super) window_ns: [f64; 2],
     /// From its last byte to its completion.
     pub(super) tail_ns: f64,
 }
@@ -158,18 +167,22 @@ impl<'a> GraphBuilder<'a> {
     /// A flow from every rank to every other.
     pub(super) fn add_all_to_all(&mut self, ranks: &[u32], hashed: bool) -> Result<(), NoRoute> {
         let topology = self.topology;
+        // Ranks of one server follow each other; how many there are in each.
+        let mut inside: BTreeMap<u32, usize> = BTreeMap::new();
+        for &rank in ranks {
+            *inside.entry(topology.server(rank)).or_default() += 1;
+        }
         for &from in ranks {
             for &to in ranks.iter().filter(|&&to| to != from) {
                 let route = self.route(from, to, hashed).ok_or(NoRoute { from, to })?;
-                let near = |a: &&u32| topology.server(**a) == topology.server(to);
-                let inside = ranks.iter().filter(near).count();
                 let between = topology.server(from) != topology.server(to);
-                let senders = if between {
-                    ranks.len() - inside
+                let near = inside[&topology.server(to)];
+                let (senders, ports) = if between {
+                    (ranks.len() - near, self.router.nic_ports(to))
                 } else {
-                    inside - 1
+                    (near - 1, 1.0)
                 };
-                let crowd = 0.5 * (senders as f64 - 1.0);
+                let crowd = 0.5 * (senders as f64 / ports - 1.0).max(0.0);
                 let class = FlowClass {
                     between,
                     relayed: false,
@@ -184,6 +197,53 @@ impl<'a> GraphBuilder<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Congestion control, for hashed paths. Where more flows meet at a port
+    /// than leave any of their senders' ports, the senders fill the port's queue
+    /// with their windows; beyond the queue at which it marks, senders slow down
+    /// and within a collective do not recover. The unluckiest ends at an eighth
+    /// of the port's bandwidth.
+    pub(super) fn slow_down_on_marks(&mut self, marking_bytes: &BTreeMap<u64, u64>) {
+        let window = self.rules.window_bytes;
+        if window == 0 || self.message.packets() <= window / self.rules.payload_bytes + 1 {
+            return;
+        }
+        let mut users: BTreeMap<u32, u32> = BTreeMap::new();
+        for edge in &self.edges {
+            for &stage in edge.stages.as_slice() {
+                *users.entry(stage).or_default() += 1;
+            }
+        }
+        // By receiving port: flows that come faster than it takes them, and the
+        // one that comes from the emptiest port.
+        let mut ports: BTreeMap<u32, (u64, u32, usize)> = BTreeMap::new();
+        for (index, edge) in self.edges.iter().enumerate() {
+            let [first, .., last] = edge.stages.as_slice() else {
+                continue;
+            };
+            let (sending, receiving) = (users[first], users[last]);
+            if self.router.stages()[*last as usize].nvlink || sending >= receiving {
+                continue;
+            }
+            let port = ports.entry(*last).or_insert((0, sending, index));
+            port.0 += 1;
+            if sending < port.1 {
+                (port.1, port.2) = (sending, index);
+            }
+        }
+        for (stage, (flows, _, fastest)) in ports {
+            let rate = (self.router.stages()[stage as usize].gbps * 1e9) as u64;
+            let Some(&marking) = marking_bytes.get(&rate) else {
+                continue;
+            };
+            if flows.saturating_sub(1) * window > marking {
+                let mut kind = self.kinds[self.edges[fastest].kind as usize];
+                kind.least_ns *= SLOWED_DOWN;
+                self.edges[fastest].kind = self.kinds.len() as u32;
+                self.kinds.push(kind);
+            }
+        }
     }
 
     fn route(&mut self, from: u32, to: u32, hashed: bool) -> Option<Route> {
@@ -214,9 +274,18 @@ impl<'a> GraphBuilder<'a> {
         let shape = self.router.shape(shape);
         let last_hop = shape.hops_gbps.last().copied().unwrap_or(f64::INFINITY);
         let message = &self.message;
+        let window_ns = |busy| message.window_ns(shape, self.rules.window_bytes, busy);
+        // Inside a server a flow that its window holds back is alone with the
+        // acknowledgements of its like in the other direction.
+        let window_ns = if class.between {
+            [window_ns(0.0), window_ns(1.0) - window_ns(0.0)]
+        } else {
+            [window_ns(1.0), 0.0]
+        };
         self.kinds.push(FlowKind {
             start_ns: start_ns + forwarding_ns,
-            least_ns: message.alone_ns(shape, self.rules.window_bytes, !class.between),
+            least_ns: message.wire_ns(shape).max(window_ns[0]),
+            window_ns,
             tail_ns: message.tail_ns(shape) + class.crowd * message.packet_ns(last_hop),
         });
         self.kind_keys.push(key);

@@ -290,6 +290,9 @@ impl FlowNetwork {
                 _ => builder.add_rings(group, set.local)?,
             }
         }
+        if hashed && collective == Collective::AllToAll && self.conf.congestion_control {
+            builder.slow_down_on_marks(&self.conf.marking_bytes);
+        }
         let (steps, delay_ns) = match collective {
             Collective::AllReduce => (2 * (set.ranks - 1), 0.0),
             Collective::AllGather => (set.ranks - 1, 0.0),
@@ -297,7 +300,12 @@ impl FlowNetwork {
             Collective::AllToAll => (1, 0.0),
         };
         let graph = builder.finish(steps as u32, delay_ns);
-        Ok(COLLECTIVE_NS + engine::simulate(&Quotient::of(&graph)))
+        let mut quotient = Quotient::of(&graph);
+        let mut time_ns = engine::simulate(&quotient);
+        if quotient.wait_for_data(time_ns) {
+            time_ns = engine::simulate(&quotient);
+        }
+        Ok(COLLECTIVE_NS + time_ns)
     }
 
     /// NVLS inside a server: chunks go up to the switch and down to everybody,
@@ -327,7 +335,7 @@ impl FlowNetwork {
         let shape = router.shape(route.shape);
         let message = Message::new(bytes, self.conf.packet_payload_bytes);
         let between = self.topology.server(from) != self.topology.server(to);
-        let wire_ns = message.alone_ns(shape, self.window_bytes, !between);
+        let wire_ns = message.alone_ns(shape, self.window_bytes);
         Ok(self.start_ns(bytes, between) + wire_ns + message.tail_ns(shape))
     }
 

@@ -78,31 +78,39 @@ impl Message {
         2.0 * path.latency_ns + forward + acks
     }
 
-    /// Time from the first byte to the last without other traffic.
-    pub(super) fn alone_ns(&self, path: &PathShape, window_bytes: u64, nvlink: bool) -> f64 {
-        let wire_ns = self.occupancy_ns(path.slowest_gbps());
-        wire_ns.max(self.window_ns(path, window_bytes, nvlink))
+    /// Least time from the first byte to the last that links allow.
+    pub(super) fn wire_ns(&self, path: &PathShape) -> f64 {
+        self.occupancy_ns(path.slowest_gbps())
     }
 
     /// Least time for the whole message that a window of unacknowledged bytes
     /// allows; 0 where it does not hold the sender back. Windows go out one
-    /// after the other, a round trip apart. On NVLink, where a packet's time
-    /// counts in a round trip, acknowledgements also wait for data.
-    fn window_ns(&self, path: &PathShape, window_bytes: u64, nvlink: bool) -> f64 {
+    /// after the other, a round trip apart. `busy` is how much of the time
+    /// packets and acknowledgements meet others on their way.
+    pub(super) fn window_ns(&self, path: &PathShape, window_bytes: u64, busy: f64) -> f64 {
         let in_flight = window_bytes.saturating_sub(1) / self.payload_bytes + 1;
         if window_bytes == 0 || self.packets <= in_flight {
             return 0.0;
         }
-        let wait = if nvlink { ACK_WAIT_SHARE } else { 0.0 };
         let hops = path.hops_gbps.iter();
-        let round_trip_ns: f64 = 2.0 * path.latency_ns
-            + hops
-                .map(|&gbps| (1.0 + wait) * self.packet_ns(gbps) + Self::ack_ns(gbps))
-                .sum::<f64>();
-        let slowest = path.slowest_gbps();
+        let idle_ns: f64 = hops
+            .map(|&gbps| self.packet_ns(gbps) + Self::ack_ns(gbps))
+            .sum();
+        // The ports at the ends are where others are met.
+        let ends = [path.hops_gbps.first(), path.hops_gbps.last()];
+        let ends = ends.into_iter().flatten();
+        let packets_ns: f64 = ends.map(|&gbps| self.packet_ns(gbps)).sum();
+        let round_trip_ns = 2.0 * path.latency_ns + idle_ns + busy * ACK_WAIT_SHARE * packets_ns;
         let rounds = (self.packets - 1) / in_flight;
         let rest = self.packets - rounds * in_flight;
-        rounds as f64 * round_trip_ns + rest as f64 * self.packet_ns(slowest)
+        rounds as f64 * round_trip_ns + rest as f64 * self.packet_ns(path.slowest_gbps())
+    }
+
+    /// Time from the first byte to the last without other traffic, but that of
+    /// acknowledgements.
+    pub(super) fn alone_ns(&self, path: &PathShape, window_bytes: u64) -> f64 {
+        let window_ns = self.window_ns(path, window_bytes, 0.0);
+        self.wire_ns(path).max(window_ns)
     }
 }
 
@@ -154,7 +162,7 @@ mod tests {
         let window = path.bandwidth_delay_bytes(9000);
         assert_eq!(window, 48_000);
         let message = Message::new(8 << 20, 9000);
-        let bandwidth = 8.0 * f64::from(1 << 20) / message.window_ns(&path, window, true);
+        let bandwidth = 8.0 * f64::from(1 << 20) / message.window_ns(&path, window, 1.0);
         assert!(
             (bandwidth - 271.0).abs() < 1.0,
             "{bandwidth} bytes per ns of 300"

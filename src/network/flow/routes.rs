@@ -206,6 +206,12 @@ impl<T: Clone + Deref<Target = Topology>> Router<T> {
         Some(Route { stages, shape })
     }
 
+    /// Ports of a GPU's NIC.
+    pub(super) fn nic_ports(&mut self, gpu: u32) -> f64 {
+        let nic = self.ends(gpu).nic;
+        nic.map_or(1.0, |(up, _)| self.stages[up as usize].width)
+    }
+
     fn ends(&mut self, gpu: u32) -> &GpuEnds {
         if self.ends[gpu as usize].is_none() {
             let found = self.find_ends(gpu);

@@ -77,7 +77,7 @@ impl TransferNetwork {
         let shape = self.router.shape(route.shape);
         let message = Message::new(bytes, self.network.conf.packet_payload_bytes);
         let between = self.network.topology.server(from) != self.network.topology.server(to);
-        let alone_ns = message.alone_ns(shape, self.network.window_bytes, !between);
+        let alone_ns = message.alone_ns(shape, self.network.window_bytes);
         let tail_ns = message.tail_ns(shape);
         let start_ns = self.network.start_ns(bytes, between);
         self.advance(now_s);
