@@ -12,6 +12,9 @@ pub enum CostError {
     /// Links are missing.
     #[error(transparent)]
     NoRoute(#[from] NoRoute),
+    /// The model has no link between the ranks.
+    #[error("no link joins the ranks of the group")]
+    NoLink,
 }
 
 /// Prices of communication between GPUs. Implementations are shared by threads;

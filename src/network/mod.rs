@@ -13,6 +13,8 @@ mod collective;
 mod cost;
 pub mod flow;
 mod links;
+pub mod nccl;
+pub mod query;
 pub mod topology;
 
 pub use collective::{Collective, GroupKind};
