@@ -168,7 +168,7 @@ mod tests {
             "{bandwidth} bytes per ns of 300"
         );
         assert_eq!(
-            Message::new(50_000, 9000).window_ns(&path, window, true),
+            Message::new(50_000, 9000).window_ns(&path, window, 1.0),
             0.0
         );
     }
