@@ -7,8 +7,8 @@
 //! Data flows one way: a module may only use those listed after it.
 //!
 //! ```text
-//! cli → report → explore → select → results → spec → simulator → workload
-//!     → execution_time → network → memory → catalog → yaml → spelling → units
+//! cli → vidur → report → explore → select → results → spec → simulator
+//!     → workload → execution_time → network → memory → catalog → yaml → spelling → units
 //! ```
 
 #![warn(missing_docs)]
@@ -26,5 +26,6 @@ pub mod simulator;
 pub mod spec;
 pub mod spelling;
 pub mod units;
+pub mod vidur;
 pub mod workload;
 pub mod yaml;

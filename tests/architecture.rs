@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// From top to bottom. A total order: what runs downward only cannot close a circle.
 const ORDER: &[&str] = &[
     "cli",
+    "vidur",
     "report",
     "explore",
     "select",

@@ -1,55 +1,20 @@
-//! The simulator with Vidur's rules against recorded runs of Vidur: the same
-//! batches, in the same order, at the same times, and the same events.
+//! Recorded runs of Vidur from their flags: the same requests drawn, the same
+//! blocks planned, the same batches, in the same order, at the same times, and the
+//! same events.
 //!
 //! A few cases are in `tests/fixtures/vidur_runs`; `VIDUR_SWEEP_VIDUR_RUNS` names a
 //! folder of more.
 
+#[path = "support/vidur_runs.rs"]
+mod vidur_runs;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use serde_json::Value;
-use vidur_sweep::catalog::Catalog;
-use vidur_sweep::execution_time::vidur::{PredictorConfig, TableCost};
-use vidur_sweep::memory::Parallelism;
-use vidur_sweep::simulator::{
-    BatchFact, ClusterSpec, Compat, EventFact, GlobalScheduler, KvCacheSpec, PoolRole, PoolSpec,
-    Recorder, ReplicaScheduler, RequestRecord, simulate,
-};
-use vidur_sweep::workload::{Request, Workload};
+use vidur_runs::{Case, close, fixtures, named_cases};
+use vidur_sweep::simulator::{BatchFact, Compat, EventFact, Recorder, RequestRecord, simulate};
 
-/// Recorded flags of a case.
-struct Flags(BTreeMap<String, String>);
-
-impl Flags {
-    fn read(summary: &Value) -> Self {
-        let words: Vec<&str> = summary["flags"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|word| word.as_str().unwrap())
-            .collect();
-        let mut flags = BTreeMap::new();
-        for (index, word) in words.iter().enumerate() {
-            if let Some(name) = word.strip_prefix("--") {
-                let value = words.get(index + 1).filter(|next| !next.starts_with("--"));
-                flags.insert(name.to_owned(), value.copied().unwrap_or("").to_owned());
-            }
-        }
-        Self(flags)
-    }
-
-    fn text(&self, name: &str, default: &str) -> String {
-        self.0.get(name).map_or(default, String::as_str).to_owned()
-    }
-
-    fn number(&self, name: &str, default: f64) -> f64 {
-        self.0
-            .get(name)
-            .map_or(default, |text| text.parse().unwrap())
-    }
-}
-
+/// Fields of a CSV file without its header.
 fn rows(path: &Path) -> Vec<Vec<String>> {
     let mut reader = csv::Reader::from_path(path).unwrap();
     let row = |record: csv::StringRecord| record.iter().map(str::to_owned).collect();
@@ -96,121 +61,18 @@ impl Recorder for Everything {
     }
 }
 
-fn cluster(case: &Path, flags: &Flags, summary: &Value) -> ClusterSpec {
-    let scheduler = flags.text("replica_scheduler_config_type", "sarathi");
-    let option = |name: &str, default| {
-        flags.number(&format!("{scheduler}_scheduler_config_{name}"), default)
-    };
-    let batch_size_cap = option("batch_size_cap", 128.0) as u32;
-    let planned = summary["max_batch_size"].as_f64().unwrap() as u32;
-    let watermark_blocks_fraction = option("watermark_blocks_fraction", 0.01);
-    let max_tokens_in_batch = option("max_tokens_in_batch", 4096.0) as u32;
-    let replica = match scheduler.as_str() {
-        "sarathi" => ReplicaScheduler::Sarathi {
-            chunk_size: option("chunk_size", 512.0) as u32,
-            batch_size_cap,
-            watermark_blocks_fraction,
-        },
-        "vllm" => ReplicaScheduler::Vllm {
-            max_tokens_in_batch,
-            batch_size_cap,
-            watermark_blocks_fraction,
-        },
-        "orca" => ReplicaScheduler::Orca {
-            batch_size_cap: planned.min(batch_size_cap),
-        },
-        "faster_transformer" => ReplicaScheduler::FasterTransformer {
-            batch_size_cap: planned.min(batch_size_cap),
-        },
-        "lightllm" => ReplicaScheduler::Lightllm {
-            max_tokens_in_batch,
-            batch_size_cap,
-            max_waiting_iters: option("max_waiting_iters", 10.0) as u32,
-        },
-        other => panic!("{other}"),
-    };
-    let parallelism = Parallelism {
-        tensor_parallel: flags.number("replica_config_tensor_parallel_size", 1.0) as u32,
-        pipeline_parallel: flags.number("replica_config_num_pipeline_stages", 1.0) as u32,
-        expert_parallel: 1,
-        attention_data_parallel: 1,
-    };
-    let name = flags.text("replica_config_model_name", "meta-llama/Llama-2-7b-hf");
-    let model = Catalog::builtin().model(&name).unwrap();
-    let cost = TableCost::from_predictions(
-        &case.join("predictions.csv"),
-        &model,
-        parallelism,
-        8,
-        &PredictorConfig::default(),
-    )
-    .unwrap();
-    let lengths = flags.text("length_generator_config_type", "fixed");
-    let max_tokens = flags.number(
-        &format!("{lengths}_request_length_generator_config_max_tokens"),
-        4096.0,
-    );
-    let draws = match flags
-        .text("interval_generator_config_type", "poisson")
-        .as_str()
-    {
-        "poisson" => 1,
-        _ => 0,
-    } + u64::from(lengths == "uniform");
-    let num_requests = summary["requests"].as_u64().unwrap();
-    ClusterSpec {
-        pools: vec![PoolSpec {
-            role: PoolRole::Mixed,
-            replicas: flags.number("cluster_config_num_replicas", 1.0) as u32,
-            attention_data_parallel: 1,
-            scheduler: replica,
-            kv_cache: KvCacheSpec {
-                num_blocks: summary["num_blocks"].as_f64().unwrap() as u64,
-                block_size: option("block_size", 16.0) as u32,
-            },
-            cost: Arc::new(cost),
-        }],
-        global_scheduler: match flags
-            .text("global_scheduler_config_type", "round_robin")
-            .as_str()
-        {
-            "lor" => GlobalScheduler::Lor,
-            "random" => GlobalScheduler::Random,
-            _ => GlobalScheduler::RoundRobin,
-        },
-        kv_transfer: None,
-        seed: 42,
-        time_limit_s: Some(flags.number("time_limit", 0.0)).filter(|limit| *limit > 0.0),
-        compat: Compat::Vidur,
-        max_request_tokens: Some(max_tokens as u32),
-        earlier_random_draws: draws * num_requests,
-    }
-}
-
-fn close(a: f64, b: f64) -> bool {
-    (a - b).abs() <= 1e-9 * a.abs().max(b.abs())
-}
-
 /// The first difference between a recorded case and our run of it.
-fn compare(case: &Path) -> Result<(), String> {
-    let text = std::fs::read_to_string(case.join("summary.json")).unwrap();
-    let summary: Value = serde_json::from_str(&text).unwrap();
-    let flags = Flags::read(&summary);
-    let requests = rows(&case.join("requests.csv"));
+fn compare(case: &Case) -> Result<(), String> {
     let number = |text: &str| text.parse::<f64>().unwrap();
-    let workload = Workload {
-        requests: (requests.iter())
-            .map(|row| Request {
-                arrived_at_s: number(&row[1]),
-                prefill_tokens: number(&row[2]) as u32,
-                decode_tokens: number(&row[3]) as u32,
-            })
-            .collect(),
-        clients: None,
-    };
+    let (summary, file) = (&case.summary, |name: &str| case.folder.join(name));
+    let prepared = case.prepare(Compat::Vidur, true).unwrap();
+    let blocks = prepared.deployment.cluster.pools[0].kv_cache.num_blocks;
+    if summary["num_blocks"].as_f64() != Some(blocks as f64) {
+        return Err(format!("{} blocks, ours {blocks}", summary["num_blocks"]));
+    }
     let mut ours = Everything::default();
-    let totals = simulate(&cluster(case, &flags, &summary), &workload, &mut ours);
-    for (row, event) in rows(&case.join("events_head.csv")).iter().zip(&ours.events) {
+    let totals = simulate(&prepared.deployment.cluster, &prepared.workload, &mut ours);
+    for (row, event) in rows(&file("events_head.csv")).iter().zip(&ours.events) {
         let kind = serde_json::to_value(event.kind).unwrap();
         let same = close(number(&row[1]), event.time_s)
             && number(&row[2]) as u64 == event.id
@@ -219,7 +81,7 @@ fn compare(case: &Path) -> Result<(), String> {
             return Err(format!("event {row:?}, ours {event:?}"));
         }
     }
-    let recorded = rows(&case.join("batches.csv"));
+    let recorded = rows(&file("batches.csv"));
     for (row, batch) in recorded.iter().zip(&ours.batches) {
         let same = number(&row[0]) as u64 == batch.0
             && number(&row[1]) as u32 == batch.1
@@ -239,7 +101,7 @@ fn compare(case: &Path) -> Result<(), String> {
     if !close(summary["sim_end"].as_f64().unwrap(), totals.end_s) {
         return Err(format!("end {}, ours {}", summary["sim_end"], totals.end_s));
     }
-    for row in rows(&case.join("requests_out.csv")) {
+    for row in rows(&file("requests_out.csv")) {
         let ours = &ours.requests[&(number(&row[0]) as u32)];
         if row[6] != "1" {
             continue;
@@ -259,22 +121,37 @@ fn compare(case: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Compares every case in `folder`.
-fn compare_all(folder: &Path) {
-    let mut cases: Vec<PathBuf> = (std::fs::read_dir(folder).unwrap())
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.join("batches.csv").exists())
-        .collect();
-    cases.sort();
-    assert!(!cases.is_empty());
+/// The first request that the generators draw otherwise than recorded, to the
+/// last bit.
+fn compare_requests(case: &Case) -> Result<(), String> {
+    let ours = case
+        .prepare(Compat::Vidur, false)
+        .map_err(|e| e.to_string())?;
+    let recorded = rows(&case.folder.join("requests.csv"));
+    let count = ours.workload.requests.len();
+    if recorded.len() != count {
+        return Err(format!("{} requests, ours {count}", recorded.len()));
+    }
+    for (row, request) in recorded.iter().zip(&ours.workload.requests) {
+        let same = row[1].parse::<f64>().unwrap() == request.arrived_at_s
+            && row[2].parse::<f64>().unwrap() == f64::from(request.prefill_tokens)
+            && row[3].parse::<f64>().unwrap() == f64::from(request.decode_tokens);
+        if !same {
+            return Err(format!("request {row:?}, ours {request:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Compares all of `cases`.
+fn compare_all(cases: &[Case], compare: fn(&Case) -> Result<(), String>) {
     let mut different = 0;
-    for case in &cases {
-        let name = case.file_name().unwrap().to_string_lossy().into_owned();
+    for case in cases {
         match compare(case) {
-            Ok(()) => println!("{name}: same"),
+            Ok(()) => println!("{}: same", case.name()),
             Err(difference) => {
                 different += 1;
-                println!("{name}: DIFFERENT: {difference}");
+                println!("{}: DIFFERENT: {difference}", case.name());
             }
         }
     }
@@ -283,13 +160,12 @@ fn compare_all(folder: &Path) {
 
 #[test]
 fn recorded_runs_are_reproduced_event_for_event() {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/vidur_runs");
-    compare_all(&fixtures);
+    compare_all(&fixtures(), compare);
 }
 
 #[test]
 #[ignore = "needs the folder of recorded runs"]
 fn more_recorded_runs_are_reproduced_event_for_event() {
-    let folder = std::env::var_os("VIDUR_SWEEP_VIDUR_RUNS").expect("VIDUR_SWEEP_VIDUR_RUNS");
-    compare_all(Path::new(&folder));
+    compare_all(&named_cases(), compare);
+    compare_all(&named_cases(), compare_requests);
 }

@@ -26,6 +26,8 @@ pub(super) const MODELS: &[(&str, &str)] = files!("models":
     "phi-2",
     "qwen-72b",
     "qwen3-30b-a3b",
+    "qwen3-8b",
+    "qwen3-8b-fp8",
     "qwen3-32b",
     "qwen3-32b-fp8",
     "qwen3-moe-235b",

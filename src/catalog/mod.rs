@@ -24,7 +24,7 @@ mod validate;
 
 pub use device::{DeviceSpec, PeakFlops};
 pub use engine::EngineSpec;
-pub use model::{Attention, LinearAttention, ModelSpec, Moe};
+pub use model::{Attention, LatentProjections, LinearAttention, ModelSpec, Moe};
 
 /// Everything known by name.
 #[derive(Debug, Clone)]

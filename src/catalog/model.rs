@@ -103,7 +103,55 @@ pub enum Attention {
     },
 }
 
+/// Elements of the projections of one latent-attention block on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LatentProjections {
+    /// Down-projections of queries and of keys and values; no heads, so every
+    /// rank holds them whole.
+    pub down: f64,
+    /// Up-projection of the queries.
+    pub query_up: f64,
+    /// Up-projection of keys and values.
+    pub key_value_up: f64,
+    /// Output projection.
+    pub output: f64,
+}
+
+impl LatentProjections {
+    /// All of them.
+    pub fn elements(&self) -> f64 {
+        self.down + self.query_up + self.key_value_up + self.output
+    }
+}
+
 impl Attention {
+    /// Projections of a latent-attention block whose heads are cut `tp` ways;
+    /// none for other attention.
+    pub fn latent_projections(&self, hidden_size: u32, tp: u32) -> Option<LatentProjections> {
+        let Self::Mla {
+            heads,
+            q_lora_rank,
+            kv_lora_rank,
+            qk_nope_head_dim,
+            qk_rope_head_dim,
+            v_head_dim,
+        } = *self
+        else {
+            return None;
+        };
+        let hidden = f64::from(hidden_size);
+        let heads = f64::from(heads) / f64::from(tp);
+        let (q_rank, kv_rank) = (f64::from(q_lora_rank), f64::from(kv_lora_rank));
+        let (nope, rope) = (f64::from(qk_nope_head_dim), f64::from(qk_rope_head_dim));
+        let value = f64::from(v_head_dim);
+        Some(LatentProjections {
+            down: hidden * (q_rank + kv_rank + rope),
+            query_up: q_rank * heads * (nope + rope),
+            key_value_up: kv_rank * heads * (nope + value),
+            output: heads * value * hidden,
+        })
+    }
+
     /// Query heads.
     pub fn heads(&self) -> u32 {
         match self {

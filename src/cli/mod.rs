@@ -14,6 +14,7 @@ mod profiles;
 mod report;
 mod run;
 mod schema;
+mod simulate;
 mod sweep;
 mod topology;
 mod validate;
@@ -56,6 +57,7 @@ Examples:
   vidur-sweep run sweeps/smoke.yaml              simulate a small sweep
   vidur-sweep plan sweeps/deepseek.yaml          what a sweep would run, without running it
   vidur-sweep pareto results/deepseek            the frontier of a finished sweep
+  vidur-sweep simulate -h                        one simulation, with the flags of Vidur
   vidur-sweep catalog models                     what can be simulated
 
 Exit codes:
@@ -75,6 +77,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Args),
+    Simulate(Box<simulate::Args>),
     Plan(plan::Args),
     Validate(validate::Args),
     Pareto(pareto::Args),
@@ -92,6 +95,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(args),
+        Command::Simulate(args) => simulate::run(*args),
         Command::Plan(args) => plan::run(args),
         Command::Validate(args) => validate::run(args),
         Command::Pareto(args) => pareto::run(args),

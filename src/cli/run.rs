@@ -123,7 +123,10 @@ impl Args {
             done => format!(", {done} of them done before"),
         };
         let (name, dir) = (&plan.spec().name, dir.display());
-        eprintln!("{name}: {} runs{before}, results in {dir}", session.total());
+        eprintln!(
+            "{name}: {} points{before}, results in {dir}",
+            session.total()
+        );
         if let SearchConfig::Random { samples } = plan.spec().search
             && plan.passed_over() > 0
         {

@@ -75,6 +75,9 @@ pub struct Graph {
     parallelism: Parallelism,
     formats: Formats,
     transport: ExpertTransport,
+    expert_load: ExpertLoad,
+    /// Tokens every decode brings to a step.
+    tokens_per_decode: u32,
     stages: Vec<Stage>,
 }
 
@@ -106,8 +109,60 @@ impl Graph {
             parallelism,
             formats,
             transport,
+            expert_load: model
+                .moe
+                .as_ref()
+                .map_or(ExpertLoad::Balanced, usual_expert_load),
+            tokens_per_decode: 1,
             stages,
         })
+    }
+
+    /// The same where every decode brings `tokens` to a step, drafted ones
+    /// included.
+    #[must_use]
+    pub fn with_tokens_per_decode(self, tokens: u32) -> Self {
+        Self {
+            tokens_per_decode: tokens.max(1),
+            ..self
+        }
+    }
+
+    /// Tokens every decode brings to a step.
+    pub fn tokens_per_decode(&self) -> u32 {
+        self.tokens_per_decode
+    }
+
+    /// The same with another spread of tokens over experts.
+    #[must_use]
+    pub fn with_expert_load(self, expert_load: ExpertLoad) -> Self {
+        Self {
+            expert_load,
+            ..self
+        }
+    }
+
+    /// The same with every token travelling to its experts only, inside nodes too.
+    /// Only for experts spread over all GPUs of a stage.
+    #[must_use]
+    pub fn with_all_to_all(self) -> Self {
+        let everywhere = self.parallelism.expert_parallel == self.parallelism.gpus_per_stage();
+        let transport = if everywhere && self.parallelism.expert_parallel > 1 {
+            ExpertTransport::AllToAll
+        } else {
+            self.transport
+        };
+        Self { transport, ..self }
+    }
+
+    /// Expert groups and how many of them a token may visit; (1, 1): no limit.
+    pub fn expert_groups(&self) -> (u32, u32) {
+        (self.model.moe.as_ref()).map_or((1, 1), |moe| (moe.expert_groups, moe.groups_per_token))
+    }
+
+    /// The model.
+    pub fn model(&self) -> &ModelSpec {
+        &self.model
     }
 
     /// Pipeline stages.
@@ -272,7 +327,7 @@ impl Graph {
             expert_tensor_parallel: self.parallelism.expert_tensor_parallel(),
             expert_parallel: self.parallelism.expert_parallel,
             dtype: self.formats.weights,
-            load: expert_load(moe),
+            load: self.expert_load,
         };
         put(emit, "moe", experts, layers);
         if gather {
@@ -326,7 +381,9 @@ impl Graph {
     }
 
     /// Attention of `batch` decodes that read `kv_tokens` keys each, the new one
-    /// included, all layers of the stage.
+    /// included, all layers of the stage. Drafted tokens share their sequence's
+    /// keys, as more heads over them would; latent attention and gated delta nets
+    /// are charged as for more sequences.
     pub fn decode_attention_operators(
         &self,
         stage: &Stage,
@@ -343,7 +400,7 @@ impl Graph {
                 let operator = Operator::GenerationAttention {
                     batch,
                     kv_tokens,
-                    heads: self.heads(),
+                    heads: self.heads() * self.tokens_per_decode,
                     kv_heads: self.kv_heads(),
                     head_dim,
                     kv_dtype: self.formats.kv_cache,
@@ -352,7 +409,7 @@ impl Graph {
             }
             Attention::Mla { .. } => {
                 let operator = Operator::MlaGeneration {
-                    batch,
+                    batch: batch * self.tokens_per_decode,
                     kv_tokens,
                     heads: self.heads(),
                     dtype: self.formats.weights,
@@ -361,7 +418,7 @@ impl Graph {
                 put(emit, "mla_block", operator, layers);
             }
         }
-        self.gated_delta_net(stage, false, batch, 1, emit);
+        self.gated_delta_net(stage, false, batch * self.tokens_per_decode, 1, emit);
     }
 
     /// The LM head over the rows sampled on one rank.
@@ -383,21 +440,8 @@ impl Graph {
     /// query-key pairs (causal), the LM head over `sampled` rows. The numerator
     /// of model FLOPs utilisation.
     pub fn flops(&self, tokens: f64, attended_pairs: f64, sampled: f64) -> f64 {
-        let model = &self.model;
-        let mut per_token = 0.0;
-        let mut per_pair = 0.0;
-        for layer in 0..model.layers {
-            if model.is_full_attention_layer(layer) {
-                let (projections, pair) = attention_flops(model);
-                per_token += projections;
-                per_pair += pair;
-            } else if let Some(linear) = &model.linear_attention {
-                per_token += linear_attention_flops(model, linear);
-            }
-            per_token += mlp_flops(model, layer);
-        }
-        let head = 2.0 * f64::from(model.hidden_size) * f64::from(model.vocab_size);
-        tokens * per_token + attended_pairs * per_pair + sampled * head
+        let work = WorkPerUnit::of(&self.model, 0..self.model.layers, true);
+        work.flops(tokens, attended_pairs, sampled)
     }
 
     fn heads(&self) -> u32 {
@@ -621,7 +665,7 @@ fn activation(tokens: u32, width: u32) -> Operator {
 /// How unevenly a model's router spreads tokens: AIConfigurator's exponents,
 /// which it fitted to measured routing. Node-limited routing (DeepSeek) is the
 /// more even one.
-fn expert_load(moe: &Moe) -> ExpertLoad {
+pub fn usual_expert_load(moe: &Moe) -> ExpertLoad {
     ExpertLoad::PowerLaw {
         alpha: if moe.expert_groups > 1 { 1.01 } else { 1.2 },
     }
@@ -681,6 +725,45 @@ fn check_latent_attention(model: &ModelSpec) -> Result<(), String> {
     ))
 }
 
+/// Operations of a model, or of some of its layers, by what they are sized by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WorkPerUnit {
+    /// Per token: multiply-adds of every weight once (activated experts only).
+    pub token_flops: f64,
+    /// Per attended query-key pair, all heads and layers together.
+    pub pair_flops: f64,
+    /// Per row through the LM head.
+    pub row_flops: f64,
+}
+
+impl WorkPerUnit {
+    /// Of the layers `layers` of `model`, and of its LM head.
+    pub fn of(model: &ModelSpec, layers: std::ops::Range<u32>, lm_head: bool) -> Self {
+        let (mut token_flops, mut pair_flops) = (0.0, 0.0);
+        for layer in layers {
+            if model.is_full_attention_layer(layer) {
+                let (projections, pair) = attention_flops(model);
+                token_flops += projections;
+                pair_flops += pair;
+            } else if let Some(linear) = &model.linear_attention {
+                token_flops += linear_attention_flops(model, linear);
+            }
+            token_flops += mlp_flops(model, layer);
+        }
+        let head = 2.0 * f64::from(model.hidden_size) * f64::from(model.vocab_size);
+        Self {
+            token_flops,
+            pair_flops,
+            row_flops: if lm_head { head } else { 0.0 },
+        }
+    }
+
+    /// Operations for that much work.
+    pub fn flops(&self, tokens: f64, attended_pairs: f64, rows: f64) -> f64 {
+        tokens * self.token_flops + attended_pairs * self.pair_flops + rows * self.row_flops
+    }
+}
+
 /// Operations per token of the projections of one attention layer, and per
 /// attended query-key pair.
 fn attention_flops(model: &ModelSpec) -> (f64, f64) {
@@ -700,21 +783,16 @@ fn attention_flops(model: &ModelSpec) -> (f64, f64) {
         }
         Attention::Mla {
             heads,
-            q_lora_rank,
-            kv_lora_rank,
             qk_nope_head_dim,
             qk_rope_head_dim,
             v_head_dim,
+            ..
         } => {
-            let heads = f64::from(heads);
-            let (q_rank, kv_rank) = (f64::from(q_lora_rank), f64::from(kv_lora_rank));
-            let (nope, rope) = (f64::from(qk_nope_head_dim), f64::from(qk_rope_head_dim));
-            let value = f64::from(v_head_dim);
-            let elements = hidden * (q_rank + kv_rank + rope)
-                + q_rank * heads * (nope + rope)
-                + kv_rank * heads * (nope + value)
-                + heads * value * hidden;
-            (2.0 * elements, 2.0 * heads * (nope + rope + value))
+            let elements = (model.attention)
+                .latent_projections(model.hidden_size, 1)
+                .map_or(0.0, |projections| projections.elements());
+            let widths = qk_nope_head_dim + qk_rope_head_dim + v_head_dim;
+            (2.0 * elements, 2.0 * f64::from(heads * widths))
         }
     }
 }

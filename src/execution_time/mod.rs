@@ -1,10 +1,14 @@
 //! What one step of one pipeline stage costs.
 //!
 //! A backend is an operator graph of the model ([`graph`]) priced by an
-//! operator cost source ([`silicon`] tables, [`roofline`]) plus host overhead.
+//! operator cost source ([`silicon`] tables, [`roofline`]) plus host overhead, layer
+//! times measured as a whole ([`aicb`]), or Vidur's formula over fits of its
+//! profiling files ([`vidur`]).
 //! The simulator sees only [`StepCost`]; `explain` sees every operator with its
 //! [`Provenance`]. Knows nothing of requests, queues or time of day.
 
+pub mod aicb;
+pub mod expert_load;
 pub mod graph;
 pub mod operator;
 pub mod roofline;
@@ -26,6 +30,18 @@ pub enum BackendKind {
     Silicon,
     /// Peak figures of the device with stated efficiencies; every device.
     Roofline,
+    /// Layer times from AICB's files (`aicb_dir`); without them measured operators
+    /// of the device itself, else kernel efficiencies fitted to it (H20, H800).
+    Aicb,
+    /// Fits of Vidur's profiling files (`profiling_dir`, `predictor`).
+    Vidur,
+    /// Vidur's profiling files by polynomial regression: `vidur` with
+    /// `predictor: {estimator: linear_regression}`.
+    Linear,
+    /// Operator times listed in `predictions_file`, by Vidur's keys.
+    Table,
+    /// Stage times of a recorded run, listed in `execution_times_file`.
+    Recorded,
 }
 
 /// One prompt chunk of a step.
@@ -98,6 +114,48 @@ pub struct PricedOperator {
     pub provenance: Provenance,
 }
 
+/// One stage's run of one batch, for backends that replay recorded runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StageRun {
+    /// Replica, counted through all pools.
+    pub replica: u32,
+    /// Number among the batches the replica has formed, from 0.
+    pub nth_batch: u64,
+    /// Pipeline stage.
+    pub stage: u32,
+}
+
+/// Speculative decoding: tokens drafted by multi-token-prediction layers and
+/// verified in one step.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Speculation {
+    /// Tokens drafted per step.
+    pub draft_tokens: u32,
+    /// Chance that a drafted token is accepted, given that its predecessors were.
+    pub acceptance: f64,
+}
+
+impl Speculation {
+    /// Tokens a sequence gains per step, on average: its own and those accepted.
+    pub fn tokens_per_step(&self) -> f64 {
+        (0..=self.draft_tokens)
+            .map(|drafted| self.acceptance.powi(drafted as i32))
+            .sum()
+    }
+}
+
+/// What an engine does beyond the plain step; default: nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct StepOptions {
+    /// How unevenly tokens spread over experts; none: as the model's router does.
+    pub expert_load: Option<operator::ExpertLoad>,
+    /// Two halves of a step take turns: one computes while the other's tokens
+    /// travel to and from their experts.
+    pub two_batch_overlap: bool,
+    /// Speculative decoding.
+    pub speculation: Option<Speculation>,
+}
+
 /// Prices steps of one pool's replicas. A pure function of the shape; may
 /// memoise behind atomics. Shared by all replicas and threads.
 pub trait StepCost: Send + Sync {
@@ -108,6 +166,19 @@ pub trait StepCost: Send + Sync {
     /// must not allocate in steady state.
     fn stage_time(&self, stage: u32, shape: &StepShape) -> StageTime;
 
+    /// The same for a certain batch of a certain replica. Most backends do not
+    /// look at which it is.
+    fn stage_time_of(&self, run: StageRun, shape: &StepShape) -> StageTime {
+        self.stage_time(run.stage, shape)
+    }
+
     /// The same price, operator by operator, all stages.
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator>;
+
+    /// Of [`Self::explain`], the operators of one stage.
+    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
+        let mut operators = self.explain(shape);
+        operators.retain(|operator| operator.stage == stage);
+        operators
+    }
 }

@@ -186,6 +186,15 @@ pub enum Operator {
         /// Whether the two GPUs sit in different nodes.
         across_nodes: bool,
     },
+    /// One kind of part of all layers of a stage, measured as a whole (AICB).
+    LayerParts {
+        /// Prompt chunks (`true`) or one token per sequence.
+        prefill: bool,
+        /// Sequences.
+        batch: u32,
+        /// Tokens of each prompt, or of the step.
+        tokens: u32,
+    },
     /// Host time of the step (scheduling, kernel launches, sampling).
     Host {
         /// Requests in the step.
@@ -203,6 +212,11 @@ pub enum ExpertLoad {
     PowerLaw {
         /// Exponent.
         alpha: f64,
+    },
+    /// The GPU with the most work gets so many times its even share.
+    Uneven {
+        /// At least 1.
+        factor: f64,
     },
 }
 

@@ -83,7 +83,9 @@ impl Survey {
                 Err(ResolveError::Infeasible(reason)) => {
                     note(&mut survey.infeasible, index, reason);
                 }
-                Err(ResolveError::Input(reason)) => note(&mut survey.invalid, index, reason),
+                Err(ResolveError::Input(reason) | ResolveError::MissingFile(reason)) => {
+                    note(&mut survey.invalid, index, reason);
+                }
                 Ok(()) => {
                     survey.feasible = 1;
                     survey.requests = u64::from(config.workload.requests);

@@ -6,21 +6,27 @@
 //! the same figures without insisting that they fit. `docs/models-and-devices.md`
 //! states every formula.
 
+mod alibaba;
 mod divisibility;
 mod kv_cache;
 mod parameters;
 mod plan;
+mod remedy;
 #[cfg(test)]
 mod tests;
+mod vidur;
 
 use serde::Serialize;
 
 use crate::units::DType;
 
+pub use alibaba::{AlibabaVersion, alibaba_plan, alibaba_transfer_bytes, alibaba_weights_bytes};
 pub use divisibility::check_divisibility;
 pub use kv_cache::{kv_bytes_per_token, state_bytes_per_request};
 pub use parameters::{ParameterCount, parameters, stage_weights_bytes};
 pub use plan::{PlanInput, estimate, plan};
+pub use remedy::remedy;
+pub use vidur::{VidurPlan, VidurPlanInput, vidur_plan};
 
 /// How one replica is cut over GPUs.
 ///

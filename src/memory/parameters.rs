@@ -125,6 +125,28 @@ pub fn stage_weights_bytes(
     count.bytes(weights)
 }
 
+/// Bytes that `redundant` more experts per layer add to a GPU of `stage`: its
+/// slots, rounded up, less those it has anyway.
+pub(super) fn redundant_experts_bytes(
+    model: &ModelSpec,
+    parallelism: &Parallelism,
+    weights: DType,
+    stage: u32,
+    redundant: u32,
+) -> f64 {
+    let (Some(moe), true) = (&model.moe, redundant > 0) else {
+        return 0.0;
+    };
+    let cut = Cut::of(parallelism);
+    let slots = (moe.experts + redundant).div_ceil(cut.ep) - moe.experts / cut.ep;
+    let layers = model
+        .stage_layers(stage, parallelism.pipeline_parallel)
+        .filter(|&layer| model.is_moe_layer(layer))
+        .count();
+    let expert = mlp(model, f64::from(moe.intermediate_size), cut.expert_tp);
+    expert.bytes(weights) * f64::from(slots) * layers as f64
+}
+
 /// Ways components are cut.
 #[derive(Debug, Clone, Copy)]
 struct Cut {
@@ -305,25 +327,15 @@ fn softmax_attention(model: &ModelSpec, tp: u32) -> Count {
             }
         }
         Attention::Mla {
-            heads,
             q_lora_rank,
             kv_lora_rank,
-            qk_nope_head_dim,
-            qk_rope_head_dim,
-            v_head_dim,
-        } => {
-            let heads = f64::from(*heads) / f64::from(tp);
-            let (q_rank, kv_rank) = (f64::from(*q_lora_rank), f64::from(*kv_lora_rank));
-            let (nope, rope) = (f64::from(*qk_nope_head_dim), f64::from(*qk_rope_head_dim));
-            let value = f64::from(*v_head_dim);
-            // The down-projections have no heads: every rank holds them whole.
-            let down = hidden * (q_rank + kv_rank + rope);
-            let up = q_rank * heads * (nope + rope) + kv_rank * heads * (nope + value);
-            Count {
-                gemm: down + up + heads * value * hidden,
-                plain: q_rank + kv_rank,
-            }
-        }
+            ..
+        } => Count {
+            gemm: (model.attention)
+                .latent_projections(model.hidden_size, tp)
+                .map_or(0.0, |projections| projections.elements()),
+            plain: f64::from(*q_lora_rank) + f64::from(*kv_lora_rank),
+        },
     }
 }
 

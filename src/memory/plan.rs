@@ -2,6 +2,7 @@
 
 use super::divisibility::check_scale_blocks;
 use super::kv_cache::{conv_channels, kv_bytes_on_gpu, kv_heads_on_gpu, state_bytes};
+use super::parameters::redundant_experts_bytes;
 use super::{
     Formats, Infeasible, MemoryPlan, Obstacle, Parallelism, check_divisibility, stage_weights_bytes,
 };
@@ -43,6 +44,9 @@ pub struct PlanInput<'a> {
     pub block_size: u32,
     /// Whether multi-token-prediction layers are loaded.
     pub include_mtp: bool,
+    /// Replicas of busy experts in every expert layer, over all GPUs that share
+    /// them.
+    pub redundant_experts: u32,
 }
 
 /// The memory plan of the deployment, or why it cannot exist.
@@ -123,6 +127,12 @@ fn stage_plan(input: &PlanInput<'_>, stage: u32) -> MemoryPlan {
         formats.weights,
         stage,
         input.include_mtp,
+    ) + redundant_experts_bytes(
+        model,
+        &parallelism,
+        formats.weights,
+        stage,
+        input.redundant_experts,
     );
     let activation_bytes = activation_bytes(input, layers.clone(), is_last);
     let communication_bytes = communication_bytes(&parallelism);

@@ -39,6 +39,7 @@ fn with_input<T>(
         margin_fraction: 0.1,
         block_size: 16,
         include_mtp: false,
+        redundant_experts: 0,
     })
 }
 

@@ -57,6 +57,34 @@ pub struct ExpertExchange {
     pub ranks: u32,
     /// One message per expert and no forwarding inside nodes (decode kernels).
     pub low_latency: bool,
+    /// Expert groups and how many of them a token may visit (node-limited
+    /// routing); (1, 1): no limit.
+    pub groups: (u32, u32),
+}
+
+impl ExpertExchange {
+    /// Nodes a token visits on average, its own included, when `nodes` share the
+    /// experts evenly.
+    fn nodes_visited(&self, nodes: u32) -> f64 {
+        let (groups, chosen) = self.groups;
+        let all = f64::from(nodes);
+        let candidates = if groups <= 1 || chosen >= groups {
+            all
+        } else if groups >= nodes {
+            // Some of whose groups are among the chosen ones.
+            let per_node = groups / nodes;
+            let missed: f64 = (0..chosen)
+                .map(|taken| {
+                    let left = f64::from(groups - taken);
+                    ((left - f64::from(per_node)) / left).max(0.0)
+                })
+                .product();
+            all * (1.0 - missed)
+        } else {
+            all * f64::from(chosen) / f64::from(groups)
+        };
+        candidates * (1.0 - (1.0 - 1.0 / candidates).powf(f64::from(self.experts_per_token)))
+    }
 }
 
 impl Links {
@@ -132,6 +160,7 @@ impl Links {
             experts_per_token,
             ranks,
             low_latency,
+            ..
         } = *exchange;
         if ranks <= 1 {
             return 0.0;
@@ -147,7 +176,7 @@ impl Links {
         let copies_between = match (nodes, low_latency) {
             (1, _) => 0.0,
             (_, true) => visits * f64::from(nodes - 1) / f64::from(nodes),
-            (_, false) => elsewhere(nodes),
+            (_, false) => exchange.nodes_visited(nodes) * f64::from(nodes - 1) / f64::from(nodes),
         };
         let nic_s = bytes * copies_between / (NIC_EFFICIENCY * self.nic_bytes_per_s);
         let startup_s = if low_latency {
@@ -238,6 +267,7 @@ mod tests {
             experts_per_token: 8,
             ranks,
             low_latency,
+            groups: (1, 1),
         };
         let links = links();
         let normal = links.expert_exchange_s(&exchange(false, 32));
@@ -245,6 +275,31 @@ mod tests {
         assert!(low > normal, "8 copies a token against at most 3 nodes");
         assert_eq!(links.expert_exchange_s(&exchange(false, 1)), 0.0);
         assert!(links.expert_exchange_s(&exchange(false, 8)) < normal);
+    }
+
+    #[test]
+    fn node_limited_routing_visits_fewer_nodes() {
+        let free = ExpertExchange {
+            tokens_per_rank: 4096,
+            token_bytes: 7168.0,
+            experts_per_token: 8,
+            ranks: 64,
+            low_latency: false,
+            groups: (1, 1),
+        };
+        let limited = ExpertExchange {
+            groups: (8, 4),
+            ..free
+        };
+        assert!((free.nodes_visited(8) - 8.0 * (1.0 - 0.875f64.powi(8))).abs() < 1e-12);
+        // Half of eight nodes, of which eight visits find 90 %.
+        assert!((limited.nodes_visited(8) - 4.0 * (1.0 - 0.75f64.powi(8))).abs() < 1e-12);
+        let links = links();
+        assert!(links.expert_exchange_s(&limited) < 0.9 * links.expert_exchange_s(&free));
+        // Two groups a node: 15 in 70 choices of four miss a given one.
+        let four: f64 = 4.0 * (1.0 - 15.0 / 70.0);
+        let visited: f64 = four * (1.0 - (1.0 - 1.0 / four).powi(8));
+        assert!((limited.nodes_visited(4) - visited).abs() < 1e-12);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod format;
 mod gather;
 pub mod html;
 mod insights;
+mod simulation;
 mod table;
 
 use std::io::{self, Write};
@@ -18,6 +19,7 @@ use clap::ValueEnum;
 pub use gather::{
     Deployment, GatherOptions, ListKind, Miss, ReportError, RunTotals, SweepReport, gather,
 };
+pub use simulation::simulation_text;
 
 /// How a report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]

@@ -9,6 +9,7 @@
 //! of how runs are scheduled, nor of what makes one better than another: that
 //! is a [`Judge`]'s to say.
 
+mod batches;
 mod columns;
 mod durable;
 mod layout;
@@ -17,6 +18,7 @@ mod parquet_io;
 mod reader;
 mod requests;
 pub mod schema;
+mod tables;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -26,11 +28,13 @@ use serde::{Deserialize, Serialize};
 use crate::simulator::{RequestRecord, RunSummary};
 use crate::units::DType;
 
+pub use batches::{BATCH_COLUMNS, BatchRow};
 pub use layout::{CompletedRuns, DirectoryState, RunIndices, completed_runs, directory_state};
 pub use manifest::{FileEntry, Manifest, RunCounts};
 pub use reader::{SummaryBatch, SummaryReader, SummaryRow, SummaryTable, read_summary};
 pub use requests::RequestRow;
 pub use schema::{AxisColumn, ColumnType, REPLICATION_COLUMN, SCHEMA_VERSION, compact};
+pub use tables::{write_batch_table, write_request_table};
 pub use writer::{Existing, Judge, ResultPlan, ResultWriter, Verdict};
 
 /// How a run ended.

@@ -18,6 +18,11 @@ pub struct RequestRow {
     pub record: RequestRecord,
     /// Since the previous request's arrival, seconds; NaN if that is not known.
     pub inter_arrival_delay_s: f64,
+    /// Prompt tokens at arrival. A restart in a compatibility mode changes those of
+    /// the record.
+    pub prompt_tokens: u32,
+    /// Output tokens at arrival.
+    pub output_tokens: u32,
     /// Format of the KV cache.
     pub kv_cache_dtype: Option<DType>,
 }
@@ -69,6 +74,8 @@ fn request_rows(run: &RunResult) -> Vec<RequestRow> {
             RequestRow {
                 record: record.clone(),
                 inter_arrival_delay_s,
+                prompt_tokens: record.prefill_tokens,
+                output_tokens: record.decode_tokens,
                 kv_cache_dtype: run.kv_cache_dtype,
             }
         })

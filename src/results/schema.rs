@@ -102,7 +102,7 @@ impl<R> Column<R> {
         )
     }
 
-    fn arrow(&self) -> ArrowField {
+    pub(super) fn arrow(&self) -> ArrowField {
         ArrowField::new(self.name, self.column_type().arrow(), true)
     }
 }
@@ -237,6 +237,19 @@ pub static METRIC_COLUMNS: LazyLock<Vec<Column<RunResult>>> = LazyLock::new(|| {
     columns.extend(judgement_columns());
     columns
 });
+
+/// The figures of one run by column; verdicts, which need the other runs, are
+/// left out, and what never happened is null.
+pub fn figures(run: &RunResult) -> serde_json::Map<String, Value> {
+    let value = |column: &Column<RunResult>| match column.getter {
+        Getter::Int(get) => Some(get(run).into()),
+        Getter::Float(get) => Some(get(run).into()),
+        Getter::Text(get) => Some(get(run).into()),
+        Getter::Verdict => None,
+    };
+    let named = |column: &Column<RunResult>| Some((column.name.to_owned(), value(column)?));
+    METRIC_COLUMNS.iter().filter_map(named).collect()
+}
 
 /// What was asked and what came out.
 fn load_columns() -> Vec<Column<RunResult>> {
@@ -599,25 +612,25 @@ fn request_length_columns() -> Vec<Column<RequestRow>> {
             "request_num_tokens",
             "tokens",
             "Prompt and output tokens",
-            |r| Some(i64::from(r.record.prefill_tokens) + i64::from(r.record.decode_tokens)),
+            |r| Some(i64::from(r.prompt_tokens) + i64::from(r.output_tokens)),
         ),
         int(
             "request_num_prefill_tokens",
             "tokens",
             "Prompt tokens",
-            |r| Some(i64::from(r.record.prefill_tokens)),
+            |r| Some(i64::from(r.prompt_tokens)),
         ),
         int(
             "request_num_decode_tokens",
             "tokens",
             "Output tokens, the first one included",
-            |r| Some(i64::from(r.record.decode_tokens)),
+            |r| Some(i64::from(r.output_tokens)),
         ),
         float(
             "request_pd_ratio",
             "-",
             "Prompt tokens per output token",
-            |r| f64::from(r.record.prefill_tokens) / r.decode_tokens(),
+            |r| f64::from(r.prompt_tokens) / f64::from(r.output_tokens),
         ),
         int(
             "request_num_restarts",

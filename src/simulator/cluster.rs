@@ -13,12 +13,13 @@ use super::config::{ClusterSpec, Compat, PoolRole};
 use super::event::{Event, EventQueue};
 use super::pd_transfer::TransferNetwork;
 use super::recorder::{
-    BatchFact, EventFact, EventKind, KvUseFact, Recorder, RequestOutcome, RequestRecord,
-    SimulationTotals, StageFact,
+    ArrivalFact, BatchFact, EventFact, EventKind, KvUseFact, PrefillFact, Recorder, RequestOutcome,
+    RequestRecord, SimulationTotals, StageEndFact, StageFact,
 };
 use super::replica::{Batch, PoolWork, PrefillWork, Replica, StaticGroup};
 use super::request::{NO_REPLICA, RequestState};
 use super::scheduler::global::{Load, Router, python_set};
+use crate::execution_time::StageRun;
 use crate::workload::Workload;
 
 /// Waiting times are differences of sums; what is shorter is their rounding.
@@ -56,6 +57,8 @@ struct Simulation<'a, R> {
     arrived: Vec<u32>,
     /// Replicas that were given requests by the present global schedule.
     touched: Vec<u32>,
+    /// Compatibility mode: when caches arrive, and where.
+    wakes: Vec<(f64, u32)>,
     /// Requests not yet recorded.
     open_requests: usize,
     batches: u64,
@@ -108,6 +111,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             next_request: 0,
             arrived: Vec::new(),
             touched: Vec::new(),
+            wakes: Vec::new(),
             batches: 0,
             stage_runs: 0,
         };
@@ -180,8 +184,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         };
         let started = match event {
             Event::Arrival { request } => {
-                self.arrived.push(request);
-                self.events.push_now(Event::GlobalSchedule);
+                self.arrive(request);
                 None
             }
             Event::GlobalSchedule => {
@@ -269,6 +272,18 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     // Arrival and routing.
 
+    fn arrive(&mut self, id: u32) {
+        let request = &self.requests[id as usize];
+        self.recorder.request_arrived(&ArrivalFact {
+            request_id: id,
+            time_s: self.events.now_s(),
+            prefill_tokens: request.prefill_tokens,
+            decode_tokens: request.decode_tokens,
+        });
+        self.arrived.push(id);
+        self.events.push_now(Event::GlobalSchedule);
+    }
+
     /// Gives the requests that have arrived to replicas and wakes those.
     fn schedule_globally(&mut self) {
         if self.arrived.is_empty() {
@@ -287,7 +302,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let mut touched = std::mem::take(&mut self.touched);
         match self.cluster.compat {
             Compat::None => touched.sort_unstable(),
-            Compat::Vidur => touched = python_set::iteration_order(&touched),
+            _ => touched = python_set::iteration_order(&touched),
         }
         touched.dedup();
         for replica in touched.drain(..) {
@@ -308,6 +323,12 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         }
         let replica = self.routers[0].route();
         self.requests[id as usize].prefill_replica = replica;
+        if self.cluster.compat.is_alibaba_cloud()
+            && let Some(decode) = self.routers.get_mut(1)
+        {
+            self.requests[id as usize].decode_replica = decode.route();
+        }
+        self.recorder.request_routed(id, replica);
         self.account(0, id, replica, true);
         self.replicas[replica as usize].queues.waiting.push_back(id);
         self.touched.push(replica);
@@ -373,11 +394,12 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             let Some(slot) = state.form_batch(self.batches, &mut self.requests, now_s) else {
                 break;
             };
-            self.batches += 1;
-            formed = true;
             if R::WANTS_BATCHES {
                 state.batches[slot as usize].compose();
+                self.recorder.batch_formed(replica, self.batches);
             }
+            self.batches += 1;
+            formed = true;
             self.events.push_now(Event::StageArrival {
                 replica,
                 stage: 0,
@@ -412,7 +434,12 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let batch = &mut state.batches[slot as usize];
         count_waiting(batch, stage, &mut self.requests, now_s);
         let cost = &self.cluster.pools[state.pool].cost;
-        let time = cost.stage_time(stage, &batch.shape);
+        let run = StageRun {
+            replica,
+            nth_batch: batch.nth,
+            stage,
+        };
+        let time = cost.stage_time_of(run, &batch.shape);
         batch.spent.total_s += time.total_s();
         batch.spent.model_s += time.model_s;
         state.work.busy_s += time.total_s();
@@ -442,7 +469,16 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     fn end_stage(&mut self, replica: u32, stage: u32, slot: u32) {
         let state = &mut self.replicas[replica as usize];
         state.stages[stage as usize].busy = false;
-        state.batches[slot as usize].last_stage_at_s = self.events.now_s();
+        let batch = &mut state.batches[slot as usize];
+        batch.last_stage_at_s = self.events.now_s();
+        if R::WANTS_BATCHES {
+            self.recorder.stage_ended(&StageEndFact {
+                batch_id: batch.id,
+                replica,
+                stage,
+                ended_at_s: self.events.now_s(),
+            });
+        }
         let last = stage as usize + 1 == state.stages.len();
         self.events
             .push_now(Event::StageSchedule { replica, stage });
@@ -499,6 +535,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             self.admit_transfers(replica);
         }
         self.events.push_now(Event::ReplicaSchedule { replica });
+        for (at_s, replica) in std::mem::take(&mut self.wakes) {
+            self.events.push(at_s, Event::ReplicaSchedule { replica });
+        }
     }
 
     /// Puts a batch's decodes where the next batch finds them, and frees its slot.
@@ -509,7 +548,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         batch.in_flight = false;
         state.running_batches -= 1;
         let queues = &mut state.queues;
-        if state.policy.keeps_order() {
+        if state.policy.keeps_order() && state.role != PoolRole::Prefill {
             let done = |id: &&u32| !self.requests[**id as usize].done;
             queues.preempted.extend(batch.order.iter().filter(done));
         }
@@ -525,7 +564,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             // Vidur gives back only what the last step's members held.
             let all = match queues.compat {
                 Compat::None => held.plus(earlier),
-                Compat::Vidur => held,
+                _ => held,
             };
             queues.blocks.give(all.blocks, now_s);
             queues.admitted -= all.requests;
@@ -577,6 +616,11 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 .token_intervals(now_s - request.last_token_at_s, 1);
         } else if request.prefill_completed_at_s.is_nan() {
             request.prefill_completed_at_s = now_s;
+            self.recorder.prefill_completed(&PrefillFact {
+                request_id: id,
+                time_s: now_s,
+                prefill_tokens: request.prefill_tokens,
+            });
         }
         request.last_token_at_s = now_s;
         let finished = request.generated == request.decode_tokens;
@@ -605,11 +649,36 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// A prefill replica is done with a request: choose where it decodes.
     fn hand_over(&mut self, id: u32) {
+        if self.cluster.compat.is_alibaba_cloud() {
+            self.hand_over_at_once(id);
+            return;
+        }
         let receiver = self.routers[1].route();
         self.account(1, id, receiver, true);
         self.requests[id as usize].decode_replica = receiver;
         self.replicas[receiver as usize].incoming.push_back(id);
         self.admit_transfers(receiver);
+    }
+
+    /// How Vidur-AlibabaCloud hands over: the prefill replica forgets the cache,
+    /// the decode replica queues the request right away, and the transfer, alone on
+    /// its link, only wakes it.
+    fn hand_over_at_once(&mut self, id: u32) {
+        let now_s = self.events.now_s();
+        let Some(transfers) = &self.transfers else {
+            unreachable!("two pools have a KV transfer");
+        };
+        let request = &mut self.requests[id as usize];
+        let size_bytes = transfers.size_bytes(u64::from(request.prefill_tokens) + 1);
+        request.transfer_bytes = size_bytes;
+        request.transfer_s = transfers.alone_s(size_bytes);
+        request.decode_arrived_at_s = now_s + request.transfer_s;
+        let (sender, receiver) = (request.prefill_replica, request.decode_replica);
+        self.wakes.push((request.decode_arrived_at_s, receiver));
+        let sender = &mut self.replicas[sender as usize].queues;
+        sender.release(id, &mut self.requests, now_s);
+        let receiver = &mut self.replicas[receiver as usize].queues;
+        receiver.waiting.push_back(id);
     }
 
     /// Starts the transfers a decode replica has room for, in order. The prefill
@@ -647,6 +716,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             started = true;
         }
         if started {
+            if R::WANTS_BATCHES {
+                self.tell_kv_use(receiver);
+            }
             self.schedule_drain();
         }
     }
@@ -684,6 +756,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 .release(id, &mut self.requests, now_s);
             if self.routers[0].measures() == Load::OutstandingRequests {
                 self.account(0, id, sender, false);
+            }
+            if R::WANTS_BATCHES {
+                self.tell_kv_use(sender);
             }
             self.events
                 .push_now(Event::ReplicaSchedule { replica: sender });

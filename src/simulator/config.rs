@@ -119,6 +119,17 @@ pub enum PoolRole {
     Decode,
 }
 
+impl PoolRole {
+    /// The name in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mixed => "mixed",
+            Self::Prefill => "prefill",
+            Self::Decode => "decode",
+        }
+    }
+}
+
 /// KV cache of one replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct KvCacheSpec {
@@ -170,6 +181,24 @@ pub enum Compat {
     None,
     /// Microsoft Vidur's, event for event, defects included.
     Vidur,
+    /// Vidur-AlibabaCloud's as of SimAI 1.7, event for event, defects included.
+    #[serde(rename = "vidur-alibabacloud", alias = "vidur_alibabacloud")]
+    VidurAlibabaCloud,
+    /// The same as of SimAI 1.5, whose KV caches have another size.
+    #[serde(rename = "vidur-alibabacloud-1.5", alias = "vidur_alibabacloud_1_5")]
+    VidurAlibabaCloud15,
+}
+
+impl Compat {
+    /// Whether nobody's.
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+
+    /// Whether one of Vidur-AlibabaCloud's.
+    pub fn is_alibaba_cloud(self) -> bool {
+        matches!(self, Self::VidurAlibabaCloud | Self::VidurAlibabaCloud15)
+    }
 }
 
 /// A cluster to simulate.
@@ -191,7 +220,7 @@ pub struct ClusterSpec {
     /// Longest request the deployment allows, prompt and output together: what
     /// `orca` and `faster_transformer` reserve; none: the workload's longest.
     pub max_request_tokens: Option<u32>,
-    /// Draws made before the first random routing decision, for [`Compat::Vidur`],
+    /// Draws made before the first random routing decision, in compatibility runs,
     /// whose generators and routers share one random stream.
     pub earlier_random_draws: u64,
 }

@@ -36,8 +36,8 @@ pub use config::{
     ReplicaScheduler,
 };
 pub use recorder::{
-    BatchFact, Distribution, EventFact, EventKind, KvUseFact, Recorder, RequestLog, RequestOutcome,
-    RequestRecord, RequestTargets, RunSummary, SimulationTotals, StageFact, SummaryRecorder,
-    TimeHistogram,
+    ArrivalFact, BatchFact, Distribution, EventFact, EventKind, KvUseFact, PrefillFact, Recorder,
+    RequestLog, RequestOutcome, RequestRecord, RequestTargets, RunSummary, SimulationTotals,
+    StageEndFact, StageFact, SummaryRecorder, TimeHistogram,
 };
 pub use replica::PoolWork;

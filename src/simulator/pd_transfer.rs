@@ -45,6 +45,15 @@ impl TransferNetwork {
         self.spec.bytes_per_request + self.spec.bytes_per_token * tokens as f64
     }
 
+    /// Time of a transfer that has the links for itself, latency not included.
+    pub(crate) fn alone_s(&self, size_bytes: f64) -> f64 {
+        size_bytes
+            / self
+                .spec
+                .sender_bytes_per_s
+                .min(self.spec.receiver_bytes_per_s)
+    }
+
     pub(crate) fn latency_s(&self) -> f64 {
         self.spec.latency_s
     }

@@ -21,6 +21,8 @@ pub(crate) struct PrefillWork {
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub id: u64,
+    /// Number among the batches of its replica, from 0.
+    pub nth: u64,
     pub scheduled_at_s: f64,
     pub prefills: Vec<PrefillWork>,
     pub decodes: Box<Cohort>,
@@ -44,6 +46,7 @@ impl Batch {
     fn new(growth: u32) -> Self {
         Self {
             id: 0,
+            nth: 0,
             scheduled_at_s: 0.0,
             prefills: Vec::new(),
             decodes: Box::new(Cohort::new(growth)),
@@ -158,7 +161,7 @@ impl ReplicaQueues {
         }
         match self.compat {
             Compat::None => request.restart(),
-            Compat::Vidur => request.restart_as_new_prompt(),
+            _ => request.restart_as_new_prompt(),
         }
         self.waiting.push_front(victim);
         self.preemptions += 1;
@@ -270,7 +273,7 @@ impl Replica {
                 let (tokens, size) = (max_request_tokens, spec.kv_cache.block_size);
                 let blocks = match compat {
                     Compat::None => tokens.div_ceil(size),
-                    Compat::Vidur => tokens / size,
+                    _ => tokens / size,
                 };
                 (0, u64::from(blocks))
             }
@@ -326,6 +329,7 @@ impl Replica {
             }
         }
         batch.id = id;
+        batch.nth = self.work.batches;
         batch.scheduled_at_s = now_s;
         batch.spent = Spent::default();
         batch.in_flight = true;

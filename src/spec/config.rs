@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Points;
 use crate::execution_time::BackendKind;
-use crate::simulator::{GlobalScheduler, ReplicaScheduler};
+use crate::execution_time::vidur::PredictorConfig;
+use crate::simulator::{Compat, GlobalScheduler, ReplicaScheduler};
 use crate::units::DType;
 use crate::workload::WorkloadConfig;
 
@@ -23,6 +24,25 @@ pub struct RunConfig {
     /// Where execution times come from.
     #[serde(default)]
     pub backend: BackendKind,
+    /// Folder of AICB's files, for backend `aicb`, relative to the working directory.
+    #[serde(default)]
+    pub aicb_dir: Option<PathBuf>,
+    /// Folder of Vidur's profiling files (its `data/profiling`); backends `vidur`
+    /// and `linear`. Default: `./data/profiling`.
+    #[serde(default)]
+    pub profiling_dir: Option<PathBuf>,
+    /// Folder in `profiling_dir/network`; default: `<device>_dgx`.
+    #[serde(default)]
+    pub network_device: Option<String>,
+    /// How profiling files are fitted; backends `vidur` and `linear`.
+    #[serde(default)]
+    pub predictor: Option<PredictorConfig>,
+    /// CSV file `op,f0,f1,ms` of operator times; backend `table`.
+    #[serde(default)]
+    pub predictions_file: Option<PathBuf>,
+    /// CSV file of stage times by replica, batch and stage; backend `recorded`.
+    #[serde(default)]
+    pub execution_times_file: Option<PathBuf>,
     /// Serving engine whose defaults and host overheads apply.
     #[serde(default)]
     pub engine: EngineConfig,
@@ -53,6 +73,22 @@ pub struct RunConfig {
     #[serde(default)]
     #[schemars(range(min = 1, max = 1024))]
     pub attention_data_parallel: Option<u32>,
+    /// Whose GPUs experts are spread over: those of one replica, or of several
+    /// replicas of a pool, each of them one attention rank with a queue of its own;
+    /// its steps are then priced as if the others ran the same ones. Default:
+    /// replica.
+    #[serde(default)]
+    pub expert_group: Option<ExpertGroup>,
+    /// How tokens spread over experts.
+    #[serde(default)]
+    pub moe: MoeConfig,
+    /// Whether two halves of a step take turns, one computing while the other's
+    /// tokens travel to their experts and back.
+    #[serde(default)]
+    pub two_batch_overlap: Option<bool>,
+    /// Speculative decoding with the model's multi-token-prediction layers.
+    #[serde(default)]
+    pub speculative: Option<SpeculativeConfig>,
     /// Replicas, of both pools together under disaggregation.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -98,6 +134,9 @@ pub struct RunConfig {
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub time_limit_s: Option<f64>,
+    /// Whose behaviour is simulated where right and original differ.
+    #[serde(default, skip_serializing_if = "Compat::is_none")]
+    pub compat: Compat,
 }
 
 /// Serving engine. In YAML also by its name alone.
@@ -111,6 +150,62 @@ pub struct EngineConfig {
     /// Version; default: the newest known.
     #[serde(default)]
     pub version: Option<String>,
+}
+
+/// Whose GPUs experts are spread over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpertGroup {
+    /// Those of each replica.
+    Replica,
+    /// Those of `expert_parallel / tensor_parallel` replicas.
+    Pool,
+}
+
+/// How tokens spread over experts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MoeConfig {
+    /// How unevenly; default: the power law of the model's kind of router.
+    #[serde(default)]
+    pub load: Option<ExpertLoadConfig>,
+    /// Replicas of the busiest experts, over all GPUs that share the experts;
+    /// default: 0.
+    #[serde(default)]
+    #[schemars(range(max = 4096))]
+    pub redundant_experts: Option<u32>,
+}
+
+/// How unevenly tokens spread over experts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ExpertLoadConfig {
+    /// Every expert gets the same.
+    Balanced,
+    /// Popularity falls as rank^-alpha.
+    PowerLaw {
+        /// Exponent.
+        #[schemars(range(min = 0, max = 10))]
+        alpha: f64,
+    },
+    /// Tokens counted at each expert, in order of the experts.
+    Histogram {
+        /// One number per routed expert.
+        tokens: Vec<f64>,
+    },
+}
+
+/// Speculative decoding.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SpeculativeConfig {
+    /// Tokens drafted per step.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 16))]
+    pub draft_tokens: u32,
+    /// Chance that a drafted token is accepted, given that its predecessors were.
+    #[schemars(range(min = 0, max = 1))]
+    pub acceptance: f64,
 }
 
 /// What differs in one pool under disaggregation; absent: as the run's.
@@ -162,6 +257,9 @@ pub struct NetworkConfig {
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub kv_transfer_bandwidth_gbps: Option<f64>,
+    /// Format in which a KV cache is sent; default: the cache's.
+    #[serde(default)]
+    pub kv_transfer_dtype: Option<DType>,
 }
 
 /// Memory planning.
@@ -180,6 +278,12 @@ pub struct MemoryConfig {
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub num_blocks: Option<u64>,
+    /// Longest request allowed, prompt and output together: what `orca` and
+    /// `faster_transformer` reserve. Default: the workload's longest; with
+    /// `compat: vidur` 4096.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub max_request_tokens: Option<u32>,
 }
 
 /// What to do with a configuration that does not fit.

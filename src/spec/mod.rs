@@ -19,15 +19,18 @@ pub mod keys;
 mod load;
 mod overrides;
 mod points;
+mod pricing;
 mod reference;
 mod resolve;
 mod schema;
+mod step_options;
 mod trial;
 
 pub use columns::{latency_columns, objective_columns};
 pub use config::{
-    EngineConfig, MemoryCheck, MemoryConfig, NetworkConfig, Objectives, OutputConfig, PoolOverride,
-    RequestOutput, RunConfig, SearchConfig, Slo, SweepSpec,
+    EngineConfig, ExpertGroup, ExpertLoadConfig, MemoryCheck, MemoryConfig, MoeConfig,
+    NetworkConfig, Objectives, OutputConfig, PoolOverride, RequestOutput, RunConfig, SearchConfig,
+    Slo, SpeculativeConfig, SweepSpec,
 };
 pub use constraint::{Constraint, ConstraintError, DERIVED_NAMES, Operand};
 pub use deployment::Replicas;
@@ -36,6 +39,7 @@ pub use expand::value_label;
 pub use identity::{canonical_json, run_id};
 pub use load::{load, load_str};
 pub use points::Points;
+pub use pricing::PoolCost;
 pub use reference::reference;
 pub use resolve::{Deployment, Pool, ResolveError, Resolver};
 pub use schema::sweep_schema;

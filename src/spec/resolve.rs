@@ -4,22 +4,28 @@
 //! What cannot exist (does not fit, does not divide) is a result with a reason;
 //! what is not understood (an unknown model) is an error of the input.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 
-use super::{MemoryCheck, PoolOverride, Replicas, RunConfig};
+use super::pricing::{Costs, PoolCost, Pricing};
+use super::step_options::step_options;
+use super::{ExpertGroup, MemoryCheck, PoolOverride, Replicas, RunConfig};
 use crate::catalog::{Catalog, DeviceSpec, EngineSpec, ModelSpec};
-use crate::execution_time::step_cost::GraphCost;
+use crate::execution_time::StepCost;
+use crate::execution_time::aicb::Phase;
+use crate::execution_time::graph::Graph;
+use crate::execution_time::step_cost::PeerCost;
 use crate::memory::{
-    self, Formats, Infeasible, MemoryPlan, Parallelism, PlanInput, kv_bytes_per_token,
-    state_bytes_per_request,
+    self, AlibabaVersion, Formats, Infeasible, MemoryPlan, Parallelism, PlanInput, VidurPlan,
+    VidurPlanInput, alibaba_plan, alibaba_transfer_bytes, kv_bytes_per_token,
+    state_bytes_per_request, vidur_plan,
 };
-use crate::network::{LinkOverrides, NIC_LATENCY_S};
+use crate::network::NIC_LATENCY_S;
 use crate::simulator::{
     ClusterSpec, Compat, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec,
     PoolWork, ReplicaScheduler,
 };
-use crate::units::BYTES_PER_S_PER_GBPS;
+use crate::units::{BYTES_PER_S_PER_GBPS, DType, GIB};
 
 /// Share of device memory kept free where neither the run nor its engine says:
 /// the default of Vidur's memory planner.
@@ -27,9 +33,6 @@ const DEFAULT_MARGIN_FRACTION: f64 = 0.1;
 
 /// Tokens per KV cache block where nobody says: vLLM's and Vidur's default.
 const DEFAULT_BLOCK_SIZE: u32 = 16;
-
-/// Cost models kept at a time; neighbouring runs of a sweep share theirs.
-const COSTS_KEPT: usize = 128;
 
 /// Why a configuration is not simulated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +43,9 @@ pub enum ResolveError {
     /// The configuration names something unknown.
     #[error("{0}")]
     Input(String),
+    /// The configuration names a file that is not there.
+    #[error("{0}")]
+    MissingFile(String),
 }
 
 impl From<Infeasible> for ResolveError {
@@ -58,15 +64,29 @@ pub struct Pool {
     pub device: DeviceSpec,
     /// How each is cut.
     pub parallelism: Parallelism,
+    /// Replicas that share experts.
+    pub peers: u32,
     /// What one GPU of them holds.
     pub memory: MemoryPlan,
     /// How they form batches.
     pub scheduler: ReplicaScheduler,
     /// What their steps cost.
-    pub cost: Arc<GraphCost>,
+    pub cost: PoolCost,
+    /// Their operators.
+    pub graph: Graph,
+    /// What Vidur's planner allows, where its behaviour is asked for.
+    pub vidur_plan: Option<VidurPlan>,
 }
 
 impl Pool {
+    /// What prices a replica's steps.
+    pub fn step_cost(&self) -> Arc<dyn StepCost> {
+        match self.peers {
+            1 => self.cost.step_cost(),
+            peers => Arc::new(PeerCost::new(self.cost.step_cost(), peers)),
+        }
+    }
+
     /// GPUs of the pool.
     pub fn gpus(&self) -> u32 {
         self.replicas * self.parallelism.gpus()
@@ -105,7 +125,7 @@ impl Deployment {
         let done: f64 = (self.pools.iter().zip(work))
             .map(|(pool, work)| {
                 let (tokens, sampled) = (work.tokens as f64, work.sampled_tokens as f64);
-                pool.cost.flops(tokens, work.attended_pairs, sampled)
+                pool.graph.flops(tokens, work.attended_pairs, sampled)
             })
             .sum();
         let peak: f64 = self
@@ -121,16 +141,22 @@ impl Deployment {
 /// Used by all threads.
 #[derive(Default)]
 pub struct Resolver {
-    costs: Mutex<Costs>,
-}
-
-#[derive(Default)]
-struct Costs {
-    kept: BTreeMap<String, (u64, Arc<GraphCost>)>,
-    uses: u64,
+    costs: Costs,
 }
 
 impl Resolver {
+    /// Keeps fits of profiling files below `cache_dir` too.
+    pub fn with_cache(cache_dir: &Path) -> Self {
+        Self {
+            costs: Costs::with_cache(Some(cache_dir)),
+        }
+    }
+
+    /// What a person should know of the prices so far, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        self.costs.warnings()
+    }
+
     /// The deployment `config` describes.
     ///
     /// # Errors
@@ -198,6 +224,7 @@ impl Resolver {
         {
             found.push(("engine".to_owned(), content_hash(&engine)));
         }
+        found.extend(self.costs.fingerprints(config));
         found
     }
 
@@ -209,7 +236,9 @@ impl Resolver {
         warning: &mut Option<String>,
     ) -> Result<Pool, ResolveError> {
         let config = context.config;
+        // Of everything that shares experts.
         let parallelism = plan.parallelism;
+        let peers = expert_peers(config, plan)?;
         let scheduler = scheduler_of(plan.scheduler, context.engine);
         let input = PlanInput {
             model: context.model,
@@ -220,77 +249,68 @@ impl Resolver {
             max_requests_in_batch: scheduler.batch_size_cap(),
             margin_fraction: margin_fraction(config, context.engine),
             block_size: block_size(config, context.engine),
-            include_mtp: false,
+            include_mtp: config.speculative.is_some(),
+            redundant_experts: config.moe.redundant_experts.unwrap_or(0),
         };
+        let vidur_plan = vidur_plan_of(context, plan, &device)?;
         let memory = match (memory::plan(&input), config.memory_check) {
             (Ok(memory), _) => memory,
+            // The original's planner has the say.
+            _ if vidur_plan.is_some() => memory::estimate(&input)?,
             (Err(infeasible), MemoryCheck::Refuse) => return Err(infeasible.into()),
             (Err(infeasible), MemoryCheck::Warn) => {
                 let memory = memory::estimate(&input)?;
-                *warning = Some(infeasible.reason);
+                let remedy = memory::remedy(&input)
+                    .map(|remedy| format!("; it fits with {remedy}"))
+                    .unwrap_or_default();
+                let text = format!("{}: {}{remedy}", plan.role.name(), infeasible.reason);
+                *warning = Some(match warning.take() {
+                    None => text,
+                    Some(earlier) => format!("{earlier}. {text}"),
+                });
                 memory
             }
         };
-        let cost = self.cost(context, &device, parallelism)?;
+        let block_size = block_size(config, context.engine);
+        let cost = self.costs.get(&Pricing {
+            config,
+            model: context.model,
+            device: &device,
+            device_name: plan.device,
+            engine: context.engine,
+            formats: context.formats,
+            parallelism,
+            block_size,
+            phases: phases_of(plan.role),
+            options: step_options(config, context.model, &parallelism)?,
+        })?;
+        let gpus_per_node = config.gpus_per_node.unwrap_or(device.gpus_per_node);
+        let graph = Graph::new(context.model, parallelism, context.formats, gpus_per_node)
+            .map_err(ResolveError::Infeasible)?;
         Ok(Pool {
             role: plan.role,
             replicas: plan.replicas,
             device,
-            parallelism,
+            parallelism: Parallelism {
+                attention_data_parallel: parallelism.attention_data_parallel / peers,
+                ..parallelism
+            },
+            peers,
             memory,
             scheduler,
             cost,
+            graph,
+            vidur_plan,
         })
     }
+}
 
-    /// The cost model of a pool, shared with every run that has the same.
-    fn cost(
-        &self,
-        context: &PoolContext<'_>,
-        device: &DeviceSpec,
-        parallelism: Parallelism,
-    ) -> Result<Arc<GraphCost>, ResolveError> {
-        let config = context.config;
-        let gpus_per_node = config.gpus_per_node.unwrap_or(device.gpus_per_node);
-        let overrides = LinkOverrides {
-            nvlink_bandwidth_gbps: config.network.nvlink_bandwidth_gbps,
-            rdma_bandwidth_gbps: config.network.rdma_bandwidth_gbps,
-        };
-        let key = format!(
-            "{} {} {:?} {:?} {parallelism:?} {:?} {gpus_per_node} {overrides:?}",
-            config.model,
-            device.name,
-            config.backend,
-            context.engine.map(|engine| (&engine.name, &engine.version)),
-            context.formats,
-        );
-        let mut costs = self.costs.lock().unwrap_or_else(PoisonError::into_inner);
-        costs.uses += 1;
-        let uses = costs.uses;
-        if let Some((used, cost)) = costs.kept.get_mut(&key) {
-            *used = uses;
-            return Ok(Arc::clone(cost));
-        }
-        let cost = GraphCost::new(
-            context.model,
-            device,
-            config.backend,
-            context.engine,
-            parallelism,
-            context.formats,
-            gpus_per_node,
-            &overrides,
-        )
-        .map_err(ResolveError::Infeasible)?;
-        let cost = Arc::new(cost);
-        if costs.kept.len() >= COSTS_KEPT {
-            let oldest = costs.kept.iter().min_by_key(|(_, (used, _))| *used);
-            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
-                costs.kept.remove(&oldest);
-            }
-        }
-        costs.kept.insert(key, (uses, Arc::clone(&cost)));
-        Ok(cost)
+/// Phases that replicas of a role are there for.
+fn phases_of(role: PoolRole) -> &'static [Phase] {
+    match role {
+        PoolRole::Prefill => &[Phase::Prefill],
+        PoolRole::Decode => &[Phase::Decode],
+        PoolRole::Mixed => &[Phase::Prefill, Phase::Decode],
     }
 }
 
@@ -401,7 +421,11 @@ fn cluster_of(
     let block_size = block_size(config, engine);
     let specs = pools.iter().map(|pool| {
         let ranks = pool.parallelism.attention_data_parallel;
-        let per_rank = config.memory.num_blocks.unwrap_or_else(|| {
+        let planned = config
+            .memory
+            .num_blocks
+            .or(pool.vidur_plan.map(|plan| plan.num_blocks));
+        let per_rank = planned.unwrap_or_else(|| {
             // Where memory was not enough and the run goes on all the same, the
             // largest batch of the longest prompts it allows.
             match pool.memory.blocks_per_rank {
@@ -416,13 +440,13 @@ fn cluster_of(
             role: pool.role,
             replicas: pool.replicas,
             attention_data_parallel: ranks,
-            scheduler: pool.scheduler.clone(),
+            scheduler: limited(&pool.scheduler, pool.vidur_plan),
             kv_cache: KvCacheSpec {
                 // No run holds more; keeps sums of blocks far from overflow.
                 num_blocks: per_rank.saturating_mul(u64::from(ranks)).min(1 << 48),
                 block_size,
             },
-            cost: pool.cost.clone(),
+            cost: pool.step_cost(),
         }
     });
     ClusterSpec {
@@ -431,10 +455,81 @@ fn cluster_of(
         kv_transfer: kv_transfer_of(config, model, formats, pools),
         seed: config.seed.wrapping_add(u64::from(config.replication)),
         time_limit_s: config.time_limit_s,
-        compat: Compat::None,
-        max_request_tokens: None,
+        compat: config.compat,
+        max_request_tokens: match config.compat {
+            Compat::None => config.memory.max_request_tokens,
+            _ => Some(vidur_max_request_tokens(config)),
+        },
         earlier_random_draws: 0,
     }
+}
+
+/// Replicas of a pool that share experts: 1, unless the run says so.
+fn expert_peers(config: &RunConfig, plan: &PoolPlan<'_>) -> Result<u32, ResolveError> {
+    if config.expert_group != Some(ExpertGroup::Pool) {
+        return Ok(1);
+    }
+    let peers = plan.parallelism.attention_data_parallel;
+    if peers > plan.replicas {
+        return Err(ResolveError::Infeasible(format!(
+            "expert_group pool: expert_parallel {} over replicas of {} GPUs a stage takes {peers} \
+             replicas, the {} pool has {}",
+            plan.parallelism.expert_parallel,
+            plan.parallelism.tensor_parallel,
+            plan.role.name(),
+            plan.replicas
+        )));
+    }
+    Ok(peers)
+}
+
+/// What Vidur's planner allows on a pool, if its behaviour is asked for. Its
+/// figures are not needed, and so not insisted on, where blocks are given and the
+/// scheduler has no batch limit from it.
+fn vidur_plan_of(
+    context: &PoolContext<'_>,
+    plan: &PoolPlan<'_>,
+    device: &DeviceSpec,
+) -> Result<Option<VidurPlan>, ResolveError> {
+    let config = context.config;
+    if config.compat == Compat::None {
+        return Ok(None);
+    }
+    let input = VidurPlanInput {
+        model: context.model,
+        device,
+        parallelism: plan.parallelism,
+        margin_fraction: margin_fraction(config, context.engine),
+        max_request_tokens: vidur_max_request_tokens(config),
+        block_size: block_size(config, context.engine),
+    };
+    let planned = if config.compat.is_alibaba_cloud() && context.model.moe.is_some() {
+        alibaba_plan(&input)
+    } else {
+        vidur_plan(&input)?
+    };
+    Ok(Some(planned))
+}
+
+/// `max_tokens` of Vidur's length generators by default.
+const VIDUR_MAX_TOKENS: u32 = 4096;
+
+fn vidur_max_request_tokens(config: &RunConfig) -> u32 {
+    config.memory.max_request_tokens.unwrap_or(VIDUR_MAX_TOKENS)
+}
+
+/// The scheduler with the batch limit of Vidur's planner, where it applies.
+fn limited(scheduler: &ReplicaScheduler, plan: Option<VidurPlan>) -> ReplicaScheduler {
+    let mut scheduler = scheduler.clone();
+    if let (
+        Some(plan),
+        ReplicaScheduler::Orca { batch_size_cap }
+        | ReplicaScheduler::FasterTransformer { batch_size_cap },
+    ) = (plan, &mut scheduler)
+    {
+        *batch_size_cap = plan.max_batch_size.min(*batch_size_cap);
+    }
+    scheduler
 }
 
 /// The link between the pools: every GPU of a replica sends its share of the
@@ -448,6 +543,10 @@ fn kv_transfer_of(
     let [sender, receiver] = pools else {
         return None;
     };
+    let dtype = config.network.kv_transfer_dtype.unwrap_or(formats.kv_cache);
+    if config.compat.is_alibaba_cloud() {
+        return Some(alibaba_cloud_transfer(config, model, dtype));
+    }
     let bytes_per_s = |pool: &Pool| {
         let nic_gbps = config
             .network
@@ -460,10 +559,29 @@ fn kv_transfer_of(
             * BYTES_PER_S_PER_GBPS
     };
     Some(KvTransferSpec {
-        bytes_per_token: kv_bytes_per_token(model, formats.kv_cache),
+        bytes_per_token: kv_bytes_per_token(model, dtype),
         bytes_per_request: state_bytes_per_request(model),
         sender_bytes_per_s: bytes_per_s(sender),
         receiver_bytes_per_s: bytes_per_s(receiver),
         latency_s: NIC_LATENCY_S,
     })
+}
+
+/// Vidur-AlibabaCloud's transfers: its cache sizes, a gigabit of 2^30 bits, no
+/// latency.
+fn alibaba_cloud_transfer(config: &RunConfig, model: &ModelSpec, dtype: DType) -> KvTransferSpec {
+    let version = match config.compat {
+        Compat::VidurAlibabaCloud15 => AlibabaVersion::V1_5,
+        _ => AlibabaVersion::V1_7,
+    };
+    let bytes_per_token = alibaba_transfer_bytes(model, 0, dtype.bytes() as u32, version);
+    let gbps = config.network.kv_transfer_bandwidth_gbps;
+    let bytes_per_s = gbps.unwrap_or(800.0) * GIB / 8.0;
+    KvTransferSpec {
+        bytes_per_token: bytes_per_token as f64,
+        bytes_per_request: 0.0,
+        sender_bytes_per_s: bytes_per_s,
+        receiver_bytes_per_s: bytes_per_s,
+        latency_s: 0.0,
+    }
 }

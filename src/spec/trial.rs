@@ -175,6 +175,7 @@ impl Trial<'_> {
             }
         }
         problems.extend(config.contradiction().map(Problem::new));
+        problems.extend(config.unusable_prices());
         problems
     }
 
@@ -221,10 +222,74 @@ impl Trial<'_> {
 }
 
 impl RunConfig {
+    /// What keeps the backend from pricing anything: a file that is not there, or
+    /// an option of the predictor out of range.
+    fn unusable_prices(&self) -> Option<Problem> {
+        let about = |key, message| {
+            Some(Problem {
+                key: Some(key),
+                message: format!("key `{key}`: {message}"),
+            })
+        };
+        match self.backend {
+            BackendKind::Silicon | BackendKind::Roofline => None,
+            BackendKind::Table | BackendKind::Recorded => {
+                let (key, file) = match self.backend {
+                    BackendKind::Table => ("predictions_file", &self.predictions_file),
+                    _ => ("execution_times_file", &self.execution_times_file),
+                };
+                match file {
+                    None => about("backend", format!("needs `{key}`")),
+                    Some(file) if !file.is_file() => {
+                        about(key, format!("{}: no such file", file.display()))
+                    }
+                    Some(_) => None,
+                }
+            }
+            BackendKind::Aicb => match &self.aicb_dir {
+                Some(folder) if !folder.is_dir() => about(
+                    "aicb_dir",
+                    format!(
+                        "{}: no such folder; without one backend aicb prices operators itself",
+                        folder.display()
+                    ),
+                ),
+                Some(_) | None => None,
+            },
+            BackendKind::Vidur | BackendKind::Linear => {
+                if let Err(error) = self.predictor().check() {
+                    return about("predictor", error.to_string());
+                }
+                let files = self.profile_files(&self.device);
+                let mut needed = vec![&files.compute, &files.attention];
+                if self.tensor_parallel > 1 {
+                    needed.push(&files.all_reduce);
+                }
+                if self.pipeline_parallel > 1 {
+                    needed.push(&files.send_recv);
+                }
+                let missing = needed.into_iter().find(|file| !file.is_file())?;
+                about(
+                    "backend",
+                    format!(
+                        "{}: no such file; `profiling_dir` names the folder of profiling files, \
+                         and backend silicon needs none",
+                        missing.display()
+                    ),
+                )
+            }
+        }
+    }
+
     /// What in this configuration contradicts itself, if anything does: values
     /// that are allowed alone and make no sense together.
     pub fn contradiction(&self) -> Option<String> {
         if let LengthsConfig::Uniform {
+            min_tokens,
+            max_tokens,
+            ..
+        }
+        | LengthsConfig::Zipf {
             min_tokens,
             max_tokens,
             ..

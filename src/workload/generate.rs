@@ -6,7 +6,7 @@
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, Exp1, Gamma};
+use rand_distr::{Distribution, Exp1, Gamma, LogNormal};
 
 use super::source::Sources;
 use super::{
@@ -164,6 +164,38 @@ fn draw_lengths(
             let ratio = *prefill_to_decode_ratio;
             draw_uniform(*min_tokens, *max_tokens, ratio, count, streams)
         }
+        LengthsConfig::Zipf {
+            min_tokens,
+            max_tokens,
+            theta,
+            scramble,
+            prefill_to_decode_ratio,
+        } => {
+            check_range(*min_tokens, *max_tokens)?;
+            let rng = streams.rng("lengths: zipf", "");
+            let totals = zipf_totals(*min_tokens, *max_tokens, *theta, *scramble, rng);
+            let split = |total| split(total, *prefill_to_decode_ratio);
+            Ok(totals.map(split).take(count).collect())
+        }
+        LengthsConfig::Lognormal {
+            prefill_median_tokens,
+            prefill_sigma,
+            decode_median_tokens,
+            decode_sigma,
+            max_tokens,
+        } => {
+            let prefill = lognormal("prefill", *prefill_median_tokens, *prefill_sigma)?;
+            let decode = lognormal("decode", *decode_median_tokens, *decode_sigma)?;
+            let mut rng = streams.rng("lengths: lognormal", "");
+            let mut draw = |_| {
+                let lengths = Lengths {
+                    prefill_tokens: whole(prefill.sample(&mut rng)),
+                    decode_tokens: whole(decode.sample(&mut rng)),
+                };
+                clip(lengths, *max_tokens)
+            };
+            Ok((0..count).map(&mut draw).collect())
+        }
         LengthsConfig::Trace {
             file,
             max_tokens,
@@ -211,6 +243,13 @@ fn draw_uniform(
     count: usize,
     streams: &Streams,
 ) -> Result<Vec<Lengths>, WorkloadError> {
+    check_range(min_tokens, max_tokens)?;
+    let mut rng = streams.rng("lengths: uniform", "");
+    let draw = |_| split(rng.random_range(min_tokens..=max_tokens), ratio);
+    Ok((0..count).map(draw).collect())
+}
+
+fn check_range(min_tokens: u32, max_tokens: u32) -> Result<(), WorkloadError> {
     if min_tokens > max_tokens || min_tokens < 2 {
         let message = format!(
             "`workload.lengths.min_tokens` is `{min_tokens}`; \
@@ -218,9 +257,54 @@ fn draw_uniform(
         );
         return Err(WorkloadError::new(message));
     }
-    let mut rng = streams.rng("lengths: uniform", "");
-    let draw = |_| split(rng.random_range(min_tokens..=max_tokens), ratio);
-    Ok((0..count).map(draw).collect())
+    Ok(())
+}
+
+/// Totals of which the k-th has weight `k^-theta`, by inversion of the
+/// cumulative weights.
+fn zipf_totals(
+    min_tokens: u32,
+    max_tokens: u32,
+    theta: f64,
+    scramble: bool,
+    mut rng: ChaCha8Rng,
+) -> impl Iterator<Item = u32> {
+    let items = max_tokens - min_tokens + 1;
+    let mut sum = 0.0;
+    let cumulative: Vec<f64> = (1..=items)
+        .map(|rank| {
+            sum += f64::from(rank).powf(-theta);
+            sum
+        })
+        .collect();
+    let place: Option<Vec<u32>> = scramble.then(|| {
+        let mut order: Vec<u32> = (0..items).collect();
+        order.shuffle(&mut rng);
+        order
+    });
+    std::iter::repeat_with(move || {
+        let at = rng.random::<f64>() * sum;
+        let rank = cumulative
+            .partition_point(|&upto| upto <= at)
+            .min(items as usize - 1);
+        min_tokens + place.as_ref().map_or(rank as u32, |place| place[rank])
+    })
+}
+
+fn lognormal(what: &str, median: f64, sigma: f64) -> Result<LogNormal<f64>, WorkloadError> {
+    let usable = median > 0.0 && median.is_finite() && sigma >= 0.0 && sigma.is_finite();
+    let distribution = LogNormal::new(median.ln(), sigma).ok().filter(|_| usable);
+    distribution.ok_or_else(|| {
+        WorkloadError::new(format!(
+            "`workload.lengths.{what}_median_tokens` is `{median}` and `{what}_sigma` `{sigma}`; \
+             allowed are a number greater than 0 and one from 0 on"
+        ))
+    })
+}
+
+/// The nearest whole number of tokens, at least 1.
+fn whole(tokens: f64) -> u32 {
+    (tokens.round() as u32).max(1)
 }
 
 /// Splits a total into prompt and output, rounding the output up and leaving
@@ -236,7 +320,7 @@ fn split(total_tokens: u32, prefill_to_decode_ratio: f64) -> Lengths {
 
 fn scale(tokens: u32, factor: f64) -> u32 {
     // Saturates at u32::MAX, as float casts do.
-    ((f64::from(tokens) * factor).round() as u32).max(1)
+    whole(f64::from(tokens) * factor)
 }
 
 /// Shortens a request longer than `max_tokens` to exactly that, prompt and
@@ -304,10 +388,18 @@ fn draw_arrivals(
         }
         ArrivalsConfig::Trace {
             file,
+            start_time,
+            end_time,
             time_scale_factor,
         } => {
             let trace = sources.trace(file)?;
-            recorded(&trace.data, count, *time_scale_factor)
+            if start_time.is_none() && end_time.is_none() {
+                return recorded(&trace.data, count, *time_scale_factor);
+            }
+            let part = trace
+                .data
+                .between(start_time.as_deref(), end_time.as_deref())?;
+            recorded(&part, count, *time_scale_factor)
         }
         ArrivalsConfig::Concurrency { .. } => Ok((vec![0.0; count], Timing::ClosedLoop)),
     }
@@ -406,7 +498,7 @@ mod tests {
         #[test]
         fn lengths_and_times_stay_within_bounds(
             seed: u64,
-            kind in 0..3,
+            kind in 0..5,
             min_tokens in 2u32..5000,
             more in 0u32..5000,
             ratio in 0.001f64..1000.0,
@@ -417,6 +509,20 @@ mod tests {
             let lengths = match kind {
                 0 => LengthsConfig::Uniform { min_tokens, max_tokens, prefill_to_decode_ratio: ratio },
                 1 => conversations(Some(max_tokens)),
+                2 => LengthsConfig::Zipf {
+                    min_tokens,
+                    max_tokens,
+                    theta: cv,
+                    scramble: seed % 2 == 0,
+                    prefill_to_decode_ratio: ratio,
+                },
+                3 => LengthsConfig::Lognormal {
+                    prefill_median_tokens: ratio,
+                    prefill_sigma: cv,
+                    decode_median_tokens: ratio,
+                    decode_sigma: 0.0,
+                    max_tokens: Some(max_tokens),
+                },
                 _ => LengthsConfig::Histogram {
                     file: "data/traces/azure-code-2023.csv".into(),
                     max_tokens: Some(max_tokens),
@@ -585,6 +691,8 @@ mod tests {
         let rows = "arrived_at,num_prefill_tokens,num_decode_tokens\n5,10,1\n6,20,2\n9,30,3\n";
         std::fs::write(&file, rows).unwrap();
         let arrivals = ArrivalsConfig::Trace {
+            start_time: None,
+            end_time: None,
             file: file.clone(),
             time_scale_factor: 1.0,
         };
@@ -622,6 +730,62 @@ mod tests {
     }
 
     #[test]
+    fn zipf_favours_short_requests_and_scrambling_keeps_the_shares() {
+        let shares = |scramble| {
+            let lengths = LengthsConfig::Zipf {
+                min_tokens: 10,
+                max_tokens: 13,
+                theta: 1.0,
+                scramble,
+                prefill_to_decode_ratio: 1.0,
+            };
+            let mut counts = [0u32; 4];
+            for (prefill, decode) in lengths_of(&draw(&poisson(24_000, lengths), 3, Some(1.0))) {
+                counts[(prefill + decode - 10) as usize] += 1;
+            }
+            counts
+        };
+        let plain = shares(false);
+        // Weights 1, 1/2, 1/3, 1/4 of 25/12.
+        for (count, expected) in plain.iter().zip([11_520.0, 5_760.0, 3_840.0, 2_880.0]) {
+            assert!(
+                (f64::from(*count) / expected - 1.0).abs() < 0.06,
+                "{plain:?}"
+            );
+        }
+        let mut scrambled = shares(true);
+        scrambled.sort_unstable_by(|a, b| b.cmp(a));
+        assert!((f64::from(scrambled[0]) / 11_520.0 - 1.0).abs() < 0.06);
+    }
+
+    #[test]
+    fn lognormal_lengths_have_the_median_asked_for() {
+        let lengths = LengthsConfig::Lognormal {
+            prefill_median_tokens: 1000.0,
+            prefill_sigma: 1.0,
+            decode_median_tokens: 200.0,
+            decode_sigma: 0.5,
+            max_tokens: None,
+        };
+        let mut prefills: Vec<u32> = lengths_of(&draw(&poisson(20_001, lengths), 1, Some(1.0)))
+            .iter()
+            .map(|(prefill, _)| *prefill)
+            .collect();
+        prefills.sort_unstable();
+        assert!(
+            (970..1030).contains(&prefills[10_000]),
+            "{}",
+            prefills[10_000]
+        );
+        // One standard deviation: 84 % lie below e times the median.
+        assert!(
+            (2550..2900).contains(&prefills[16_827]),
+            "{}",
+            prefills[16_827]
+        );
+    }
+
+    #[test]
     fn clipping_is_proportional_and_exact() {
         let pair = |p, d, most| {
             let lengths = Lengths {
@@ -644,6 +808,8 @@ mod tests {
         let config = WorkloadConfig {
             arrivals: ArrivalsConfig::Trace {
                 file: histogram,
+                start_time: None,
+                end_time: None,
                 time_scale_factor: 1.0,
             },
             ..poisson(3, fixed())

@@ -14,14 +14,17 @@ mod error;
 mod files;
 mod generate;
 pub mod histogram;
+mod mersenne_twister;
 mod source;
 mod trace;
+pub mod vidur;
 
 pub use cells::{Cell, split_cells};
 pub use error::WorkloadError;
 pub use files::{DataFile, DataFiles, embedded_files};
 pub use generate::UnitWorkload;
 pub use histogram::LengthHistogram;
+pub(crate) use mersenne_twister::MersenneTwister;
 pub use source::WorkloadSource;
 pub use trace::{LengthData, Lengths, Trace, read_lengths, read_trace};
 
@@ -73,6 +76,46 @@ pub enum LengthsConfig {
         #[schemars(extend("exclusiveMinimum" = 0))]
         prefill_to_decode_ratio: f64,
     },
+    /// Total length Zipf-distributed over `[min_tokens, max_tokens]`, the shortest
+    /// the most frequent, split by ratio.
+    Zipf {
+        /// Shortest total.
+        #[schemars(range(min = 2))]
+        min_tokens: u32,
+        /// Longest total.
+        #[schemars(range(min = 2))]
+        max_tokens: u32,
+        /// Skew: the k-th length has weight `k^-theta`.
+        #[serde(default = "default_theta")]
+        #[schemars(range(min = 0))]
+        theta: f64,
+        /// Spread the frequent lengths over the range instead of having them at
+        /// its lower end.
+        #[serde(default)]
+        scramble: bool,
+        /// Prompt tokens per output token.
+        #[schemars(extend("exclusiveMinimum" = 0))]
+        prefill_to_decode_ratio: f64,
+    },
+    /// Prompts and outputs log-normal, independent of each other.
+    Lognormal {
+        /// Median prompt, tokens.
+        #[schemars(extend("exclusiveMinimum" = 0))]
+        prefill_median_tokens: f64,
+        /// Standard deviation of the logarithm of prompt lengths.
+        #[schemars(range(min = 0))]
+        prefill_sigma: f64,
+        /// Median output, tokens.
+        #[schemars(extend("exclusiveMinimum" = 0))]
+        decode_median_tokens: f64,
+        /// Standard deviation of the logarithm of output lengths.
+        #[schemars(range(min = 0))]
+        decode_sigma: f64,
+        /// Longest total; longer requests are shortened proportionally.
+        #[serde(default)]
+        #[schemars(range(min = 2))]
+        max_tokens: Option<u32>,
+    },
     /// Lengths of a trace, or of a histogram file standing for it, in shuffled order.
     Trace {
         /// CSV or JSONL file; see `docs/spec.md` for formats.
@@ -121,6 +164,11 @@ fn unit() -> f64 {
     1.0
 }
 
+/// Vidur's default skew.
+fn default_theta() -> f64 {
+    0.6
+}
+
 /// Arrival process. The rate is the run's `qps`; times of a trace are used as
 /// recorded without it, and scaled to it where it is given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -141,6 +189,13 @@ pub enum ArrivalsConfig {
     Trace {
         /// CSV or JSONL file with arrival times; see `docs/spec.md` for formats.
         file: PathBuf,
+        /// Only requests after this time of the trace: a date and time such as
+        /// `1970-01-04 12:00:00`, or seconds, as the file has them.
+        #[serde(default)]
+        start_time: Option<String>,
+        /// Only requests before this time of the trace.
+        #[serde(default)]
+        end_time: Option<String>,
         /// Factor on inter-arrival times.
         #[serde(default = "unit")]
         #[schemars(extend("exclusiveMinimum" = 0))]

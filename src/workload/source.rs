@@ -73,6 +73,31 @@ impl WorkloadSource {
         Ok(workload)
     }
 
+    /// Requests of the trace `arrivals` names, within its window; none, if it is
+    /// not a trace.
+    ///
+    /// # Errors
+    /// If the file is missing or malformed, or the window is empty.
+    pub fn arrivals_in_trace(
+        &self,
+        arrivals: &ArrivalsConfig,
+    ) -> Result<Option<u32>, WorkloadError> {
+        let ArrivalsConfig::Trace {
+            file,
+            start_time,
+            end_time,
+            ..
+        } = arrivals
+        else {
+            return Ok(None);
+        };
+        let trace = self.sources.trace(file)?;
+        let part = trace
+            .data
+            .between(start_time.as_deref(), end_time.as_deref())?;
+        Ok(part.arrivals_s.map(|times| times.len() as u32))
+    }
+
     /// Names and content hashes of the data files `config` draws from, for run
     /// identities. Reads (and checks) them.
     pub fn fingerprints(

@@ -3,6 +3,7 @@
 //! | format | columns used | time |
 //! |---|---|---|
 //! | Vidur processed CSV | `arrived_at`, `num_prefill_tokens`, `num_decode_tokens` | seconds |
+//! | Vidur arrivals CSV | `arrival_time` | date and time |
 //! | Azure LLM inference CSV | `TIMESTAMP`, `ContextTokens`, `GeneratedTokens` | date and time |
 //! | BurstGPT CSV | `Timestamp`, `Request tokens`, `Response tokens` | seconds |
 //! | Mooncake JSONL | `timestamp`, `input_length`, `output_length` | milliseconds |
@@ -35,6 +36,9 @@ pub struct Trace {
     pub lengths: Option<Vec<Lengths>>,
     /// Arrival times since the first, seconds, not decreasing; if the file has them.
     pub arrivals_s: Option<Vec<f64>>,
+    /// Time of the first request as the file has it, seconds; for dates, since
+    /// 1970-01-01.
+    pub origin_s: f64,
 }
 
 /// What a file says about request lengths.
@@ -83,11 +87,12 @@ pub fn read_trace(file: &DataFile) -> Result<Trace, WorkloadError> {
     {
         return Err(WorkloadError::in_file(&file.name, "has no usable rows"));
     }
-    rows.sort_by_time();
+    let origin_s = rows.sort_by_time();
     Ok(Trace {
         name: file.name.clone(),
         lengths: rows.lengths,
         arrivals_s: rows.times_s,
+        origin_s,
     })
 }
 
@@ -108,10 +113,10 @@ struct Rows {
 
 impl Rows {
     /// Orders rows by time (rows of equal time as in the file) and counts times
-    /// from the first.
-    fn sort_by_time(&mut self) {
+    /// from the first, which it returns.
+    fn sort_by_time(&mut self) -> f64 {
         let Some(times) = &mut self.times_s else {
-            return;
+            return 0.0;
         };
         if !times.is_sorted() {
             let mut order: Vec<usize> = (0..times.len()).collect();
@@ -123,6 +128,7 @@ impl Rows {
         }
         let start = times[0];
         times.iter_mut().for_each(|t| *t -= start);
+        start
     }
 }
 
@@ -143,7 +149,7 @@ struct CsvFormat {
 }
 
 const CSV_HEADERS: &str = "`arrived_at,num_prefill_tokens,num_decode_tokens` (Vidur), \
-     `TIMESTAMP,ContextTokens,GeneratedTokens` (Azure), \
+     `arrival_time` (Vidur), `TIMESTAMP,ContextTokens,GeneratedTokens` (Azure), \
      `Timestamp,Model,Request tokens,Response tokens,...` (BurstGPT), \
      `prefill_min,prefill_max,decode_min,decode_max,count` (length histogram)";
 
@@ -160,6 +166,12 @@ impl CsvFormat {
                 timed("arrived_at", TimeFormat::Seconds),
                 find("num_prefill_tokens"),
                 find("num_decode_tokens"),
+                false,
+            ),
+            (
+                timed("arrival_time", TimeFormat::DateTime),
+                None,
+                None,
                 false,
             ),
             (
@@ -288,9 +300,58 @@ impl Row<'_> {
     }
 }
 
+impl Trace {
+    /// The part of a trace after `start` and before `end`, dates and times or
+    /// seconds as the file has them; lengths go with their times.
+    pub(super) fn between(
+        &self,
+        start: Option<&str>,
+        end: Option<&str>,
+    ) -> Result<Self, WorkloadError> {
+        let bound = |text: Option<&str>, none: f64| match text {
+            None => Ok(none),
+            Some(text) => {
+                let seconds = text.parse::<f64>().ok().filter(|s| s.is_finite());
+                seconds.or_else(|| parse_date_time(text)).ok_or_else(|| {
+                    WorkloadError::new(format!(
+                        "`{text}` is neither a date and time such as `1970-01-04 12:00:00` nor a \
+                         number of seconds"
+                    ))
+                })
+            }
+        };
+        let (start_s, end_s) = (bound(start, f64::NEG_INFINITY)?, bound(end, f64::INFINITY)?);
+        let times = self.arrivals_s.iter().flatten();
+        let kept: Vec<usize> = times
+            .enumerate()
+            .filter(|(_, time)| {
+                (self.origin_s + **time) > start_s && (self.origin_s + **time) < end_s
+            })
+            .map(|(index, _)| index)
+            .collect();
+        let Some(first) = kept.first() else {
+            let message = format!(
+                "has no requests after {} and before {}",
+                start.unwrap_or("its start"),
+                end.unwrap_or("its end")
+            );
+            return Err(WorkloadError::in_file(&self.name, message));
+        };
+        let first_s = self.arrivals_s.as_ref().map_or(0.0, |times| times[*first]);
+        let times = |times: &Vec<f64>| kept.iter().map(|i| times[*i] - first_s).collect();
+        let lengths = |lengths: &Vec<Lengths>| kept.iter().map(|i| lengths[*i]).collect();
+        Ok(Self {
+            name: self.name.clone(),
+            lengths: self.lengths.as_ref().map(lengths),
+            arrivals_s: self.arrivals_s.as_ref().map(times),
+            origin_s: self.origin_s + first_s,
+        })
+    }
+}
+
 /// Seconds since 1970-01-01 of `YYYY-MM-DD HH:MM:SS[.fraction]`, with `T` for
 /// the blank and a zero offset (`Z`, `+00:00`) if any.
-fn parse_date_time(text: &str) -> Option<f64> {
+pub(super) fn parse_date_time(text: &str) -> Option<f64> {
     let text = text.strip_suffix("+00:00").unwrap_or(text);
     let text = text.strip_suffix('Z').unwrap_or(text);
     let (date, time) = text.split_once([' ', 'T'])?;
@@ -447,6 +508,10 @@ mod tests {
         assert_eq!(burst.lengths, lengths(&[(472, 18), (417, 276)]));
         assert_eq!(burst.arrivals_s, Some(vec![0.0, 113.0]));
 
+        let dated = read("arrival_time\n1970-01-04 12:00:01\n1970-01-04 12:00:03.5\n").unwrap();
+        assert_eq!(dated.arrivals_s, Some(vec![0.0, 2.5]));
+        assert_eq!(dated.origin_s, 3.5 * 86_400.0 + 1.0);
+
         let times = read("arrived_at\n0\n2\n").unwrap();
         assert_eq!(
             (times.lengths, times.arrivals_s),
@@ -482,6 +547,29 @@ mod tests {
         assert!(message(json).starts_with("t.csv:1:18: key `input_length` is `-6`"));
         assert!(message("{\"input_length\": 6}").contains("`output_length` is missing"));
         assert!(message("{\"input_length\": 6").starts_with("t.csv:1:18: not JSON"));
+    }
+
+    #[test]
+    fn windows_leave_out_their_bounds() {
+        let trace = read("arrived_at\n5\n7\n8\n9.5\n").unwrap();
+        let times = |start, end| trace.between(start, end).map(|t| t.arrivals_s.unwrap());
+        assert_eq!(times(Some("5"), None), Ok(vec![0.0, 1.0, 2.5]));
+        assert_eq!(
+            times(Some("1970-01-01 00:00:06"), Some("9.5")),
+            Ok(vec![0.0, 1.0])
+        );
+        assert!(
+            times(Some("20"), None)
+                .unwrap_err()
+                .to_string()
+                .contains("no requests after 20")
+        );
+        assert!(
+            times(Some("x"), None)
+                .unwrap_err()
+                .to_string()
+                .starts_with("`x` is neither")
+        );
     }
 
     #[test]

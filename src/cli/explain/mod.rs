@@ -97,6 +97,7 @@ pub struct Args {
 enum Backend {
     Silicon,
     Roofline,
+    Aicb,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -111,6 +112,7 @@ impl From<Backend> for BackendKind {
         match backend {
             Backend::Silicon => Self::Silicon,
             Backend::Roofline => Self::Roofline,
+            Backend::Aicb => Self::Aicb,
         }
     }
 }

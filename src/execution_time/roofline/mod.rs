@@ -5,10 +5,17 @@
 //! measured tables of A100, H100, H200 and B200 (large shapes), the launch terms
 //! medians over their smallest shapes; `docs/execution-time.md` lists them and
 //! `docs/validation.md` the errors that remain. Also prices what is a formula in
-//! every backend: memory-bound kernels, sends between stages.
+//! every backend: memory-bound kernels, sends between stages. Devices whose
+//! kernels were benchmarked one by one have efficiencies of their own
+//! ([`KernelFits`]).
 
+mod fitted;
+
+pub use fitted::KernelFits;
+
+use super::operator::ExpertLoad;
 use super::{Operator, OperatorCost, Price, PricingError, Provenance};
-use crate::catalog::DeviceSpec;
+use crate::catalog::{Attention, DeviceSpec};
 use crate::network::{ExpertExchange, Links};
 use crate::units::DType;
 
@@ -64,6 +71,9 @@ struct Work {
 pub struct Roofline {
     device: DeviceSpec,
     links: Links,
+    fits: Option<KernelFits>,
+    /// Expert groups and how many of them a token may visit.
+    groups: (u32, u32),
 }
 
 impl Roofline {
@@ -72,7 +82,32 @@ impl Roofline {
         Self {
             device: device.clone(),
             links,
+            fits: None,
+            groups: (1, 1),
         }
+    }
+
+    /// The same with the device's own kernel efficiencies.
+    #[must_use]
+    pub fn with_fits(self, fits: KernelFits) -> Self {
+        Self {
+            fits: Some(fits),
+            ..self
+        }
+    }
+
+    /// The same for a router that lets a token visit `chosen` of `groups`.
+    #[must_use]
+    pub fn with_expert_groups(self, groups: u32, chosen: u32) -> Self {
+        Self {
+            groups: (groups, chosen),
+            ..self
+        }
+    }
+
+    /// Whose efficiencies are used, where they are a device's own.
+    pub fn fits(&self) -> Option<&KernelFits> {
+        self.fits.as_ref()
     }
 
     /// Time of one run, seconds. Every operator but host time has one; host time
@@ -116,17 +151,27 @@ impl Roofline {
                 experts_per_token,
                 ranks: expert_parallel,
                 low_latency,
+                groups: self.groups,
             }),
             _ => return None,
         })
     }
 
     fn kernel_s(&self, operator: &Operator) -> Option<f64> {
+        if let Some(fits) = &self.fits
+            && let Some(time_s) = fits.time_s(self, operator)
+        {
+            return Some(time_s);
+        }
         let (work, efficiency) = work(operator)?;
+        Some(self.work_s(work, efficiency))
+    }
+
+    fn work_s(&self, work: Work, efficiency: Efficiency) -> f64 {
         let compute_s = work.operations / (efficiency.compute * self.device.peak_flops(work.dtype));
         let bandwidth = self.device.memory_bandwidth_gb_per_s * 1e9;
         let memory_s = work.bytes / (efficiency.memory * bandwidth);
-        Some(efficiency.launch_s + compute_s.max(memory_s))
+        efficiency.launch_s + compute_s.max(memory_s)
     }
 }
 
@@ -269,20 +314,49 @@ fn attended_pairs(new_tokens: u32, prefix_tokens: u32) -> f64 {
 
 /// DeepSeek-V3 dimensions, as the operator says.
 mod mla {
-    pub(super) const HIDDEN: f64 = 7168.0;
-    pub(super) const Q_RANK: f64 = 1536.0;
-    pub(super) const KV_RANK: f64 = 512.0;
-    pub(super) const ROPE: f64 = 64.0;
-    pub(super) const NOPE: f64 = 128.0;
-    pub(super) const VALUE: f64 = 128.0;
+    use super::Attention;
+    use crate::catalog::LatentProjections;
 
-    /// Elements of all projections of one GPU.
-    pub(super) fn projection_elements(heads: f64) -> f64 {
-        HIDDEN * (Q_RANK + KV_RANK + ROPE)
-            + Q_RANK * heads * (NOPE + ROPE)
-            + KV_RANK * heads * (NOPE + VALUE)
-            + heads * VALUE * HIDDEN
+    pub(super) const HIDDEN: u32 = 7168;
+    pub(super) const Q_RANK: u32 = 1536;
+    pub(super) const KV_RANK: u32 = 512;
+    pub(super) const ROPE: u32 = 64;
+    pub(super) const NOPE: u32 = 128;
+    pub(super) const VALUE: u32 = 128;
+
+    /// Projections of one GPU with `heads`.
+    pub(super) fn projections(heads: u32) -> LatentProjections {
+        let block = Attention::Mla {
+            heads,
+            q_lora_rank: Q_RANK,
+            kv_lora_rank: KV_RANK,
+            qk_nope_head_dim: NOPE,
+            qk_rope_head_dim: ROPE,
+            v_head_dim: VALUE,
+        };
+        // Latent attention has latent projections.
+        block
+            .latent_projections(HIDDEN, 1)
+            .unwrap_or(LatentProjections {
+                down: 0.0,
+                query_up: 0.0,
+                key_value_up: 0.0,
+                output: 0.0,
+            })
     }
+
+    /// Operations per query-key pair: expanded keys and values.
+    pub(super) fn expanded_pair(heads: u32) -> f64 {
+        2.0 * f64::from(heads * (NOPE + ROPE + VALUE))
+    }
+
+    /// The same in absorbed form: every head reads the compressed cache.
+    pub(super) fn absorbed_pair(heads: u32) -> f64 {
+        2.0 * f64::from(heads * (2 * KV_RANK + ROPE))
+    }
+
+    /// Elements of one token in the cache.
+    pub(super) const CACHED: f64 = (KV_RANK + ROPE) as f64;
 }
 
 fn latent_attention(operator: &Operator) -> Option<(Work, Efficiency)> {
@@ -295,17 +369,17 @@ fn latent_attention(operator: &Operator) -> Option<(Work, Efficiency)> {
             dtype,
             kv_dtype,
         } => {
-            let (batch, heads) = (f64::from(batch), f64::from(heads));
+            let batch = f64::from(batch);
             let tokens = batch * f64::from(new_tokens);
-            let projections = mla::projection_elements(heads);
-            let scores = 2.0 * heads * (mla::NOPE + mla::ROPE + mla::VALUE);
+            let projections = mla::projections(heads).elements();
+            let scores = mla::expanded_pair(heads);
             let cached = batch * (f64::from(new_tokens) + f64::from(prefix_tokens));
             let work = Work {
                 operations: 2.0 * tokens * projections
                     + batch * scores * attended_pairs(new_tokens, prefix_tokens),
                 bytes: projections * dtype.bytes()
-                    + cached * (mla::KV_RANK + mla::ROPE) * kv_dtype.bytes()
-                    + tokens * 4.0 * mla::HIDDEN,
+                    + cached * mla::CACHED * kv_dtype.bytes()
+                    + tokens * 4.0 * f64::from(mla::HIDDEN),
                 // Attention itself runs in 16 bits, and dominates.
                 dtype: DType::Bfloat16,
             };
@@ -318,14 +392,13 @@ fn latent_attention(operator: &Operator) -> Option<(Work, Efficiency)> {
             dtype,
             kv_dtype,
         } => {
-            let (batch, heads) = (f64::from(batch), f64::from(heads));
-            let projections = mla::projection_elements(heads);
-            // Absorbed form: every head reads the compressed cache.
-            let scores = 2.0 * heads * (2.0 * mla::KV_RANK + mla::ROPE);
+            let batch = f64::from(batch);
+            let projections = mla::projections(heads).elements();
+            let scores = mla::absorbed_pair(heads);
             let work = Work {
                 operations: batch * (2.0 * projections + scores * kv_tokens),
                 bytes: projections * dtype.bytes()
-                    + batch * kv_tokens * (mla::KV_RANK + mla::ROPE) * kv_dtype.bytes(),
+                    + batch * kv_tokens * mla::CACHED * kv_dtype.bytes(),
                 dtype: kv_dtype,
             };
             Some((work, MLA_GENERATION))
@@ -335,6 +408,18 @@ fn latent_attention(operator: &Operator) -> Option<(Work, Efficiency)> {
 }
 
 fn experts(operator: &Operator) -> Option<(Work, Efficiency)> {
+    let (work, dtype) = expert_work(operator)?;
+    let efficiency = if is_8_bit(dtype) {
+        EXPERTS_8_BIT
+    } else {
+        EXPERTS_16_BIT
+    };
+    Some((work, efficiency))
+}
+
+/// Work of the routed experts on the busiest GPU, and their format. Power-law
+/// loads count as even ones here: whoever knows better scales the tokens first.
+fn expert_work(operator: &Operator) -> Option<(Work, DType)> {
     let Operator::MoeExperts {
         tokens,
         hidden_size,
@@ -344,14 +429,19 @@ fn experts(operator: &Operator) -> Option<(Work, Efficiency)> {
         expert_tensor_parallel,
         expert_parallel,
         dtype,
-        // Uneven loads concentrate the visits; the efficiencies carry that.
-        load: _,
+        load,
     } = *operator
     else {
         return None;
     };
     let local_experts = f64::from(experts) / f64::from(expert_parallel);
-    let visits = f64::from(tokens) * f64::from(experts_per_token) / f64::from(expert_parallel);
+    let factor = match load {
+        ExpertLoad::Uneven { factor } => factor,
+        // The efficiencies carry what uneven loads cost.
+        ExpertLoad::Balanced | ExpertLoad::PowerLaw { .. } => 1.0,
+    };
+    let visits =
+        factor * f64::from(tokens) * f64::from(experts_per_token) / f64::from(expert_parallel);
     let expert_elements = 3.0 * f64::from(hidden_size) * f64::from(intermediate_size)
         / f64::from(expert_tensor_parallel);
     let miss = 1.0 - f64::from(experts_per_token) / f64::from(experts);
@@ -362,12 +452,7 @@ fn experts(operator: &Operator) -> Option<(Work, Efficiency)> {
             + visits * 4.0 * f64::from(hidden_size),
         dtype,
     };
-    let efficiency = if is_8_bit(dtype) {
-        EXPERTS_8_BIT
-    } else {
-        EXPERTS_16_BIT
-    };
-    Some((work, efficiency))
+    Some((work, dtype))
 }
 
 fn gated_delta_net(operator: &Operator) -> Option<(Work, Efficiency)> {
@@ -408,7 +493,6 @@ fn gated_delta_net(operator: &Operator) -> Option<(Work, Efficiency)> {
 pub(super) mod tests {
     use super::*;
     use crate::catalog::PeakFlops;
-    use crate::execution_time::operator::ExpertLoad;
     use crate::network::LinkOverrides;
 
     /// Figures of an H200, without the catalog.

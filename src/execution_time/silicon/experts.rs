@@ -200,7 +200,7 @@ fn difference(lender: &Key, own: &Key) -> String {
 
 fn thousandths(load: ExpertLoad) -> Load {
     match load {
-        ExpertLoad::Balanced => 0,
+        ExpertLoad::Balanced | ExpertLoad::Uneven { .. } => 0,
         ExpertLoad::PowerLaw { alpha } => (alpha * 1e3).round().clamp(0.0, 1e6) as Load,
     }
 }

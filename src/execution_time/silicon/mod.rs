@@ -48,7 +48,7 @@ pub use manifest::{MANIFEST_FILE, Manifest, TableEntry};
 pub use store::shipped_manifest;
 pub use table::Table;
 
-use super::operator::{Operator, OperatorCost, Price, PricingError, Provenance};
+use super::operator::{ExpertLoad, Operator, OperatorCost, Price, PricingError, Provenance};
 use crate::catalog::DeviceSpec;
 use crate::units::{BYTES_PER_S_PER_GBPS, DType};
 use attention::Heads;
@@ -445,6 +445,14 @@ impl SiliconDb {
                     expert_tensor_parallel,
                     expert_parallel,
                 };
+                // Unevenness that was not measured: the busiest GPU as if all were.
+                let (tokens, load) = match load {
+                    ExpertLoad::Uneven { factor } => {
+                        let tokens = (f64::from(tokens) * factor).ceil() as u32;
+                        (tokens, ExpertLoad::Balanced)
+                    }
+                    measured => (tokens, measured),
+                };
                 tables.experts()?.price(peaks, tokens, layer, dtype, load)
             }
             Operator::GatedDeltaNet {
@@ -508,9 +516,10 @@ impl SiliconDb {
                 },
                 tokens_per_rank,
             ),
-            Operator::Elementwise { .. } | Operator::SendRecv { .. } | Operator::Host { .. } => {
-                Err(Missing::new("not an operator that is measured"))
-            }
+            Operator::Elementwise { .. }
+            | Operator::SendRecv { .. }
+            | Operator::LayerParts { .. }
+            | Operator::Host { .. } => Err(Missing::new("not an operator that is measured")),
         }
     }
 
@@ -616,7 +625,7 @@ fn is_nothing(operator: &Operator) -> bool {
             ..
         } => tokens_per_rank == 0 || expert_parallel <= 1,
         Operator::Elementwise { bytes } | Operator::SendRecv { bytes, .. } => bytes <= 0.0,
-        Operator::Host { .. } => false,
+        Operator::LayerParts { .. } | Operator::Host { .. } => false,
     }
 }
 
@@ -636,6 +645,7 @@ fn short_name(operator: &Operator) -> &'static str {
         Operator::ExpertDispatch { .. } => "expert_dispatch",
         Operator::ExpertCombine { .. } => "expert_combine",
         Operator::SendRecv { .. } => "send_recv",
+        Operator::LayerParts { .. } => "layer_parts",
         Operator::Host { .. } => "host",
     }
 }

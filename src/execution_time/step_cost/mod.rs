@@ -13,8 +13,11 @@
 //! to the least loaded rank, decodes are spread evenly.
 
 mod memo;
+mod peers;
 mod pricer;
 mod ranks;
+
+pub use peers::PeerCost;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -23,9 +26,11 @@ use self::memo::{ChunkCache, ChunkShape, CountTable, DecodeCurves};
 use self::pricer::Pricer;
 use self::ranks::{Ranks, groups};
 use super::graph::{Graph, NamedOperator, Stage};
+use super::roofline::KernelFits;
 use super::silicon::SiliconDb;
 use super::{
-    BackendKind, Operator, OperatorCost, PricedOperator, Provenance, StageTime, StepCost, StepShape,
+    BackendKind, Operator, OperatorCost, PricedOperator, Provenance, StageTime, StepCost,
+    StepOptions, StepShape,
 };
 use crate::catalog::{DeviceSpec, EngineSpec, ModelSpec};
 use crate::memory::{Formats, Parallelism};
@@ -36,8 +41,17 @@ pub struct GraphCost {
     graph: Graph,
     pricer: Pricer,
     host: HostOverhead,
+    options: StepOptions,
+    /// Operators by name that are somebody else's to price.
+    elsewhere: fn(&str) -> bool,
     tables: Vec<StageTables>,
 }
+
+/// Share of the compute units set aside for throughput exchange kernels: DeepEP's
+/// normal kernels run on 24 of Hopper's 132 multiprocessors, and GEMMs that run
+/// beside them are launched for the others. Low-latency kernels leave the
+/// transfer to the network cards.
+const EXCHANGE_COMPUTE_SHARE: f64 = 24.0 / 132.0;
 
 /// Host time of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -63,9 +77,33 @@ struct StageTables {
     head: CountTable,
     decode_attention: DecodeCurves,
     prefill_attention: ChunkCache,
+    /// Halves of overlapped steps: with prompts, and decode-only.
+    halves: [HalfTables; 2],
     /// Start-up time of prompt attention, paid once however many chunk shapes a
     /// step has.
     prefill_launch_s: f64,
+}
+
+/// Half a step that takes turns with the other half, by what it occupies.
+#[derive(Debug)]
+struct HalfTables {
+    /// Layers without attention and experts, by tokens of the rank.
+    tokens: CountTable,
+    /// Router and shared experts, by the same; then routed experts, by tokens of
+    /// all ranks.
+    expert_compute: [CountTable; 2],
+    /// Exchange with the experts' GPUs, by the same two.
+    exchange: [CountTable; 2],
+}
+
+impl HalfTables {
+    fn new() -> Self {
+        Self {
+            tokens: CountTable::new(),
+            expert_compute: [CountTable::new(), CountTable::new()],
+            exchange: [CountTable::new(), CountTable::new()],
+        }
+    }
 }
 
 thread_local! {
@@ -103,17 +141,51 @@ impl GraphCost {
         overrides: &LinkOverrides,
     ) -> Result<Self, String> {
         let measured: Option<Arc<dyn OperatorCost>> = match backend {
+            BackendKind::Aicb if !SiliconDb::has_data(&device.name) => None,
             BackendKind::Roofline => None,
-            BackendKind::Silicon => {
+            BackendKind::Silicon | BackendKind::Aicb => {
                 let engine = engine.map(|engine| engine.name.as_str());
                 let tables = SiliconDb::for_device(device, engine)
                     .map_err(|error| format!("{error}; backend roofline prices every device"))?;
                 Some(Arc::new(tables))
             }
+            BackendKind::Vidur
+            | BackendKind::Linear
+            | BackendKind::Table
+            | BackendKind::Recorded => {
+                return Err("priced from files, not from the model's operators".into());
+            }
         };
         let graph = Graph::new(model, parallelism, formats, gpus_per_node)?;
-        let pricer = Pricer::new(device, measured, gpus_per_node, overrides);
+        let (graph, fits) = match backend {
+            BackendKind::Aicb => (graph.with_all_to_all(), KernelFits::of_device(&device.name)),
+            _ => (graph, None),
+        };
+        let groups = graph.expert_groups();
+        let pricer = Pricer::new(device, measured, fits, groups, gpus_per_node, overrides);
         Ok(Self::compose(graph, pricer, engine))
+    }
+
+    /// The same with what an engine does beyond the plain step.
+    #[must_use]
+    pub fn with_options(self, options: &StepOptions) -> Self {
+        let mut graph = self.graph;
+        if let Some(load) = options.expert_load {
+            graph = graph.with_expert_load(load);
+        }
+        if let Some(speculation) = options.speculation {
+            graph = graph.with_tokens_per_decode(speculation.draft_tokens + 1);
+        }
+        Self {
+            options: *options,
+            ..Self::assemble(graph, self.pricer, self.host, self.elsewhere)
+        }
+    }
+
+    /// The same without the operators that `elsewhere` names, and without options
+    /// that need them.
+    pub(super) fn without(self, elsewhere: fn(&str) -> bool) -> Self {
+        Self::assemble(self.graph, self.pricer, self.host, elsewhere)
     }
 
     fn compose(graph: Graph, pricer: Pricer, engine: Option<&EngineSpec>) -> Self {
@@ -121,15 +193,26 @@ impl GraphCost {
             per_step_s: engine.host_overhead_s_per_step,
             per_request_s: engine.host_overhead_s_per_request,
         });
+        Self::assemble(graph, pricer, host, |_| false)
+    }
+
+    fn assemble(
+        graph: Graph,
+        pricer: Pricer,
+        host: HostOverhead,
+        elsewhere: fn(&str) -> bool,
+    ) -> Self {
         let tables = graph
             .stages()
             .iter()
-            .map(|stage| StageTables::new(&graph, &pricer, stage))
+            .map(|stage| StageTables::new(&graph, &pricer, stage, elsewhere))
             .collect();
         Self {
             graph,
             pricer,
             host,
+            options: StepOptions::default(),
+            elsewhere,
             tables,
         }
     }
@@ -144,23 +227,49 @@ impl GraphCost {
         &self.graph
     }
 
+    /// Host time: of a decode-only step under speculation, the share of the
+    /// tokens it gains.
+    fn host_s(&self, shape: &StepShape, requests: u32) -> f64 {
+        let step_s = self.host.step_s(requests);
+        match self.options.speculation {
+            Some(speculation) if shape.prefills.is_empty() => {
+                step_s / speculation.tokens_per_step()
+            }
+            _ => step_s,
+        }
+    }
+
     fn attention_ranks(&self) -> u32 {
         self.graph.parallelism().attention_data_parallel
     }
 
     /// Time of operators visited by `visit`, seconds.
     fn sum_s(&self, visit: impl FnOnce(&mut dyn FnMut(NamedOperator))) -> f64 {
+        self.sum_of_s(|_| true, visit)
+    }
+
+    /// The same of those that `wanted` says.
+    fn sum_of_s(
+        &self,
+        wanted: impl Fn(&Operator) -> bool,
+        visit: impl FnOnce(&mut dyn FnMut(NamedOperator)),
+    ) -> f64 {
         let mut total = 0.0;
-        visit(&mut |named| total += named.count * self.pricer.time_s(&named.operator));
+        visit(&mut |named| {
+            if wanted(&named.operator) && !(self.elsewhere)(named.name) {
+                total += named.count * self.pricer.time_s(&named.operator);
+            }
+        });
         total
     }
 
     fn decode_only_s(&self, index: usize, decodes: u32) -> f64 {
         let stage = &self.graph.stages()[index];
         self.tables[index].decode_only.get(decodes, |decodes| {
-            let tokens = decodes.div_ceil(self.attention_ranks());
+            let each = self.graph.tokens_per_decode();
+            let tokens = decodes.div_ceil(self.attention_ranks()) * each;
             let base = self.sum_s(|mut emit| self.graph.token_operators(stage, tokens, &mut emit));
-            base + self.experts_s(stage, tokens, decodes, true)
+            base + self.experts_s(stage, tokens, decodes * each, true)
         })
     }
 
@@ -247,7 +356,7 @@ impl GraphCost {
     fn rank_s(&self, index: usize, load: &RankLoad) -> f64 {
         self.prefill_attention_s(index, load.prefills)
             + self.decode_attention_s(index, load.decodes, load.kv_tokens)
-            + self.rank_tokens_s(index, load.prefill_tokens + load.decodes)
+            + self.rank_tokens_s(index, self.rank_tokens(load))
     }
 
     /// Calls `with` with the share of the rank with the most work.
@@ -287,35 +396,194 @@ impl GraphCost {
         })
     }
 
+    /// Tokens of a rank, drafted ones included.
+    fn rank_tokens(&self, load: &RankLoad) -> u32 {
+        load.prefill_tokens + load.decodes * self.graph.tokens_per_decode()
+    }
+
+    /// Tokens of all ranks, drafted ones included.
+    fn pool_tokens(&self, shape: &StepShape) -> u32 {
+        shape.prefill_tokens() + shape.decode_requests * self.graph.tokens_per_decode()
+    }
+
+    /// Rows of the LM head, drafted ones included.
+    fn sampled_rows(&self, shape: &StepShape) -> u32 {
+        shape.sampled_tokens + shape.decode_requests * (self.graph.tokens_per_decode() - 1)
+    }
+
+    /// Time of a step in which each decode gains one token: under speculation,
+    /// the share of a longer step that gains it more.
     fn model_s(&self, index: usize, shape: &StepShape) -> f64 {
-        let head_s = self.head_s(index, shape.sampled_tokens);
+        let step_s = self.step_s(index, shape);
+        let Some(speculation) = self.options.speculation else {
+            return step_s;
+        };
+        if shape.decode_requests == 0 {
+            return step_s;
+        }
+        // What the prompts take is theirs; the rest is spread over the tokens.
+        let prompts_s = if shape.prefills.is_empty() {
+            0.0
+        } else {
+            self.prompts_s(index, shape)
+        };
+        let drafts_s = f64::from(speculation.draft_tokens) * self.draft_s(index, shape);
+        let decodes_s = (step_s - prompts_s).max(0.0) + drafts_s;
+        prompts_s + decodes_s / speculation.tokens_per_step()
+    }
+
+    /// Time of the step without its decodes.
+    fn prompts_s(&self, index: usize, shape: &StepShape) -> f64 {
+        let prompts = StepShape {
+            prefills: shape.prefills.clone(),
+            sampled_tokens: shape.sampled_tokens.saturating_sub(shape.decode_requests),
+            ..StepShape::default()
+        };
+        self.step_s(index, &prompts)
+    }
+
+    /// Drafting one token for every decode: a layer like the model's and the LM
+    /// head, on the last stage.
+    fn draft_s(&self, index: usize, shape: &StepShape) -> f64 {
+        let stage = &self.graph.stages()[index];
+        if !stage.last {
+            return 0.0;
+        }
+        // The tables know verifying steps, in which every decode has several
+        // tokens; drafting one takes as many decodes fewer.
+        let decodes = shape
+            .decode_requests
+            .div_ceil(self.graph.tokens_per_decode());
+        let batch = decodes.div_ceil(self.attention_ranks());
+        let layers_s = self.decode_only_s(index, decodes)
+            + self.decode_attention_s(index, batch, mean_kv_tokens(shape));
+        layers_s / f64::from(stage.layers().max(1)) + self.head_s(index, shape.decode_requests)
+    }
+
+    /// Time of a step as it is run, every token it brings included.
+    fn step_s(&self, index: usize, shape: &StepShape) -> f64 {
+        if shape.prefills.is_empty() && shape.decode_requests == 0 {
+            return 0.0;
+        }
+        let head_s = self.head_s(index, self.sampled_rows(shape));
+        if let Some(overlapped_s) = self.overlapped_s(index, shape) {
+            return overlapped_s + head_s;
+        }
         if shape.prefills.is_empty() {
-            if shape.decode_requests == 0 {
-                return 0.0;
-            }
             let batch = shape.decode_requests.div_ceil(self.attention_ranks());
             return self.decode_only_s(index, shape.decode_requests)
                 + self.decode_attention_s(index, batch, mean_kv_tokens(shape))
                 + head_s;
         }
         let rank_s = self.with_busiest_rank(index, shape, |load| self.rank_s(index, load));
-        rank_s + self.pool_tokens_s(index, shape.new_tokens()) + head_s
+        rank_s + self.pool_tokens_s(index, self.pool_tokens(shape)) + head_s
+    }
+
+    /// Time of all but the LM head in two halves that take turns in the layers
+    /// with experts; none where there is nothing to overlap.
+    fn overlapped_s(&self, index: usize, shape: &StepShape) -> Option<f64> {
+        let stage = &self.graph.stages()[index];
+        let spread = self.graph.parallelism().expert_parallel > 1;
+        if !self.options.two_batch_overlap || !spread || stage.moe_layers == 0 {
+            return None;
+        }
+        let decode_only = shape.prefills.is_empty();
+        let pool = self.pool_tokens(shape);
+        self.with_busiest_rank(index, shape, |load| {
+            let tokens = self.rank_tokens(load);
+            (tokens > 1).then(|| {
+                let halves = [tokens.div_ceil(2), pool.div_ceil(2)];
+                // A prompt may be cut between the halves; decodes are shared out.
+                let attention_s = self.prefill_attention_s(index, load.prefills)
+                    + 2.0
+                        * self.decode_attention_s(index, load.decodes.div_ceil(2), load.kv_tokens);
+                self.turns_s(index, attention_s, halves, decode_only)
+            })
+        })
+    }
+
+    /// Two halves of `[rank, pool]` tokens: while one computes, the other's
+    /// tokens travel.
+    fn turns_s(
+        &self,
+        index: usize,
+        attention_s: f64,
+        [tokens, pool]: [u32; 2],
+        decode_only: bool,
+    ) -> f64 {
+        let (graph, stage) = (&self.graph, &self.graph.stages()[index]);
+        let tables = &self.tables[index].halves[usize::from(decode_only)];
+        let rank = |table: &CountTable, travels: bool| {
+            table.get(tokens, |tokens| {
+                self.sum_of_s(
+                    |operator| travels_to_experts(operator) == travels,
+                    |mut emit| {
+                        graph.routed_rank_operators(stage, tokens, decode_only, &mut emit);
+                        graph.shared_expert_operators(stage, tokens, &mut emit);
+                    },
+                )
+            })
+        };
+        let all = |table: &CountTable, travels: bool| {
+            table.get(pool, |pool| {
+                self.sum_of_s(
+                    |operator| travels_to_experts(operator) == travels,
+                    |mut emit| graph.routed_pool_operators(stage, pool, &mut emit),
+                )
+            })
+        };
+        let layers_s = attention_s
+            + 2.0
+                * tables.tokens.get(tokens, |tokens| {
+                    self.sum_s(|mut emit| graph.token_operators(stage, tokens, &mut emit))
+                });
+        let share = f64::from(stage.moe_layers) / f64::from(stage.layers().max(1));
+        let [by_rank, by_pool] = &tables.expert_compute;
+        let compute_s = share * layers_s + 2.0 * (rank(by_rank, false) + all(by_pool, false));
+        let [by_rank, by_pool] = &tables.exchange;
+        let exchange_s = 2.0 * (rank(by_rank, true) + all(by_pool, true));
+        // What computes beside an exchange is confined to what that leaves it.
+        let left = if decode_only {
+            1.0
+        } else {
+            1.0 - EXCHANGE_COMPUTE_SHARE
+        };
+        let turns_s = exchange_s.max(compute_s / left);
+        // On its way back from the last layer, the second half has nothing beside
+        // it: half of one half's exchange there.
+        let last_s = exchange_s / (4.0 * f64::from(stage.moe_layers.max(1)));
+        (1.0 - share) * layers_s + turns_s + last_s
+    }
+
+    /// Host work: of the first stage.
+    fn price_host(&self, shape: &StepShape) -> Option<PricedOperator> {
+        let requests = shape.decode_requests + shape.prefills.len() as u32;
+        (requests > 0 && self.host != HostOverhead::default()).then(|| PricedOperator {
+            stage: 0,
+            name: "host".into(),
+            operator: Operator::Host { requests },
+            count: 1.0,
+            time_s: self.host_s(shape, requests),
+            provenance: Provenance::Formula,
+        })
     }
 
     /// Operators of one stage, priced one by one.
-    fn explain_stage(&self, index: usize, shape: &StepShape, out: &mut Vec<PricedOperator>) {
+    fn price_stage(&self, index: usize, shape: &StepShape, out: &mut Vec<PricedOperator>) {
         let stage = &self.graph.stages()[index];
+        let first = out.len();
         let mut sheet = Sheet {
             pricer: &self.pricer,
+            elsewhere: self.elsewhere,
             stage: index as u32,
             rows: out,
         };
-        let pool = shape.new_tokens();
+        let pool = self.pool_tokens(shape);
         if pool == 0 {
             return;
         }
         self.with_busiest_rank(index, shape, |load| {
-            let tokens = load.prefill_tokens + load.decodes;
+            let tokens = self.rank_tokens(load);
             let decode_only = shape.prefills.is_empty();
             self.graph
                 .token_operators(stage, tokens, &mut |named| sheet.add(named));
@@ -336,9 +604,40 @@ impl GraphCost {
             );
             self.explain_experts(stage, tokens, pool, decode_only, &mut sheet);
         });
-        let rows = shape.sampled_tokens.div_ceil(self.attention_ranks());
+        let rows = self.sampled_rows(shape).div_ceil(self.attention_ranks());
         self.graph
             .head_operators(stage, rows, &mut |named| sheet.add(named));
+        self.explain_options(index, shape, first, out);
+    }
+
+    /// One more row for what options make of the operators from `first` on:
+    /// negative where they save time.
+    fn explain_options(
+        &self,
+        index: usize,
+        shape: &StepShape,
+        first: usize,
+        out: &mut Vec<PricedOperator>,
+    ) {
+        let name = match (self.options.speculation, self.options.two_batch_overlap) {
+            (None, false) => return,
+            (None, true) => "two_batch_overlap",
+            (Some(_), false) => "speculative",
+            (Some(_), true) => "two_batch_overlap+speculative",
+        };
+        let sum_s: f64 = out[first..].iter().map(|row| row.time_s).sum();
+        out.push(PricedOperator {
+            stage: index as u32,
+            name: name.into(),
+            operator: Operator::LayerParts {
+                prefill: !shape.prefills.is_empty(),
+                batch: shape.decode_requests + shape.prefills.len() as u32,
+                tokens: self.pool_tokens(shape),
+            },
+            count: 1.0,
+            time_s: self.model_s(index, shape) - sum_s,
+            provenance: Provenance::Formula,
+        });
     }
 
     fn explain_experts(
@@ -378,7 +677,7 @@ impl StepCost for GraphCost {
         StageTime {
             model_s: self.model_s(stage as usize, shape),
             host_s: if stage == 0 && requests > 0 {
-                self.host.step_s(requests)
+                self.host_s(shape, requests)
             } else {
                 0.0
             },
@@ -388,25 +687,24 @@ impl StepCost for GraphCost {
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator> {
         let mut rows = Vec::new();
         for index in 0..self.tables.len() {
-            self.explain_stage(index, shape, &mut rows);
+            self.price_stage(index, shape, &mut rows);
         }
-        let requests = shape.decode_requests + shape.prefills.len() as u32;
-        if requests > 0 && self.host != HostOverhead::default() {
-            rows.push(PricedOperator {
-                stage: 0,
-                name: "host".into(),
-                operator: Operator::Host { requests },
-                count: 1.0,
-                time_s: self.host.step_s(requests),
-                provenance: Provenance::Formula,
-            });
+        rows.extend(self.price_host(shape));
+        rows
+    }
+
+    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
+        let mut rows = Vec::new();
+        self.price_stage(stage as usize, shape, &mut rows);
+        if stage == 0 {
+            rows.extend(self.price_host(shape));
         }
         rows
     }
 }
 
 impl StageTables {
-    fn new(graph: &Graph, pricer: &Pricer, stage: &Stage) -> Self {
+    fn new(graph: &Graph, pricer: &Pricer, stage: &Stage, elsewhere: fn(&str) -> bool) -> Self {
         let one_token = ChunkShape {
             batch: 1,
             new_tokens: 1,
@@ -414,7 +712,9 @@ impl StageTables {
         };
         let mut prefill_launch_s = 0.0;
         prefill_attention(graph, stage, one_token, &mut |named| {
-            prefill_launch_s += named.count * pricer.time_s(&named.operator);
+            if !elsewhere(named.name) {
+                prefill_launch_s += named.count * pricer.time_s(&named.operator);
+            }
         });
         Self {
             decode_only: CountTable::new(),
@@ -423,6 +723,7 @@ impl StageTables {
             head: CountTable::new(),
             decode_attention: DecodeCurves::new(),
             prefill_attention: ChunkCache::new(),
+            halves: [HalfTables::new(), HalfTables::new()],
             prefill_launch_s,
         }
     }
@@ -431,12 +732,16 @@ impl StageTables {
 /// Rows of an explanation under construction.
 struct Sheet<'a> {
     pricer: &'a Pricer,
+    elsewhere: fn(&str) -> bool,
     stage: u32,
     rows: &'a mut Vec<PricedOperator>,
 }
 
 impl Sheet<'_> {
     fn add(&mut self, named: NamedOperator) {
+        if (self.elsewhere)(named.name) {
+            return;
+        }
         let price = self.pricer.price(&named.operator);
         self.rows.push(PricedOperator {
             stage: self.stage,
@@ -468,6 +773,7 @@ impl Sheet<'_> {
             let mut sheet = Vec::new();
             let mut rows = Sheet {
                 pricer: self.pricer,
+                elsewhere: self.elsewhere,
                 stage: self.stage,
                 rows: &mut sheet,
             };
@@ -490,6 +796,17 @@ impl Sheet<'_> {
             });
         }
     }
+}
+
+/// Whether an operator of the experts' path moves tokens rather than computes.
+fn travels_to_experts(operator: &Operator) -> bool {
+    matches!(
+        operator,
+        Operator::ExpertDispatch { .. }
+            | Operator::ExpertCombine { .. }
+            | Operator::AllGather { .. }
+            | Operator::ReduceScatter { .. }
+    )
 }
 
 fn prefill_attention(

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::catalog::DeviceSpec;
-use crate::execution_time::roofline::{self, Roofline};
+use crate::execution_time::roofline::{self, KernelFits, Roofline};
 use crate::execution_time::{Operator, OperatorCost, Price, Provenance};
 use crate::network::{LinkOverrides, Links};
 
@@ -28,13 +28,19 @@ impl Pricer {
     pub(super) fn new(
         device: &DeviceSpec,
         measured: Option<Arc<dyn OperatorCost>>,
+        fits: Option<KernelFits>,
+        groups: (u32, u32),
         gpus_per_node: u32,
         overrides: &LinkOverrides,
     ) -> Self {
         let links = Links::new(device, gpus_per_node, overrides);
+        let roofline = Roofline::new(device, links).with_expert_groups(groups.0, groups.1);
         Self {
             measured,
-            roofline: Roofline::new(device, links),
+            roofline: match fits {
+                Some(fits) => roofline.with_fits(fits),
+                None => roofline,
+            },
             links: link_source(device, overrides),
             gpus_per_node,
         }
@@ -54,9 +60,11 @@ impl Pricer {
             return formula(Provenance::Formula);
         }
         let Some(measured) = &self.measured else {
-            return formula(Provenance::Roofline {
-                reason: "backend roofline".into(),
-            });
+            let reason = match self.roofline.fits() {
+                Some(fits) => format!("kernel efficiencies fitted on {}", fits.device()),
+                None => "backend roofline".into(),
+            };
+            return formula(Provenance::Roofline { reason });
         };
         if let Some(reason) = self.unmeasurable_link(operator) {
             return formula(Provenance::Roofline { reason });

@@ -5,8 +5,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::catalog::{Attention, LinearAttention, Moe};
-use crate::execution_time::PrefillChunk;
 use crate::execution_time::roofline::tests::h200;
+use crate::execution_time::{PrefillChunk, Speculation};
 use crate::units::DType;
 
 fn dense() -> ModelSpec {
@@ -197,6 +197,9 @@ fn assert_explained(backend: BackendKind) {
             let shape = random_shape(&mut rng);
             let rows = cost.explain(&shape);
             for stage in 0..cost.stages() {
+                let whole = rows.iter().filter(|row| row.stage == stage).cloned();
+                let whole: Vec<PricedOperator> = whole.collect();
+                assert_eq!(cost.explain_stage(stage, &shape), whole);
                 let time = cost.stage_time(stage, &shape);
                 let direct_s = explained_s(&rows, stage, false);
                 assert!(
@@ -335,4 +338,120 @@ fn what_does_not_divide_is_refused_with_the_figure() {
         ..latent_moe()
     };
     assert!(refuse(narrow, cut(1, 1, 1, 1)).contains("[5120, 1536, 512"));
+}
+
+/// DeepSeek-V3's shape over 32 ranks on four nodes.
+fn wide(options: StepOptions) -> GraphCost {
+    cost(&latent_moe(), cut(1, 1, 32, 32), BackendKind::Roofline).with_options(&options)
+}
+
+fn decodes(requests: u32, context: u64) -> StepShape {
+    StepShape {
+        decode_requests: requests,
+        decode_context_tokens: u64::from(requests) * context,
+        sampled_tokens: requests,
+        ..StepShape::default()
+    }
+}
+
+fn assert_rows_add_up(cost: &GraphCost, shape: &StepShape) {
+    let sum_s: f64 = cost.explain(shape).iter().map(|row| row.time_s).sum();
+    let step_s = cost.stage_time(0, shape).total_s();
+    assert!((sum_s / step_s - 1.0).abs() < 2e-3, "{sum_s} {step_s}");
+}
+
+#[test]
+fn overlap_hides_the_shorter_of_exchange_and_compute() {
+    let plain = wide(StepOptions::default());
+    let overlapped = wide(StepOptions {
+        two_batch_overlap: true,
+        ..StepOptions::default()
+    });
+    let shape = decodes(32 * 256, 4096);
+    let exchange_s: f64 = (plain.explain(&shape).iter())
+        .filter(|row| travels_to_experts(&row.operator))
+        .map(|row| row.time_s)
+        .sum();
+    let (alone_s, together_s) = (
+        plain.stage_time(0, &shape).model_s,
+        overlapped.stage_time(0, &shape).model_s,
+    );
+    assert!(together_s < alone_s, "{together_s} {alone_s}");
+    assert!(together_s > exchange_s && together_s > alone_s / 2.0);
+    assert_rows_add_up(&overlapped, &shape);
+    // One token cannot be halved; nor is there anything to hide without experts
+    // elsewhere.
+    let one = decodes(1, 100);
+    assert_eq!(overlapped.stage_time(0, &one), plain.stage_time(0, &one));
+    let alone = cost(&latent_moe(), cut(1, 1, 1, 1), BackendKind::Roofline);
+    let expected = alone.stage_time(0, &shape);
+    let alone = alone.with_options(&StepOptions {
+        two_batch_overlap: true,
+        ..StepOptions::default()
+    });
+    assert_eq!(alone.stage_time(0, &shape), expected);
+}
+
+#[test]
+fn speculation_pays_for_drafts_and_gains_what_is_accepted() {
+    let speculation = |draft_tokens, acceptance| {
+        wide(StepOptions {
+            speculation: Some(Speculation {
+                draft_tokens,
+                acceptance,
+            }),
+            ..StepOptions::default()
+        })
+    };
+    let plain = wide(StepOptions::default());
+    let shape = decodes(32 * 8, 2048);
+    let time_s = |cost: &GraphCost| cost.stage_time(0, &shape).model_s;
+    let (never, always) = (speculation(1, 0.0), speculation(1, 1.0));
+    assert!(time_s(&never) > time_s(&plain), "rejected drafts cost");
+    assert!((time_s(&always) * 2.0 / time_s(&never) - 1.0).abs() < 1e-12);
+    assert!(time_s(&always) < time_s(&plain), "accepted ones pay");
+    assert_rows_add_up(&always, &shape);
+    // Prompts draft nothing.
+    let prompt = StepShape {
+        prefills: vec![PrefillChunk {
+            new_tokens: 2048,
+            context_tokens: 0,
+        }],
+        sampled_tokens: 1,
+        ..StepShape::default()
+    };
+    assert_eq!(always.stage_time(0, &prompt), plain.stage_time(0, &prompt));
+    // In a mixed step the prompt's share is not divided.
+    let mixed = StepShape {
+        prefills: prompt.prefills.clone(),
+        sampled_tokens: shape.sampled_tokens + 1,
+        ..shape.clone()
+    };
+    let mixed_s = always.stage_time(0, &mixed).model_s;
+    assert!(mixed_s > plain.stage_time(0, &prompt).model_s);
+    assert_rows_add_up(&always, &mixed);
+    let tokens = |acceptance| {
+        let speculation = Speculation {
+            draft_tokens: 2,
+            acceptance,
+        };
+        speculation.tokens_per_step()
+    };
+    assert_eq!((tokens(0.0), tokens(0.5), tokens(1.0)), (1.0, 1.75, 3.0));
+}
+
+#[test]
+fn uneven_experts_take_longer() {
+    let with = |load| {
+        let options = StepOptions {
+            expert_load: Some(load),
+            ..StepOptions::default()
+        };
+        wide(options)
+            .stage_time(0, &decodes(32 * 512, 1024))
+            .model_s
+    };
+    let even = with(super::super::operator::ExpertLoad::Balanced);
+    let uneven = with(super::super::operator::ExpertLoad::Uneven { factor: 2.0 });
+    assert!(uneven > 1.1 * even, "{uneven} {even}");
 }

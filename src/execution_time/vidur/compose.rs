@@ -435,15 +435,23 @@ impl<T: OperatorTimes> StepCost for Composed<T> {
         let mut rows = Vec::new();
         if shape.new_tokens() > 0 {
             for stage in 0..self.stages() {
-                self.explain_stage(stage, shape, &mut rows);
+                self.price_stage(stage, shape, &mut rows);
             }
+        }
+        rows
+    }
+
+    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
+        let mut rows = Vec::new();
+        if shape.new_tokens() > 0 {
+            self.price_stage(stage, shape, &mut rows);
         }
         rows
     }
 }
 
 impl<T: OperatorTimes> Composed<T> {
-    fn explain_stage(&self, stage: u32, shape: &StepShape, rows: &mut Vec<PricedOperator>) {
+    fn price_stage(&self, stage: u32, shape: &StepShape, rows: &mut Vec<PricedOperator>) {
         let deployment = &self.deployment;
         let layers = deployment.layers[stage as usize];
         let tokens = deployment.key_tokens(shape.new_tokens());

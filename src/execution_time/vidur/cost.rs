@@ -125,6 +125,10 @@ impl StepCost for VidurCost {
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator> {
         self.0.explain(shape)
     }
+
+    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
+        self.0.explain_stage(stage, shape)
+    }
 }
 
 /// A fit that remembers how far beyond its samples it was asked.

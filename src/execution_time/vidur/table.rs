@@ -93,6 +93,10 @@ impl StepCost for TableCost {
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator> {
         self.0.explain(shape)
     }
+
+    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
+        self.0.explain_stage(stage, shape)
+    }
 }
 
 type Key = [u64; 2];

@@ -174,6 +174,23 @@ pub enum EventKind {
     KvArrival,
 }
 
+impl EventKind {
+    /// The name in traces.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RequestArrival => "REQUEST_ARRIVAL",
+            Self::GlobalSchedule => "GLOBAL_SCHEDULE",
+            Self::ReplicaSchedule => "REPLICA_SCHEDULE",
+            Self::BatchStageArrival => "BATCH_STAGE_ARRIVAL",
+            Self::ReplicaStageSchedule => "REPLICA_STAGE_SCHEDULE",
+            Self::BatchStageEnd => "BATCH_STAGE_END",
+            Self::BatchEnd => "BATCH_END",
+            Self::KvTransferDrained => "KV_TRANSFER_DRAINED",
+            Self::KvArrival => "KV_ARRIVAL",
+        }
+    }
+}
+
 /// An event as it was handled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EventFact {
@@ -237,7 +254,45 @@ pub struct StageFact<'a> {
     pub requests: &'a [(u32, u32)],
 }
 
-/// KV cache of a replica after a batch was formed or ended.
+/// A stage that has executed a batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StageEndFact {
+    /// Batch.
+    pub batch_id: u64,
+    /// Replica.
+    pub replica: u32,
+    /// Stage.
+    pub stage: u32,
+    /// Now, seconds.
+    pub ended_at_s: f64,
+}
+
+/// A request that enters the system.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ArrivalFact {
+    /// Index in the workload.
+    pub request_id: u32,
+    /// Now, seconds.
+    pub time_s: f64,
+    /// Prompt tokens.
+    pub prefill_tokens: u32,
+    /// Output tokens.
+    pub decode_tokens: u32,
+}
+
+/// A request whose prompt is complete for the first time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PrefillFact {
+    /// Index in the workload.
+    pub request_id: u32,
+    /// Now, seconds.
+    pub time_s: f64,
+    /// Prompt tokens.
+    pub prefill_tokens: u32,
+}
+
+/// KV cache of a replica after a batch was formed or ended, or a transfer began or
+/// drained.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KvUseFact {
     /// When, seconds.
@@ -254,7 +309,9 @@ pub struct KvUseFact {
 pub trait Recorder {
     /// A request ended (in whatever way).
     fn request(&mut self, record: &RequestRecord);
-    /// `count` output tokens came `interval_s` after their predecessors.
+    /// `count` output tokens came `interval_s` after their predecessors. Of one
+    /// batch, tokens of decodes come before those of prompts (complete again
+    /// after a restart).
     fn token_intervals(&mut self, interval_s: f64, count: u32);
 
     /// Whether [`Self::event`] is to be called.
@@ -264,12 +321,74 @@ pub trait Recorder {
 
     /// An event was handled.
     fn event(&mut self, _fact: &EventFact) {}
+    /// A request arrived.
+    fn request_arrived(&mut self, _fact: &ArrivalFact) {}
+    /// A request was given to a replica.
+    fn request_routed(&mut self, _request_id: u32, _replica: u32) {}
+    /// A prompt is complete for the first time.
+    fn prefill_completed(&mut self, _fact: &PrefillFact) {}
+    /// A replica formed a batch.
+    fn batch_formed(&mut self, _replica: u32, _batch_id: u64) {}
     /// A stage starts to execute a batch.
     fn stage_started(&mut self, _fact: &StageFact<'_>) {}
+    /// A stage has executed a batch.
+    fn stage_ended(&mut self, _fact: &StageEndFact) {}
     /// A batch has left the last stage.
     fn batch_ended(&mut self, _fact: &BatchFact<'_>) {}
-    /// A replica's KV cache after a batch was formed or ended.
+    /// A replica's KV cache after a batch was formed or ended, or a transfer began
+    /// or drained.
     fn kv_use(&mut self, _fact: &KvUseFact) {}
+}
+
+/// Two recorders that are told the same.
+impl<A: Recorder, B: Recorder> Recorder for (A, B) {
+    const WANTS_EVENTS: bool = A::WANTS_EVENTS || B::WANTS_EVENTS;
+    const WANTS_BATCHES: bool = A::WANTS_BATCHES || B::WANTS_BATCHES;
+
+    fn request(&mut self, record: &RequestRecord) {
+        self.0.request(record);
+        self.1.request(record);
+    }
+    fn token_intervals(&mut self, interval_s: f64, count: u32) {
+        self.0.token_intervals(interval_s, count);
+        self.1.token_intervals(interval_s, count);
+    }
+    fn event(&mut self, fact: &EventFact) {
+        self.0.event(fact);
+        self.1.event(fact);
+    }
+    fn request_arrived(&mut self, fact: &ArrivalFact) {
+        self.0.request_arrived(fact);
+        self.1.request_arrived(fact);
+    }
+    fn request_routed(&mut self, request_id: u32, replica: u32) {
+        self.0.request_routed(request_id, replica);
+        self.1.request_routed(request_id, replica);
+    }
+    fn prefill_completed(&mut self, fact: &PrefillFact) {
+        self.0.prefill_completed(fact);
+        self.1.prefill_completed(fact);
+    }
+    fn batch_formed(&mut self, replica: u32, batch_id: u64) {
+        self.0.batch_formed(replica, batch_id);
+        self.1.batch_formed(replica, batch_id);
+    }
+    fn stage_started(&mut self, fact: &StageFact<'_>) {
+        self.0.stage_started(fact);
+        self.1.stage_started(fact);
+    }
+    fn stage_ended(&mut self, fact: &StageEndFact) {
+        self.0.stage_ended(fact);
+        self.1.stage_ended(fact);
+    }
+    fn batch_ended(&mut self, fact: &BatchFact<'_>) {
+        self.0.batch_ended(fact);
+        self.1.batch_ended(fact);
+    }
+    fn kv_use(&mut self, fact: &KvUseFact) {
+        self.0.kv_use(fact);
+        self.1.kv_use(fact);
+    }
 }
 
 /// Upper bounds a request must keep to count as served well; absent: no bound.

@@ -4,15 +4,14 @@
 //! least of. What the load is depends on the policy (see [`Router::measures`]).
 
 mod least;
-mod python_random;
 pub(crate) mod python_set;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::simulator::config::{ClusterSpec, Compat, GlobalScheduler, PoolRole};
+use crate::workload::MersenneTwister;
 use least::LeastLoaded;
-use python_random::PythonRandom;
 
 /// What a replica's load counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +41,7 @@ pub(crate) struct Router {
 enum Policy {
     RoundRobin { next: u32 },
     Random(Box<ChaCha8Rng>),
-    PythonRandom(Box<PythonRandom>),
+    PythonRandom(Box<MersenneTwister>),
     Least(LeastLoaded),
 }
 
@@ -62,13 +61,17 @@ impl Router {
                 rng.set_stream(u64::from(role == PoolRole::Decode));
                 (Policy::Random(Box::new(rng)), Load::None)
             }
-            (GlobalScheduler::Random, Compat::Vidur) => {
-                let mut rng = PythonRandom::new(cluster.seed);
+            (GlobalScheduler::Random, _) => {
+                let mut rng = MersenneTwister::python(cluster.seed);
                 rng.skip(cluster.earlier_random_draws);
                 (Policy::PythonRandom(Box::new(rng)), Load::None)
             }
             (GlobalScheduler::Lor, Compat::None) => (least(), Load::OutstandingRequests),
-            (GlobalScheduler::Lor, Compat::Vidur) => (least(), Load::WaitingRequests),
+            (GlobalScheduler::Lor, _) => (least(), Load::WaitingRequests),
+            (GlobalScheduler::SplitWise, compat) if !compat.is_none() => {
+                // What Vidur-AlibabaCloud calls least outstanding is in turn.
+                (Policy::RoundRobin { next: 0 }, Load::None)
+            }
             (GlobalScheduler::SplitWise, _) => match role {
                 PoolRole::Decode => (least(), Load::PromisedBlocks),
                 PoolRole::Mixed | PoolRole::Prefill => (least(), Load::PendingPrefillTokens),

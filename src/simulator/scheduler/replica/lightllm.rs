@@ -24,7 +24,7 @@ pub(super) fn fill(forming: &mut Forming<'_>, max_waiting_iters: u32, compat: Co
     }
     let needed = forming.queues.ready.blocks_for_next_step();
     // The original stops with an error here; right is to preempt.
-    if compat == Compat::Vidur && needed > forming.queues.blocks.free() {
+    if compat != Compat::None && needed > forming.queues.blocks.free() {
         return;
     }
     forming.queues.waiting_iters += 1;
@@ -48,7 +48,7 @@ fn take_prompts(forming: &mut Forming<'_>, compat: Compat) {
         let request = &forming.requests[id as usize];
         let prompt = request.prefill_target;
         let over_budget = forming.limits.tokens.saturating_sub(tokens) < prompt
-            && (compat == Compat::Vidur || !forming.batch.prefills.is_empty());
+            && (compat != Compat::None || !forming.batch.prefills.is_empty());
         if over_budget || forming.queues.admitted >= forming.limits.admitted || forming.is_full() {
             return;
         }
@@ -58,7 +58,7 @@ fn take_prompts(forming: &mut Forming<'_>, compat: Compat) {
         });
         let alone = needs.len() == 1;
         if peak_tokens(&mut needs) >= forming.queues.blocks.total()
-            && (compat == Compat::Vidur || !alone)
+            && (compat != Compat::None || !alone)
         {
             return;
         }

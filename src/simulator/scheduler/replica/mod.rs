@@ -39,6 +39,11 @@ impl Limits {
         }
     }
 
+    /// Pipeline stages.
+    pub(crate) fn stages(&self) -> u32 {
+        self.admitted / self.batch
+    }
+
     /// Limits of a policy that only caps the requests of a micro-batch.
     fn of_batch(batch_size_cap: u32, ranks: u32) -> Self {
         Self {
@@ -141,6 +146,7 @@ impl BatchPolicy {
     pub(crate) fn reservation(&self) -> Reservation {
         match self.kind {
             Kind::Orca | Kind::FasterTransformer => Reservation::Longest,
+            Kind::SplitWise if self.compat.is_alibaba_cloud() => Reservation::Longest,
             _ => Reservation::Grows,
         }
     }
@@ -152,7 +158,8 @@ impl BatchPolicy {
 
     /// Whether the original's list of started requests is kept.
     pub(crate) fn keeps_order(&self) -> bool {
-        self.compat == Compat::Vidur && matches!(self.kind, Kind::Sarathi | Kind::Vllm)
+        let listed = matches!(self.kind, Kind::Sarathi | Kind::Vllm | Kind::SplitWise);
+        self.compat != Compat::None && listed
     }
 
     /// Longest prompt the policy can ever schedule, if it cannot cut prompts.
@@ -183,10 +190,11 @@ impl BatchPolicy {
         };
         match (self.kind, self.compat) {
             (Kind::Sarathi, Compat::None) => sarathi::fill(&mut forming),
-            (Kind::Sarathi, Compat::Vidur) => vidur::fill_sarathi(&mut forming),
+            (Kind::Sarathi, _) => vidur::fill_sarathi(&mut forming),
             (Kind::Vllm, Compat::None) => vllm::fill(&mut forming),
-            (Kind::Vllm, Compat::Vidur) => vidur::fill_vllm(&mut forming),
-            (Kind::SplitWise, _) => split_wise::fill(&mut forming),
+            (Kind::Vllm, _) => vidur::fill_vllm(&mut forming),
+            (Kind::SplitWise, Compat::None) => split_wise::fill(&mut forming),
+            (Kind::SplitWise, _) => vidur::fill_split_wise(&mut forming),
             (Kind::Orca, _) => orca::fill(&mut forming),
             (Kind::FasterTransformer, _) => faster_transformer::fill(&mut forming),
             (Kind::Lightllm { max_waiting_iters }, compat) => {
@@ -238,6 +246,14 @@ impl Forming<'_> {
             self.queues
                 .ready
                 .split_front(limit, &mut self.batch.decodes, self.requests);
+        }
+    }
+
+    /// A batch of waiting prompts, or else one of decodes.
+    fn prompts_or_decodes(&mut self) {
+        self.take_whole_prompts();
+        if self.batch.prefills.is_empty() {
+            self.take_decodes();
         }
     }
 

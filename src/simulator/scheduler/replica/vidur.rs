@@ -1,4 +1,5 @@
-//! Vidur's own rules for `sarathi` and `vllm`, for compatibility mode.
+//! Vidur's own rules for `sarathi` and `vllm`, and Vidur-AlibabaCloud's for
+//! `split_wise`, for compatibility mode.
 //!
 //! They differ from the right ones where memory is short or micro-batches
 //! overlap: a running request wants a free block whether it needs one or not,
@@ -125,6 +126,49 @@ pub(super) fn fill_vllm(forming: &mut Forming<'_>) {
     }
     started.put_back(&[], forming);
     move_decodes(forming);
+}
+
+/// Whole prompts on a prefill replica; on a decode replica everything that runs,
+/// then what waits. The micro-batch limit stops only what meets it exactly.
+pub(super) fn fill_split_wise(forming: &mut Forming<'_>) {
+    let limits = forming.limits;
+    forming.batch.order.clear();
+    let reserved = forming.queues.reserved_blocks;
+    let slots = forming.queues.blocks.total() / reserved.max(1) / u64::from(limits.stages());
+    let most = slots.min(u64::from(limits.admitted)) as usize;
+    let mut started = Started::take(forming);
+    while forming.batch.order.len() < most {
+        let Some(id) = started.pop_front() else {
+            break;
+        };
+        forming.batch.order.push(id);
+    }
+    started.put_back(&[], forming);
+    move_decodes(forming);
+    let mut tokens = 0;
+    while let Some(&id) = forming.queues.waiting.front() {
+        let request = &forming.requests[id as usize];
+        let decodes = request.generated > 0;
+        let more = if decodes { 1 } else { request.prefill_target };
+        if tokens + more > limits.tokens
+            || (!decodes && forming.queues.admitted == limits.admitted)
+            || forming.batch.order.len() == limits.batch as usize
+            || forming.queues.blocks.free() < reserved
+        {
+            break;
+        }
+        tokens += more;
+        forming.queues.waiting.pop_front();
+        forming
+            .queues
+            .admit(id, reserved, forming.requests, forming.now_s);
+        forming.batch.order.push(id);
+        if decodes {
+            forming.batch.decodes.join(id, forming.requests);
+        } else {
+            forming.add_prompt(id, more);
+        }
+    }
 }
 
 /// Puts a decode into the batch if a block is free, sending back victims from

@@ -5,8 +5,5 @@
 use super::Forming;
 
 pub(super) fn fill(forming: &mut Forming<'_>) {
-    forming.take_whole_prompts();
-    if forming.batch.prefills.is_empty() {
-        forming.take_decodes();
-    }
+    forming.prompts_or_decodes();
 }

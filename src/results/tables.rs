@@ -1,0 +1,34 @@
+//! Single tables outside a result directory: requests and batches of one run.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_schema::Schema;
+
+use super::batches::{BATCH_COLUMNS, BatchRow};
+use super::parquet_io::{ROW_GROUP_ROWS, TableWriter};
+use super::schema::{Column, REQUEST_COLUMNS};
+use super::{RequestRow, ResultError, columns};
+
+/// Writes rows of requests as Parquet, columns as in `requests/part-*.parquet`
+/// but for `run_id`.
+pub fn write_request_table(path: &Path, rows: &[RequestRow]) -> Result<(), ResultError> {
+    write(path, &REQUEST_COLUMNS, rows)
+}
+
+/// Writes rows of batches as Parquet, columns [`BATCH_COLUMNS`].
+pub fn write_batch_table(path: &Path, rows: &[BatchRow]) -> Result<(), ResultError> {
+    write(path, &BATCH_COLUMNS, rows)
+}
+
+fn write<R>(path: &Path, columns: &[Column<R>], rows: &[R]) -> Result<(), ResultError> {
+    let fields: Vec<_> = columns.iter().map(Column::arrow).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let mut table = TableWriter::create(path, schema.clone(), None)?;
+    for rows in rows.chunks(ROW_GROUP_ROWS) {
+        let arrays = columns.iter().map(|c| columns::array(c, rows)).collect();
+        table.write(&RecordBatch::try_new(schema.clone(), arrays)?)?;
+    }
+    table.finish().map(|_| ())
+}

@@ -1,0 +1,392 @@
+//! What prices the steps of a pool: the backend of a configuration, made from
+//! the catalog, from measured tables or from profiling files, and shared by all
+//! configurations for which it is the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{ResolveError, RunConfig};
+use crate::catalog::{DeviceSpec, EngineSpec, ModelSpec};
+use crate::execution_time::aicb::{self, AicbCost, Phase};
+use crate::execution_time::step_cost::GraphCost;
+use crate::execution_time::vidur::{
+    Estimator, FitLibrary, InputFiles, Keys, PredictorConfig, RecordedCost, TableCost, VidurCost,
+    VidurDeployment, VidurError,
+};
+use crate::execution_time::{BackendKind, StepCost, StepOptions};
+use crate::memory::{Formats, Parallelism};
+use crate::network::LinkOverrides;
+use crate::simulator::Compat;
+
+/// Cost models kept at a time; neighbouring runs of a sweep share theirs.
+const COSTS_KEPT: usize = 128;
+
+/// Where Vidur's option defaults look for profiles.
+const DEFAULT_PROFILING_DIR: &str = "./data/profiling";
+
+/// What prices a pool's steps.
+#[derive(Debug, Clone)]
+pub enum PoolCost {
+    /// The model's operators, measured or estimated.
+    Graph(Arc<GraphCost>),
+    /// AICB's files.
+    Aicb(Arc<AicbCost>),
+    /// Fits of profiled operators.
+    Vidur(Arc<VidurCost>),
+    /// Operator times listed in a file.
+    Table(Arc<TableCost>),
+    /// Stage times of a recorded run.
+    Recorded(Arc<RecordedCost>),
+}
+
+impl PoolCost {
+    /// For the simulator.
+    pub fn step_cost(&self) -> Arc<dyn StepCost> {
+        match self {
+            Self::Graph(cost) => Arc::clone(cost) as _,
+            Self::Aicb(cost) => Arc::clone(cost) as _,
+            Self::Vidur(cost) => Arc::clone(cost) as _,
+            Self::Table(cost) => Arc::clone(cost) as _,
+            Self::Recorded(cost) => Arc::clone(cost) as _,
+        }
+    }
+
+    /// What a person should know of the prices so far, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        match self {
+            Self::Graph(_) | Self::Aicb(_) => Vec::new(),
+            Self::Vidur(cost) => cost.warnings(),
+            Self::Table(cost) => cost.misses(),
+            Self::Recorded(cost) => cost.warnings(),
+        }
+    }
+}
+
+/// What determines a price besides the configuration.
+pub(super) struct Pricing<'a> {
+    pub config: &'a RunConfig,
+    pub model: &'a ModelSpec,
+    pub device: &'a DeviceSpec,
+    /// The device as the configuration names it.
+    pub device_name: &'a str,
+    pub engine: Option<&'a EngineSpec>,
+    pub formats: Formats,
+    pub parallelism: Parallelism,
+    pub block_size: u32,
+    /// Phases the pool is there for.
+    pub phases: &'static [Phase],
+    /// What steps do beyond the plain ones.
+    pub options: StepOptions,
+}
+
+/// Cost models made so far. Shared by all threads.
+#[derive(Default)]
+pub(super) struct Costs {
+    library: FitLibrary,
+    kept: Mutex<Kept>,
+    hashes: Mutex<BTreeMap<PathBuf, Option<String>>>,
+    aicb_folders: Mutex<BTreeMap<PathBuf, String>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    costs: BTreeMap<String, (u64, PoolCost)>,
+    uses: u64,
+    /// Of costs no longer kept.
+    warnings: BTreeSet<String>,
+}
+
+impl Costs {
+    pub(super) fn with_cache(cache_dir: Option<&Path>) -> Self {
+        Self {
+            library: cache_dir.map_or_else(FitLibrary::default, FitLibrary::below),
+            ..Self::default()
+        }
+    }
+
+    /// The cost model of a pool, shared with every run that has the same.
+    pub(super) fn get(&self, pricing: &Pricing<'_>) -> Result<PoolCost, ResolveError> {
+        let key = pricing.key();
+        let mut kept = lock(&self.kept);
+        kept.uses += 1;
+        let uses = kept.uses;
+        if let Some((used, cost)) = kept.costs.get_mut(&key) {
+            *used = uses;
+            return Ok(cost.clone());
+        }
+        let cost = pricing.make(&self.library)?;
+        if kept.costs.len() >= COSTS_KEPT {
+            let oldest = kept.costs.iter().min_by_key(|(_, (used, _))| *used);
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone())
+                && let Some((_, cost)) = kept.costs.remove(&oldest)
+            {
+                kept.warnings.extend(cost.warnings());
+            }
+        }
+        kept.costs.insert(key, (uses, cost.clone()));
+        Ok(cost)
+    }
+
+    /// What a person should know of all prices so far, in alphabetical order.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let kept = lock(&self.kept);
+        let now = kept.costs.values().flat_map(|(_, cost)| cost.warnings());
+        let mut all: BTreeSet<String> = now.collect();
+        all.extend(kept.warnings.iter().cloned());
+        all.extend(self.library.notes());
+        all.into_iter().collect()
+    }
+
+    /// Hash of the AICB files in a folder; of the complaint, where it cannot be
+    /// read.
+    fn aicb_hash(&self, folder: &Path) -> String {
+        let mut folders = lock(&self.aicb_folders);
+        if let Some(hash) = folders.get(folder) {
+            return hash.clone();
+        }
+        let text = match aicb::read_directory(folder) {
+            Ok(files) => format!("{files:?}"),
+            Err(error) => error.to_string(),
+        };
+        let hash = blake3::hash(text.as_bytes()).to_hex()[..32].to_owned();
+        folders.insert(folder.to_owned(), hash.clone());
+        hash
+    }
+
+    /// Content hashes of the files the prices of `config` come from; files that
+    /// are not there are left out.
+    pub(super) fn fingerprints(&self, config: &RunConfig) -> Vec<(String, String)> {
+        let mut hashes = lock(&self.hashes);
+        let mut hash = |path: &Path| {
+            let known = hashes.entry(path.to_path_buf()).or_insert_with(|| {
+                let content = std::fs::read(path).ok()?;
+                Some(blake3::hash(&content).to_hex()[..32].to_owned())
+            });
+            known.clone()
+        };
+        let files = match config.backend {
+            BackendKind::Silicon | BackendKind::Roofline => Vec::new(),
+            BackendKind::Aicb => {
+                let folder = config.aicb_dir.as_deref();
+                let hash = |folder| ("aicb_dir".to_owned(), self.aicb_hash(folder));
+                return folder.map(hash).into_iter().collect();
+            }
+            BackendKind::Vidur | BackendKind::Linear => {
+                let files = config.profile_files(&config.device);
+                vec![
+                    ("compute_input_file", files.compute),
+                    ("attention_input_file", files.attention),
+                    ("all_reduce_input_file", files.all_reduce),
+                    ("send_recv_input_file", files.send_recv),
+                    ("cpu_overhead_input_file", files.cpu_overhead),
+                ]
+            }
+            BackendKind::Table => {
+                let file = config.predictions_file.clone().unwrap_or_default();
+                vec![("predictions_file", file)]
+            }
+            BackendKind::Recorded => {
+                let file = config.execution_times_file.clone().unwrap_or_default();
+                vec![("execution_times_file", file)]
+            }
+        };
+        let named = |(name, path): (&str, PathBuf)| Some((name.to_owned(), hash(&path)?));
+        files.into_iter().filter_map(named).collect()
+    }
+}
+
+/// A panic elsewhere leaves these maps whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pricing<'_> {
+    fn gpus_per_node(&self) -> u32 {
+        self.config
+            .gpus_per_node
+            .unwrap_or(self.device.gpus_per_node)
+    }
+
+    fn links(&self) -> LinkOverrides {
+        LinkOverrides {
+            nvlink_bandwidth_gbps: self.config.network.nvlink_bandwidth_gbps,
+            rdma_bandwidth_gbps: self.config.network.rdma_bandwidth_gbps,
+        }
+    }
+
+    /// Equal for configurations whose cost model is the same.
+    fn key(&self) -> String {
+        let config = self.config;
+        let files = match config.backend {
+            BackendKind::Silicon | BackendKind::Roofline => String::new(),
+            BackendKind::Aicb => format!("{:?} {:?}", config.aicb_dir, self.phases),
+            _ => format!(
+                "{:?} {:?} {:?} {:?} {:?} {:?} {} {}",
+                config.profiling_dir,
+                config.network_device,
+                config.predictor,
+                config.predictions_file,
+                config.execution_times_file,
+                config.compat,
+                self.device_name,
+                self.block_size
+            ),
+        };
+        format!(
+            "{} {} {:?} {:?} {:?} {:?} {} {:?} {:?} {files}",
+            config.model,
+            self.device.name,
+            config.backend,
+            self.engine.map(|engine| (&engine.name, &engine.version)),
+            self.formats,
+            self.parallelism,
+            self.gpus_per_node(),
+            self.links(),
+            self.options,
+        )
+    }
+
+    fn make(&self, library: &FitLibrary) -> Result<PoolCost, ResolveError> {
+        let config = self.config;
+        let operators = matches!(
+            config.backend,
+            BackendKind::Silicon | BackendKind::Roofline | BackendKind::Aicb
+        );
+        let infeasible = |reason: &str| Err(ResolveError::Infeasible(reason.to_owned()));
+        if config.aicb_dir.is_some() && config.backend != BackendKind::Aicb {
+            return infeasible("aicb_dir is for backend aicb: leave one of them out");
+        }
+        if self.options != StepOptions::default() && (!operators || config.aicb_dir.is_some()) {
+            return infeasible(
+                "moe, two_batch_overlap and speculative need operators one by one: backend \
+                 silicon or roofline, or aicb without aicb_dir",
+            );
+        }
+        match config.backend {
+            BackendKind::Silicon | BackendKind::Roofline | BackendKind::Aicb => self.graph(),
+            BackendKind::Vidur | BackendKind::Linear => self.fitted(library),
+            BackendKind::Table => self.table(),
+            BackendKind::Recorded => self.recorded(),
+        }
+    }
+
+    fn graph(&self) -> Result<PoolCost, ResolveError> {
+        let cost = || {
+            GraphCost::new(
+                self.model,
+                self.device,
+                self.config.backend,
+                self.engine,
+                self.parallelism,
+                self.formats,
+                self.gpus_per_node(),
+                &self.links(),
+            )
+        };
+        let pool_cost = match &self.config.aicb_dir {
+            None => cost().map(|cost| PoolCost::Graph(Arc::new(cost.with_options(&self.options)))),
+            Some(folder) => {
+                AicbCost::new(folder, self.phases, cost).map(|cost| PoolCost::Aicb(Arc::new(cost)))
+            }
+        };
+        pool_cost.map_err(ResolveError::Infeasible)
+    }
+
+    fn fitted(&self, library: &FitLibrary) -> Result<PoolCost, ResolveError> {
+        let deployment = VidurDeployment {
+            model: self.model.clone(),
+            model_name: self.config.model.clone(),
+            parallelism: self.parallelism,
+            block_size: self.block_size,
+            gpus_per_node: self.gpus_per_node(),
+            keys: self.config.keys(),
+            files: self.config.profile_files(self.device_name),
+        };
+        let cost = VidurCost::fit(&deployment, &self.config.predictor(), library);
+        Ok(PoolCost::Vidur(Arc::new(cost.map_err(unpriced)?)))
+    }
+
+    fn table(&self) -> Result<PoolCost, ResolveError> {
+        let path = needed(&self.config.predictions_file, "table", "predictions_file")?;
+        let cost = TableCost::from_predictions(
+            path,
+            self.model,
+            self.parallelism,
+            self.gpus_per_node(),
+            &self.config.predictor(),
+        );
+        Ok(PoolCost::Table(Arc::new(cost.map_err(unpriced)?)))
+    }
+
+    fn recorded(&self) -> Result<PoolCost, ResolveError> {
+        let file = &self.config.execution_times_file;
+        let path = needed(file, "recorded", "execution_times_file")?;
+        let cost = RecordedCost::read(path, self.parallelism.pipeline_parallel);
+        Ok(PoolCost::Recorded(Arc::new(cost.map_err(unpriced)?)))
+    }
+}
+
+/// A file that a backend cannot do without.
+fn needed<'a>(
+    file: &'a Option<PathBuf>,
+    backend: &str,
+    key: &str,
+) -> Result<&'a Path, ResolveError> {
+    let missing = || ResolveError::Input(format!("backend {backend} needs `{key}`"));
+    file.as_deref().ok_or_else(missing)
+}
+
+/// A deployment that was not profiled cannot be priced, as one without measured
+/// tables cannot: a result. A file that is not there, or damaged, is an error.
+fn unpriced(error: VidurError) -> ResolveError {
+    match error {
+        VidurError::NoRows { .. } | VidurError::Unsupported(_) => {
+            ResolveError::Infeasible(error.to_string())
+        }
+        VidurError::MissingFile { .. } => ResolveError::MissingFile(error.to_string()),
+        VidurError::Io { .. } | VidurError::BadFile(_) => ResolveError::Input(error.to_string()),
+    }
+}
+
+impl RunConfig {
+    /// The predictor's options, with the estimator the backend stands for.
+    pub fn predictor(&self) -> PredictorConfig {
+        let mut predictor = self.predictor.clone().unwrap_or_default();
+        if self.backend == BackendKind::Linear {
+            predictor.estimator = Estimator::LinearRegression;
+        }
+        predictor
+    }
+
+    /// What of a batch prices are looked up by.
+    fn keys(&self) -> Keys {
+        match self.compat {
+            Compat::None => Keys::Exact,
+            _ => Keys::Vidur,
+        }
+    }
+
+    /// Where the profiles for `device` are.
+    pub fn profile_files(&self, device: &str) -> InputFiles {
+        let mut predictor = self.predictor();
+        if let Some(root) = &self.profiling_dir {
+            for template in [
+                &mut predictor.compute_input_file,
+                &mut predictor.attention_input_file,
+                &mut predictor.all_reduce_input_file,
+                &mut predictor.send_recv_input_file,
+                &mut predictor.cpu_overhead_input_file,
+            ] {
+                if let Some(rest) = template.strip_prefix(DEFAULT_PROFILING_DIR) {
+                    *template = format!("{}{rest}", root.display());
+                }
+            }
+        }
+        let network = match &self.network_device {
+            Some(network) => network.clone(),
+            None => format!("{device}_dgx"),
+        };
+        predictor.input_files(device, &self.model, &network)
+    }
+}

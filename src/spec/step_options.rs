@@ -1,0 +1,88 @@
+//! What a configuration asks of steps beyond the plain ones: how tokens spread
+//! over experts, two-batch overlap, speculation.
+
+use super::{ExpertLoadConfig, MoeConfig, ResolveError, RunConfig};
+use crate::catalog::ModelSpec;
+use crate::execution_time::expert_load::{busiest_factor, power_law};
+use crate::execution_time::graph::usual_expert_load;
+use crate::execution_time::operator::ExpertLoad;
+use crate::execution_time::{Speculation, StepOptions};
+use crate::memory::Parallelism;
+
+/// What the run asks of steps beyond the plain ones.
+pub(super) fn step_options(
+    config: &RunConfig,
+    model: &ModelSpec,
+    parallelism: &Parallelism,
+) -> Result<StepOptions, ResolveError> {
+    let speculation = match &config.speculative {
+        Some(_) if model.mtp_layers == 0 => {
+            return Err(ResolveError::Infeasible(format!(
+                "speculative needs multi-token-prediction layers, and {} has none",
+                model.name
+            )));
+        }
+        Some(speculative) => Some(Speculation {
+            draft_tokens: speculative.draft_tokens,
+            acceptance: speculative.acceptance,
+        }),
+        None => None,
+    };
+    Ok(StepOptions {
+        expert_load: expert_load(config, model, parallelism)?,
+        two_batch_overlap: config.two_batch_overlap.unwrap_or(false),
+        speculation,
+    })
+}
+
+/// How tokens spread over the experts' GPUs; none: as the model's router does.
+fn expert_load(
+    config: &RunConfig,
+    model: &ModelSpec,
+    parallelism: &Parallelism,
+) -> Result<Option<ExpertLoad>, ResolveError> {
+    let redundant = config.moe.redundant_experts.unwrap_or(0);
+    let Some(moe) = &model.moe else {
+        return match config.moe == MoeConfig::default() {
+            true => Ok(None),
+            false => Err(ResolveError::Infeasible(format!(
+                "moe is for models with experts, and {} has none",
+                model.name
+            ))),
+        };
+    };
+    let uneven = |popularity: &[f64]| ExpertLoad::Uneven {
+        factor: busiest_factor(popularity, parallelism.expert_parallel, redundant),
+    };
+    let usual = || match usual_expert_load(moe) {
+        ExpertLoad::PowerLaw { alpha } => alpha,
+        ExpertLoad::Balanced | ExpertLoad::Uneven { .. } => 0.0,
+    };
+    let power_law = |alpha| power_law(alpha, moe.experts, moe.experts_per_token);
+    Ok(match &config.moe.load {
+        None if redundant == 0 => None,
+        None => Some(uneven(&power_law(usual()))),
+        Some(ExpertLoadConfig::Balanced) => Some(ExpertLoad::Balanced),
+        Some(ExpertLoadConfig::PowerLaw { alpha }) if redundant == 0 => {
+            Some(ExpertLoad::PowerLaw { alpha: *alpha })
+        }
+        Some(ExpertLoadConfig::PowerLaw { alpha }) => Some(uneven(&power_law(*alpha))),
+        Some(ExpertLoadConfig::Histogram { tokens }) => {
+            let sound = tokens.len() == moe.experts as usize
+                && tokens
+                    .iter()
+                    .all(|count| count.is_finite() && *count >= 0.0)
+                && tokens.iter().sum::<f64>() > 0.0;
+            if !sound {
+                return Err(ResolveError::Input(format!(
+                    "moe.load.tokens: {} numbers; expected one per expert of {} ({}), 0 or more, \
+                     not all 0",
+                    tokens.len(),
+                    model.name,
+                    moe.experts
+                )));
+            }
+            Some(uneven(tokens))
+        }
+    })
+}

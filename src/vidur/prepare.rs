@@ -1,0 +1,528 @@
+//! From flags to what is simulated: configuration, requests, prices.
+
+use std::path::{Path, PathBuf};
+
+use super::Settings;
+use super::metrics::{ClusterFacts, PoolFacts, TransferFacts};
+use super::requests::{How, Requests, max_request_tokens, requests};
+use crate::catalog::{Catalog, DeviceSpec};
+use crate::execution_time::BackendKind;
+use crate::execution_time::aicb::read_directory;
+use crate::execution_time::silicon::SiliconDb;
+use crate::execution_time::vidur::{Estimator, PredictorConfig};
+use crate::memory::Formats;
+use crate::simulator::{Compat, GlobalScheduler, ReplicaScheduler};
+use crate::spec::{
+    Deployment, EngineConfig, ExpertGroup, MemoryCheck, MemoryConfig, MoeConfig, NetworkConfig,
+    Pool, PoolOverride, Replicas, ResolveError, Resolver, RunConfig,
+};
+use crate::units::DType;
+use crate::workload::Workload;
+
+/// What is asked for besides the original's flags.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Whose behaviour.
+    pub compat: Compat,
+    /// Explicit requests, instead of the generators.
+    pub requests_file: Option<PathBuf>,
+    /// Operator times, instead of a predictor.
+    pub predictions_file: Option<PathBuf>,
+    /// Stage times of a recorded run, instead of a predictor.
+    pub execution_times_file: Option<PathBuf>,
+    /// Folder of profiles, instead of `./data/profiling`.
+    pub profiling_dir: Option<PathBuf>,
+    /// Refuse to put anything in the place of a file that is not there.
+    pub strict_files: bool,
+    /// What to do with a deployment that does not fit.
+    pub memory_check: MemoryCheck,
+}
+
+/// A simulation ready to run.
+pub struct Prepared {
+    /// The flags, with the predictor that is used.
+    pub settings: Settings,
+    /// The configuration, with the requests' generators and the backend used.
+    pub config: RunConfig,
+    /// The deployment it describes.
+    pub deployment: Deployment,
+    /// The requests.
+    pub workload: Workload,
+    /// What a person should know: what was put in the place of missing files, and
+    /// flags without effect.
+    pub notes: Vec<String>,
+    resolver: Resolver,
+}
+
+impl Prepared {
+    /// What the outputs need to know of the cluster.
+    pub fn facts(&self) -> ClusterFacts {
+        let deployment = &self.deployment;
+        let pool = |pool: &Pool| PoolFacts {
+            replicas: pool.replicas,
+            model: deployment.model.clone(),
+            parallelism: pool.parallelism,
+            peak_tflops: peak_tflops(&pool.device, deployment.formats, self.config.compat),
+            cost: pool.step_cost(),
+        };
+        ClusterFacts {
+            compat: self.config.compat,
+            pools: deployment.pools.iter().map(pool).collect(),
+            requests: self.workload.requests.len(),
+            transfer: deployment
+                .cluster
+                .kv_transfer
+                .map(|transfer| TransferFacts {
+                    compat: self.config.compat,
+                    dtype: (self.config.network.kv_transfer_dtype)
+                        .unwrap_or(deployment.formats.kv_cache),
+                    alone_bytes_per_s: transfer
+                        .sender_bytes_per_s
+                        .min(transfer.receiver_bytes_per_s),
+                }),
+        }
+    }
+
+    /// What a person should know of the prices used so far.
+    pub fn price_warnings(&self) -> Vec<String> {
+        self.resolver.warnings()
+    }
+}
+
+/// Why a simulation cannot be prepared; the message is complete.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PrepareError(pub String);
+
+/// Prepares the simulation `settings` describe.
+///
+/// # Errors
+/// If a name is unknown, a file is missing (and nothing stands for it) or
+/// damaged, or the deployment does not fit.
+pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, PrepareError> {
+    let settings = &with_estimator(settings, options.compat);
+    let mut notes: Vec<String> = settings
+        .dead()
+        .into_iter()
+        .map(|(flag, why)| format!("--{flag} has no effect: {why}"))
+        .collect();
+    let how = How {
+        compat: options.compat,
+        requests_file: options.requests_file.as_deref(),
+        strict_files: options.strict_files,
+    };
+    let requests = requests(settings, &how).map_err(|error| PrepareError(error.to_string()))?;
+    notes.extend(requests.notes.iter().cloned());
+    let mut config = run_config(settings, options, &requests);
+    choose_backend(&mut config, settings, options, &mut notes)?;
+    if options.compat.is_none() {
+        spread_experts(&mut config, settings, &mut notes)?;
+    }
+    let cache_dir = settings.text("metrics_config_cache_dir");
+    let resolver = Resolver::with_cache(Path::new(cache_dir));
+    let mut deployment = match resolver.resolve(&config) {
+        Err(ResolveError::MissingFile(missing)) if !options.strict_files => {
+            let device = device(&config)?;
+            config.backend = stand_in(&device);
+            notes.push(match config.backend {
+                BackendKind::Silicon => format!(
+                    "{missing}; prices are this program's measured operators for {} \
+                     (backend silicon)",
+                    device.name
+                ),
+                _ => format!(
+                    "{missing}, nor are operators measured for {}; prices are \
+                     estimated from its data sheet (backend roofline)",
+                    device.name
+                ),
+            });
+            resolver.resolve(&config)
+        }
+        other => other,
+    }
+    .map_err(|error| PrepareError(error.to_string()))?;
+    if !options.compat.is_none() {
+        deployment.cluster.seed = requests.python_seed;
+        deployment.cluster.earlier_random_draws = requests.python_draws;
+    }
+    Ok(Prepared {
+        settings: settings.clone(),
+        config,
+        deployment,
+        workload: requests.workload,
+        notes,
+        resolver,
+    })
+}
+
+/// Peak of one GPU; with compatibility the figures of the original's devices.
+fn peak_tflops(device: &DeviceSpec, formats: Formats, compat: Compat) -> f64 {
+    match (compat, device.name.as_str()) {
+        (Compat::Vidur, "a40") => 150.0,
+        (Compat::Vidur, "a100") => 312.0,
+        (Compat::Vidur, "h100") => 1000.0,
+        _ => device.peak_flops(formats.weights) / 1e12,
+    }
+}
+
+fn device(config: &RunConfig) -> Result<DeviceSpec, PrepareError> {
+    let found = Catalog::builtin().device(&config.device);
+    found.map_err(|error| PrepareError(error.to_string()))
+}
+
+/// What prices a device whose profile is not there.
+fn stand_in(device: &DeviceSpec) -> BackendKind {
+    let kernels = device.kernels_of.as_ref().unwrap_or(&device.name);
+    if SiliconDb::has_data(kernels) {
+        BackendKind::Silicon
+    } else {
+        BackendKind::Roofline
+    }
+}
+
+fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> RunConfig {
+    let scheduler = Scheduler::of(settings);
+    let time_limit_s = settings.number("time_limit");
+    RunConfig {
+        model: settings.text("replica_config_model_name").to_owned(),
+        device: settings.text("replica_config_device").to_owned(),
+        backend: BackendKind::Vidur,
+        profiling_dir: options.profiling_dir.clone(),
+        network_device: Some(settings.text("replica_config_network_device").to_owned()),
+        predictor: Some(predictor(settings)),
+        predictions_file: options.predictions_file.clone(),
+        execution_times_file: options.execution_times_file.clone(),
+        aicb_dir: None,
+        engine: EngineConfig::default(),
+        gpus_per_node: gpus_per_node(settings.text("replica_config_network_device")),
+        dtype: None,
+        kv_cache_dtype: None,
+        tensor_parallel: settings.whole("replica_config_tensor_parallel_size"),
+        pipeline_parallel: settings.whole("replica_config_num_pipeline_stages"),
+        expert_parallel: 1,
+        attention_data_parallel: None,
+        expert_group: None,
+        moe: MoeConfig::default(),
+        two_batch_overlap: None,
+        speculative: None,
+        replicas: settings.whole("cluster_config_num_replicas"),
+        pd_node_ratio: settings.number("replica_config_pd_node_ratio"),
+        prefill: prefill_pool(settings, options.compat),
+        decode: pool(settings, "decode", options.compat),
+        network: network(settings, options.compat),
+        global_scheduler: match settings.text("global_scheduler_config_type") {
+            "random" => GlobalScheduler::Random,
+            "lor" => GlobalScheduler::Lor,
+            "split_wise" => GlobalScheduler::SplitWise,
+            _ => GlobalScheduler::RoundRobin,
+        },
+        replica_scheduler: Some(scheduler.policy),
+        memory: MemoryConfig {
+            margin_fraction: Some(settings.number("replica_config_memory_margin_fraction")),
+            block_size: Some(scheduler.block_size),
+            num_blocks: scheduler.num_blocks,
+            max_request_tokens: Some(max_request_tokens(settings)),
+        },
+        memory_check: options.memory_check,
+        workload: requests.config.clone(),
+        qps: requests.qps,
+        seed: u64::from(settings.whole("seed")),
+        replication: 0,
+        time_limit_s: (time_limit_s > 0.0).then_some(time_limit_s),
+        compat: options.compat,
+    }
+}
+
+/// Sets where prices come from.
+fn choose_backend(
+    config: &mut RunConfig,
+    settings: &Settings,
+    options: &Options,
+    notes: &mut Vec<String>,
+) -> Result<(), PrepareError> {
+    let option = |name: &str| {
+        settings.text(&format!(
+            "random_forrest_execution_time_predictor_config_{name}"
+        ))
+    };
+    config.backend = match (&options.execution_times_file, &options.predictions_file) {
+        (Some(_), _) => BackendKind::Recorded,
+        (None, Some(_)) => BackendKind::Table,
+        (None, None) if option("backend") == "aicb" => BackendKind::Aicb,
+        (None, None) => BackendKind::Vidur,
+    };
+    if config.backend == BackendKind::Aicb {
+        let folder = Path::new(option("simai_dir")).join("aicb/results/workload");
+        let there = read_directory(&folder).is_ok_and(|files| !files.is_empty());
+        if there {
+            config.aicb_dir = Some(folder);
+        } else if options.strict_files {
+            let text = format!(
+                "{}: no AICB files there (and --strict-files)",
+                folder.display()
+            );
+            return Err(PrepareError(text));
+        } else {
+            notes.push(format!(
+                "{}: no AICB files there; operators are priced by this program's measured tables \
+                 and fitted kernel efficiencies",
+                folder.display()
+            ));
+        }
+        if !options.compat.is_none() {
+            notes.push(
+                "AICB's times are read right here; the original's, a thousand times shorter, come \
+                 with --execution_times_file"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Spreads experts over the replicas of each pool, as Vidur-AlibabaCloud means
+/// its expert parallelism: a replica is one attention rank of it. Its GPUs must
+/// divide the experts.
+fn spread_experts(
+    config: &mut RunConfig,
+    settings: &Settings,
+    notes: &mut Vec<String>,
+) -> Result<(), PrepareError> {
+    let found = Catalog::builtin().model(&config.model);
+    let model = found.map_err(|error| PrepareError(error.to_string()))?;
+    let Some(moe) = &model.moe else {
+        return Ok(());
+    };
+    if settings.text("replica_config_pd_p2p_comm_dtype") == "fp8" {
+        config.kv_cache_dtype = Some(DType::Fp8);
+        if model.dtype.bytes() > 1.0 {
+            config.dtype = Some(DType::Fp8);
+            notes.push("--replica_config_pd_p2p_comm_dtype fp8: weights are fp8, too".to_owned());
+        }
+    }
+    config.expert_group = Some(ExpertGroup::Pool);
+    let flag = "replica_config_expert_model_parallel_size";
+    let given = settings.whole(flag);
+    let mut spread = |role: &str, tensor_parallel: u32, replicas: u32| {
+        let gpus = tensor_parallel * replicas;
+        let wanted = if given > 1 { given } else { gpus };
+        let usable = |ways: &u32| {
+            moe.experts.is_multiple_of(*ways)
+                && (ways.is_multiple_of(tensor_parallel) || tensor_parallel.is_multiple_of(*ways))
+        };
+        let ways = (1..=wanted.min(gpus)).rev().find(usable).unwrap_or(1);
+        if ways != wanted {
+            notes.push(format!(
+                "experts of the {role} pool are spread {ways} ways: it has {gpus} GPUs a stage for \
+                 {} experts, {wanted} were asked for",
+                moe.experts
+            ));
+        }
+        ways
+    };
+    match config.split_replicas().map_err(PrepareError)? {
+        Replicas::Mixed(replicas) => {
+            config.expert_parallel = spread("mixed", config.tensor_parallel, replicas);
+        }
+        Replicas::Disaggregated { prefill, decode } => {
+            let tensor_parallel =
+                |pool: &PoolOverride| pool.tensor_parallel.unwrap_or(config.tensor_parallel);
+            let ways = [
+                spread("prefill", tensor_parallel(&config.prefill), prefill),
+                spread("decode", tensor_parallel(&config.decode), decode),
+            ];
+            config.prefill.expert_parallel = Some(ways[0]);
+            config.decode.expert_parallel = Some(ways[1]);
+        }
+    }
+    Ok(())
+}
+
+/// How a pool differs. Vidur-AlibabaCloud schedules and prices both alike.
+fn pool(settings: &Settings, phase: &str, compat: Compat) -> PoolOverride {
+    let optional = |name: &str| {
+        let value = settings.get(&format!("replica_config_{phase}_{name}"));
+        value
+            .as_u64()
+            .map(|value| value.min(u64::from(u32::MAX)) as u32)
+    };
+    if !compat.is_none() {
+        return PoolOverride::default();
+    }
+    PoolOverride {
+        tensor_parallel: optional("tensor_parallel_size"),
+        pipeline_parallel: optional("num_pipeline_stages"),
+        ..PoolOverride::default()
+    }
+}
+
+fn prefill_pool(settings: &Settings, compat: Compat) -> PoolOverride {
+    let ratio = settings.number("replica_config_pd_node_ratio");
+    let share = f64::from(settings.whole("cluster_config_num_replicas")) * ratio;
+    let replicas = match settings.get("replica_config_num_prefill_replicas").as_u64() {
+        // A replica prefills if its number is below the share.
+        _ if compat.is_alibaba_cloud() => (ratio < 1.0).then(|| (share - 1e-12).ceil() as u32),
+        given => given.map(|given| given.min(u64::from(u32::MAX)) as u32),
+    };
+    PoolOverride {
+        replicas,
+        ..pool(settings, "prefill", compat)
+    }
+}
+
+fn network(settings: &Settings, compat: Compat) -> NetworkConfig {
+    let given = |flag: &str| {
+        let wanted = compat.is_none() && settings.is_given(flag);
+        wanted.then(|| settings.number(flag))
+    };
+    NetworkConfig {
+        nvlink_bandwidth_gbps: given("replica_config_nvlink_bandwidth"),
+        rdma_bandwidth_gbps: given("replica_config_rdma_bandwidth"),
+        kv_transfer_bandwidth_gbps: Some(settings.number("replica_config_pd_p2p_comm_bandwidth")),
+        kv_transfer_dtype: Some(match settings.text("replica_config_pd_p2p_comm_dtype") {
+            "fp8" => DType::Fp8,
+            "int8" => DType::Int8,
+            "bfloat16" => DType::Bfloat16,
+            "float32" | "int32" => DType::Float32,
+            // Two bytes: float16, int16.
+            _ => DType::Float16,
+        }),
+    }
+}
+
+/// GPUs of the nodes the original knows.
+fn gpus_per_node(network_device: &str) -> Option<u32> {
+    match network_device {
+        "a100_pairwise_nvlink" | "h100_pairwise_nvlink" => Some(4),
+        "a40_pairwise_nvlink" | "a100_dgx" | "h100_dgx" | "h800_dgx" | "h20_dgx" => Some(8),
+        _ => None,
+    }
+}
+
+/// The chosen replica scheduler and its blocks.
+struct Scheduler {
+    policy: ReplicaScheduler,
+    block_size: u32,
+    num_blocks: Option<u64>,
+}
+
+impl Scheduler {
+    fn of(settings: &Settings) -> Self {
+        let kind = settings.text("replica_scheduler_config_type");
+        let prefix = match kind {
+            "split_wise" => "split_wise_replica",
+            kind => kind,
+        };
+        let name = |name: &str| format!("{prefix}_scheduler_config_{name}");
+        let batch_size_cap = settings.whole(&name("batch_size_cap"));
+        let watermark_blocks_fraction = settings.number(&name("watermark_blocks_fraction"));
+        let max_tokens_in_batch = settings.whole(&name("max_tokens_in_batch"));
+        let policy = match kind {
+            "vllm" => ReplicaScheduler::Vllm {
+                max_tokens_in_batch,
+                batch_size_cap,
+                watermark_blocks_fraction,
+            },
+            "split_wise" => ReplicaScheduler::SplitWise {
+                max_tokens_in_batch,
+                batch_size_cap,
+                watermark_blocks_fraction,
+            },
+            "orca" => ReplicaScheduler::Orca { batch_size_cap },
+            "faster_transformer" => ReplicaScheduler::FasterTransformer { batch_size_cap },
+            "lightllm" => ReplicaScheduler::Lightllm {
+                max_tokens_in_batch,
+                batch_size_cap,
+                max_waiting_iters: settings.whole(&name("max_waiting_iters")),
+            },
+            _ => ReplicaScheduler::Sarathi {
+                chunk_size: settings.whole(&name("chunk_size")),
+                batch_size_cap,
+                watermark_blocks_fraction,
+            },
+        };
+        Self {
+            policy,
+            block_size: settings.whole(&name("block_size")),
+            num_blocks: settings.get(&name("num_blocks")).as_u64(),
+        }
+    }
+}
+
+const PREDICTOR_TYPE: &str = "execution_time_predictor_config_type";
+
+/// Interpolation in the place of the original's default predictor, unless the
+/// original is wanted.
+fn with_estimator(settings: &Settings, compat: Compat) -> Settings {
+    let mut settings = settings.clone();
+    if !settings.is_given(PREDICTOR_TYPE) && compat.is_none() {
+        settings.set(PREDICTOR_TYPE, "interpolation".into());
+    }
+    settings
+}
+
+/// Options of the chosen predictor.
+fn predictor(settings: &Settings) -> PredictorConfig {
+    let (prefix, estimator) = match settings.text(PREDICTOR_TYPE) {
+        "linear_regression" => ("linear_regression", Estimator::LinearRegression),
+        "interpolation" => ("random_forrest", Estimator::Interpolation),
+        _ => ("random_forrest", Estimator::RandomForest),
+    };
+    let name = |name: &str| format!("{prefix}_execution_time_predictor_config_{name}");
+    let text = |flag: &str| settings.text(&name(flag)).to_owned();
+    let whole = |flag: &str| settings.whole(&name(flag));
+    let number = |flag: &str| settings.number(&name(flag));
+    let is = |flag: &str| *settings.get(&name(flag)) == true;
+    let wholes = |flag: &str, default: Vec<u32>| {
+        let items = settings.get(&name(flag)).as_array();
+        items.map_or(default, |items| {
+            let whole = |item: &serde_json::Value| item.as_u64().unwrap_or(u64::MAX);
+            items
+                .iter()
+                .map(|item| whole(item).min(u64::from(u32::MAX)) as u32)
+                .collect()
+        })
+    };
+    let bools = |flag: &str, default: Vec<bool>| {
+        let items = settings.get(&name(flag)).as_array();
+        items.map_or(default, |items| {
+            items.iter().map(|item| *item == true).collect()
+        })
+    };
+    let defaults = PredictorConfig::default();
+    PredictorConfig {
+        estimator,
+        compute_input_file: text("compute_input_file"),
+        attention_input_file: text("attention_input_file"),
+        all_reduce_input_file: text("all_reduce_input_file"),
+        send_recv_input_file: text("send_recv_input_file"),
+        cpu_overhead_input_file: text("cpu_overhead_input_file"),
+        k_fold_cv_splits: whole("k_fold_cv_splits"),
+        no_cache: is("no_cache"),
+        kv_cache_prediction_granularity: whole("kv_cache_prediction_granularity"),
+        prediction_max_prefill_chunk_size: whole("prediction_max_prefill_chunk_size"),
+        prediction_max_batch_size: whole("prediction_max_batch_size"),
+        prediction_max_tokens_per_request: whole("prediction_max_tokens_per_request"),
+        attention_decode_batching_overhead_fraction: number(
+            "attention_decode_batching_overhead_fraction",
+        ),
+        attention_prefill_batching_overhead_fraction: number(
+            "attention_prefill_batching_overhead_fraction",
+        ),
+        nccl_cpu_launch_overhead_ms: number("nccl_cpu_launch_overhead_ms"),
+        nccl_cpu_skew_overhead_per_device_ms: number("nccl_cpu_skew_overhead_per_device_ms"),
+        num_training_job_threads: number("num_training_job_threads") as i32,
+        skip_cpu_overhead_modeling: is("skip_cpu_overhead_modeling"),
+        num_estimators: wholes("num_estimators", defaults.num_estimators),
+        max_depth: wholes("max_depth", defaults.max_depth),
+        min_samples_split: wholes("min_samples_split", defaults.min_samples_split),
+        polynomial_degree: wholes("polynomial_degree", defaults.polynomial_degree),
+        polynomial_include_bias: bools("polynomial_include_bias", defaults.polynomial_include_bias),
+        polynomial_interaction_only: bools(
+            "polynomial_interaction_only",
+            defaults.polynomial_interaction_only,
+        ),
+        fit_intercept: bools("fit_intercept", defaults.fit_intercept),
+        seed: u64::from(settings.whole("seed")),
+    }
+}
