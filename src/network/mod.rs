@@ -1,11 +1,22 @@
-//! What links and collectives cost between GPUs: alpha-beta formulas over the
-//! NVLink domain of a node and one NIC per GPU between nodes.
+//! What links and collectives cost between GPUs.
 //!
-//! Used where nothing was measured: groups larger than a node, links that
-//! differ from the measured device's, pipeline sends, and the KV cache transfer
-//! of disaggregated serving. Knows nothing of models beyond bytes. The formulas
-//! and the origin of every constant are in `docs/execution-time.md`.
+//! [`Links`] is the simplest view, alpha-beta formulas over the NVLink domain
+//! of a node and one NIC per GPU between nodes, used where nothing was measured
+//! and nobody named a topology. [`analytical`] is SimAI's bus-bandwidth model.
+//!
+//! Knows nothing of models beyond bytes. The formulas of [`Links`] and the
+//! origin of its constants are in `docs/execution-time.md`, the rest in
+//! `docs/network.md`.
 
+pub mod analytical;
+mod collective;
+mod cost;
+pub mod flow;
 mod links;
+pub mod nccl;
+pub mod query;
+pub mod topology;
 
+pub use collective::{Collective, GroupKind};
+pub use cost::{CollectiveCost, CostError};
 pub use links::{ExpertExchange, LinkOverrides, Links, NIC_LATENCY_S};
