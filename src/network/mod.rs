@@ -11,6 +11,7 @@
 pub mod analytical;
 mod collective;
 mod cost;
+mod fabric;
 pub mod flow;
 mod links;
 pub mod nccl;
@@ -19,4 +20,5 @@ pub mod topology;
 
 pub use collective::{Collective, GroupKind};
 pub use cost::{CollectiveCost, CostError};
+pub use fabric::{Fabric, FabricModel, Placement};
 pub use links::{ExpertExchange, LinkOverrides, Links, NIC_LATENCY_S};
