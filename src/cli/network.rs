@@ -65,11 +65,11 @@ struct Price {
     /// `A-B:FACTOR`; factor 0 takes them down. May be repeated.
     #[arg(long = "edit", value_name = "LINKS:FACTOR")]
     edits: Vec<TopologyEdit>,
-    /// Algorithm of backend nccl: ring, tree, nvls or direct (default: the
-    /// fastest).
+    /// Algorithm of backend nccl and of the completed analytical model: ring,
+    /// tree, nvls or direct (default: the fastest).
     #[arg(long)]
     algorithm: Option<Algorithm>,
-    /// Let backend nccl use the all-reduce kernels of serving engines.
+    /// Let the same models use the all-reduce kernels of serving engines.
     #[arg(long)]
     engine_kernels: bool,
 }
@@ -97,6 +97,11 @@ pub fn run(args: Args) -> CliResult {
 }
 
 fn run_price(args: Price) -> CliResult {
+    if args.backend == Backend::Simulation && (args.algorithm.is_some() || args.engine_kernels) {
+        let message = "--algorithm and --engine-kernels are for backends nccl and \
+                       simai_analytical; simai_simulation decomposes as SimAI does";
+        return Err(CliError::BadInput(message.into()));
+    }
     let text = fs::read_to_string(&args.queries)
         .map_err(|error| CliError::BadInput(format!("{}: {error}", args.queries.display())))?;
     let conf = read_conf(&args)?;

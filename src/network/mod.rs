@@ -1,8 +1,12 @@
 //! What links and collectives cost between GPUs.
 //!
-//! [`Links`] is the simplest view, alpha-beta formulas over the NVLink domain
-//! of a node and one NIC per GPU between nodes, used where nothing was measured
-//! and nobody named a topology. [`analytical`] is SimAI's bus-bandwidth model.
+//! Four models. [`Links`]: alpha-beta formulas over the NVLink domain of a node
+//! and one NIC per GPU, where nothing was measured and nobody named a topology.
+//! [`nccl`]: NCCL's algorithms and protocols, fitted to measurements.
+//! [`analytical`]: SimAI's bus-bandwidth formula. [`flow`]: SimAI's collectives
+//! as flows over a [`topology`]. [`CollectiveCost`] is what a cost model of a
+//! step sees of them, [`Placement`] says which GPUs a replica occupies, and
+//! [`query`] prices rows of recorded queries.
 //!
 //! Knows nothing of models beyond bytes. The formulas of [`Links`] and the
 //! origin of its constants are in `docs/execution-time.md`, the rest in
@@ -15,6 +19,7 @@ mod fabric;
 pub mod flow;
 mod links;
 pub mod nccl;
+mod placement;
 pub mod query;
 pub mod topology;
 
@@ -22,3 +27,4 @@ pub use collective::{Collective, GroupKind};
 pub use cost::{CollectiveCost, CostError};
 pub use fabric::{Fabric, FabricModel, Placement};
 pub use links::{ExpertExchange, LinkOverrides, Links, NIC_LATENCY_S};
+pub use placement::Placement;

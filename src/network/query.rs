@@ -282,10 +282,11 @@ impl Pricer {
         }
         let gpus_per_server = optional_number(row, "gpus_per_server")?.unwrap_or(8);
         let named = |text: &str| !["default", "by_type", "unset", ""].contains(&text);
-        let gpu = row("gpu_type")
-            .map(str::trim)
-            .filter(|gpu| named(gpu))
-            .unwrap_or("H100");
+        let gpu = row("gpu_type").map(str::trim).filter(|gpu| named(gpu));
+        let gpu = gpu.unwrap_or_else(|| {
+            self.warn("rows without a GPU type are priced as H100 servers");
+            "H100"
+        });
         let nvlink_gb_per_s = match row("nvlink_bw_GBps_flag").map(str::trim) {
             Some(flag) if named(flag) => real(flag, "nvlink_bw_GBps_flag")?,
             _ => nccl::nominal_nvlink_gb_per_s(gpu).ok_or_else(|| unknown_gpu(gpu))?,

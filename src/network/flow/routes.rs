@@ -84,8 +84,10 @@ struct GpuEnds {
     nic: Option<(u32, u32)>,
 }
 
-/// Shortest ways to the GPUs of one attachment.
+/// Shortest ways to the GPUs of one attachment. Vectors are by switch, from the
+/// lowest id of a network switch on.
 struct Destination {
+    first_switch: u32,
     /// Hops from a switch to the nearest switch of the attachment.
     distance: Vec<u32>,
     /// Place of a switch in the order NS-3 finds them.
@@ -186,10 +188,10 @@ impl<T: Clone + Deref<Target = Topology>> Router<T> {
             let choices: &[u32] = if here == from {
                 first = destination.first_hops(&topology, from);
                 &first
-            } else if destination.distance[here as usize] == 0 {
+            } else if destination.distance(here) == 0 {
                 &[to]
             } else {
-                &destination.next[here as usize]
+                destination.next(here)
             };
             let seed = if here == from { HOST_HASH_SEED } else { here };
             let choice = *choices.get(hash(&words, seed) as usize % choices.len().max(1))?;
@@ -372,10 +374,10 @@ impl<T: Clone + Deref<Target = Topology>> Router<T> {
         while here != to {
             let next = if here == from {
                 *destination.first_hops(&topology, from).first()?
-            } else if destination.distance[here as usize] == 0 {
+            } else if destination.distance(here) == 0 {
                 to
             } else {
-                *destination.next[here as usize].first()?
+                *destination.next(here).first()?
             };
             let mut ports = topology.ports(here).iter();
             let link = topology.link(ports.find(|port| port.to == next)?.directed);
@@ -416,28 +418,34 @@ impl Stage {
 
 impl Destination {
     fn find(topology: &Topology, attachment: &[u32]) -> Self {
-        let nodes = topology.nodes() as usize;
+        let is_switch = |&node: &u32| topology.kind(node) == NodeKind::Switch;
+        let first_switch = (0..topology.nodes())
+            .find(is_switch)
+            .unwrap_or(topology.nodes());
+        let switches = (topology.nodes() - first_switch) as usize;
         let mut destination = Self {
-            distance: vec![UNREACHED; nodes],
-            found: vec![UNREACHED; nodes],
-            next: vec![Vec::new(); nodes],
+            first_switch,
+            distance: vec![UNREACHED; switches],
+            found: vec![UNREACHED; switches],
+            next: vec![Vec::new(); switches],
         };
         let mut queue: Vec<u32> = attachment.to_vec();
         for (place, &switch) in attachment.iter().enumerate() {
-            destination.distance[switch as usize] = 0;
-            destination.found[switch as usize] = place as u32;
+            let index = destination.index(switch);
+            destination.distance[index] = 0;
+            destination.found[index] = place as u32;
         }
         let mut neighbours = Vec::new();
         let mut at = 0;
         while let Some(&here) = queue.get(at) {
             at += 1;
-            let steps = destination.distance[here as usize] + 1;
+            let steps = destination.distance(here) + 1;
             neighbours.clear();
             let ports = topology.ports(here).iter().map(|port| port.to);
             neighbours.extend(ports.filter(|&node| topology.kind(node) == NodeKind::Switch));
             neighbours.sort_unstable_by(|a, b| b.cmp(a));
             for &node in &neighbours {
-                let index = node as usize;
+                let index = destination.index(node);
                 if destination.distance[index] == UNREACHED {
                     destination.distance[index] = steps;
                     destination.found[index] = queue.len() as u32;
@@ -451,17 +459,29 @@ impl Destination {
         destination
     }
 
+    fn index(&self, switch: u32) -> usize {
+        (switch - self.first_switch) as usize
+    }
+
+    fn distance(&self, switch: u32) -> u32 {
+        self.distance[self.index(switch)]
+    }
+
+    fn next(&self, switch: u32) -> &[u32] {
+        &self.next[self.index(switch)]
+    }
+
     /// Switches a GPU can send to on a shortest way, in the order NS-3 lists
     /// them.
     fn first_hops(&self, topology: &Topology, from: u32) -> Vec<u32> {
         let ports = topology.ports(from).iter().map(|port| port.to);
         let mut hops: Vec<u32> = ports
             .filter(|&node| topology.kind(node) == NodeKind::Switch)
-            .filter(|&node| self.distance[node as usize] != UNREACHED)
+            .filter(|&node| self.distance(node) != UNREACHED)
             .collect();
-        let nearest = hops.iter().map(|&node| self.distance[node as usize]).min();
-        hops.retain(|&node| Some(self.distance[node as usize]) == nearest);
-        hops.sort_by_key(|&node| self.found[node as usize]);
+        let nearest = hops.iter().map(|&node| self.distance(node)).min();
+        hops.retain(|&node| Some(self.distance(node)) == nearest);
+        hops.sort_by_key(|&node| self.found[self.index(node)]);
         hops
     }
 }
