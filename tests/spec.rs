@@ -356,7 +356,10 @@ fn every_sweep_we_ship_is_valid_and_draws_its_requests() {
     let mut files: Vec<_> = std::fs::read_dir("sweeps")
         .unwrap()
         .map(|e| e.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "yaml")
+        })
         .collect();
     files.sort();
     assert!(files.len() >= 4, "{files:?}");

@@ -1,40 +1,13 @@
 //! What the ranks of one replica pay for communicating over a network: where its
 //! GPUs sit, which groups they form, and the model that prices them.
 //!
-//! A replica occupies consecutive GPUs: the ranks of stage 0, then those of stage
-//! 1, and so on; within a stage tensor-parallel groups first. Groups are priced
-//! as if they had the network for themselves.
+//! Groups are priced as if they had the network for themselves; the first
+//! replica of a [`Placement`] stands for all.
 
 use super::analytical::AnalyticalNetwork;
 use super::flow::{FlowNetwork, GroupId};
 use super::nccl::{GroupShape, NcclModel};
-use super::{Collective, ExpertExchange, GroupKind};
-
-/// Which GPUs of a network a replica occupies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Placement {
-    /// First GPU.
-    pub first_gpu: u32,
-    /// GPUs of a pipeline stage.
-    pub gpus_per_stage: u32,
-    /// Pipeline stages.
-    pub stages: u32,
-    /// Ranks of a tensor-parallel group.
-    pub tensor_parallel: u32,
-}
-
-impl Placement {
-    /// GPUs in all.
-    pub fn gpus(&self) -> u32 {
-        self.gpus_per_stage * self.stages
-    }
-
-    /// GPUs of a stage, first and last.
-    pub fn stage(&self, stage: u32) -> (u32, u32) {
-        let first = self.first_gpu + stage * self.gpus_per_stage;
-        (first, first + self.gpus_per_stage - 1)
-    }
-}
+use super::{Collective, ExpertExchange, GroupKind, Placement};
 
 /// How communication is priced.
 #[derive(Debug)]
@@ -76,20 +49,18 @@ impl Fabric {
         let mut groups = Vec::new();
         if let FabricModel::Flow(network) = &model {
             let gpus = network.topology().gpus();
-            let last = placement.first_gpu + placement.gpus();
-            if last > gpus {
-                return Err(format!(
-                    "{name} has {gpus} GPUs, a replica takes {}",
-                    placement.gpus()
-                ));
+            let needed = placement.gpus_per_replica();
+            if placement.first_gpu(0) + needed > gpus {
+                return Err(format!("{name} has {gpus} GPUs, a replica takes {needed}"));
             }
             for (ranks, kind) in [
                 (placement.tensor_parallel, GroupKind::Tensor),
-                (placement.gpus_per_stage, GroupKind::Expert),
+                (placement.gpus_per_stage(), GroupKind::Expert),
             ] {
                 if ranks > 1 && !groups.iter().any(|(known, _)| *known == ranks) {
-                    let members: Vec<u32> =
-                        (0..ranks).map(|rank| placement.first_gpu + rank).collect();
+                    let members: Vec<u32> = (0..ranks)
+                        .map(|rank| placement.first_gpu(0) + rank)
+                        .collect();
                     let group = network.group(kind, &members);
                     groups.push((ranks, group.map_err(|error| format!("{name}: {error}"))?));
                 }
@@ -166,8 +137,10 @@ impl Fabric {
         let size = bytes.round() as u64;
         // The last boundary: stages fill servers one after the other, so if any
         // crosses one, this does at the latest.
-        let to = self.placement.stage(self.placement.stages - 1).0;
-        let from = to.saturating_sub(self.placement.gpus_per_stage);
+        let stage = self.placement.gpus_per_stage();
+        let last = self.placement.pipeline_parallel.saturating_sub(1);
+        let to = self.placement.first_gpu(0) + last * stage;
+        let from = to.saturating_sub(stage);
         match &self.model {
             FabricModel::Nccl(model) => {
                 let inside = from / model.gpus_per_server == to / model.gpus_per_server;
@@ -199,10 +172,11 @@ mod tests {
 
     fn placement(gpus_per_stage: u32, stages: u32, tensor_parallel: u32) -> Placement {
         Placement {
-            first_gpu: 0,
-            gpus_per_stage,
-            stages,
+            gpus_per_server: 8,
+            first_server: 0,
             tensor_parallel,
+            pipeline_parallel: stages,
+            attention_data_parallel: gpus_per_stage / tensor_parallel,
         }
     }
 

@@ -25,6 +25,6 @@ pub mod topology;
 
 pub use collective::{Collective, GroupKind};
 pub use cost::{CollectiveCost, CostError};
-pub use fabric::{Fabric, FabricModel, Placement};
+pub use fabric::{Fabric, FabricModel};
 pub use links::{ExpertExchange, LinkOverrides, Links, NIC_LATENCY_S};
 pub use placement::Placement;

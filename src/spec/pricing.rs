@@ -293,10 +293,11 @@ impl Pricing<'_> {
             _ => return Ok(None),
         };
         let placement = Placement {
-            first_gpu: 0,
-            gpus_per_stage: self.parallelism.gpus_per_stage(),
-            stages: self.parallelism.pipeline_parallel,
+            gpus_per_server: self.gpus_per_node(),
+            first_server: 0,
             tensor_parallel: self.parallelism.tensor_parallel,
+            pipeline_parallel: self.parallelism.pipeline_parallel,
+            attention_data_parallel: self.parallelism.attention_data_parallel,
         };
         // Vidur's formula adds the host part of a collective itself.
         let launch_s = if self.profiled() {
