@@ -15,6 +15,7 @@
 pub mod analytical;
 mod collective;
 mod cost;
+mod fabric;
 pub mod flow;
 mod links;
 pub mod nccl;
@@ -24,5 +25,6 @@ pub mod topology;
 
 pub use collective::{Collective, GroupKind};
 pub use cost::{CollectiveCost, CostError};
+pub use fabric::{Fabric, FabricModel};
 pub use links::{ExpertExchange, LinkOverrides, Links, NIC_LATENCY_S};
 pub use placement::Placement;
