@@ -493,10 +493,7 @@ fn damaged_files_are_refused_with_the_place() {
             "requests.csv:2:7: column `num_decode_tokens` is `0`",
         ),
         ("0,100\n", "requests.csv:2:1: 2 fields, the header has 3"),
-        (
-            "0,4294967295,4294967295\n",
-            "allowed is 1073741824 together",
-        ),
+        ("0,4294967295,4294967295\n", "allowed is 16777216 together"),
         ("", "requests.csv: has no requests"),
     ] {
         place.write("requests.csv", &format!("{header}{rows}"));
@@ -614,6 +611,14 @@ fn what_cannot_be_run_is_refused_in_one_message() {
         (
             "--metrics_config_min_batch_index 9 --metrics_config_max_batch_index 3",
             "no batch would be kept",
+        ),
+        (
+            "--fixed_request_length_generator_config_max_tokens 4294967295",
+            "max_tokens of the length generator is 4294967295; allowed is 2 to 16777216",
+        ),
+        (
+            "--poisson_request_interval_generator_config_qps 1e-308",
+            "allowed is 0 to 1e12",
         ),
         ("--compat python", "invalid value 'python'"),
         ("stray", "unexpected argument 'stray'"),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Settings;
 use super::metrics::{ClusterFacts, PoolFacts};
-use super::requests::{How, Requests, max_request_tokens, requests};
+use super::requests::{How, MOST_TOKENS, Requests, max_request_tokens, requests};
 use crate::catalog::{Catalog, DeviceSpec};
 use crate::execution_time::BackendKind;
 use crate::execution_time::aicb::read_directory;
@@ -157,6 +157,12 @@ fn check_limits(settings: &Settings, compat: Compat) -> Result<(), PrepareError>
     if replicas > MOST_REPLICAS {
         return refuse(format!(
             "--cluster_config_num_replicas is {replicas}; allowed is 1 to {MOST_REPLICAS}"
+        ));
+    }
+    let max_tokens = max_request_tokens(settings);
+    if u64::from(max_tokens) > MOST_TOKENS {
+        return refuse(format!(
+            "max_tokens of the length generator is {max_tokens}; allowed is 2 to {MOST_TOKENS}"
         ));
     }
     let batch_index = |which: &str| {

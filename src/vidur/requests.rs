@@ -35,9 +35,12 @@ const BUILT_IN: [BuiltIn; 2] = [
 /// Most requests of a run: they are held in memory.
 const MOST_REQUESTS: u32 = 100_000_000;
 
-/// Most tokens of a request, prompt and output together; sums stay far from
-/// overflow.
-const MOST_TOKENS: u64 = 1 << 30;
+/// Most tokens of a request, prompt and output together: more than any model's
+/// context, and far from overflow.
+pub(super) const MOST_TOKENS: u64 = 1 << 24;
+
+/// Latest arrival, seconds: later ones leave no digits for milliseconds.
+const LATEST_ARRIVAL_S: f64 = 1e12;
 
 struct BuiltIn {
     trace: &'static str,
@@ -83,7 +86,7 @@ pub(super) fn requests(settings: &Settings, how: &How<'_>) -> Result<Requests, W
     } else {
         ours.generate()?
     };
-    check_tokens(&workload)?;
+    check_requests(&workload)?;
     if !workload.is_sorted_by(|a, b| a.arrived_at_s <= b.arrived_at_s) {
         workload.sort_by(|a, b| a.arrived_at_s.total_cmp(&b.arrived_at_s));
         notes.push("requests are numbered in order of arrival, not of the file".to_owned());
@@ -106,17 +109,24 @@ pub(super) fn requests(settings: &Settings, how: &How<'_>) -> Result<Requests, W
     })
 }
 
-/// Requests whose tokens cannot be counted are refused.
-fn check_tokens(requests: &[Request]) -> Result<(), WorkloadError> {
-    let total =
-        |request: &Request| u64::from(request.prefill_tokens) + u64::from(request.decode_tokens);
-    match requests.iter().find(|request| total(request) > MOST_TOKENS) {
-        None => Ok(()),
-        Some(request) => Err(WorkloadError::new(format!(
-            "a request of {} prompt and {} output tokens; allowed is {MOST_TOKENS} together",
-            request.prefill_tokens, request.decode_tokens
-        ))),
+/// Requests that cannot be simulated, by their length or time, are refused.
+fn check_requests(requests: &[Request]) -> Result<(), WorkloadError> {
+    for request in requests {
+        let (prompt, output) = (request.prefill_tokens, request.decode_tokens);
+        if u64::from(prompt) + u64::from(output) > MOST_TOKENS {
+            return Err(WorkloadError::new(format!(
+                "a request of {prompt} prompt and {output} output tokens; allowed is \
+                 {MOST_TOKENS} together"
+            )));
+        }
+        if !(0.0..=LATEST_ARRIVAL_S).contains(&request.arrived_at_s) {
+            return Err(WorkloadError::new(format!(
+                "a request arrives after {:e} s; allowed is 0 to {LATEST_ARRIVAL_S:e}",
+                request.arrived_at_s
+            )));
+        }
     }
+    Ok(())
 }
 
 /// Prefix of the chosen length generator's flags.
