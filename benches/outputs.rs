@@ -109,7 +109,7 @@ fn store(cluster: &ClusterSpec, config: MetricsConfig) -> MetricsStore {
             cost: cluster.pools[0].cost.clone(),
         }],
         requests: 10_000,
-        kv_cache_dtype: None,
+        transfer: None,
     };
     MetricsStore::new(config, facts)
 }

@@ -129,6 +129,7 @@ fn deployment(files: InputFiles, keys: Keys) -> VidurDeployment {
         gpus_per_node: 4,
         keys,
         files,
+        fabric: None,
     }
 }
 

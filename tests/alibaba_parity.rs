@@ -35,6 +35,7 @@ impl Case {
         let matches = command.get_matches_from(std::iter::once("simulate").chain(words));
         let mut settings = Settings::default();
         settings.take(&matches);
+        settings.set("metrics_config_store_plots", false.into());
         settings
     }
 
@@ -152,6 +153,39 @@ fn compare(case: &Case) -> Result<(), String> {
             same("decode_replica_id", f64::from(request.decode_replica_id))?;
         }
     }
+    compare_metrics(case, &prepared)
+}
+
+/// Every column of `request_metrics.csv`, in order.
+fn compare_metrics(case: &Case, prepared: &Prepared) -> Result<(), String> {
+    let dir = tempfile::tempdir().unwrap();
+    prepared.write(&prepared.run(), dir.path()).unwrap();
+    let lines = |folder: &Path| {
+        let text = std::fs::read_to_string(folder.join("request_metrics.csv")).unwrap();
+        let fields = |line: &str| line.split(',').map(str::to_owned).collect::<Vec<_>>();
+        text.lines().map(fields).collect::<Vec<_>>()
+    };
+    let (recorded, ours) = (lines(&case.folder), lines(dir.path()));
+    if recorded.len() != ours.len() || recorded[0] != ours[0] {
+        return Err(format!(
+            "{} rows of {:?}, ours {} of {:?}",
+            recorded.len(),
+            recorded[0],
+            ours.len(),
+            ours[0]
+        ));
+    }
+    for (a, b) in recorded.iter().zip(&ours).skip(1) {
+        for (column, (a, b)) in recorded[0].iter().zip(a.iter().zip(b)) {
+            let same = match (a.parse::<f64>(), b.parse::<f64>()) {
+                (Ok(a), Ok(b)) => a == b || close(a, b),
+                _ => a == b,
+            };
+            if !same {
+                return Err(format!("{column} `{a}`, ours `{b}`"));
+            }
+        }
+    }
     Ok(())
 }
 
@@ -183,6 +217,49 @@ fn compare_all(folder: &Path) {
         }
     }
     assert!(different.is_empty(), "{different:?}");
+}
+
+#[test]
+fn recorded_runs_are_reproduced_batch_for_batch() {
+    compare_all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/alibaba_runs"));
+}
+
+/// The row the document shows: prompt of 395 tokens, replicas 0 and 2.
+#[test]
+fn the_documents_sample_row_comes_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let requests = dir.path().join("requests.csv");
+    // As the generators draw it: at 100 requests a second, seed 42.
+    let row = "arrived_at,num_prefill_tokens,num_decode_tokens\n0.01020060287274801,395,112\n";
+    std::fs::write(&requests, row).unwrap();
+    let words = "--replica_config_pd_p2p_comm_bandwidth 800 --replica_config_pd_p2p_comm_dtype float32 \
+                 --cluster_config_num_replicas 4 --replica_config_pd_node_ratio 0.5 \
+                 --global_scheduler_config_type split_wise \
+                 --replica_scheduler_config_type split_wise \
+                 --replica_config_model_name deepseek-671B \
+                 --replica_config_tensor_parallel_size 2 \
+                 --replica_config_expert_model_parallel_size 8 \
+                 --random_forrest_execution_time_predictor_config_backend aicb";
+    let command = Settings::augment(clap::Command::new("simulate"));
+    let words = std::iter::once("simulate").chain(words.split_whitespace());
+    let mut settings = Settings::default();
+    settings.take(&command.get_matches_from(words));
+    let options = Options {
+        compat: Compat::VidurAlibabaCloud15,
+        requests_file: Some(requests),
+        ..Options::default()
+    };
+    let prepared = prepare(&settings, &options).unwrap();
+    let mut ours = Everything::default();
+    simulate(&prepared.deployment.cluster, &prepared.workload, &mut ours);
+    let request = &ours.requests[&0];
+    assert_eq!(format!("{:.7}", request.arrived_at_s), "0.0102006");
+    assert_eq!(
+        (request.prefill_replica_id, request.decode_replica_id),
+        (0, 2)
+    );
+    assert_eq!(request.pd_p2p_comm_size_bytes, 3_561_947_136.0);
+    assert_eq!(format!("{:.7}", request.pd_p2p_comm_time_s), "0.0331732");
 }
 
 #[test]

@@ -248,12 +248,10 @@ fn a_config_json_leads_to_the_same_run() {
 #[test]
 fn the_same_run_writes_the_same_bytes() {
     let place = Place::new();
-    let flags = format!(
-        "--synthetic_request_generator_config_num_requests 30 --global_scheduler_config_type \
+    let flags = "--synthetic_request_generator_config_num_requests 30 --global_scheduler_config_type \
          random --cluster_config_num_replicas 3 --length_generator_config_type zipf \
-         --no-metrics_config_store_plots"
-    );
-    let ((_, a), (_, b)) = (place.run(&flags), place.run(&flags));
+         --no-metrics_config_store_plots";
+    let ((_, a), (_, b)) = (place.run(flags), place.run(flags));
     for file in [
         "request_metrics.csv",
         "requests.parquet",

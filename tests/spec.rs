@@ -37,7 +37,7 @@ fn everything_wrong_is_reported_at_once_with_its_place() {
         ),
         (
             ":7:12",
-            "key `base.backend`: value `silicone` is not allowed; allowed is one of silicon, roofline, aicb, vidur, linear, table, recorded; did you mean `silicon`?",
+            "key `base.backend`: value `silicone` is not allowed; allowed is one of silicon, roofline, aicb, vidur, linear, table, recorded, simai_analytical, simai_simulation; did you mean `silicon`?",
         ),
         (
             ":8:33",
@@ -356,6 +356,10 @@ fn every_sweep_we_ship_is_valid_and_draws_its_requests() {
     let mut files: Vec<_> = std::fs::read_dir("sweeps")
         .unwrap()
         .map(|e| e.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "yaml")
+        })
         .collect();
     files.sort();
     assert!(files.len() >= 4, "{files:?}");
@@ -365,12 +369,18 @@ fn every_sweep_we_ship_is_valid_and_draws_its_requests() {
             .axis_values()
             .map(|(key, values)| (key.to_owned(), values[0].clone()))
             .collect();
+        let first = match &spec.points {
+            Some(points) => points.assignment(0),
+            None => first,
+        };
         let config = spec.config_at(&first).unwrap();
         let source = WorkloadSource::new(spec.data_files());
         let workload = source.get(&config.workload, config.seed, 0).unwrap();
         let workload = workload.at_rate(config.qps).unwrap();
         assert_eq!(workload.requests.len() as u32, config.workload.requests);
-        assert_eq!(source.fingerprints(&config.workload).unwrap().len(), 1);
+        let of_file = matches!(config.workload.lengths, LengthsConfig::Trace { .. });
+        let data = source.fingerprints(&config.workload).unwrap();
+        assert_eq!(data.len(), usize::from(of_file));
     }
 }
 

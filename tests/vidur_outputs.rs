@@ -13,7 +13,7 @@ use vidur_sweep::simulator::{
     Compat, KvTransferSpec, PoolRole, PoolSpec, SimulationTotals, simulate,
 };
 use vidur_sweep::units::DType;
-use vidur_sweep::vidur::metrics::{ClusterFacts, MetricsConfig, MetricsStore};
+use vidur_sweep::vidur::metrics::{ClusterFacts, MetricsConfig, MetricsStore, TransferFacts};
 
 /// What the recorded runs asked for.
 const RECORDED: MetricsConfig = MetricsConfig {
@@ -604,7 +604,11 @@ fn disaggregated_pools_are_recorded() {
         compat: Compat::None,
         pools: vec![pool.clone(), pool],
         requests: 100,
-        kv_cache_dtype: Some(DType::Float16),
+        transfer: Some(TransferFacts {
+            compat: Compat::None,
+            dtype: DType::Float16,
+            alone_bytes_per_s: 25e9,
+        }),
     };
     let mut store = MetricsStore::new(ALL, facts);
     let totals = simulate(&cluster, &prepared.workload, &mut store);

@@ -7,6 +7,7 @@ mod catalog;
 mod completions;
 mod explain;
 mod interrupt;
+mod network;
 mod pareto;
 mod plan;
 mod profiles;
@@ -15,6 +16,7 @@ mod run;
 mod schema;
 mod simulate;
 mod sweep;
+mod topology;
 mod validate;
 
 use clap::{Parser, Subcommand};
@@ -83,6 +85,8 @@ enum Command {
     Explain(explain::Args),
     Catalog(catalog::Args),
     Profiles(profiles::Args),
+    Network(network::Args),
+    Topology(topology::Args),
     Schema(schema::Args),
     Completions(completions::Args),
 }
@@ -99,6 +103,8 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::Catalog(args) => catalog::run(args),
         Command::Profiles(args) => profiles::run(args),
+        Command::Network(args) => network::run(args),
+        Command::Topology(args) => topology::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Completions(args) => completions::run(args),
     };

@@ -42,6 +42,12 @@ pub enum BackendKind {
     Table,
     /// Stage times of a recorded run, listed in `execution_times_file`.
     Recorded,
+    /// Kernels from profiles or measured tables, communication by formula: what
+    /// NCCL was measured to take.
+    SimaiAnalytical,
+    /// Kernels from profiles or measured tables, communication as flows over
+    /// `network.topology`.
+    SimaiSimulation,
 }
 
 /// One prompt chunk of a step.

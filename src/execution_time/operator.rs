@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::network::ExpertExchange;
 use crate::units::DType;
 
 /// One kernel or collective on one GPU, shapes after sharding.
@@ -200,6 +201,41 @@ pub enum Operator {
         /// Requests in the step.
         requests: u32,
     },
+}
+
+impl Operator {
+    /// The exchange between the GPUs of experts, if it is one. `groups` are those
+    /// of a node-limited router.
+    pub fn exchange(&self, groups: (u32, u32)) -> Option<ExpertExchange> {
+        match *self {
+            Self::ExpertDispatch {
+                tokens_per_rank,
+                hidden_size,
+                experts_per_token,
+                expert_parallel,
+                element_bytes,
+                low_latency,
+                ..
+            }
+            | Self::ExpertCombine {
+                tokens_per_rank,
+                hidden_size,
+                experts_per_token,
+                expert_parallel,
+                element_bytes,
+                low_latency,
+                ..
+            } => Some(ExpertExchange {
+                tokens_per_rank,
+                token_bytes: f64::from(hidden_size) * element_bytes,
+                experts_per_token,
+                ranks: expert_parallel,
+                low_latency,
+                groups,
+            }),
+            _ => None,
+        }
+    }
 }
 
 /// How unevenly tokens spread over experts.

@@ -63,6 +63,17 @@ pub struct ExpertExchange {
 }
 
 impl ExpertExchange {
+    /// Times a token is sent, its own rank counted like the others: once per rank
+    /// it visits, or once per expert.
+    pub fn copies(&self) -> f64 {
+        let (ranks, visits) = (f64::from(self.ranks), f64::from(self.experts_per_token));
+        if self.low_latency {
+            visits
+        } else {
+            ranks * (1.0 - (1.0 - 1.0 / ranks).powf(visits))
+        }
+    }
+
     /// Nodes a token visits on average, its own included, when `nodes` share the
     /// experts evenly.
     fn nodes_visited(&self, nodes: u32) -> f64 {

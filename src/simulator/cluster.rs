@@ -42,14 +42,14 @@ pub fn simulate<R: Recorder>(
     simulation.totals()
 }
 
-struct Simulation<'a, R> {
-    cluster: &'a ClusterSpec,
-    recorder: &'a mut R,
+pub(super) struct Simulation<'a, R> {
+    pub(super) cluster: &'a ClusterSpec,
+    pub(super) recorder: &'a mut R,
     requests: Vec<RequestState>,
-    replicas: Vec<Replica>,
+    pub(super) replicas: Vec<Replica>,
     routers: Vec<Router>,
     transfers: Option<TransferNetwork>,
-    events: EventQueue,
+    pub(super) events: EventQueue,
     /// Open loop: next request to arrive. Closed loop: next one to be sent.
     next_request: usize,
     closed_loop: bool,
@@ -58,10 +58,10 @@ struct Simulation<'a, R> {
     /// Replicas that were given requests by the present global schedule.
     touched: Vec<u32>,
     /// Compatibility mode: when caches arrive, and where.
-    wakes: Vec<(f64, u32)>,
+    pub(super) wakes: Vec<(f64, u32)>,
     /// Requests not yet recorded.
     open_requests: usize,
-    batches: u64,
+    pub(super) batches: u64,
     stage_runs: u64,
 }
 
@@ -131,14 +131,19 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         }
     }
 
+    /// When the next request enters, if that is known beforehand.
+    pub(super) fn next_arrival_s(&self) -> f64 {
+        match self.requests.get(self.next_request) {
+            Some(request) if !self.closed_loop => request.arrived_at_s,
+            _ => f64::INFINITY,
+        }
+    }
+
     fn run(&mut self) {
         let limit_s = self.cluster.time_limit_s.unwrap_or(f64::INFINITY);
         let mut past_limit = false;
         loop {
-            let arrival_s = match self.requests.get(self.next_request) {
-                Some(request) if !self.closed_loop => request.arrived_at_s,
-                _ => f64::INFINITY,
-            };
+            let arrival_s = self.next_arrival_s();
             let event_s = self.events.next_time_s();
             let next_s = arrival_s.min(event_s);
             if next_s == f64::INFINITY || past_limit {
@@ -212,7 +217,11 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 stage,
                 slot,
             } => {
-                self.end_stage(replica, stage, slot);
+                if self.is_alone(replica) {
+                    self.run_alone(replica, slot);
+                } else {
+                    self.end_stage(replica, stage, slot);
+                }
                 None
             }
             Event::BatchEnd { replica, slot } => {
@@ -385,20 +394,24 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     // Batches and stages.
 
+    /// Forms a batch if the replica has a free slot and something to run; returns
+    /// its slot.
+    pub(super) fn form_batch(&mut self, replica: u32) -> Option<u32> {
+        let now_s = self.events.now_s();
+        let state = &mut self.replicas[replica as usize];
+        let slot = state.form_batch(self.batches, &mut self.requests, now_s)?;
+        if R::WANTS_BATCHES {
+            state.batches[slot as usize].compose();
+            self.recorder.batch_formed(replica, self.batches);
+        }
+        self.batches += 1;
+        Some(slot)
+    }
+
     /// Forms batches while the replica has free slots and something to run.
     fn schedule_replica(&mut self, replica: u32) {
-        let now_s = self.events.now_s();
         let mut formed = false;
-        loop {
-            let state = &mut self.replicas[replica as usize];
-            let Some(slot) = state.form_batch(self.batches, &mut self.requests, now_s) else {
-                break;
-            };
-            if R::WANTS_BATCHES {
-                state.batches[slot as usize].compose();
-                self.recorder.batch_formed(replica, self.batches);
-            }
-            self.batches += 1;
+        while let Some(slot) = self.form_batch(replica) {
             formed = true;
             self.events.push_now(Event::StageArrival {
                 replica,
@@ -411,7 +424,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         }
     }
 
-    fn tell_kv_use(&mut self, replica: u32) {
+    pub(super) fn tell_kv_use(&mut self, replica: u32) {
         let blocks = &self.replicas[replica as usize].queues.blocks;
         self.recorder.kv_use(&KvUseFact {
             time_s: self.events.now_s(),
@@ -423,14 +436,26 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// An idle stage takes the next batch of its queue. Returns the batch's number.
     fn schedule_stage(&mut self, replica: u32, stage: u32) -> Option<u64> {
-        let now_s = self.events.now_s();
-        let state = &mut self.replicas[replica as usize];
-        let current = &mut state.stages[stage as usize];
+        let current = &mut self.replicas[replica as usize].stages[stage as usize];
         if current.busy {
             return None;
         }
         let slot = current.queue.pop_front()?;
-        current.busy = true;
+        let end_s = self.start_stage(replica, stage, slot);
+        let end = Event::StageEnd {
+            replica,
+            stage,
+            slot,
+        };
+        self.events.push(end_s, end);
+        Some(self.replicas[replica as usize].batches[slot as usize].id)
+    }
+
+    /// A stage starts to execute a batch; returns when it will have done so.
+    pub(super) fn start_stage(&mut self, replica: u32, stage: u32, slot: u32) -> f64 {
+        let now_s = self.events.now_s();
+        let state = &mut self.replicas[replica as usize];
+        state.stages[stage as usize].busy = true;
         let batch = &mut state.batches[slot as usize];
         count_waiting(batch, stage, &mut self.requests, now_s);
         let cost = &self.cluster.pools[state.pool].cost;
@@ -456,17 +481,11 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             });
         }
         self.stage_runs += 1;
-        let batch_id = batch.id;
-        let end = Event::StageEnd {
-            replica,
-            stage,
-            slot,
-        };
-        self.events.push(now_s + time.total_s(), end);
-        Some(batch_id)
+        now_s + time.total_s()
     }
 
-    fn end_stage(&mut self, replica: u32, stage: u32, slot: u32) {
+    /// A stage has executed a batch.
+    pub(super) fn leave_stage(&mut self, replica: u32, stage: u32, slot: u32) {
         let state = &mut self.replicas[replica as usize];
         state.stages[stage as usize].busy = false;
         let batch = &mut state.batches[slot as usize];
@@ -479,7 +498,12 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 ended_at_s: self.events.now_s(),
             });
         }
-        let last = stage as usize + 1 == state.stages.len();
+    }
+
+    fn end_stage(&mut self, replica: u32, stage: u32, slot: u32) {
+        self.leave_stage(replica, stage, slot);
+        let stages = self.replicas[replica as usize].stages.len();
+        let last = stage as usize + 1 == stages;
         self.events
             .push_now(Event::StageSchedule { replica, stage });
         self.events.push_now(if last {
@@ -494,17 +518,31 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     fn end_batch(&mut self, replica: u32, slot: u32) {
+        self.advance_decodes(replica, slot);
+        self.complete_batch(replica, slot);
+        self.schedule_after_batch(replica);
+    }
+
+    /// One token for every decode of a batch.
+    pub(super) fn advance_decodes(&mut self, replica: u32, slot: u32) {
         let now_s = self.events.now_s();
-        let index = replica as usize;
-        let mut held = Held::default();
-        let batch = &mut self.replicas[index].batches[slot as usize];
-        let spent = batch.spent;
+        let batch = &mut self.replicas[replica as usize].batches[slot as usize];
         if !batch.decodes.is_empty() {
-            let mut decoded = spent;
+            let mut decoded = batch.spent;
             decoded.waiting_s += batch.decodes_waited_s;
             batch
                 .decodes
                 .advance(now_s, decoded, &mut self.requests, self.recorder);
+        }
+    }
+
+    /// What a batch has come to, its decodes' tokens counted.
+    pub(super) fn complete_batch(&mut self, replica: u32, slot: u32) {
+        let index = replica as usize;
+        let mut held = Held::default();
+        let batch = &self.replicas[index].batches[slot as usize];
+        let spent = batch.spent;
+        if !batch.decodes.is_empty() {
             while let Some(id) = self.replicas[index].batches[slot as usize]
                 .decodes
                 .pop_finished(&mut self.requests)
@@ -534,6 +572,10 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         if self.replicas[index].role == PoolRole::Decode {
             self.admit_transfers(replica);
         }
+    }
+
+    /// What a replica does after a batch: look for the next one.
+    pub(super) fn schedule_after_batch(&mut self, replica: u32) {
         self.events.push_now(Event::ReplicaSchedule { replica });
         for (at_s, replica) in std::mem::take(&mut self.wakes) {
             self.events.push(at_s, Event::ReplicaSchedule { replica });

@@ -211,6 +211,12 @@ impl Cohort {
         self.spent.add(spent);
     }
 
+    /// Whether a member may have all its tokens; never false if one has.
+    pub(crate) fn is_done_with_any(&self) -> bool {
+        let first = self.ends.peek();
+        first.is_some_and(|Reverse((end, ..))| *end <= self.step)
+    }
+
     /// Removes and returns a member that has all its tokens.
     pub(crate) fn pop_finished(&mut self, requests: &mut [RequestState]) -> Option<u32> {
         while let Some(&Reverse((end, id, membership))) = self.ends.peek() {

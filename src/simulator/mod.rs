@@ -19,6 +19,7 @@
 //! conserved. Every request is recorded exactly once. What can never be
 //! scheduled is rejected on arrival, so nothing waits forever.
 
+mod alone;
 mod cluster;
 mod cohort;
 pub mod config;

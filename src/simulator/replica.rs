@@ -303,6 +303,17 @@ impl Replica {
         }
     }
 
+    /// Makes the batch of a slot, decodes only, the next one, one token further.
+    pub(crate) fn repeat_batch(&mut self, slot: u32, id: u64, now_s: f64) {
+        let batch = &mut self.batches[slot as usize];
+        batch.id = id;
+        batch.nth = self.work.batches;
+        batch.scheduled_at_s = now_s;
+        batch.spent = Spent::default();
+        batch.shape.decode_context_tokens = batch.decodes.context_tokens();
+        self.work.count(&batch.shape, batch.requests());
+    }
+
     /// Forms the next batch, if a slot is free and there is anything to run.
     /// Returns its slot.
     pub(crate) fn form_batch(

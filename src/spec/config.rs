@@ -260,6 +260,14 @@ pub struct NetworkConfig {
     /// Format in which a KV cache is sent; default: the cache's.
     #[serde(default)]
     pub kv_transfer_dtype: Option<DType>,
+    /// SimAI topology file over which collectives, expert exchange and sends
+    /// between stages are priced as flows; with backend `simai_simulation` by
+    /// default a Spectrum-X fabric of the device's links.
+    #[serde(default)]
+    pub topology: Option<PathBuf>,
+    /// SimAI configuration file (`SimAI.conf`); default: SimAI's own figures.
+    #[serde(default)]
+    pub simai_conf: Option<PathBuf>,
 }
 
 /// Memory planning.

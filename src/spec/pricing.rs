@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{ResolveError, RunConfig};
 use crate::catalog::{DeviceSpec, EngineSpec, ModelSpec};
 use crate::execution_time::aicb::{self, AicbCost, Phase};
+use crate::execution_time::silicon::SiliconDb;
 use crate::execution_time::step_cost::GraphCost;
 use crate::execution_time::vidur::{
     Estimator, FitLibrary, InputFiles, Keys, PredictorConfig, RecordedCost, TableCost, VidurCost,
@@ -16,7 +17,10 @@ use crate::execution_time::vidur::{
 };
 use crate::execution_time::{BackendKind, StepCost, StepOptions};
 use crate::memory::{Formats, Parallelism};
-use crate::network::LinkOverrides;
+use crate::network::flow::{FlowNetwork, SimaiConf, SimaiEnvironment};
+use crate::network::nccl::{Kernels, LinkGeneration, NcclModel};
+use crate::network::topology::{self, Topology, TopologyError, TopologyPlan};
+use crate::network::{Fabric, FabricModel, LinkOverrides, Placement};
 use crate::simulator::Compat;
 
 /// Cost models kept at a time; neighbouring runs of a sweep share theirs.
@@ -165,14 +169,27 @@ impl Costs {
             });
             known.clone()
         };
+        let mut network = Vec::new();
+        for (name, file) in [
+            ("network.topology", &config.network.topology),
+            ("network.simai_conf", &config.network.simai_conf),
+        ] {
+            network.extend(file.clone().map(|file| (name, file)));
+        }
         let files = match config.backend {
             BackendKind::Silicon | BackendKind::Roofline => Vec::new(),
             BackendKind::Aicb => {
                 let folder = config.aicb_dir.as_deref();
-                let hash = |folder| ("aicb_dir".to_owned(), self.aicb_hash(folder));
-                return folder.map(hash).into_iter().collect();
+                let found = folder.map(|folder| ("aicb_dir".to_owned(), self.aicb_hash(folder)));
+                let mut found: Vec<_> = found.into_iter().collect();
+                let named = |(name, path): (&str, PathBuf)| Some((name.to_owned(), hash(&path)?));
+                found.extend(network.into_iter().filter_map(named));
+                return found;
             }
-            BackendKind::Vidur | BackendKind::Linear => {
+            BackendKind::Vidur
+            | BackendKind::Linear
+            | BackendKind::SimaiAnalytical
+            | BackendKind::SimaiSimulation => {
                 let files = config.profile_files(&config.device);
                 vec![
                     ("compute_input_file", files.compute),
@@ -192,7 +209,7 @@ impl Costs {
             }
         };
         let named = |(name, path): (&str, PathBuf)| Some((name.to_owned(), hash(&path)?));
-        files.into_iter().filter_map(named).collect()
+        files.into_iter().chain(network).filter_map(named).collect()
     }
 }
 
@@ -234,7 +251,7 @@ impl Pricing<'_> {
             ),
         };
         format!(
-            "{} {} {:?} {:?} {:?} {:?} {} {:?} {:?} {files}",
+            "{} {} {:?} {:?} {:?} {:?} {} {:?} {:?} {:?} {files}",
             config.model,
             self.device.name,
             config.backend,
@@ -244,14 +261,129 @@ impl Pricing<'_> {
             self.gpus_per_node(),
             self.links(),
             self.options,
+            (&config.network.topology, &config.network.simai_conf),
         )
+    }
+
+    /// What prices communication, where it is not the links of measured tables
+    /// and formulas.
+    fn fabric(&self) -> Result<Option<Arc<Fabric>>, ResolveError> {
+        let config = self.config;
+        let predictor = config.predictor();
+        let ranks = f64::from(self.parallelism.tensor_parallel);
+        let launch_ms = predictor.nccl_cpu_launch_overhead_ms
+            + predictor.nccl_cpu_skew_overhead_per_device_ms * ranks.powf(1.25);
+        let (model, name, launch_ms) = match config.backend {
+            BackendKind::SimaiAnalytical if config.compat.is_alibaba_cloud() => {
+                let name = "SimAI's analytical mode as the original calls it";
+                (FabricModel::AnalyticalAsCalled, name.to_owned(), launch_ms)
+            }
+            BackendKind::SimaiAnalytical => {
+                let name = "NCCL-like model".to_owned();
+                (FabricModel::Nccl(self.nccl()), name, launch_ms)
+            }
+            BackendKind::SimaiSimulation => {
+                let (network, name) = self.flows()?;
+                (FabricModel::Flow(network), name, launch_ms)
+            }
+            _ if config.network.topology.is_some() => {
+                let (network, name) = self.flows()?;
+                (FabricModel::Flow(network), name, 0.0)
+            }
+            _ => return Ok(None),
+        };
+        let placement = Placement {
+            gpus_per_server: self.gpus_per_node(),
+            first_server: 0,
+            tensor_parallel: self.parallelism.tensor_parallel,
+            pipeline_parallel: self.parallelism.pipeline_parallel,
+            attention_data_parallel: self.parallelism.attention_data_parallel,
+        };
+        // Vidur's formula adds the host part of a collective itself.
+        let launch_s = if self.profiled() {
+            0.0
+        } else {
+            launch_ms * 1e-3
+        };
+        let fabric = Fabric::new(model, placement, name, launch_s);
+        Ok(Some(Arc::new(fabric.map_err(ResolveError::Infeasible)?)))
+    }
+
+    fn nccl(&self) -> NcclModel {
+        let links = self.links();
+        let nvlink_gbps = links
+            .nvlink_bandwidth_gbps
+            .unwrap_or(self.device.nvlink_bandwidth_gbps);
+        let nic_gbps = links
+            .rdma_bandwidth_gbps
+            .unwrap_or(self.device.nic_bandwidth_gbps);
+        let generation = LinkGeneration::of_gpu(&self.device.name);
+        NcclModel {
+            generation: generation
+                .unwrap_or_else(|| LinkGeneration::of_bandwidth(nvlink_gbps / 8.0)),
+            gpus_per_server: self.gpus_per_node(),
+            nvlink_gb_per_s: nvlink_gbps / 8.0,
+            nic_gb_per_s: nic_gbps / 8.0,
+            kernels: Kernels::Nccl,
+        }
+    }
+
+    /// The network of flows, and its name.
+    fn flows(&self) -> Result<(FlowNetwork, String), ResolveError> {
+        let input = |error: TopologyError| ResolveError::Input(error.to_string());
+        let network = &self.config.network;
+        let conf = match &network.simai_conf {
+            Some(file) => SimaiConf::load(file).map_err(input)?,
+            None => SimaiConf::default(),
+        };
+        let topology = match &network.topology {
+            Some(file) => Topology::load(file).map_err(input)?,
+            None => {
+                let servers = self.parallelism.gpus().div_ceil(self.gpus_per_node());
+                let links = self.nccl();
+                let plan = TopologyPlan {
+                    gpus_per_server: self.gpus_per_node(),
+                    gpu_type: self.device.name.to_uppercase(),
+                    nvlink_bandwidth_gbps: links.nvlink_gb_per_s * 8.0,
+                    nic_bandwidth_gbps: links.nic_gb_per_s * 8.0,
+                    rails: self.gpus_per_node(),
+                    ..TopologyPlan::new(topology::Fabric::SpectrumX, servers * self.gpus_per_node())
+                };
+                let made = plan.generate();
+                made.map_err(|error| ResolveError::Infeasible(error.to_string()))?
+            }
+        };
+        let name = match &network.topology {
+            Some(file) => format!("flows over {}", file.display()),
+            None => "flows over a Spectrum-X fabric of the device's links".to_owned(),
+        };
+        Ok((
+            FlowNetwork::new(topology, conf, SimaiEnvironment::default()),
+            name,
+        ))
+    }
+
+    /// Whether kernels are priced by Vidur's profiles.
+    fn profiled(&self) -> bool {
+        match self.config.backend {
+            BackendKind::Vidur | BackendKind::Linear => true,
+            BackendKind::SimaiAnalytical | BackendKind::SimaiSimulation => self
+                .config
+                .missing_kernel_profile(self.device_name)
+                .is_none(),
+            _ => false,
+        }
     }
 
     fn make(&self, library: &FitLibrary) -> Result<PoolCost, ResolveError> {
         let config = self.config;
         let operators = matches!(
             config.backend,
-            BackendKind::Silicon | BackendKind::Roofline | BackendKind::Aicb
+            BackendKind::Silicon
+                | BackendKind::Roofline
+                | BackendKind::Aicb
+                | BackendKind::SimaiAnalytical
+                | BackendKind::SimaiSimulation
         );
         let infeasible = |reason: &str| Err(ResolveError::Infeasible(reason.to_owned()));
         if config.aicb_dir.is_some() && config.backend != BackendKind::Aicb {
@@ -266,23 +398,46 @@ impl Pricing<'_> {
         match config.backend {
             BackendKind::Silicon | BackendKind::Roofline | BackendKind::Aicb => self.graph(),
             BackendKind::Vidur | BackendKind::Linear => self.fitted(library),
+            BackendKind::SimaiAnalytical | BackendKind::SimaiSimulation => {
+                if self.profiled() {
+                    self.fitted(library)
+                } else {
+                    self.graph()
+                }
+            }
             BackendKind::Table => self.table(),
             BackendKind::Recorded => self.recorded(),
         }
     }
 
     fn graph(&self) -> Result<PoolCost, ResolveError> {
+        let fabric = self.fabric()?;
+        let kernels = match self.config.backend {
+            BackendKind::SimaiAnalytical | BackendKind::SimaiSimulation => {
+                let device = self.device.kernels_of.as_ref().unwrap_or(&self.device.name);
+                if SiliconDb::has_data(device) {
+                    BackendKind::Silicon
+                } else {
+                    BackendKind::Roofline
+                }
+            }
+            backend => backend,
+        };
         let cost = || {
-            GraphCost::new(
+            let cost = GraphCost::new(
                 self.model,
                 self.device,
-                self.config.backend,
+                kernels,
                 self.engine,
                 self.parallelism,
                 self.formats,
                 self.gpus_per_node(),
                 &self.links(),
-            )
+            )?;
+            Ok(match &fabric {
+                Some(fabric) => cost.over(Arc::clone(fabric)),
+                None => cost,
+            })
         };
         let pool_cost = match &self.config.aicb_dir {
             None => cost().map(|cost| PoolCost::Graph(Arc::new(cost.with_options(&self.options)))),
@@ -302,6 +457,7 @@ impl Pricing<'_> {
             gpus_per_node: self.gpus_per_node(),
             keys: self.config.keys(),
             files: self.config.profile_files(self.device_name),
+            fabric: self.fabric()?,
         };
         let cost = VidurCost::fit(&deployment, &self.config.predictor(), library);
         Ok(PoolCost::Vidur(Arc::new(cost.map_err(unpriced)?)))
@@ -350,6 +506,14 @@ fn unpriced(error: VidurError) -> ResolveError {
 }
 
 impl RunConfig {
+    /// The first profile of kernels for `device` that is not there.
+    pub fn missing_kernel_profile(&self, device: &str) -> Option<PathBuf> {
+        let files = self.profile_files(device);
+        [files.compute, files.attention]
+            .into_iter()
+            .find(|file| !file.is_file())
+    }
+
     /// The predictor's options, with the estimator the backend stands for.
     pub fn predictor(&self) -> PredictorConfig {
         let mut predictor = self.predictor.clone().unwrap_or_default();

@@ -4,6 +4,7 @@
 //! without expanding the sweep.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -232,7 +233,21 @@ impl RunConfig {
             })
         };
         match self.backend {
-            BackendKind::Silicon | BackendKind::Roofline => None,
+            BackendKind::Silicon
+            | BackendKind::Roofline
+            | BackendKind::SimaiAnalytical
+            | BackendKind::SimaiSimulation => {
+                let files = [
+                    ("network.topology", &self.network.topology),
+                    ("network.simai_conf", &self.network.simai_conf),
+                ];
+                let missing = |(_, file): &(_, &Option<PathBuf>)| {
+                    file.as_ref().is_some_and(|file| !file.is_file())
+                };
+                let (key, file) = files.into_iter().find(missing)?;
+                let file = file.clone().unwrap_or_default();
+                about(key, format!("{}: no such file", file.display()))
+            }
             BackendKind::Table | BackendKind::Recorded => {
                 let (key, file) = match self.backend {
                     BackendKind::Table => ("predictions_file", &self.predictions_file),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Settings;
-use super::metrics::{ClusterFacts, PoolFacts};
+use super::metrics::{ClusterFacts, PoolFacts, TransferFacts};
 use super::requests::{How, MOST_TOKENS, Requests, max_request_tokens, requests};
 use crate::catalog::{Catalog, DeviceSpec};
 use crate::execution_time::BackendKind;
@@ -69,7 +69,17 @@ impl Prepared {
             compat: self.config.compat,
             pools: deployment.pools.iter().map(pool).collect(),
             requests: self.workload.requests.len(),
-            kv_cache_dtype: (deployment.pools.len() > 1).then_some(deployment.formats.kv_cache),
+            transfer: deployment
+                .cluster
+                .kv_transfer
+                .map(|transfer| TransferFacts {
+                    compat: self.config.compat,
+                    dtype: (self.config.network.kv_transfer_dtype)
+                        .unwrap_or(deployment.formats.kv_cache),
+                    alone_bytes_per_s: transfer
+                        .sender_bytes_per_s
+                        .min(transfer.receiver_bytes_per_s),
+                }),
         }
     }
 
@@ -303,9 +313,48 @@ fn choose_backend(
     config.backend = match (&options.execution_times_file, &options.predictions_file) {
         (Some(_), _) => BackendKind::Recorded,
         (None, Some(_)) => BackendKind::Table,
-        (None, None) if option("backend") == "aicb" => BackendKind::Aicb,
-        (None, None) => BackendKind::Vidur,
+        (None, None) => match option("backend") {
+            "aicb" => BackendKind::Aicb,
+            "simai_analytical" => BackendKind::SimaiAnalytical,
+            "simai_simulation" => BackendKind::SimaiSimulation,
+            _ => BackendKind::Vidur,
+        },
     };
+    let simai = matches!(
+        config.backend,
+        BackendKind::SimaiAnalytical | BackendKind::SimaiSimulation
+    );
+    if simai && let Some(missing) = config.missing_kernel_profile(&config.device) {
+        if options.strict_files {
+            return Err(PrepareError(format!("{}: no such file", missing.display())));
+        }
+        notes.push(format!(
+            "{}: no such file; prices of kernels are this program's measured operators for {}",
+            missing.display(),
+            config.device
+        ));
+    }
+    if config.backend == BackendKind::SimaiSimulation {
+        let topology = option("simai_simulation_topo");
+        let conf = option("simai_simulation_config");
+        config.network.topology = file_or_note(topology, options.strict_files, notes, || {
+            "a Spectrum-X fabric of the device's links stands for it; `vidur-sweep topology \
+             generate` writes others"
+        })?;
+        config.network.simai_conf = file_or_note(
+            conf,
+            options.strict_files,
+            notes,
+            || "SimAI's own figures stand for it",
+        )?;
+    }
+    if config.backend == BackendKind::SimaiAnalytical && options.compat.is_alibaba_cloud() {
+        notes.push(
+            "as the original calls it, SimAI's analytical mode makes every all-reduce of 1 MiB or \
+             more free"
+                .to_owned(),
+        );
+    }
     if config.backend == BackendKind::Aicb {
         let folder = Path::new(option("simai_dir")).join("aicb/results/workload");
         let there = read_directory(&folder).is_ok_and(|files| !files.is_empty());
@@ -333,6 +382,26 @@ fn choose_backend(
         }
     }
     Ok(())
+}
+
+/// A file if it is there; if not, says what stands for it.
+fn file_or_note(
+    file: &str,
+    strict: bool,
+    notes: &mut Vec<String>,
+    instead: impl FnOnce() -> &'static str,
+) -> Result<Option<PathBuf>, PrepareError> {
+    let path = PathBuf::from(file);
+    if path.is_file() {
+        return Ok(Some(path));
+    }
+    if strict {
+        return Err(PrepareError(format!(
+            "{file}: no such file (and --strict-files)"
+        )));
+    }
+    notes.push(format!("{file}: no such file; {}", instead()));
+    Ok(None)
 }
 
 /// Spreads experts over the replicas of each pool, as Vidur-AlibabaCloud means
@@ -442,6 +511,8 @@ fn network(settings: &Settings, compat: Compat) -> NetworkConfig {
             // Two bytes: float16, int16.
             _ => DType::Float16,
         }),
+        topology: None,
+        simai_conf: None,
     }
 }
 

@@ -5,7 +5,7 @@ use vidur_sweep::simulator::{
     GlobalScheduler, PoolRole, ReplicaScheduler, RequestOutcome, RequestRecord,
 };
 
-use crate::support::{cluster, pool, run, sarathi, split_wise, vllm};
+use crate::support::{cluster, pool, run, run_by_events, sarathi, split_wise, vllm};
 
 fn replica_scheduler() -> impl Strategy<Value = ReplicaScheduler> {
     prop_oneof![
@@ -94,7 +94,15 @@ proptest! {
         } else {
             vec![pool(PoolRole::Mixed, replicas, stages, blocks, replica)]
         };
-        let (everything, totals) = run(&cluster(pools, global), &requests, clients);
+        let cluster = cluster(pools, global);
+        let (everything, totals) = run(&cluster, &requests, clients);
+        // Shortcuts change nothing, to the last bit.
+        let (by_events, totals_by_events) = run_by_events(&cluster, &requests, clients);
+        prop_assert_eq!(
+            format!("{:?} {:?}", everything.records, everything.intervals),
+            format!("{:?} {:?}", by_events.records, by_events.intervals)
+        );
+        prop_assert_eq!(&totals, &totals_by_events);
         prop_assert_eq!(everything.records.len(), requests.len());
         for (id, (record, request)) in everything.records.iter().zip(&requests).enumerate() {
             prop_assert_eq!(record.request_id as usize, id);

@@ -115,13 +115,48 @@ impl Recorder for Everything {
     }
 }
 
+/// The same, and wants to be told of events: then every one goes through the queue.
+#[derive(Default)]
+struct Watching(Everything);
+
+impl Recorder for Watching {
+    const WANTS_EVENTS: bool = true;
+
+    fn request(&mut self, record: &RequestRecord) {
+        self.0.request(record);
+    }
+    fn token_intervals(&mut self, interval_s: f64, count: u32) {
+        self.0.token_intervals(interval_s, count);
+    }
+}
+
 /// Runs a workload; records come back by request id.
 pub fn run(
     cluster: &ClusterSpec,
     requests: &[(f64, u32, u32)],
     clients: Option<u32>,
 ) -> (Everything, SimulationTotals) {
-    let workload = Workload {
+    let mut everything = Everything::default();
+    let totals = simulate(cluster, &workload(requests, clients), &mut everything);
+    everything.records.sort_by_key(|record| record.request_id);
+    (everything, totals)
+}
+
+/// As [`run`], event by event.
+pub fn run_by_events(
+    cluster: &ClusterSpec,
+    requests: &[(f64, u32, u32)],
+    clients: Option<u32>,
+) -> (Everything, SimulationTotals) {
+    let mut watching = Watching::default();
+    let totals = simulate(cluster, &workload(requests, clients), &mut watching);
+    let mut everything = watching.0;
+    everything.records.sort_by_key(|record| record.request_id);
+    (everything, totals)
+}
+
+fn workload(requests: &[(f64, u32, u32)], clients: Option<u32>) -> Workload {
+    Workload {
         requests: requests
             .iter()
             .map(|&(arrived_at_s, prefill_tokens, decode_tokens)| Request {
@@ -131,9 +166,5 @@ pub fn run(
             })
             .collect(),
         clients,
-    };
-    let mut everything = Everything::default();
-    let totals = simulate(cluster, &workload, &mut everything);
-    everything.records.sort_by_key(|record| record.request_id);
-    (everything, totals)
+    }
 }

@@ -16,7 +16,7 @@ pub use fitted::KernelFits;
 use super::operator::ExpertLoad;
 use super::{Operator, OperatorCost, Price, PricingError, Provenance};
 use crate::catalog::{Attention, DeviceSpec};
-use crate::network::{ExpertExchange, Links};
+use crate::network::Links;
 use crate::units::DType;
 
 /// Memory-bound kernels: share of the bandwidth reached, and start-up.
@@ -128,32 +128,7 @@ impl Roofline {
                 bytes,
                 across_nodes,
             } => links.send_recv_s(bytes, across_nodes),
-            Operator::ExpertDispatch {
-                tokens_per_rank,
-                hidden_size,
-                experts_per_token,
-                expert_parallel,
-                element_bytes,
-                low_latency,
-                ..
-            }
-            | Operator::ExpertCombine {
-                tokens_per_rank,
-                hidden_size,
-                experts_per_token,
-                expert_parallel,
-                element_bytes,
-                low_latency,
-                ..
-            } => links.expert_exchange_s(&ExpertExchange {
-                tokens_per_rank,
-                token_bytes: f64::from(hidden_size) * element_bytes,
-                experts_per_token,
-                ranks: expert_parallel,
-                low_latency,
-                groups: self.groups,
-            }),
-            _ => return None,
+            _ => links.expert_exchange_s(&operator.exchange(self.groups)?),
         })
     }
 

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::catalog::{DeviceSpec, EngineSpec, ModelSpec};
 use crate::memory::{Formats, Parallelism};
-use crate::network::LinkOverrides;
+use crate::network::{Fabric, LinkOverrides};
 
 /// Prices steps of one deployment: the operator graph of a model on a device.
 pub struct GraphCost {
@@ -152,8 +152,10 @@ impl GraphCost {
             BackendKind::Vidur
             | BackendKind::Linear
             | BackendKind::Table
-            | BackendKind::Recorded => {
-                return Err("priced from files, not from the model's operators".into());
+            | BackendKind::Recorded
+            | BackendKind::SimaiAnalytical
+            | BackendKind::SimaiSimulation => {
+                return Err("not a source of operator times".into());
             }
         };
         let graph = Graph::new(model, parallelism, formats, gpus_per_node)?;
@@ -164,6 +166,22 @@ impl GraphCost {
         let groups = graph.expert_groups();
         let pricer = Pricer::new(device, measured, fits, groups, gpus_per_node, overrides);
         Ok(Self::compose(graph, pricer, engine))
+    }
+
+    /// The same with communication over `fabric` instead of measured or assumed
+    /// links.
+    #[must_use]
+    pub fn over(self, fabric: Arc<Fabric>) -> Self {
+        let options = self.options;
+        Self {
+            options,
+            ..Self::assemble(
+                self.graph,
+                self.pricer.over(fabric),
+                self.host,
+                self.elsewhere,
+            )
+        }
     }
 
     /// The same with what an engine does beyond the plain step.

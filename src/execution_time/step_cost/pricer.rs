@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::catalog::DeviceSpec;
 use crate::execution_time::roofline::{self, KernelFits, Roofline};
 use crate::execution_time::{Operator, OperatorCost, Price, Provenance};
-use crate::network::{LinkOverrides, Links};
+use crate::network::{Collective, Fabric, LinkOverrides, Links};
 
 /// Prices operators from a measured source with the roofline behind it.
 pub(super) struct Pricer {
@@ -14,6 +14,8 @@ pub(super) struct Pricer {
     roofline: Roofline,
     links: LinkSource,
     gpus_per_node: u32,
+    groups: (u32, u32),
+    fabric: Option<Arc<Fabric>>,
 }
 
 /// Whether measured collectives stand for the links of this deployment.
@@ -43,7 +45,45 @@ impl Pricer {
             },
             links: link_source(device, overrides),
             gpus_per_node,
+            groups,
+            fabric: None,
         }
+    }
+
+    /// The same with communication over `fabric`.
+    pub(super) fn over(self, fabric: Arc<Fabric>) -> Self {
+        Self {
+            fabric: Some(fabric),
+            ..self
+        }
+    }
+
+    /// Price of communication over the fabric, if there is one and `operator` is
+    /// communication.
+    fn over_fabric(&self, operator: &Operator) -> Option<Price> {
+        let fabric = self.fabric.as_ref()?;
+        let collective = |collective, bytes, gpus| fabric.collective_s(collective, bytes, gpus);
+        let time_s = match *operator {
+            Operator::AllReduce { bytes, gpus } => collective(Collective::AllReduce, bytes, gpus),
+            Operator::AllGather { bytes, gpus } => collective(Collective::AllGather, bytes, gpus),
+            Operator::ReduceScatter { bytes, gpus } => {
+                collective(Collective::ReduceScatter, bytes, gpus)
+            }
+            Operator::SendRecv { bytes, .. } => fabric.send_s(bytes),
+            _ => fabric.exchange_s(&operator.exchange(self.groups)?),
+        };
+        Some(match time_s {
+            Ok(time_s) => Price {
+                time_s,
+                provenance: Provenance::Substituted {
+                    from: fabric.name().to_owned(),
+                },
+            },
+            Err(reason) => Price {
+                time_s: self.roofline.time_s(operator),
+                provenance: Provenance::Roofline { reason },
+            },
+        })
     }
 
     /// Time of one run, seconds.
@@ -56,6 +96,9 @@ impl Pricer {
             time_s: self.roofline.time_s(operator),
             provenance,
         };
+        if let Some(price) = self.over_fabric(operator) {
+            return price;
+        }
         if roofline::is_formula(operator) {
             return formula(Provenance::Formula);
         }

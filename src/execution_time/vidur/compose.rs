@@ -6,6 +6,8 @@
 //! send_recv`. Terms are added in this order, which the recorded figures depend
 //! on to the last bit.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::memo::ByCount;
@@ -13,7 +15,11 @@ use super::{Op, PredictorConfig, Rows, VidurError};
 use crate::catalog::{Attention, ModelSpec};
 use crate::execution_time::{Operator, PricedOperator, Provenance, StageTime, StepCost, StepShape};
 use crate::memory::Parallelism;
+use crate::network::{Collective, Fabric};
 use crate::units::DType;
+
+/// Bytes of an element of the activations that travel.
+const ACTIVATION_BYTES: f64 = 2.0;
 
 /// What of a batch the operators are priced by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -70,6 +76,8 @@ pub(super) struct Deployment {
     host: bool,
     across_nodes: bool,
     shapes: Shapes,
+    /// Prices communication in the place of profiles.
+    fabric: Option<Arc<Fabric>>,
 }
 
 /// Widths on one GPU, for explanations.
@@ -141,7 +149,28 @@ impl Deployment {
                 kv_heads: kv_heads.div_ceil(tensor_parallel),
                 head_dim,
             },
+            fabric: None,
         })
+    }
+
+    /// The same with communication over `fabric`.
+    pub(super) fn over(self, fabric: Option<Arc<Fabric>>) -> Self {
+        Self { fabric, ..self }
+    }
+
+    /// Time of communication over the fabric, ms; none, if profiles have it.
+    fn over_fabric_ms(&self, op: Op, tokens: u32) -> Option<f64> {
+        let fabric = self.fabric.as_ref()?;
+        let bytes = f64::from(tokens) * f64::from(self.shapes.hidden) * ACTIVATION_BYTES;
+        let time_s = match op {
+            Op::AllReduce => {
+                fabric.collective_s(Collective::AllReduce, bytes, self.tensor_parallel)
+            }
+            Op::SendRecv => fabric.send_s(bytes),
+            _ => return None,
+        };
+        // What the fabric cannot price was refused when it was made.
+        time_s.ok().map(|time_s| time_s * 1e3)
     }
 
     /// The operators this deployment needs the times of.
@@ -162,10 +191,10 @@ impl Deployment {
         if self.second_norm {
             ops.push(Op::PostAttentionLayernorm);
         }
-        if self.tensor_parallel > 1 {
+        if self.tensor_parallel > 1 && self.fabric.is_none() {
             ops.push(Op::AllReduce);
         }
-        if self.layers.len() > 1 {
+        if self.layers.len() > 1 && self.fabric.is_none() {
             ops.push(Op::SendRecv);
         }
         if self.host {
@@ -276,7 +305,8 @@ impl<T: OperatorTimes> Composed<T> {
     }
 
     fn op(&self, op: Op, count: u32) -> f64 {
-        self.usable(self.times.by_count_ms(op, count))
+        let over_fabric = self.deployment.over_fabric_ms(op, count);
+        over_fabric.unwrap_or_else(|| self.usable(self.times.by_count_ms(op, count)))
     }
 
     fn all_reduce_ms(&self, tokens: u32) -> f64 {

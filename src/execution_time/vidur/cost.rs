@@ -12,6 +12,7 @@ use super::{
 use crate::catalog::{Attention, ModelSpec};
 use crate::execution_time::{PricedOperator, Provenance, StageTime, StepCost, StepShape};
 use crate::memory::Parallelism;
+use crate::network::Fabric;
 
 /// What a [`VidurCost`] is for.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub struct VidurDeployment {
     pub keys: Keys,
     /// Where the profiles are.
     pub files: InputFiles,
+    /// Prices communication in the place of profiles.
+    pub fabric: Option<Arc<Fabric>>,
 }
 
 /// Prices steps by fits of profiled operators.
@@ -54,7 +57,8 @@ impl VidurCost {
             deployment.gpus_per_node,
             deployment.keys,
             predictor,
-        )?;
+        )?
+        .over(deployment.fabric.clone());
         // The profile of cache writes is of two kernels. Fits of the original
         // take its rows as one.
         let two_phases =

@@ -162,6 +162,7 @@ fn deployment(profiles: &Profiles, tensor: u32, pipeline: u32, keys: Keys) -> Vi
         gpus_per_node: 4,
         keys,
         files: profiles.files(tensor),
+        fabric: None,
     }
 }
 

@@ -9,6 +9,8 @@ pub(super) enum Values {
     Ints(Vec<u64>),
     /// Numbers; NaN: blank.
     Floats(Vec<f64>),
+    /// Names; none: blank.
+    Names(Vec<Option<&'static str>>),
 }
 
 impl Values {
@@ -27,6 +29,7 @@ impl Values {
         match self {
             Self::Ints(values) => text.int(values[row]),
             Self::Floats(values) => text.float(values[row]),
+            Self::Names(values) => text.str(values[row].unwrap_or_default()),
         };
     }
 
@@ -34,6 +37,7 @@ impl Values {
         match self {
             Self::Ints(values) => values.len(),
             Self::Floats(values) => values.len(),
+            Self::Names(values) => values.len(),
         }
     }
 
@@ -41,6 +45,7 @@ impl Values {
         match self {
             Self::Ints(values) => values[row] as f64,
             Self::Floats(values) => values[row],
+            Self::Names(_) => f64::NAN,
         }
     }
 }
@@ -72,6 +77,7 @@ impl Frame {
         let thinned = |values| match values {
             Values::Ints(values) => Values::Ints(every(values, step)),
             Values::Floats(values) => Values::Floats(every(values, step)),
+            Values::Names(values) => Values::Names(every(values, step)),
         };
         Self {
             index: self.index.map(|index| every(index, step)),

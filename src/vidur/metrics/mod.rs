@@ -29,6 +29,7 @@ mod frame;
 mod meter;
 mod operations;
 mod page;
+mod phases;
 mod picture;
 mod requests;
 mod sketch;
@@ -136,6 +137,17 @@ pub struct ClusterFacts {
     pub pools: Vec<PoolFacts>,
     /// Requests to make room for.
     pub requests: usize,
-    /// Format of the KV cache, for the table of requests under disaggregation.
-    pub kv_cache_dtype: Option<DType>,
+    /// KV transfers, under disaggregation.
+    pub transfer: Option<TransferFacts>,
+}
+
+/// What is known of KV transfers before the simulation.
+#[derive(Debug, Clone, Copy)]
+pub struct TransferFacts {
+    /// Whose rules figures follow.
+    pub compat: Compat,
+    /// Format in which caches are sent.
+    pub dtype: DType,
+    /// Bandwidth of a transfer that has its links for itself, bytes per second.
+    pub alone_bytes_per_s: f64,
 }

@@ -2,6 +2,7 @@
 //! columns.
 
 use super::frame::{Frame, Values};
+use super::{ClusterFacts, phases};
 use crate::results::RequestRow;
 use crate::simulator::{ArrivalFact, RequestOutcome, RequestRecord};
 use crate::units::DType;
@@ -101,7 +102,7 @@ impl Requests {
 
     /// `request_metrics.csv`: a row for every request that has arrived, by number;
     /// blank what a request has not come to.
-    pub(super) fn table(&self) -> Frame {
+    pub(super) fn table(&self, facts: &ClusterFacts) -> Frame {
         let mut arrivals: Vec<(usize, &ArrivalFact)> = self.arrivals.iter().enumerate().collect();
         arrivals.sort_by_key(|(_, arrival)| arrival.request_id);
         let mut places = vec![None; self.slots()];
@@ -119,13 +120,20 @@ impl Requests {
             let values = records.iter().map(|record| record.map_or(f64::NAN, value));
             columns.push((name.to_owned(), Values::Floats(values.collect())));
         }
-        let facts = arrivals.iter().map(|(position, _)| *position);
-        columns.extend(self.arrival_columns(facts.collect()));
+        let more = phases::wanted(facts.compat);
+        if more {
+            columns.extend(phases::columns(&records, facts));
+        }
+        let positions = arrivals.iter().map(|(position, _)| *position);
+        columns.extend(self.arrival_columns(positions.collect()));
         let restarts = records.iter().map(|r| r.map(|r| u64::from(r.restarts)));
         columns.push((
             "request_num_restarts".to_owned(),
             Values::of_counts(restarts.collect()),
         ));
+        if facts.compat.is_none() {
+            columns.push(phases::tbt(&records));
+        }
         Frame {
             index: None,
             columns,

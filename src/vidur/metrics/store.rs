@@ -106,10 +106,13 @@ impl MetricsStore {
         let Some(requests) = &self.requests else {
             return Ok(());
         };
-        out.table("request_metrics.csv", &requests.table())?;
+        out.table("request_metrics.csv", &requests.table(&self.facts))?;
         let path = out.dir.join("requests.parquet");
-        write_request_table(&path, &requests.rows(self.facts.kv_cache_dtype))
-            .map_err(io::Error::other)?;
+        write_request_table(
+            &path,
+            &requests.rows(self.facts.transfer.map(|transfer| transfer.dtype)),
+        )
+        .map_err(io::Error::other)?;
         out.files.push(path);
         for (name, values) in requests.histograms() {
             if !values.is_empty() {

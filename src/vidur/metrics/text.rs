@@ -57,7 +57,7 @@ impl Text {
     /// A number as `repr` gives it; what is not a number is left blank.
     pub(super) fn float(&mut self, value: f64) -> &mut Self {
         if !value.is_finite() {
-            return self;
+            return self.str(if value == f64::INFINITY { "inf" } else { "" });
         }
         let size = value.abs();
         if value == 0.0 || (1e-4..1e16).contains(&size) {

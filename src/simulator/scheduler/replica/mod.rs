@@ -151,6 +151,15 @@ impl BatchPolicy {
         }
     }
 
+    /// Whether decodes that nobody joins or leaves make the same batch again.
+    pub(crate) fn repeats_decodes(&self) -> bool {
+        let plain = matches!(
+            self.kind,
+            Kind::Sarathi | Kind::Vllm | Kind::SplitWise | Kind::Orca
+        );
+        plain && !self.keeps_order()
+    }
+
     /// Whether a batch keeps its members until the last one ends.
     pub(crate) fn is_static(&self) -> bool {
         self.kind == Kind::FasterTransformer

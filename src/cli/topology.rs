@@ -1,0 +1,186 @@
+//! `vidur-sweep topology`: cluster topologies in SimAI's file format.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::{CliError, CliResult};
+use crate::network::topology::{Fabric, Topology, TopologyEdit, TopologyPlan};
+use crate::spelling::did_you_mean;
+
+/// Generate and change cluster topologies.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  vidur-sweep topology generate spectrum-x --gpus 128 --out topo/
+  vidur-sweep topology generate alibaba-hpn-dual-plane --gpus 512 --out -
+  vidur-sweep topology edit topo/Spectrum-X_128g_8gps_400Gbps_H100 --edit rail=3:0.5 --out slow
+  vidur-sweep topology show topo/Spectrum-X_128g_8gps_400Gbps_H100")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Generate a fabric; figures that are not given are the fabric's usual ones.
+    Generate(Box<Generate>),
+    /// Degrade or fail links of a topology.
+    Edit(Edit),
+    /// Check a topology and say what is in it.
+    Show {
+        /// Topology file.
+        file: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct Generate {
+    /// spectrum-x, alibaba-hpn, alibaba-hpn-dual-plane, dcn+, dcn+dual-tor,
+    /// rail-optimized, nvlink-domain or nvl72.
+    #[arg(value_parser = parse_fabric)]
+    fabric: Fabric,
+    /// GPUs in all.
+    #[arg(long)]
+    gpus: u32,
+    /// File to write; a directory: a file there, named as SimAI names it; `-`:
+    /// standard output.
+    #[arg(long, default_value = "-")]
+    out: PathBuf,
+    /// GPUs of a server (of an NVLink domain).
+    #[arg(long)]
+    gpus_per_server: Option<u32>,
+    /// GPU type, e.g. H100.
+    #[arg(long)]
+    gpu_type: Option<String>,
+    /// NVSwitches of a server.
+    #[arg(long)]
+    nvswitches_per_server: Option<u32>,
+    /// NVLink bandwidth of a GPU, gigabits per second and direction.
+    #[arg(long)]
+    nvlink_bandwidth_gbps: Option<f64>,
+    /// Delay of an NVLink hop, nanoseconds.
+    #[arg(long)]
+    nvlink_latency_ns: Option<f64>,
+    /// Bandwidth of a NIC port, gigabits per second.
+    #[arg(long)]
+    nic_bandwidth_gbps: Option<f64>,
+    /// Delay of a hop between servers, nanoseconds.
+    #[arg(long)]
+    hop_latency_ns: Option<f64>,
+    /// NICs that share an access switch.
+    #[arg(long)]
+    nics_per_switch: Option<u32>,
+    /// Spine switches.
+    #[arg(long)]
+    spine_switches: Option<u32>,
+    /// Bandwidth of a link to a spine switch, gigabits per second.
+    #[arg(long)]
+    spine_bandwidth_gbps: Option<f64>,
+    /// Access switches that the GPUs of a server spread over.
+    #[arg(long)]
+    rails: Option<u32>,
+}
+
+#[derive(clap::Args)]
+struct Edit {
+    /// Topology file.
+    file: PathBuf,
+    /// `rail=R:FACTOR`, `node=N:FACTOR` or `A-B:FACTOR`; factor 0 takes links
+    /// down. May be repeated.
+    #[arg(long = "edit", value_name = "LINKS:FACTOR", required = true)]
+    edits: Vec<TopologyEdit>,
+    /// File to write; `-`: standard output.
+    #[arg(long, default_value = "-")]
+    out: PathBuf,
+}
+
+fn parse_fabric(text: &str) -> Result<Fabric, String> {
+    let lower = text.to_ascii_lowercase();
+    let found = Fabric::NAMED.into_iter().find(|(name, _)| *name == lower);
+    found.map(|(_, fabric)| fabric).ok_or_else(|| {
+        let names = Fabric::NAMED.map(|(name, _)| name);
+        let hint = did_you_mean(text, names);
+        format!("no fabric `{text}` ({}){hint}", names.join(", "))
+    })
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> CliResult {
+    match args.command {
+        Command::Generate(generate) => run_generate(&generate),
+        Command::Edit(edit) => {
+            let edited = load(&edit.file)?
+                .edited(&edit.edits)
+                .map_err(|error| CliError::BadInput(error.to_string()))?;
+            write_out(&edit.out, &edited.to_string())
+        }
+        Command::Show { file } => {
+            let topology = load(&file)?;
+            write_out(Path::new("-"), &format!("{}\n", topology.summary()))
+        }
+    }
+}
+
+fn load(file: &Path) -> Result<Topology, CliError> {
+    Topology::load(file).map_err(|error| CliError::BadInput(error.to_string()))
+}
+
+fn run_generate(args: &Generate) -> CliResult {
+    let plan = plan(args);
+    let topology = plan
+        .generate()
+        .map_err(|error| CliError::BadInput(error.to_string()))?;
+    let out = if args.out.is_dir() {
+        args.out.join(plan.file_name())
+    } else {
+        args.out.clone()
+    };
+    let code = write_out(&out, &topology.to_string())?;
+    eprintln!("{}", topology.summary());
+    Ok(code)
+}
+
+fn plan(args: &Generate) -> TopologyPlan {
+    let usual = TopologyPlan::new(args.fabric, args.gpus);
+    // Servers smaller than usual have as many rails as GPUs.
+    let gpus_per_server = args.gpus_per_server.unwrap_or(usual.gpus_per_server);
+    let rails = match args.gpus_per_server {
+        Some(gpus) if args.fabric != Fabric::Nvl72 => gpus,
+        _ => usual.rails,
+    };
+    TopologyPlan {
+        gpus_per_server,
+        rails: args.rails.unwrap_or(rails),
+        gpu_type: args.gpu_type.clone().unwrap_or(usual.gpu_type),
+        nvswitches_per_server: args
+            .nvswitches_per_server
+            .unwrap_or(usual.nvswitches_per_server),
+        nvlink_bandwidth_gbps: args
+            .nvlink_bandwidth_gbps
+            .unwrap_or(usual.nvlink_bandwidth_gbps),
+        nvlink_latency_ns: args.nvlink_latency_ns.unwrap_or(usual.nvlink_latency_ns),
+        nic_bandwidth_gbps: args.nic_bandwidth_gbps.unwrap_or(usual.nic_bandwidth_gbps),
+        hop_latency_ns: args.hop_latency_ns.unwrap_or(usual.hop_latency_ns),
+        nics_per_switch: args.nics_per_switch.unwrap_or(usual.nics_per_switch),
+        spine_switches: args.spine_switches.unwrap_or(usual.spine_switches),
+        spine_bandwidth_gbps: args
+            .spine_bandwidth_gbps
+            .unwrap_or(usual.spine_bandwidth_gbps),
+        ..usual
+    }
+}
+
+fn write_out(path: &Path, text: &str) -> CliResult {
+    let result = if path == Path::new("-") {
+        std::io::stdout().write_all(text.as_bytes())
+    } else {
+        fs::write(path, text)
+    };
+    match result {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(CliError::Failure(format!("{}: {error}", path.display())))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
