@@ -100,6 +100,15 @@ fn same(a: &[Vec<String>], b: &[Vec<String>]) -> bool {
             .all(|(a, b)| a.len() == b.len() && a.iter().zip(b).all(close))
 }
 
+/// The columns of `table` that `other` has.
+fn columns_of(other: &[Vec<String>], table: &[Vec<String>]) -> Vec<Vec<String>> {
+    let kept: Vec<usize> = (0..table[0].len())
+        .filter(|&column| other[0].contains(&table[0][column]))
+        .collect();
+    let cells = |row: &Vec<String>| kept.iter().map(|&column| row[column].clone()).collect();
+    table.iter().map(cells).collect()
+}
+
 /// Flags of a recorded run, without where its files went, and with the run's
 /// requests and operator times.
 fn recorded(case: &str) -> (PathBuf, String) {
@@ -320,7 +329,8 @@ fn recorded_runs_come_out_as_recorded() {
         }
         // Without the defects, something differs; in this one, only how it ends.
         let (_, fixed) = place.run(&flags);
-        let differs = !same(&metrics(&folder), &metrics(&fixed));
+        let recorded = metrics(&folder);
+        let differs = !same(&recorded, &columns_of(&recorded, &metrics(&fixed)));
         assert_eq!(differs, case != "g18_sarathi_7b_time_limit", "{case}");
     }
 }
