@@ -191,7 +191,7 @@ impl ContextAttentionTable {
 }
 
 /// Share of the time of a whole prompt that falls to the chunk after a prefix.
-pub(super) fn unpaid_share(new_tokens: u32, prefix_tokens: u32) -> f64 {
+pub fn unpaid_share(new_tokens: u32, prefix_tokens: u32) -> f64 {
     let whole = f64::from(new_tokens) + f64::from(prefix_tokens);
     let prefix = f64::from(prefix_tokens);
     (whole * whole - prefix * prefix) / (whole * whole)

@@ -42,6 +42,7 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
+pub(super) use attention::unpaid_share;
 pub use import::{DEVICES, import_aiconfigurator};
 pub use listing::{KeyRange, TableListing, list_tables};
 pub use manifest::{MANIFEST_FILE, Manifest, TableEntry};

@@ -101,10 +101,20 @@ pub(super) struct CountTable {
 
 impl CountTable {
     pub(super) fn new() -> Self {
+        Self::with_pages(PAGES)
+    }
+
+    /// With `pages` pages of counts that are priced one by one.
+    pub(super) fn with_pages(pages: usize) -> Self {
         Self {
-            pages: empty_pages(PAGES),
+            pages: empty_pages(pages),
             beyond: Curve::new(),
         }
+    }
+
+    /// Counts below this one are priced one by one.
+    pub(super) fn exact_below(&self) -> u32 {
+        (self.pages.len() * PAGE) as u32
     }
 
     #[inline]

@@ -27,7 +27,7 @@ use self::pricer::Pricer;
 use self::ranks::{Ranks, groups};
 use super::graph::{Graph, NamedOperator, Stage};
 use super::roofline::KernelFits;
-use super::silicon::SiliconDb;
+use super::silicon::{SiliconDb, unpaid_share};
 use super::{
     BackendKind, Operator, OperatorCost, PricedOperator, Provenance, StageTime, StepCost,
     StepOptions, StepShape,
@@ -66,6 +66,9 @@ impl HostOverhead {
     }
 }
 
+/// Pages of whole prompts priced one by one: up to 16,384 tokens.
+const WHOLE_PROMPT_PAGES: usize = 64;
+
 /// What is remembered of one stage.
 struct StageTables {
     /// Decode-only steps without attention and LM head, by decodes of all ranks.
@@ -77,6 +80,9 @@ struct StageTables {
     head: CountTable,
     decode_attention: DecodeCurves,
     prefill_attention: ChunkCache,
+    /// Attention over a whole prompt, by its length: where a chunk after a prefix
+    /// costs its share of that, as measured attention does.
+    whole_prompts: Option<CountTable>,
     /// Halves of overlapped steps: with prompts, and decode-only.
     halves: [HalfTables; 2],
     /// Start-up time of prompt attention, paid once however many chunk shapes a
@@ -355,6 +361,21 @@ impl GraphCost {
 
     fn chunk_s(&self, index: usize, shape: ChunkShape) -> f64 {
         let stage = &self.graph.stages()[index];
+        let whole = shape.new_tokens.saturating_add(shape.context_tokens);
+        if let Some(table) = &self.tables[index].whole_prompts
+            && shape.batch == 1
+            && whole < table.exact_below()
+        {
+            let whole_s = table.get(whole, |whole| {
+                let shape = ChunkShape {
+                    batch: 1,
+                    new_tokens: whole,
+                    context_tokens: 0,
+                };
+                self.sum_s(|mut emit| prefill_attention(&self.graph, stage, shape, &mut emit))
+            });
+            return whole_s * unpaid_share(shape.new_tokens, shape.context_tokens);
+        }
         self.tables[index].prefill_attention.get(shape, || {
             self.sum_s(|mut emit| prefill_attention(&self.graph, stage, shape, &mut emit))
         })
@@ -391,6 +412,13 @@ impl GraphCost {
             decodes: shape.decode_requests.div_ceil(ranks),
             kv_tokens: mean_kv_tokens(shape),
         };
+        if ranks == 1 && shape.prefills.len() <= 1 {
+            return with(&RankLoad {
+                prefills: &shape.prefills,
+                prefill_tokens: shape.prefill_tokens(),
+                ..base
+            });
+        }
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.assign(&shape.prefills, ranks);
             let mut busiest = RankLoad { ..base };
@@ -729,9 +757,12 @@ impl StageTables {
             context_tokens: 0,
         };
         let mut prefill_launch_s = 0.0;
+        let (mut operators, mut shared) = (0, 0);
         prefill_attention(graph, stage, one_token, &mut |named| {
             if !elsewhere(named.name) {
                 prefill_launch_s += named.count * pricer.time_s(&named.operator);
+                operators += 1;
+                shared += u32::from(pricer.shares_prompts(&named.operator));
             }
         });
         Self {
@@ -741,6 +772,8 @@ impl StageTables {
             head: CountTable::new(),
             decode_attention: DecodeCurves::new(),
             prefill_attention: ChunkCache::new(),
+            whole_prompts: (operators == 1 && shared == 1)
+                .then(|| CountTable::with_pages(WHOLE_PROMPT_PAGES)),
             halves: [HalfTables::new(), HalfTables::new()],
             prefill_launch_s,
         }

@@ -120,6 +120,16 @@ impl Pricer {
         }
     }
 
+    /// Whether a chunk of a prompt costs its share of the whole prompt, whatever
+    /// the two are: measured attention does.
+    pub(super) fn shares_prompts(&self, operator: &Operator) -> bool {
+        let measured = self
+            .measured
+            .as_ref()
+            .map(|measured| measured.price(operator));
+        matches!(operator, Operator::ContextAttention { .. }) && matches!(measured, Some(Ok(_)))
+    }
+
     /// Why a collective cannot be looked up, if it is one.
     fn unmeasurable_link(&self, operator: &Operator) -> Option<String> {
         let inside_node = match *operator {

@@ -145,10 +145,15 @@ fn distribution(samples_s: &mut [f64]) -> Distribution {
     }
     // The sum is taken before sorting: completion order is deterministic.
     let mean_s = samples_s.iter().sum::<f64>() / samples_s.len() as f64;
-    samples_s.sort_unstable_by(f64::total_cmp);
-    let rank = |quantile: f64| {
-        let rank = (quantile * samples_s.len() as f64).ceil() as usize;
-        samples_s[rank.clamp(1, samples_s.len()) - 1]
+    // Each quantile is looked for above the one before: not all need be in order.
+    let count = samples_s.len();
+    let mut above = 0;
+    let mut rank = |quantile: f64| {
+        let index = ((quantile * count as f64).ceil() as usize).clamp(1, count) - 1;
+        let rest = &mut samples_s[above..];
+        let (_, value, _) = rest.select_nth_unstable_by(index - above, f64::total_cmp);
+        above = index;
+        *value
     };
     Distribution {
         mean_s,
