@@ -205,11 +205,13 @@ pub fn run(args: Args) -> CliResult {
             .iter()
             .for_each(|note| eprintln!("note: {note}"));
     }
+    let dir = output_dir(&settings);
+    let failure = |error| CliError::Failure(format!("{}: {error}", dir.display()));
+    // First, so that no long simulation ends in a folder that cannot be made.
+    std::fs::create_dir_all(&dir).map_err(failure)?;
     let prepared_s = started.elapsed().as_secs_f64();
     let outcome = prepared.run();
     let simulated_s = started.elapsed().as_secs_f64() - prepared_s;
-    let dir = output_dir(&settings);
-    let failure = |error| CliError::Failure(format!("{}: {error}", dir.display()));
     prepared.write(&outcome, &dir).map_err(failure)?;
     args.say(&prepared, &outcome, &dir);
     if !args.quiet {

@@ -31,6 +31,16 @@ impl BlockPool {
         tokens.div_ceil(u64::from(self.block_size))
     }
 
+    /// `tokens` and what is left over of their last block.
+    pub(crate) fn whole_blocks(&self, tokens: u64) -> u64 {
+        self.blocks_for(tokens) * u64::from(self.block_size)
+    }
+
+    /// Tokens of all blocks.
+    pub(crate) fn total_tokens(&self) -> u64 {
+        self.total * u64::from(self.block_size)
+    }
+
     pub(crate) fn total(&self) -> u64 {
         self.total
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Settings;
 use super::metrics::{ClusterFacts, PoolFacts, TransferFacts};
-use super::requests::{How, Requests, max_request_tokens, requests};
+use super::requests::{How, MOST_TOKENS, Requests, max_request_tokens, requests};
 use crate::catalog::{Catalog, DeviceSpec};
 use crate::execution_time::BackendKind;
 use crate::execution_time::aicb::read_directory;
@@ -111,7 +111,9 @@ pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, Prepa
         requests_file: options.requests_file.as_deref(),
         strict_files: options.strict_files,
     };
-    let requests = requests(settings, &how).map_err(|error| PrepareError(error.to_string()))?;
+    check_limits(settings, options.compat)?;
+    let requests = requests(settings, &how)
+        .map_err(|error| PrepareError(in_flags(&error.to_string(), settings)))?;
     notes.extend(requests.notes.iter().cloned());
     let mut config = run_config(settings, options, &requests);
     choose_backend(&mut config, settings, options, &mut notes)?;
@@ -153,6 +155,69 @@ pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, Prepa
         notes,
         resolver,
     })
+}
+
+/// Most replicas of a run: each has files of its own.
+const MOST_REPLICAS: u32 = 100_000;
+
+/// What no flag's own range can tell.
+fn check_limits(settings: &Settings, compat: Compat) -> Result<(), PrepareError> {
+    let refuse = |text: String| Err(PrepareError(text));
+    let replicas = settings.whole("cluster_config_num_replicas");
+    if replicas > MOST_REPLICAS {
+        return refuse(format!(
+            "--cluster_config_num_replicas is {replicas}; allowed is 1 to {MOST_REPLICAS}"
+        ));
+    }
+    let max_tokens = max_request_tokens(settings);
+    if u64::from(max_tokens) > MOST_TOKENS {
+        return refuse(format!(
+            "max_tokens of the length generator is {max_tokens}; allowed is 2 to {MOST_TOKENS}"
+        ));
+    }
+    let batch_index = |which: &str| {
+        let value = settings.get(&format!("metrics_config_{which}_batch_index"));
+        value.as_u64()
+    };
+    if let (Some(least), Some(most)) = (batch_index("min"), batch_index("max"))
+        && least > most
+    {
+        return refuse(format!(
+            "--metrics_config_min_batch_index {least} is above --metrics_config_max_batch_index \
+             {most}: no batch would be kept"
+        ));
+    }
+    if !compat.is_none() && settings.text("replica_scheduler_config_type") == "lightllm" {
+        let wanted = [
+            ("lightllm_scheduler_config_block_size", "counts tokens"),
+            ("replica_config_num_pipeline_stages", "knows no pipeline"),
+        ];
+        for (flag, why) in wanted {
+            let value = settings.whole(flag);
+            if value != 1 {
+                return refuse(format!(
+                    "--{flag} is {value}: the original's LightLLM {why} and stops with an \
+                     AssertionError; give 1, or leave compatibility off"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A message about the keys of a sweep as one about flags.
+fn in_flags(message: &str, settings: &Settings) -> String {
+    let lengths = settings.text("length_generator_config_type");
+    let intervals = settings.text("interval_generator_config_type");
+    message
+        .replace(
+            "`workload.lengths.",
+            &format!("`--{lengths}_request_length_generator_config_"),
+        )
+        .replace(
+            "`workload.arrivals.",
+            &format!("`--{intervals}_request_interval_generator_config_"),
+        )
 }
 
 /// Peak of one GPU; with compatibility the figures of the original's devices.

@@ -32,8 +32,15 @@ const BUILT_IN: [BuiltIn; 2] = [
     },
 ];
 
-/// Most requests a duration may lead to.
-const MOST_REQUESTS: u32 = 1 << 28;
+/// Most requests of a run: they are held in memory.
+const MOST_REQUESTS: u32 = 100_000_000;
+
+/// Most tokens of a request, prompt and output together: more than any model's
+/// context, and far from overflow.
+pub(super) const MOST_TOKENS: u64 = 1 << 24;
+
+/// Latest arrival, seconds: later ones leave no digits for milliseconds.
+const LATEST_ARRIVAL_S: f64 = 1e12;
 
 struct BuiltIn {
     trace: &'static str,
@@ -71,14 +78,19 @@ pub(super) fn requests(settings: &Settings, how: &How<'_>) -> Result<Requests, W
     let files = DataFiles::default();
     let ours = Ours::new(settings, &files, how, &mut notes)?;
     let original = Original::new(settings);
-    let workload = if let Some(file) = how.requests_file {
+    let mut workload = if let Some(file) = how.requests_file {
         notes.clear();
-        read_requests(file, how.compat)?
+        read_requests(file)?
     } else if !how.compat.is_none() && !ours.substituted {
         original.generate(&files, settings)?
     } else {
         ours.generate()?
     };
+    check_requests(&workload)?;
+    if !workload.is_sorted_by(|a, b| a.arrived_at_s <= b.arrived_at_s) {
+        workload.sort_by(|a, b| a.arrived_at_s.total_cmp(&b.arrived_at_s));
+        notes.push("requests are numbered in order of arrival, not of the file".to_owned());
+    }
     let count = workload.len() as u64;
     let (python_seed, python_draws) = original.python(settings, count);
     Ok(Requests {
@@ -95,6 +107,26 @@ pub(super) fn requests(settings: &Settings, how: &How<'_>) -> Result<Requests, W
         python_seed,
         notes,
     })
+}
+
+/// Requests that cannot be simulated, by their length or time, are refused.
+fn check_requests(requests: &[Request]) -> Result<(), WorkloadError> {
+    for request in requests {
+        let (prompt, output) = (request.prefill_tokens, request.decode_tokens);
+        if u64::from(prompt) + u64::from(output) > MOST_TOKENS {
+            return Err(WorkloadError::new(format!(
+                "a request of {prompt} prompt and {output} output tokens; allowed is \
+                 {MOST_TOKENS} together"
+            )));
+        }
+        if !(0.0..=LATEST_ARRIVAL_S).contains(&request.arrived_at_s) {
+            return Err(WorkloadError::new(format!(
+                "a request arrives after {:e} s; allowed is 0 to {LATEST_ARRIVAL_S:e}",
+                request.arrived_at_s
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Prefix of the chosen length generator's flags.
@@ -248,6 +280,7 @@ fn vidur_lengths(settings: &Settings) -> VidurLengths {
 /// Generators that would never stop are refused.
 fn check_stop(until: VidurUntil, intervals: &VidurIntervals) -> Result<(), WorkloadError> {
     let trace = matches!(intervals, VidurIntervals::Trace { .. });
+    check_count(until, intervals)?;
     let message = match (until, intervals) {
         (VidurUntil::DurationS(_), VidurIntervals::Static) => {
             "--synthetic_request_generator_config_duration never passes with static intervals, \
@@ -260,6 +293,26 @@ fn check_stop(until: VidurUntil, intervals: &VidurIntervals) -> Result<(), Workl
         _ => return Ok(()),
     };
     Err(WorkloadError::new(message))
+}
+
+/// More requests than a run can hold are refused before any is drawn.
+fn check_count(until: VidurUntil, intervals: &VidurIntervals) -> Result<(), WorkloadError> {
+    let rate_per_s = match intervals {
+        VidurIntervals::Poisson { qps } | VidurIntervals::Gamma { qps, .. } => *qps,
+        VidurIntervals::Static | VidurIntervals::Trace { .. } => 0.0,
+    };
+    let (flag, expected) = match until {
+        VidurUntil::Requests(count) => ("num_requests", f64::from(count)),
+        VidurUntil::DurationS(duration_s) => ("duration", duration_s * rate_per_s),
+        VidurUntil::TraceEnds => return Ok(()),
+    };
+    if expected <= f64::from(MOST_REQUESTS) {
+        return Ok(());
+    }
+    Err(WorkloadError::new(format!(
+        "--synthetic_request_generator_config_{flag} asks for {expected:.0} requests; allowed are \
+         {MOST_REQUESTS}"
+    )))
 }
 
 /// Our generators with the same options.
@@ -515,8 +568,8 @@ fn arrivals_config(settings: &Settings) -> ArrivalsConfig {
 const REQUEST_COLUMNS: [&str; 3] = ["arrived_at", "num_prefill_tokens", "num_decode_tokens"];
 
 /// Reads explicit requests; other columns are ignored. Times are kept to the last
-/// bit. In compatibility runs requests keep the order of the file.
-fn read_requests(path: &Path, compat: Compat) -> Result<Vec<Request>, WorkloadError> {
+/// bit.
+fn read_requests(path: &Path) -> Result<Vec<Request>, WorkloadError> {
     let in_file = |message: String| WorkloadError::in_file(path, message);
     let mut reader = csv::ReaderBuilder::new()
         .trim(csv::Trim::All)
@@ -524,7 +577,7 @@ fn read_requests(path: &Path, compat: Compat) -> Result<Vec<Request>, WorkloadEr
         .map_err(|error| in_file(format!("cannot be read: {error}")))?;
     let header = reader
         .headers()
-        .map_err(|error| in_file(error.to_string()))?
+        .map_err(|error| csv_error(path, &error))?
         .clone();
     let mut columns = [0; 3];
     for (column, name) in columns.iter_mut().zip(REQUEST_COLUMNS) {
@@ -535,16 +588,27 @@ fn read_requests(path: &Path, compat: Compat) -> Result<Vec<Request>, WorkloadEr
     }
     let mut requests = Vec::new();
     for row in reader.records() {
-        let row = row.map_err(|error| in_file(error.to_string()))?;
+        let row = row.map_err(|error| csv_error(path, &error))?;
         requests.push(read_request(path, &row, columns)?);
     }
     if requests.is_empty() {
         return Err(in_file("has no requests".to_owned()));
     }
-    if compat == Compat::None {
-        requests.sort_by(|a: &Request, b| a.arrived_at_s.total_cmp(&b.arrived_at_s));
-    }
     Ok(requests)
+}
+
+/// What is wrong with a line that is no row of a table.
+fn csv_error(path: &Path, error: &csv::Error) -> WorkloadError {
+    let line = error.position().map_or(1, csv::Position::line) as usize;
+    let message = match error.kind() {
+        csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => format!("{len} fields, the header has {expected_len}"),
+        csv::ErrorKind::Utf8 { .. } => "not UTF-8 text".to_owned(),
+        csv::ErrorKind::Io(error) => return WorkloadError::in_file(path, error.to_string()),
+        _ => error.to_string(),
+    };
+    WorkloadError::at(path, line, 1, message)
 }
 
 fn read_request(

@@ -112,7 +112,9 @@ impl Settings {
     }
 
     /// Adds every flag to a command, grouped.
-    pub fn augment(mut command: Command) -> Command {
+    pub fn augment(command: Command) -> Command {
+        // Of a flag given twice the last counts, as in the original.
+        let mut command = command.args_override_self(true);
         for group in groups() {
             if group.prefix.is_empty() {
                 command = add_group(command, group);
@@ -158,6 +160,9 @@ impl Settings {
                 error.column()
             )
         })?;
+        if !document.is_object() {
+            return Err(at("is not an object of sections".to_owned()));
+        }
         let mut problems = Vec::new();
         for selector in &SELECTORS {
             let Some(name) = section(&document, selector.section).and_then(|s| s.get("name"))
@@ -179,10 +184,24 @@ impl Settings {
                 self.take_section(group, found.unwrap_or(&Value::Null), &mut problems, &at);
             }
         }
+        self.leave_run_folder();
         if problems.is_empty() {
             Ok(())
         } else {
             Err(problems.join("\n"))
+        }
+    }
+
+    /// A `config.json` names the folder of its own run; another run goes beside it.
+    fn leave_run_folder(&mut self) {
+        const FLAG: &str = "metrics_config_output_dir";
+        let dir = Path::new(self.text(FLAG));
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        if chrono::NaiveDateTime::parse_from_str(&name, "%Y-%m-%d_%H-%M-%S-%f").is_ok()
+            && let Some(parent) = dir.parent()
+        {
+            let parent = parent.to_string_lossy().into_owned();
+            self.set(FLAG, parent.into());
         }
     }
 
@@ -198,6 +217,12 @@ impl Settings {
             path.push(key);
             path.join(".")
         };
+        if !found.is_null() && !found.is_object() {
+            problems.push(at(format!(
+                "key `{}`: value {found} is not allowed; allowed is an object of keys",
+                group.section.join(".")
+            )));
+        }
         for (key, value) in found.as_object().into_iter().flatten() {
             let Some(flag) = group.flags().find(|flag| flag.name == key) else {
                 let section = groups().any(|other| {
@@ -329,7 +354,7 @@ fn value_arg(group: &Group, flag: &Flag, name: &str) -> Arg {
             arg.action(ArgAction::SetTrue)
                 .overrides_with(format!("no-{name}"))
         }
-        Kind::Counts | Kind::Bools => arg.num_args(1..).action(ArgAction::Append),
+        Kind::Counts | Kind::Bools => arg.num_args(1..).action(ArgAction::Set),
         _ => arg.action(ArgAction::Set),
     };
     let arg = match flag.kind {
@@ -415,7 +440,7 @@ fn checked(kind: Kind, value: &Value) -> Result<Value, String> {
     let ok = match kind {
         Kind::Whole(least) => value
             .as_f64()
-            .is_some_and(|x| x.fract() == 0.0 && x >= least as f64 && x < 9_007_199_254_740_992.0),
+            .is_some_and(|x| x.fract() == 0.0 && x >= least as f64 && x <= f64::from(u32::MAX)),
         Kind::Float(range) => value.as_f64().is_some_and(|x| range.contains(x)),
         Kind::Text => value.is_string(),
         Kind::Bool => value.is_boolean(),
@@ -434,6 +459,9 @@ fn checked(kind: Kind, value: &Value) -> Result<Value, String> {
     };
     if !ok {
         return Err(match kind {
+            Kind::Whole(least) if value.as_f64().is_some_and(|x| x > f64::from(u32::MAX)) => {
+                format!("a whole number from {least} to {}", u32::MAX)
+            }
             Kind::Whole(least) => format!("a whole number from {least} on"),
             Kind::Float(range) => range.allowed().to_owned(),
             Kind::Text => "text".to_owned(),

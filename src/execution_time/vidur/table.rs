@@ -62,22 +62,29 @@ impl TableCost {
         Ok(Self(Composed::new(times, formula)))
     }
 
-    /// What was looked up but is not in the table, each once, in order. The
+    /// What was looked up but is not in the table, a line an operator. The
     /// nearest entry stood in: results that needed it are not the table's.
     pub fn misses(&self) -> Vec<String> {
         let misses = self.0.times.misses();
-        misses
-            .iter()
-            .map(|(op, key)| {
-                let features: Vec<String> = op
-                    .features()
-                    .iter()
-                    .zip(key)
-                    .map(|(name, value)| format!("{name} {value}"))
-                    .collect();
-                format!("{op}: no entry for {}", features.join(", "))
-            })
-            .collect()
+        let mut by_op: BTreeMap<Op, Vec<&Key>> = BTreeMap::new();
+        for (op, key) in misses.iter() {
+            by_op.entry(*op).or_default().push(key);
+        }
+        let line = |(op, keys): (Op, Vec<&Key>)| {
+            let features: Vec<String> = (op.features().iter().zip(keys[0]))
+                .map(|(name, value)| format!("{name} {value}"))
+                .collect();
+            let more = match keys.len() {
+                1 => String::new(),
+                2 => ", nor for one other key".to_owned(),
+                count => format!(", nor for {} other keys", count - 1),
+            };
+            format!(
+                "{op}: no entry for {}{more}; the nearest stands in",
+                features.join(", ")
+            )
+        };
+        by_op.into_iter().map(line).collect()
     }
 }
 

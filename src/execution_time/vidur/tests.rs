@@ -790,8 +790,8 @@ fn tables_are_looked_up_and_gaps_reported() {
     assert_eq!(
         cost.misses(),
         [
-            "attn_kv_cache_save: no entry for num_tokens 6",
-            "attn_decode: no entry for batch_size 6, kv_cache_size 512",
+            "attn_kv_cache_save: no entry for num_tokens 6; the nearest stands in",
+            "attn_decode: no entry for batch_size 6, kv_cache_size 512; the nearest stands in",
         ]
     );
 }

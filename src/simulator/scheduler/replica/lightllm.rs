@@ -1,5 +1,5 @@
-//! LightLLM: the KV cache is counted in tokens (blocks of one). Prompts are
-//! admitted when nothing runs, or every few decode steps, and only if the peak of
+//! LightLLM: the KV cache is counted in tokens (blocks of one; larger blocks count
+//! with all their tokens, used or not). Prompts are admitted when nothing runs, or every few decode steps, and only if the peak of
 //! what all running requests will need, were they to end in order of their
 //! remaining length, stays below the cache.
 
@@ -38,7 +38,7 @@ fn take_prompts(forming: &mut Forming<'_>, compat: Compat) {
             let request = &forming.requests[id as usize];
             let total = u64::from(request.prefill_tokens + request.decode_tokens);
             Need {
-                held,
+                held: forming.queues.blocks.whole_blocks(held),
                 remaining: (total - held).saturating_sub(1),
             }
         })
@@ -53,11 +53,11 @@ fn take_prompts(forming: &mut Forming<'_>, compat: Compat) {
             return;
         }
         needs.push(Need {
-            held: u64::from(prompt) + 1,
+            held: forming.queues.blocks.whole_blocks(u64::from(prompt) + 1),
             remaining: u64::from(request.decode_tokens - request.generated).saturating_sub(2),
         });
         let alone = needs.len() == 1;
-        if peak_tokens(&mut needs) >= forming.queues.blocks.total()
+        if peak_tokens(&mut needs) >= forming.queues.blocks.total_tokens()
             && (compat != Compat::None || !alone)
         {
             return;

@@ -1,0 +1,650 @@
+//! `vidur-sweep simulate` from end to end: what it takes, writes, says and refuses.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+use serde_json::Value;
+use tempfile::TempDir;
+use vidur_sweep::vidur::flags::{SELECTORS, groups};
+
+/// What most tests need no pictures for.
+const PLAIN: &str = "--no-metrics_config_store_plots --no-metrics_config_enable_chrome_trace";
+
+/// An empty folder to run in.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn write(&self, name: &str, text: &str) -> &Self {
+        fs::write(self.0.path().join(name), text).unwrap();
+        self
+    }
+
+    /// `simulate` with arguments split at blanks.
+    fn try_run(&self, arguments: &str) -> Output {
+        let mut command = Command::cargo_bin("vidur-sweep").unwrap();
+        command
+            .current_dir(self.0.path())
+            .arg("simulate")
+            .args(arguments.split_whitespace());
+        command.output().unwrap()
+    }
+
+    /// A run that succeeds: what it said on stderr, and its folder.
+    fn run(&self, arguments: &str) -> (String, PathBuf) {
+        let before = self.runs();
+        let output = self.try_run(arguments);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{told}");
+        let new: Vec<PathBuf> = (self.runs().into_iter())
+            .filter(|run| !before.contains(run))
+            .collect();
+        assert_eq!(new.len(), 1, "{told}");
+        (told, new[0].clone())
+    }
+
+    /// What a run says that is refused.
+    fn refused(&self, arguments: &str) -> String {
+        let output = self.try_run(arguments);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {told}");
+        assert!(!told.contains("panicked"), "{told}");
+        assert!(self.runs().is_empty(), "{arguments} leaves a folder");
+        told
+    }
+
+    fn runs(&self) -> Vec<PathBuf> {
+        let folder = self.0.path().join("simulator_output");
+        let entries = fs::read_dir(folder).into_iter().flatten();
+        let mut runs: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        runs.sort();
+        runs
+    }
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn text(path: PathBuf) -> String {
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Header and fields of a CSV file.
+fn table(path: &Path) -> Vec<Vec<String>> {
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .from_path(path)
+        .unwrap();
+    let row = |row: csv::StringRecord| row.iter().map(str::to_owned).collect();
+    reader
+        .records()
+        .map(|record| row(record.unwrap()))
+        .collect()
+}
+
+/// Whether two tables have the same cells but for rounding.
+fn same(a: &[Vec<String>], b: &[Vec<String>]) -> bool {
+    let close = |(a, b): (&String, &String)| match (a.parse::<f64>(), b.parse::<f64>()) {
+        (Ok(a), Ok(b)) => (a - b).abs() <= 1e-9 * a.abs().max(b.abs()),
+        _ => a == b,
+    };
+    a.len() == b.len()
+        && a.iter()
+            .zip(b)
+            .all(|(a, b)| a.len() == b.len() && a.iter().zip(b).all(close))
+}
+
+/// The columns of `table` that `other` has.
+fn columns_of(other: &[Vec<String>], table: &[Vec<String>]) -> Vec<Vec<String>> {
+    let kept: Vec<usize> = (0..table[0].len())
+        .filter(|&column| other[0].contains(&table[0][column]))
+        .collect();
+    let cells = |row: &Vec<String>| kept.iter().map(|&column| row[column].clone()).collect();
+    table.iter().map(cells).collect()
+}
+
+/// Flags of a recorded run, without where its files went, and with the run's
+/// requests and operator times.
+fn recorded(case: &str) -> (PathBuf, String) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/vidur_runs")
+        .join(case);
+    let summary = json(&folder.join("summary.json"));
+    let mut flags: Vec<String> = (summary["flags"].as_array().unwrap().iter())
+        .map(|word| word.as_str().unwrap().to_owned())
+        .collect();
+    for name in ["output_dir", "cache_dir"] {
+        let flag = format!("--metrics_config_{name}");
+        let at = flags.iter().position(|word| *word == flag).unwrap();
+        flags.drain(at..at + 2);
+    }
+    for name in ["requests", "predictions"] {
+        let file = folder.join(format!("{name}.csv"));
+        flags.extend([format!("--{name}_file"), file.display().to_string()]);
+    }
+    (folder, flags.join(" "))
+}
+
+#[test]
+fn the_help_lists_every_flag_under_a_heading() {
+    let place = Place::new();
+    for flag in ["-h", "--help"] {
+        let output = place.try_run(flag);
+        assert_eq!(output.status.code(), Some(0));
+        let help = String::from_utf8(output.stdout).unwrap();
+        let words: Vec<&str> = help.split_whitespace().collect();
+        for group in groups() {
+            assert!(
+                help.contains(&format!("{}:", group.title)),
+                "{}",
+                group.title
+            );
+            for flag in group.flags() {
+                let name = format!("--{}", group.full_name(flag));
+                assert!(words.contains(&name.as_str()), "{name}");
+            }
+        }
+        for selector in &SELECTORS {
+            let name = format!("--{}", selector.flag);
+            assert!(words.contains(&name.as_str()), "{name}");
+        }
+    }
+}
+
+#[test]
+fn vidurs_defaults_run_in_an_empty_folder_and_say_what_stands_in() {
+    let place = Place::new();
+    let (told, run) = place.run("");
+    let missing = "./data/profiling/compute/a100/meta-llama/Llama-2-7b-hf/mlp.csv";
+    let note = told.lines().find(|line| line.starts_with("note: "));
+    let note = note.expect("a note");
+    assert!(
+        note.contains(missing) && note.contains("backend silicon"),
+        "{told}"
+    );
+    let config = json(&run.join("config.json"));
+    let notes = config["vidur_sweep"]["notes"].as_array().unwrap();
+    assert!(notes.contains(&Value::from(note.trim_start_matches("note: "))));
+    assert_eq!(config["vidur_sweep"]["backend"], "silicon");
+    assert_eq!(json(&run.join("summary.json"))["completed"], 128);
+    assert_eq!(table(&run.join("request_metrics.csv")).len(), 129);
+    let trace = json(&run.join("chrome_trace.json"));
+    assert!(!trace["traceEvents"].as_array().unwrap().is_empty());
+    for file in [
+        "requests.parquet",
+        "plots/request_e2e_time.csv",
+        "plots/request_e2e_time.png",
+        "plots/batch_size.csv",
+        "plots/replica_1_stage_1_mfu.json",
+    ] {
+        assert!(run.join(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn the_commands_of_vidurs_guide_run_in_an_empty_folder() {
+    let place = Place::new();
+    let llama = "--replica_config_device a100 \
+                 --replica_config_model_name meta-llama/Meta-Llama-3-8B \
+                 --cluster_config_num_replicas 1 --replica_config_tensor_parallel_size 1 \
+                 --replica_config_num_pipeline_stages 1 --request_generator_config_type synthetic";
+    let (_, run) = place.run(&format!(
+        "{llama} --synthetic_request_generator_config_num_requests 64 {PLAIN}"
+    ));
+    assert_eq!(json(&run.join("summary.json"))["completed"], 64);
+    // Contexts of 16,384 tokens, which the original stops at with a KeyError.
+    let (told, run) = place.run(&format!(
+        "{llama} --synthetic_request_generator_config_num_requests 512 \
+         --length_generator_config_type trace \
+         --trace_request_length_generator_config_trace_file \
+         ./data/processed_traces/splitwise_conv.csv \
+         --trace_request_length_generator_config_max_tokens 16384 \
+         --interval_generator_config_type poisson \
+         --poisson_request_interval_generator_config_qps 6.45 \
+         --replica_scheduler_config_type sarathi \
+         --sarathi_scheduler_config_batch_size_cap 512 \
+         --sarathi_scheduler_config_chunk_size 512 {PLAIN}"
+    ));
+    assert_eq!(json(&run.join("summary.json"))["completed"], 512);
+    assert!(told.contains("splitwise_conv.csv: not there"), "{told}");
+    assert!(told.contains("azure-conv-2023"), "{told}");
+    let notes = json(&run.join("config.json"))["vidur_sweep"]["notes"].clone();
+    assert_eq!(notes.as_array().unwrap().len(), 2, "{notes}");
+}
+
+#[test]
+fn strict_files_refuses_what_is_not_there() {
+    let place = Place::new();
+    let told = place.refused("--strict-files");
+    assert!(told.contains("mlp.csv: no such file"), "{told}");
+    let told = place.refused("--strict-files --request_generator_config_type trace_replay");
+    assert!(told.contains("splitwise_conv.csv: no such file"), "{told}");
+    let told = place.refused("--length_generator_config_type trace");
+    assert!(
+        told.contains("sharegpt_8k") && told.contains("are built in"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_config_json_leads_to_the_same_run() {
+    let place = Place::new();
+    let (_, first) = place.run(&format!(
+        "--cluster_config_num_replicas=2 --replica_scheduler_config_type vllm \
+         --vllm_scheduler_config_max_tokens_in_batch 3000 \
+         --length_generator_config_type uniform --interval_generator_config_type gamma \
+         --gamma_request_interval_generator_config_qps 3 --seed 5 \
+         --synthetic_request_generator_config_num_requests 40 {PLAIN}"
+    ));
+    let (_, again) = place.run(&format!("--config {}/config.json", first.display()));
+    let metrics = |run: &Path| text(run.join("request_metrics.csv"));
+    assert_eq!(metrics(&first), metrics(&again));
+    assert!(!again.join("chrome_trace.json").exists());
+    // A flag overrides the file.
+    let (_, third) = place.run(&format!(
+        "--config {}/config.json --synthetic_request_generator_config_num_requests 41",
+        first.display()
+    ));
+    assert_eq!(metrics(&third).lines().count(), 42);
+}
+
+#[test]
+fn the_same_run_writes_the_same_bytes() {
+    let place = Place::new();
+    let flags = "--synthetic_request_generator_config_num_requests 30 --global_scheduler_config_type \
+         random --cluster_config_num_replicas 3 --length_generator_config_type zipf \
+         --no-metrics_config_store_plots";
+    let ((_, a), (_, b)) = (place.run(flags), place.run(flags));
+    for file in [
+        "request_metrics.csv",
+        "requests.parquet",
+        "chrome_trace.json",
+        "summary.json",
+    ] {
+        let bytes = |run: &Path| fs::read(run.join(file)).unwrap();
+        assert!(bytes(&a) == bytes(&b), "{file}");
+    }
+    assert_eq!(
+        fs::read_dir(a.join("plots")).unwrap().count(),
+        fs::read_dir(b.join("plots")).unwrap().count()
+    );
+    for entry in fs::read_dir(a.join("plots")).unwrap() {
+        let name = entry.unwrap().file_name();
+        let bytes = |run: &Path| fs::read(run.join("plots").join(&name)).unwrap();
+        assert!(bytes(&a) == bytes(&b), "{}", name.display());
+    }
+}
+
+#[test]
+fn flags_are_taken_as_pythons_parser_takes_them() {
+    let place = Place::new();
+    let (told, run) = place.run(
+        "--seed=1 --seed 2 --log_level debug --no-metrics_config_store_plots \
+         --metrics_config_enable_chrome_trace --no-metrics_config_enable_chrome_trace \
+         --random_forrest_execution_time_predictor_config_max_depth 8 16 \
+         --random_forrest_execution_time_predictor_config_max_depth 4 \
+         --synthetic_request_generator_config_num_requests 5",
+    );
+    let config = json(&run.join("config.json"));
+    assert_eq!(config["seed"], 2);
+    assert_eq!(config["metrics_config"]["enable_chrome_trace"], false);
+    let depths = &config["execution_time_predictor_config"]["max_depth"];
+    assert_eq!(*depths, serde_json::json!([4]));
+    assert!(
+        told.contains("note: --log_level has no effect: the original never reads it"),
+        "{told}"
+    );
+    assert!(!run.join("chrome_trace.json").exists());
+    assert!(!run.join("plots/request_e2e_time.png").exists());
+}
+
+#[test]
+fn recorded_runs_come_out_as_recorded() {
+    for (case, problem) in [
+        ("a02_vllm_preempt", None),
+        ("a05_orca_pp2_r2_random", None),
+        (
+            "g15_ft_7b_varlen_leak",
+            Some("570 KV cache blocks are still taken"),
+        ),
+        (
+            "g18_sarathi_7b_time_limit",
+            Some("64 requests were unfinished at the time limit"),
+        ),
+    ] {
+        let place = Place::new();
+        let (folder, flags) = recorded(case);
+        let (told, run) = place.run(&format!("--compat vidur {flags}"));
+        let metrics = |folder: &Path| table(&folder.join("request_metrics.csv"));
+        assert!(same(&metrics(&folder), &metrics(&run)), "{case}");
+        match problem {
+            Some(problem) => assert!(told.contains(problem), "{case}: {told}"),
+            None => assert!(!told.contains("warning"), "{case}: {told}"),
+        }
+        // Without the defects, something differs; in this one, only how it ends.
+        let (_, fixed) = place.run(&flags);
+        let recorded = metrics(&folder);
+        let differs = !same(&recorded, &columns_of(&recorded, &metrics(&fixed)));
+        assert_eq!(differs, case != "g18_sarathi_7b_time_limit", "{case}");
+    }
+}
+
+#[test]
+fn freed_blocks_let_the_leaking_run_end_in_a_third_of_the_time() {
+    let place = Place::new();
+    let (_, flags) = recorded("g15_ft_7b_varlen_leak");
+    let duration = |run: &Path| {
+        json(&run.join("summary.json"))["duration_s"]
+            .as_f64()
+            .unwrap()
+    };
+    let (_, leaking) = place.run(&format!("--compat vidur {flags}"));
+    let (told, fixed) = place.run(&flags);
+    assert!(!told.contains("still taken"), "{told}");
+    assert!(duration(&fixed) < 0.4 * duration(&leaking));
+}
+
+#[test]
+fn a_prompt_over_the_budget_does_not_block_the_queue() {
+    let place = Place::new();
+    place.write(
+        "requests.csv",
+        "arrived_at,num_prefill_tokens,num_decode_tokens\n0,100,5\n1,2000,5\n2,100,5\n",
+    );
+    let flags = format!(
+        "--requests_file requests.csv --replica_scheduler_config_type vllm \
+         --vllm_scheduler_config_max_tokens_in_batch 1024 {PLAIN}"
+    );
+    let (told, run) = place.run(&flags);
+    assert_eq!(json(&run.join("summary.json"))["completed"], 2);
+    assert!(
+        told.contains("1 request was rejected: prompt longer than the token budget"),
+        "{told}"
+    );
+    let (told, run) = place.run(&format!("--compat vidur {flags}"));
+    assert_eq!(json(&run.join("summary.json"))["completed"], 1);
+    assert!(told.contains("2 requests were never scheduled"), "{told}");
+}
+
+#[test]
+fn lightllm_counts_tokens_whatever_the_block_size() {
+    let place = Place::new();
+    let flags = |block_size: u32, num_blocks: u32| {
+        format!(
+            "--replica_scheduler_config_type lightllm --interval_generator_config_type static \
+             --synthetic_request_generator_config_num_requests 24 --replica_config_device a100 \
+             --lightllm_scheduler_config_block_size {block_size} \
+             --lightllm_scheduler_config_num_blocks {num_blocks} {PLAIN}"
+        )
+    };
+    let duration = |run: &Path| {
+        json(&run.join("summary.json"))["duration_s"]
+            .as_f64()
+            .unwrap()
+    };
+    let (_, ones) = place.run(&flags(1, 32_000));
+    let (_, sixteens) = place.run(&flags(16, 2_000));
+    // The same memory: at most a block a request is lost.
+    let ratio = duration(&sixteens) / duration(&ones);
+    assert!((0.98..1.1).contains(&ratio), "{ratio}");
+}
+
+#[test]
+fn the_originals_assertions_of_lightllm_are_told() {
+    let place = Place::new();
+    let flags = "--compat vidur --replica_scheduler_config_type lightllm";
+    let told = place.refused(flags);
+    assert!(
+        told.contains("--lightllm_scheduler_config_block_size is 16"),
+        "{told}"
+    );
+    let told = place.refused(&format!(
+        "{flags} --lightllm_scheduler_config_block_size 1 --replica_config_num_pipeline_stages 2"
+    ));
+    assert!(
+        told.contains("--replica_config_num_pipeline_stages is 2"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_duration_ends_the_arrivals() {
+    let place = Place::new();
+    let (_, run) = place.run(&format!(
+        "--synthetic_request_generator_config_duration 30 \
+         --poisson_request_interval_generator_config_qps 2 {PLAIN}"
+    ));
+    let arrivals = text(run.join("plots/request_arrival_time_series.csv"));
+    let last = arrivals.lines().last().unwrap().split(',').nth(1).unwrap();
+    let last: f64 = last.parse().unwrap();
+    assert!((20.0..30.0).contains(&last), "{arrivals}");
+    let count = table(&run.join("request_metrics.csv")).len() - 1;
+    assert!((30..90).contains(&count), "{count}");
+}
+
+#[test]
+fn a_trace_shorter_than_the_run_is_gone_through_again() {
+    let place = Place::new();
+    place.write(
+        "lengths.csv",
+        "num_prefill_tokens,num_decode_tokens\n100,10\n50,5\n30,7\n",
+    );
+    let flags = format!(
+        "--length_generator_config_type trace \
+         --trace_request_length_generator_config_trace_file lengths.csv \
+         --synthetic_request_generator_config_num_requests 9 {PLAIN}"
+    );
+    let (_, run) = place.run(&flags);
+    assert_eq!(json(&run.join("summary.json"))["completed"], 9);
+    let place = Place::new();
+    place.write(
+        "lengths.csv",
+        "num_prefill_tokens,num_decode_tokens\n100,10\n",
+    );
+    let told = place.refused(&format!("--compat vidur {flags}"));
+    assert!(
+        told.contains("the trace of lengths ends after 1 request"),
+        "{told}"
+    );
+}
+
+#[test]
+fn results_are_printed_as_json_and_csv() {
+    let place = Place::new();
+    let flags = format!("--synthetic_request_generator_config_num_requests 6 --quiet {PLAIN}");
+    let output = place.try_run(&format!("--format json {flags}"));
+    assert!(output.stderr.is_empty());
+    let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(figures["completed"], 6);
+    assert!(
+        place
+            .0
+            .path()
+            .join(figures["output_dir"].as_str().unwrap())
+            .is_dir()
+    );
+    let output = place.try_run(&format!("--format csv {flags}"));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let mut reader = csv::Reader::from_reader(printed.as_bytes());
+    let rows: Vec<(String, String)> = reader.deserialize().map(Result::unwrap).collect();
+    assert!(
+        rows.contains(&("completed".to_owned(), "6".to_owned())),
+        "{printed}"
+    );
+}
+
+#[test]
+fn damaged_files_are_refused_with_the_place() {
+    let place = Place::new();
+    let header = "arrived_at,num_prefill_tokens,num_decode_tokens\n";
+    for (rows, message) in [
+        (
+            "0,100,10\n1,abc,3\n",
+            "requests.csv:3:3: column `num_prefill_tokens` is `abc`",
+        ),
+        (
+            "-1,100,10\n",
+            "requests.csv:2:1: column `arrived_at` is `-1`",
+        ),
+        (
+            "nan,100,10\n",
+            "requests.csv:2:1: column `arrived_at` is `nan`",
+        ),
+        (
+            "0,100,0\n",
+            "requests.csv:2:7: column `num_decode_tokens` is `0`",
+        ),
+        ("0,100\n", "requests.csv:2:1: 2 fields, the header has 3"),
+        ("0,4294967295,4294967295\n", "allowed is 16777216 together"),
+        ("", "requests.csv: has no requests"),
+    ] {
+        place.write("requests.csv", &format!("{header}{rows}"));
+        let told = place.refused("--requests_file requests.csv");
+        assert!(told.contains(message), "{rows}: {told}");
+    }
+    place.write("requests.csv", "arrived_at,num_prefill_tokens\n0,1\n");
+    let told = place.refused("--requests_file requests.csv");
+    assert!(
+        told.contains("requests.csv:1:1: has no column `num_decode_tokens`"),
+        "{told}"
+    );
+    for (rows, message) in [
+        (
+            "attn_decode,1,64,fast\n",
+            "predictions.csv:2:18: ms: `fast` is not a number",
+        ),
+        (
+            "attn_decod,1,64,1\n",
+            "predictions.csv:2:1: op: `attn_decod` is not an operator",
+        ),
+        (
+            "attn_decode,1,64,1\n",
+            "predictions.csv: no rows for attn_pre_proj",
+        ),
+    ] {
+        place.write("predictions.csv", &format!("op,f0,f1,ms\n{rows}"));
+        let told = place.refused("--predictions_file predictions.csv");
+        assert!(told.contains(message), "{rows}: {told}");
+    }
+    for (text, message) in [
+        ("[]", "config.json: is not an object"),
+        ("{", "config.json:1:1: not JSON"),
+        (
+            r#"{"request_generator_config": 3}"#,
+            "key `request_generator_config`: value 3",
+        ),
+        (
+            r#"{"seeds": 3}"#,
+            "unknown key `seeds`; did you mean `seed`?",
+        ),
+    ] {
+        place.write("config.json", text);
+        let told = place.refused("--config config.json");
+        assert!(told.contains(message), "{text}: {told}");
+    }
+}
+
+#[test]
+fn requests_out_of_order_are_sorted_and_that_is_told() {
+    let place = Place::new();
+    place.write(
+        "requests.csv",
+        "num_decode_tokens,arrived_at,comment,num_prefill_tokens\n5,3,late,60\n9,0,early,50\n",
+    );
+    for compat in ["", "--compat vidur"] {
+        let (told, run) = place.run(&format!("--requests_file requests.csv {compat} {PLAIN}"));
+        assert!(told.contains("numbered in order of arrival"), "{told}");
+        let rows = table(&run.join("request_metrics.csv"));
+        let column = rows[0]
+            .iter()
+            .position(|name| name == "request_num_prefill_tokens");
+        assert_eq!(rows[1][column.unwrap()].parse::<f64>(), Ok(50.0));
+    }
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_in_one_message() {
+    let place = Place::new();
+    for (flags, message) in [
+        (
+            "--poisson_request_interval_generator_config_qps nan",
+            "a number greater than 0",
+        ),
+        ("--seed 4294967296", "a whole number from 0 to 4294967295"),
+        (
+            "--replica_scheduler_config_type sarati",
+            "did you mean `sarathi`?",
+        ),
+        ("--replica_config_device a1000", "did you mean `a100`?"),
+        (
+            "--cluster_config_num_replicas 1000000",
+            "allowed is 1 to 100000",
+        ),
+        (
+            "--replica_config_num_pipeline_stages 33",
+            "exceeds the 32 layers",
+        ),
+        (
+            "--replica_config_tensor_parallel_size 3",
+            "does not divide 32",
+        ),
+        (
+            "--synthetic_request_generator_config_num_requests 4000000000",
+            "asks for 4000000000 requests; allowed are 100000000",
+        ),
+        (
+            "--synthetic_request_generator_config_duration 1e12",
+            "asks for 500000000000 requests",
+        ),
+        (
+            "--synthetic_request_generator_config_duration 9 --interval_generator_config_type \
+             static",
+            "never passes with static intervals",
+        ),
+        (
+            "--synthetic_request_generator_config_num_requests None",
+            "goes on to the end",
+        ),
+        (
+            "--length_generator_config_type uniform \
+             --uniform_request_length_generator_config_min_tokens 5000",
+            "--uniform_request_length_generator_config_min_tokens",
+        ),
+        (
+            "--metrics_config_min_batch_index 9 --metrics_config_max_batch_index 3",
+            "no batch would be kept",
+        ),
+        (
+            "--fixed_request_length_generator_config_max_tokens 4294967295",
+            "max_tokens of the length generator is 4294967295; allowed is 2 to 16777216",
+        ),
+        (
+            "--poisson_request_interval_generator_config_qps 1e-308",
+            "allowed is 0 to 1e12",
+        ),
+        ("--compat python", "invalid value 'python'"),
+        ("stray", "unexpected argument 'stray'"),
+    ] {
+        let told = place.refused(flags);
+        assert!(told.contains(message), "{flags}: {told}");
+    }
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_made_is_told_before_simulating() {
+    let place = Place::new();
+    place.write("file", "");
+    let output = place.try_run("--metrics_config_output_dir file");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("error: file/") && !told.contains("simulated in"),
+        "{told}"
+    );
+}
