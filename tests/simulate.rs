@@ -648,3 +648,60 @@ fn an_output_folder_that_cannot_be_made_is_told_before_simulating() {
         "{told}"
     );
 }
+
+/// DeepSeek-V3 on eight A100s, as a document of Vidur-AlibabaCloud has it.
+const DEEPSEEK: &str = "--replica_config_pd_p2p_comm_bandwidth 800 \
+    --replica_config_nvlink_bandwidth 1600 --replica_config_rdma_bandwidth 800 \
+    --replica_config_pd_p2p_comm_dtype float32 \
+    --poisson_request_interval_generator_config_qps 100 \
+    --synthetic_request_generator_config_num_requests 5 --length_generator_config_type fixed \
+    --fixed_request_length_generator_config_prefill_tokens 1024 \
+    --fixed_request_length_generator_config_decode_tokens 10 \
+    --trace_request_length_generator_config_trace_file ./data/processed_traces/splitwise_conv.csv \
+    --cluster_config_num_replicas 4 --replica_config_pd_node_ratio 0.5 \
+    --global_scheduler_config_type split_wise --replica_scheduler_config_type split_wise \
+    --replica_config_model_name deepseek-671B --replica_config_tensor_parallel_size 2 \
+    --replica_config_num_pipeline_stages 1 --replica_config_expert_model_parallel_size 8 \
+    --random_forrest_execution_time_predictor_config_backend aicb \
+    --no-metrics_config_store_plots";
+
+#[test]
+fn what_does_not_fit_is_shown_with_what_would_and_goes_on_or_is_refused() {
+    let place = Place::new();
+    let told = place.refused(&format!("{DEEPSEEK} --memory-check refuse"));
+    assert!(told.contains("GiB/GPU exceed"), "{told}");
+    let (told, run) = place.run(DEEPSEEK);
+    assert!(told.contains("it fits with tensor_parallel 8"), "{told}");
+    let summary = json(&run.join("summary.json"));
+    assert_eq!(summary["memory_feasible"], false);
+    assert_eq!(summary["completed"], 5);
+    assert_eq!(
+        json(&run.join("config.json"))["vidur_sweep"]["memory_feasible"],
+        false
+    );
+    let metrics = text(run.join("request_metrics.csv"));
+    assert!(
+        metrics.lines().next().unwrap().ends_with(",tbt"),
+        "{metrics}"
+    );
+    assert!(metrics.contains(",float32,"), "{metrics}");
+}
+
+#[test]
+fn the_network_backends_run_without_simai() {
+    let place = Place::new();
+    for backend in ["simai_analytical", "simai_simulation", "vidur"] {
+        let (told, run) = place.run(&format!(
+            "{PLAIN} --replica_config_model_name meta-llama/Meta-Llama-3-8B \
+             --replica_config_tensor_parallel_size 4 \
+             --synthetic_request_generator_config_num_requests 10 \
+             --random_forrest_execution_time_predictor_config_backend {backend}"
+        ));
+        assert_eq!(json(&run.join("summary.json"))["completed"], 10);
+        assert_eq!(
+            told.contains("Spectrum-X"),
+            backend == "simai_simulation",
+            "{told}"
+        );
+    }
+}
