@@ -80,9 +80,10 @@ struct StageTables {
     head: CountTable,
     decode_attention: DecodeCurves,
     prefill_attention: ChunkCache,
-    /// Attention over a whole prompt, by its length: where a chunk after a prefix
-    /// costs its share of that, as measured attention does.
-    whole_prompts: Option<CountTable>,
+    /// Attention over a whole prompt, by its length, and what every chunk costs
+    /// beside it: where a chunk after a prefix costs its share of the whole, as
+    /// measured attention does.
+    whole_prompts: Option<(CountTable, f64)>,
     /// Halves of overlapped steps: with prompts, and decode-only.
     halves: [HalfTables; 2],
     /// Start-up time of prompt attention, paid once however many chunk shapes a
@@ -362,7 +363,7 @@ impl GraphCost {
     fn chunk_s(&self, index: usize, shape: ChunkShape) -> f64 {
         let stage = &self.graph.stages()[index];
         let whole = shape.new_tokens.saturating_add(shape.context_tokens);
-        if let Some(table) = &self.tables[index].whole_prompts
+        if let Some((table, beside_s)) = &self.tables[index].whole_prompts
             && shape.batch == 1
             && whole < table.exact_below()
         {
@@ -372,9 +373,13 @@ impl GraphCost {
                     new_tokens: whole,
                     context_tokens: 0,
                 };
-                self.sum_s(|mut emit| prefill_attention(&self.graph, stage, shape, &mut emit))
+                let attention =
+                    |operator: &Operator| matches!(operator, Operator::ContextAttention { .. });
+                self.sum_of_s(attention, |mut emit| {
+                    prefill_attention(&self.graph, stage, shape, &mut emit);
+                })
             });
-            return whole_s * unpaid_share(shape.new_tokens, shape.context_tokens);
+            return whole_s * unpaid_share(shape.new_tokens, shape.context_tokens) + beside_s;
         }
         self.tables[index].prefill_attention.get(shape, || {
             self.sum_s(|mut emit| prefill_attention(&self.graph, stage, shape, &mut emit))
@@ -757,12 +762,17 @@ impl StageTables {
             context_tokens: 0,
         };
         let mut prefill_launch_s = 0.0;
-        let (mut operators, mut shared) = (0, 0);
+        let (mut shared, mut other, mut beside_s) = (0, 0, 0.0);
         prefill_attention(graph, stage, one_token, &mut |named| {
             if !elsewhere(named.name) {
-                prefill_launch_s += named.count * pricer.time_s(&named.operator);
-                operators += 1;
-                shared += u32::from(pricer.shares_prompts(&named.operator));
+                let time_s = named.count * pricer.time_s(&named.operator);
+                prefill_launch_s += time_s;
+                match named.operator {
+                    _ if pricer.shares_prompts(&named.operator) => shared += 1,
+                    // Of the sequence, not of its tokens.
+                    Operator::Elementwise { .. } => beside_s += time_s,
+                    _ => other += 1,
+                }
             }
         });
         Self {
@@ -772,8 +782,8 @@ impl StageTables {
             head: CountTable::new(),
             decode_attention: DecodeCurves::new(),
             prefill_attention: ChunkCache::new(),
-            whole_prompts: (operators == 1 && shared == 1)
-                .then(|| CountTable::with_pages(WHOLE_PROMPT_PAGES)),
+            whole_prompts: (shared == 1 && other == 0)
+                .then(|| (CountTable::with_pages(WHOLE_PROMPT_PAGES), beside_s)),
             halves: [HalfTables::new(), HalfTables::new()],
             prefill_launch_s,
         }
