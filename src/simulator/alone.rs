@@ -13,10 +13,45 @@ use super::event::Event;
 use super::recorder::Recorder;
 
 impl<R: Recorder> Simulation<'_, R> {
-    /// Whether the end of a stage may be handled by [`Self::run_alone`]: with one
-    /// stage there is one batch, and nothing else may be pending for now.
-    pub(super) fn is_alone(&self, replica: u32) -> bool {
-        !R::WANTS_EVENTS && self.replicas[replica as usize].stages.len() == 1 && self.is_quiet()
+    /// Whether the end of a stage may be handled by [`Self::walk`]: nobody wants
+    /// the events, and nothing else is pending for now.
+    pub(super) fn is_alone(&self) -> bool {
+        !R::WANTS_EVENTS && self.is_quiet()
+    }
+
+    /// A stage has executed a batch: all that follows at the same time.
+    pub(super) fn walk(&mut self, replica: u32, stage: u32, slot: u32) {
+        let stages = self.replicas[replica as usize].stages.len() as u32;
+        if stages == 1 {
+            // Then there is one batch only.
+            return self.run_alone(replica, slot);
+        }
+        self.leave_stage(replica, stage, slot);
+        self.schedule_stage(replica, stage);
+        if stage + 1 < stages {
+            let next = &mut self.replicas[replica as usize].stages[stage as usize + 1];
+            next.queue.push_back(slot);
+            self.schedule_stage(replica, stage + 1);
+            return;
+        }
+        self.advance_decodes(replica, slot);
+        self.complete_batch(replica, slot);
+        if !self.is_quiet() || !self.wakes.is_empty() {
+            self.schedule_after_batch(replica);
+            return;
+        }
+        let mut formed = 0;
+        while let Some(slot) = self.form_batch(replica) {
+            let first = &mut self.replicas[replica as usize].stages[0];
+            first.queue.push_back(slot);
+            formed += 1;
+        }
+        if R::WANTS_BATCHES && formed > 0 {
+            self.tell_kv_use(replica);
+        }
+        for _ in 0..formed {
+            self.schedule_stage(replica, 0);
+        }
     }
 
     /// Whether nothing is pending for the present time.
@@ -27,7 +62,7 @@ impl<R: Recorder> Simulation<'_, R> {
 
     /// The replica's stage has executed its batch. Goes on until the replica has
     /// nothing to run, or something else happens first.
-    pub(super) fn run_alone(&mut self, replica: u32, mut slot: u32) {
+    fn run_alone(&mut self, replica: u32, mut slot: u32) {
         loop {
             self.leave_stage(replica, 0, slot);
             self.advance_decodes(replica, slot);

@@ -217,8 +217,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 stage,
                 slot,
             } => {
-                if self.is_alone(replica) {
-                    self.run_alone(replica, slot);
+                if self.is_alone() {
+                    self.walk(replica, stage, slot);
                 } else {
                     self.end_stage(replica, stage, slot);
                 }
@@ -435,7 +435,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// An idle stage takes the next batch of its queue. Returns the batch's number.
-    fn schedule_stage(&mut self, replica: u32, stage: u32) -> Option<u64> {
+    pub(super) fn schedule_stage(&mut self, replica: u32, stage: u32) -> Option<u64> {
         let current = &mut self.replicas[replica as usize].stages[stage as usize];
         if current.busy {
             return None;
