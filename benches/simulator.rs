@@ -9,8 +9,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vidur_sweep::execution_time::{PricedOperator, StageTime, StepCost, StepShape};
 use vidur_sweep::simulator::{
-    ClusterSpec, Compat, GlobalScheduler, KvCacheSpec, PoolRole, PoolSpec, ReplicaScheduler,
-    SummaryRecorder, simulate,
+    ClusterSpec, Compat, Disaggregation, GlobalScheduler, KvCacheSpec, PoolRole, PoolSpec,
+    ReplicaScheduler, SummaryRecorder, simulate,
 };
 use vidur_sweep::workload::{Request, Workload};
 
@@ -54,6 +54,7 @@ fn cluster(chunk_size: u32, batch_size_cap: u32, num_blocks: u64) -> ClusterSpec
         }],
         global_scheduler: GlobalScheduler::RoundRobin,
         kv_transfer: None,
+        disaggregation: Disaggregation::default(),
         seed: 0,
         time_limit_s: None,
         compat: Compat::None,

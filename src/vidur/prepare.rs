@@ -206,6 +206,7 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
             "split_wise" => GlobalScheduler::SplitWise,
             _ => GlobalScheduler::RoundRobin,
         },
+        mixed_pool: None,
         replica_scheduler: Some(scheduler.policy),
         memory: MemoryConfig {
             margin_fraction: Some(settings.number("replica_config_memory_margin_fraction")),
@@ -377,6 +378,7 @@ fn network(settings: &Settings, compat: Compat) -> NetworkConfig {
             // Two bytes: float16, int16.
             _ => DType::Float16,
         }),
+        kv_transfer_overlap: None,
     }
 }
 

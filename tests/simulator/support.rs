@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use vidur_sweep::execution_time::{PricedOperator, StageTime, StepCost, StepShape};
 use vidur_sweep::simulator::{
-    ClusterSpec, Compat, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec,
-    Recorder, ReplicaScheduler, RequestRecord, SimulationTotals, simulate,
+    ClusterSpec, Compat, Disaggregation, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole,
+    PoolSpec, Recorder, ReplicaScheduler, RequestRecord, SimulationTotals, simulate,
 };
 use vidur_sweep::workload::{Request, Workload};
 
@@ -68,6 +68,7 @@ pub fn cluster(pools: Vec<PoolSpec>, global_scheduler: GlobalScheduler) -> Clust
         pools,
         global_scheduler,
         kv_transfer,
+        disaggregation: Disaggregation::default(),
         seed: 7,
         time_limit_s: None,
         compat: Compat::None,

@@ -1,0 +1,317 @@
+//! KV caches on their way from one replica to another.
+//!
+//! A fluid model. Every replica has a link out and a link in; transfers share
+//! them max-min fairly ([`fair_share`]). Rates change only when a transfer
+//! starts, drains, or what it can use changes; between those times progress is
+//! linear. A transfer that has drained arrives one link latency later.
+//!
+//! A transfer may start while its cache is still being computed. It then has a
+//! [`Source`]: what has been computed so far, and how fast more is. Once it has
+//! caught up with its source it can use no more than that.
+
+mod fair_share;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use super::config::KvTransferSpec;
+use fair_share::FairShare;
+
+/// Changes this close together happen at once: less than any link resolves.
+const SAME_TIME_S: f64 = 1e-12;
+
+/// Rates closer than this are the same, their difference rounding.
+const SAME_RATE: f64 = 1e-12;
+
+#[derive(Debug, Clone, Copy)]
+struct Transfer {
+    request: u32,
+    sender: u32,
+    /// Number in order of starts: ties go to the first.
+    number: u64,
+    size_bytes: f64,
+    /// As of `updated_at_s`.
+    remaining_bytes: f64,
+    bytes_per_s: f64,
+    updated_at_s: f64,
+    /// Tells its next change from outdated ones.
+    version: u32,
+    /// It has sent all its source has computed.
+    caught_up: bool,
+}
+
+/// A cache that is being computed.
+#[derive(Debug, Clone, Copy)]
+struct Source {
+    size_bytes: f64,
+    /// Computed, as of `since_s`.
+    ready_bytes: f64,
+    bytes_per_s: f64,
+    since_s: f64,
+    /// Its transfer, once that has started.
+    slot: Option<u32>,
+}
+
+impl Source {
+    fn ready_bytes_at(&self, now_s: f64) -> f64 {
+        (self.ready_bytes + self.bytes_per_s * (now_s - self.since_s)).min(self.size_bytes)
+    }
+}
+
+/// When something next happens to a transfer: (time, number, slot, version).
+type Change = Reverse<(u64, u64, u32, u32)>;
+
+/// All transfers in progress.
+#[derive(Debug)]
+pub(crate) struct TransferNetwork {
+    spec: KvTransferSpec,
+    shares: FairShare,
+    slots: Vec<Transfer>,
+    free_slots: Vec<u32>,
+    sources: BTreeMap<u32, Source>,
+    changes: BinaryHeap<Change>,
+    started: u64,
+    generation: u64,
+    /// When the present generation's change is due.
+    due_at_s: Option<f64>,
+}
+
+impl TransferNetwork {
+    /// For replicas with these links out and in, bytes per second.
+    pub(crate) fn new(spec: KvTransferSpec, links: impl Iterator<Item = [f64; 2]>) -> Self {
+        Self {
+            spec,
+            shares: FairShare::new(links.flatten()),
+            slots: Vec::new(),
+            free_slots: Vec::new(),
+            sources: BTreeMap::new(),
+            changes: BinaryHeap::new(),
+            started: 0,
+            generation: 0,
+            due_at_s: None,
+        }
+    }
+
+    /// Bytes of a KV cache of `tokens`.
+    pub(crate) fn size_bytes(&self, tokens: u64) -> f64 {
+        self.spec.bytes_per_request + self.spec.bytes_per_token * tokens as f64
+    }
+
+    /// Time of a transfer that has the links for itself, latency not included.
+    pub(crate) fn alone_s(&self, size_bytes: f64) -> f64 {
+        size_bytes
+            / self
+                .spec
+                .sender_bytes_per_s
+                .min(self.spec.receiver_bytes_per_s)
+    }
+
+    pub(crate) fn latency_s(&self) -> f64 {
+        self.spec.latency_s
+    }
+
+    /// Tells the due change from outdated ones.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Starts the transfer of a cache; all of it is there unless it has a source.
+    /// Takes effect with [`Self::settle`].
+    pub(crate) fn start(
+        &mut self,
+        request: u32,
+        sender: u32,
+        receiver: u32,
+        size_bytes: f64,
+        now_s: f64,
+    ) {
+        let slot = self.free_slots.pop().unwrap_or(self.slots.len() as u32);
+        let version = self.slots.get(slot as usize).map_or(0, |old| old.version);
+        let transfer = Transfer {
+            request,
+            sender,
+            number: self.started,
+            size_bytes,
+            remaining_bytes: size_bytes,
+            bytes_per_s: 0.0,
+            updated_at_s: now_s,
+            version,
+            caught_up: false,
+        };
+        self.started += 1;
+        match self.slots.get_mut(slot as usize) {
+            Some(place) => *place = transfer,
+            None => self.slots.push(transfer),
+        }
+        self.shares.add(slot, [2 * sender, 2 * receiver + 1]);
+        if let Some(source) = self.sources.get_mut(&request) {
+            source.slot = Some(slot);
+            self.slots[slot as usize].caught_up = source.ready_bytes_at(now_s) <= 0.0;
+        }
+    }
+
+    /// The cache of `request`, of `size_bytes` in the end, is being computed:
+    /// `ready_bytes` are there now, and more comes at `bytes_per_s`.
+    pub(crate) fn compute(
+        &mut self,
+        request: u32,
+        size_bytes: f64,
+        ready_bytes: f64,
+        bytes_per_s: f64,
+        now_s: f64,
+    ) {
+        let slot = self.sources.get(&request).and_then(|source| source.slot);
+        if let Some(slot) = slot {
+            self.progress(slot, now_s);
+            self.shares.touch(slot);
+        }
+        let source = Source {
+            size_bytes,
+            ready_bytes,
+            bytes_per_s,
+            since_s: now_s,
+            slot,
+        };
+        self.sources.insert(request, source);
+        if let Some(slot) = slot {
+            let transfer = &mut self.slots[slot as usize];
+            let sent_bytes = transfer.size_bytes - transfer.remaining_bytes;
+            transfer.caught_up = ready_bytes <= sent_bytes;
+        }
+    }
+
+    /// What is being computed of the cache of `request`, if it is: its size.
+    pub(crate) fn computing_bytes(&self, request: u32) -> Option<f64> {
+        self.sources.get(&request).map(|source| source.size_bytes)
+    }
+
+    /// The whole cache of `request` is there.
+    pub(crate) fn computed(&mut self, request: u32, now_s: f64) {
+        let slot = self.sources.get(&request).and_then(|source| source.slot);
+        if let Some(slot) = slot {
+            self.progress(slot, now_s);
+            self.shares.touch(slot);
+            self.slots[slot as usize].caught_up = false;
+            // Whatever was due was that of a transfer with a source.
+            self.slots[slot as usize].bytes_per_s = 0.0;
+        }
+        self.sources.remove(&request);
+    }
+
+    /// Shares the links anew if need be. Returns when the next change is due, and
+    /// its generation, if that is not what was returned before.
+    pub(crate) fn settle(&mut self, now_s: f64) -> Option<(f64, u64)> {
+        if self.shares.is_stale() {
+            self.share(now_s);
+        }
+        while let Some(&Reverse((_, _, slot, version))) = self.changes.peek()
+            && self.slots[slot as usize].version != version
+        {
+            self.changes.pop();
+        }
+        let next_s = self
+            .changes
+            .peek()
+            .map(|Reverse((bits, ..))| f64::from_bits(*bits));
+        if next_s == self.due_at_s {
+            return None;
+        }
+        self.due_at_s = next_s;
+        self.generation += 1;
+        next_s.map(|at_s| (at_s, self.generation))
+    }
+
+    /// Makes the changes due at `now_s`, a time given by [`Self::settle`]; (request,
+    /// sender) of each transfer that has drained goes to `drained`, first started
+    /// first. The caller then settles.
+    pub(crate) fn advance(&mut self, now_s: f64, mut drained: impl FnMut(u32, u32)) {
+        self.due_at_s = None;
+        let mut due = Vec::new();
+        while let Some(&Reverse((bits, number, slot, version))) = self.changes.peek() {
+            let current = self.slots[slot as usize].version == version;
+            if current && f64::from_bits(bits) > now_s + SAME_TIME_S {
+                break;
+            }
+            self.changes.pop();
+            if current {
+                due.push((number, slot));
+            }
+        }
+        due.sort_unstable();
+        for (_, slot) in due {
+            let transfer = &mut self.slots[slot as usize];
+            transfer.version = transfer.version.wrapping_add(1);
+            if let Some(source) = self.sources.get(&transfer.request) {
+                transfer.remaining_bytes = transfer.size_bytes - source.ready_bytes_at(now_s);
+                transfer.updated_at_s = now_s;
+                transfer.caught_up = true;
+                self.shares.touch(slot);
+                continue;
+            }
+            drained(transfer.request, transfer.sender);
+            self.shares.remove(slot);
+            self.free_slots.push(slot);
+        }
+    }
+
+    fn progress(&mut self, slot: u32, now_s: f64) {
+        let transfer = &mut self.slots[slot as usize];
+        let source = self.sources.get(&transfer.request);
+        transfer.progress(source, now_s);
+    }
+
+    fn share(&mut self, now_s: f64) {
+        let (slots, sources, changes) = (&mut self.slots, &self.sources, &mut self.changes);
+        let limits: &[Transfer] = slots;
+        let limit = |slot: u32| {
+            let transfer = &limits[slot as usize];
+            match sources.get(&transfer.request) {
+                Some(source) if transfer.caught_up => source.bytes_per_s,
+                _ => f64::INFINITY,
+            }
+        };
+        self.shares.fill(limit);
+        for (slot, bytes_per_s) in self.shares.filled() {
+            let transfer = &mut slots[slot as usize];
+            let source = sources.get(&transfer.request);
+            let same = (bytes_per_s - transfer.bytes_per_s).abs() <= SAME_RATE * bytes_per_s;
+            if same && source.is_none() {
+                continue;
+            }
+            transfer.progress(source, now_s);
+            transfer.bytes_per_s = bytes_per_s;
+            transfer.version = transfer.version.wrapping_add(1);
+            if let Some(after_s) = transfer.changes_after_s(source) {
+                let bits = (now_s + after_s).to_bits();
+                changes.push(Reverse((bits, transfer.number, slot, transfer.version)));
+            }
+        }
+    }
+}
+
+impl Transfer {
+    fn progress(&mut self, source: Option<&Source>, now_s: f64) {
+        let sent_bytes = self.bytes_per_s * (now_s - self.updated_at_s);
+        let missing_bytes = source.map_or(0.0, |source| {
+            source.size_bytes - source.ready_bytes_at(now_s)
+        });
+        self.remaining_bytes = (self.remaining_bytes - sent_bytes).max(missing_bytes);
+        self.updated_at_s = now_s;
+    }
+
+    /// Time until it has drained or caught up with its source, at its present rate.
+    fn changes_after_s(&mut self, source: Option<&Source>) -> Option<f64> {
+        let Some(source) = source else {
+            return Some(self.remaining_bytes / self.bytes_per_s);
+        };
+        let gaining_bytes_per_s = self.bytes_per_s - source.bytes_per_s;
+        if self.caught_up {
+            // Falls behind again if it has less than it could use.
+            self.caught_up = gaining_bytes_per_s >= -SAME_RATE * source.bytes_per_s;
+            return None;
+        }
+        let sent_bytes = self.size_bytes - self.remaining_bytes;
+        let behind_bytes = source.ready_bytes_at(self.updated_at_s) - sent_bytes;
+        (gaining_bytes_per_s > 0.0).then(|| behind_bytes.max(0.0) / gaining_bytes_per_s)
+    }
+}
