@@ -315,3 +315,235 @@ impl Transfer {
         (gaining_bytes_per_s > 0.0).then(|| behind_bytes.max(0.0) / gaining_bytes_per_s)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Replicas with links of these bandwidths in both directions.
+    fn network(bandwidths: &[f64]) -> TransferNetwork {
+        let spec = KvTransferSpec {
+            bytes_per_token: 1.0,
+            bytes_per_request: 0.0,
+            sender_bytes_per_s: 100.0,
+            receiver_bytes_per_s: 100.0,
+            latency_s: 0.0,
+        };
+        TransferNetwork::new(spec, bandwidths.iter().map(|&bytes_per_s| [bytes_per_s; 2]))
+    }
+
+    /// Makes all changes up to `until_s`; returns (time, request) of drains.
+    fn run(network: &mut TransferNetwork, from_s: f64, until_s: f64) -> Vec<(f64, u32)> {
+        let mut drained = Vec::new();
+        network.settle(from_s);
+        while let Some(at_s) = network.due_at_s.filter(|&at_s| at_s <= until_s) {
+            network.advance(at_s, |request, _| drained.push((at_s, request)));
+            network.settle(at_s);
+        }
+        drained
+    }
+
+    #[test]
+    fn two_transfers_from_one_sender_share_its_link() {
+        let mut network = network(&[100.0; 4]);
+        network.start(0, 0, 2, 100.0, 0.0);
+        assert_eq!(network.settle(0.0), Some((1.0, 1)));
+        network.start(1, 0, 3, 100.0, 0.5);
+        // 50 bytes left at 50 B/s; then the second has 50 left at 100 B/s.
+        assert_eq!(run(&mut network, 0.5, 9.0), [(1.5, 0), (2.0, 1)]);
+    }
+
+    #[test]
+    fn what_a_slow_receiver_cannot_take_the_others_get() {
+        let mut network = network(&[100.0, 10.0, 100.0]);
+        network.start(0, 0, 1, 10.0, 0.0);
+        network.start(1, 0, 2, 180.0, 0.0);
+        // 90 B/s for a second, then 100 B/s.
+        assert_eq!(run(&mut network, 0.0, 9.0), [(1.0, 0), (1.9, 1)]);
+    }
+
+    #[test]
+    fn equal_transfers_drain_together_first_started_first() {
+        let mut network = network(&[100.0; 4]);
+        network.start(7, 1, 2, 70.0, 0.0);
+        network.start(3, 0, 2, 70.0, 0.0);
+        assert_eq!(run(&mut network, 0.0, 9.0), [(1.4, 7), (1.4, 3)]);
+        assert_eq!(network.due_at_s, None);
+    }
+
+    #[test]
+    fn nothing_is_scheduled_twice() {
+        let mut network = network(&[100.0; 4]);
+        network.start(0, 0, 1, 100.0, 0.0);
+        assert_eq!(network.settle(0.0), Some((1.0, 1)));
+        assert_eq!(network.settle(0.2), None);
+        // Ends later than the first, which it does not disturb.
+        network.start(1, 2, 3, 100.0, 0.5);
+        assert_eq!(network.settle(0.5), None);
+    }
+
+    #[test]
+    fn a_transfer_that_has_caught_up_sends_what_is_computed() {
+        let mut network = network(&[100.0; 2]);
+        network.compute(0, 100.0, 0.0, 0.0, 0.0);
+        network.start(0, 0, 1, 100.0, 0.0);
+        assert_eq!(run(&mut network, 0.0, 1.0), []);
+        // 90 bytes within two seconds, and the last layer at their end.
+        network.compute(0, 100.0, 0.0, 45.0, 1.0);
+        assert_eq!(run(&mut network, 1.0, 3.0), []);
+        network.computed(0, 3.0);
+        assert_eq!(run(&mut network, 3.0, 9.0), [(3.1, 0)]);
+    }
+
+    #[test]
+    fn a_slow_transfer_only_misses_the_first_layer() {
+        let mut network = network(&[10.0; 2]);
+        network.compute(0, 100.0, 0.0, 0.0, 0.0);
+        network.start(0, 0, 1, 100.0, 0.0);
+        network.compute(0, 100.0, 0.0, 45.0, 1.0);
+        assert_eq!(run(&mut network, 1.0, 3.0), []);
+        network.computed(0, 3.0);
+        assert_eq!(run(&mut network, 3.0, 99.0), [(11.0, 0)]);
+    }
+
+    #[test]
+    fn a_late_transfer_catches_up_and_leaves_what_it_cannot_use() {
+        let mut network = network(&[100.0, 100.0, 100.0]);
+        network.compute(0, 100.0, 0.0, 20.0, 0.0);
+        // 40 bytes wait; it gains 80 B/s on its source and has caught up at 2.5 s.
+        network.start(0, 0, 1, 100.0, 2.0);
+        assert_eq!(run(&mut network, 2.0, 2.6), []);
+        // Another one gets 80 B/s then.
+        network.start(1, 0, 2, 80.0, 3.0);
+        assert_eq!(run(&mut network, 3.0, 4.5), [(4.0, 1)]);
+        network.computed(0, 5.0);
+        let [(at_s, 0)] = run(&mut network, 5.0, 9.0)[..] else {
+            panic!("one transfer drains");
+        };
+        assert!((at_s - 5.0).abs() < 1e-9, "{at_s}");
+    }
+
+    /// A thousand transfers between two hundred replicas: those that share no link
+    /// with a new one, directly or through others, are left alone.
+    #[test]
+    fn unconnected_transfers_are_not_looked_at() {
+        let mut network = network(&[100.0; 2000]);
+        for request in 0..1000 {
+            network.start(request, 2 * request, 2 * request + 1, 1e3, 0.0);
+            network.settle(0.0);
+            assert_eq!(network.shares.filled().count(), 1);
+        }
+        network.start(1000, 0, 3, 1e3, 0.0);
+        network.settle(0.0);
+        assert_eq!(network.shares.filled().count(), 3);
+    }
+
+    #[derive(Debug, Clone)]
+    struct Plan {
+        gap_s: f64,
+        sender: u32,
+        receiver: u32,
+        size_bytes: f64,
+        /// Start of the computation before that of the transfer, its length.
+        source_s: Option<(f64, f64)>,
+    }
+
+    fn plan() -> impl Strategy<Value = Plan> {
+        let source = proptest::option::of((0.0f64..2.0, 0.1f64..4.0));
+        (0.0f64..0.5, 0u32..4, 4u32..8, 1.0f64..200.0, source).prop_map(
+            |(gap_s, sender, receiver, size_bytes, source_s)| Plan {
+                gap_s,
+                sender,
+                receiver,
+                size_bytes,
+                source_s,
+            },
+        )
+    }
+
+    /// What happens to the network from outside, in order of time.
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Compute,
+        Start,
+        Computed,
+    }
+
+    fn steps(plans: &[Plan]) -> Vec<(f64, usize, Step)> {
+        let mut steps = Vec::new();
+        let mut start_s = 2.0;
+        for (id, plan) in plans.iter().enumerate() {
+            start_s += plan.gap_s;
+            if let Some((before_s, length_s)) = plan.source_s {
+                let from_s = start_s - before_s;
+                steps.push((from_s, id, Step::Compute));
+                let end_s = from_s + length_s;
+                steps.push((end_s, id, Step::Computed));
+            }
+            steps.push((start_s, id, Step::Start));
+        }
+        steps.sort_by(|a, b| a.0.total_cmp(&b.0));
+        steps
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_are_conserved_and_links_never_above_their_capacity(
+            plans in proptest::collection::vec(plan(), 1..60),
+            bandwidths in proptest::collection::vec(5.0f64..200.0, 8),
+        ) {
+            let mut network = network(&bandwidths);
+            let mut sent = vec![0.0; plans.len()];
+            let mut drained_at_s = vec![f64::NAN; plans.len()];
+            let (mut now_s, mut steps) = (0.0, steps(&plans).into_iter().peekable());
+            loop {
+                let due_s = network.due_at_s.unwrap_or(f64::INFINITY);
+                let step_s = steps.peek().map_or(f64::INFINITY, |step| step.0);
+                let next_s = due_s.min(step_s);
+                if next_s == f64::INFINITY {
+                    break;
+                }
+                prop_assert!(next_s >= now_s - 1e-9, "{} before {}", next_s, now_s);
+                let mut used = vec![0.0; 16];
+                for (slot, transfer) in network.slots.iter().enumerate() {
+                    if network.free_slots.contains(&(slot as u32)) {
+                        continue;
+                    }
+                    let id = transfer.request as usize;
+                    sent[id] += transfer.bytes_per_s * (next_s - now_s);
+                    used[2 * plans[id].sender as usize] += transfer.bytes_per_s;
+                    used[2 * plans[id].receiver as usize + 1] += transfer.bytes_per_s;
+                    let ready = network.sources.get(&transfer.request)
+                        .map_or(transfer.size_bytes, |source| source.ready_bytes_at(next_s));
+                    prop_assert!(sent[id] <= ready + 1e-6, "{} sent of {}", sent[id], ready);
+                }
+                for (link, used) in used.iter().enumerate() {
+                    prop_assert!(*used <= bandwidths[link / 2] * (1.0 + 1e-9));
+                }
+                now_s = next_s;
+                if due_s <= step_s {
+                    network.advance(now_s, |request, _| drained_at_s[request as usize] = now_s);
+                } else if let Some((_, id, step)) = steps.next() {
+                    let (request, plan) = (id as u32, &plans[id]);
+                    let size = plan.size_bytes;
+                    match step {
+                        Step::Compute => {
+                            let (_, length_s) = plan.source_s.unwrap();
+                            network.compute(request, size, 0.0, 0.9 * size / length_s, now_s);
+                        }
+                        Step::Start => {
+                            network.start(request, plan.sender, plan.receiver, size, now_s);
+                        }
+                        Step::Computed => network.computed(request, now_s),
+                    }
+                }
+                network.settle(now_s);
+            }
+            for (id, plan) in plans.iter().enumerate() {
+                prop_assert!(drained_at_s[id].is_finite(), "{} has not drained", id);
+                prop_assert!((sent[id] - plan.size_bytes).abs() <= 1e-6 * plan.size_bytes);
+            }
+        }
+    }
+}
