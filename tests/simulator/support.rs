@@ -122,19 +122,27 @@ pub fn run(
     requests: &[(f64, u32, u32)],
     clients: Option<u32>,
 ) -> (Everything, SimulationTotals) {
-    let workload = Workload {
-        requests: requests
-            .iter()
-            .map(|&(arrived_at_s, prefill_tokens, decode_tokens)| Request {
-                arrived_at_s,
-                prefill_tokens,
-                decode_tokens,
-            })
-            .collect(),
-        clients,
-    };
     let mut everything = Everything::default();
-    let totals = simulate(cluster, &workload, &mut everything);
+    let totals = record(cluster, requests, clients, &mut everything);
     everything.records.sort_by_key(|record| record.request_id);
     (everything, totals)
+}
+
+/// Runs a workload of (arrival in seconds, prompt, output tokens).
+pub fn record(
+    cluster: &ClusterSpec,
+    requests: &[(f64, u32, u32)],
+    clients: Option<u32>,
+    recorder: &mut impl Recorder,
+) -> SimulationTotals {
+    let request = |&(arrived_at_s, prefill_tokens, decode_tokens)| Request {
+        arrived_at_s,
+        prefill_tokens,
+        decode_tokens,
+    };
+    let workload = Workload {
+        requests: requests.iter().map(request).collect(),
+        clients,
+    };
+    simulate(cluster, &workload, recorder)
 }
