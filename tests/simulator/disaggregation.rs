@@ -135,6 +135,9 @@ fn moved(log: &Log) -> impl Iterator<Item = &RequestRecord> {
         .filter(|record| record.prefill_replica_id != record.decode_replica_id)
 }
 
+/// Start, end, bytes.
+type Span = (f64, f64, f64);
+
 /// Bytes each link moves in any span of time are within its capacity.
 fn check_links(
     spec: &KvTransferSpec,
@@ -145,7 +148,7 @@ fn check_links(
         true => spec.sender_bytes_per_s,
         false => spec.receiver_bytes_per_s,
     };
-    let mut links: BTreeMap<(u32, bool), Vec<(f64, f64, f64)>> = BTreeMap::new();
+    let mut links: BTreeMap<(u32, bool), Vec<Span>> = BTreeMap::new();
     for record in moved(log) {
         let start_s = record.decode_arrived_at_s - record.pd_p2p_comm_time_s;
         let end_s = record.decode_arrived_at_s - spec.latency_s;

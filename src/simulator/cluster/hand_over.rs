@@ -281,13 +281,20 @@ fn can_end(state: &Replica, request: &RequestState) -> bool {
 /// Whether a replica can take the cache of a request now.
 fn has_room(state: &Replica, id: u32, requests: &[RequestState]) -> bool {
     let (queues, request) = (&state.queues, &requests[id as usize]);
-    // Requests preempted here go first, or they would never come back; so do prompts
-    // that run here and arrived earlier.
-    let goes_first = |&first: &u32| {
-        let first = &requests[first as usize];
-        first.restarts > 0 || first.arrived_at_s < request.arrived_at_s
+    let first = queues
+        .waiting
+        .front()
+        .map(|&first| &requests[first as usize]);
+    let (others, their_blocks) = match first {
+        // Requests preempted here go first, or they would never come back.
+        Some(first) if first.restarts > 0 => return false,
+        // A prompt that is to run here and arrived earlier keeps its place.
+        Some(first) if first.arrived_at_s < request.arrived_at_s => {
+            (1, queues.blocks_to_start(first))
+        }
+        _ => (0, 0),
     };
-    !queues.waiting.front().is_some_and(goes_first)
-        && queues.admitted < state.policy.limits().admitted
-        && queues.blocks.admits(queues.blocks_to_start(request))
+    let blocks = queues.blocks_to_start(request) + their_blocks;
+    queues.admitted.saturating_add(others) < state.policy.limits().admitted
+        && queues.blocks.admits(blocks)
 }

@@ -505,7 +505,7 @@ mod tests {
                     break;
                 }
                 prop_assert!(next_s >= now_s - 1e-9, "{} before {}", next_s, now_s);
-                let mut used = vec![0.0; 16];
+                let mut used = [0.0; 16];
                 for (slot, transfer) in network.slots.iter().enumerate() {
                     if network.free_slots.contains(&(slot as u32)) {
                         continue;
