@@ -15,13 +15,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use super::config::KvTransferSpec;
-use fair_share::FairShare;
+use fair_share::{FairShare, SAME_RATE};
 
 /// Changes this close together happen at once: less than any link resolves.
 const SAME_TIME_S: f64 = 1e-12;
-
-/// Rates closer than this are the same, their difference rounding.
-const SAME_RATE: f64 = 1e-12;
 
 #[derive(Debug, Clone, Copy)]
 struct Transfer {
@@ -424,7 +421,7 @@ mod tests {
         assert!((at_s - 5.0).abs() < 1e-9, "{at_s}");
     }
 
-    /// A thousand transfers between two hundred replicas: those that share no link
+    /// A thousand transfers between two thousand replicas: those that share no link
     /// with a new one, directly or through others, are left alone.
     #[test]
     fn unconnected_transfers_are_not_looked_at() {
