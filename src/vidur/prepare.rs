@@ -281,6 +281,7 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
             "split_wise" => GlobalScheduler::SplitWise,
             _ => GlobalScheduler::RoundRobin,
         },
+        mixed_pool: None,
         replica_scheduler: Some(scheduler.policy),
         memory: MemoryConfig {
             margin_fraction: Some(settings.number("replica_config_memory_margin_fraction")),
@@ -513,6 +514,7 @@ fn network(settings: &Settings, compat: Compat) -> NetworkConfig {
         }),
         topology: None,
         simai_conf: None,
+        kv_transfer_overlap: None,
     }
 }
 
