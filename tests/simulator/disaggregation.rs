@@ -11,7 +11,7 @@ use vidur_sweep::simulator::{
 };
 
 use crate::properties::replica_scheduler;
-use crate::support::{cluster, pool, record, sarathi, split_wise, vllm};
+use crate::support::{self, cluster, pool, record, sarathi, split_wise, vllm};
 
 /// Everything that happens.
 #[derive(Default)]
@@ -203,6 +203,12 @@ proptest! {
         cluster.kv_transfer = Some(transfer);
         cluster.disaggregation = disaggregation;
         let (log, totals) = run_closed(&cluster, &requests, clients);
+        // Nobody watching, shortcuts are taken; they change nothing, to the last bit.
+        let (unwatched, unwatched_totals) = support::run(&cluster, &requests, clients);
+        let watched: Vec<_> = log.records.values().collect();
+        let unwatched: Vec<_> = unwatched.records.iter().collect();
+        prop_assert_eq!(format!("{watched:?}"), format!("{unwatched:?}"));
+        prop_assert_eq!(&totals, &unwatched_totals);
 
         prop_assert!(log.times_s.is_sorted());
         prop_assert_eq!(log.records.len(), requests.len());
