@@ -65,6 +65,8 @@ pub(super) struct Simulation<'a, R> {
     arrived: Vec<u32>,
     /// Replicas that were given requests by the present global schedule.
     touched: Vec<u32>,
+    /// (request, sender) of the transfers that have drained now.
+    drained: Vec<(u32, u32)>,
     /// Compatibility mode: when caches arrive, and where.
     pub(super) wakes: Vec<(f64, u32)>,
     /// Requests not yet recorded.
@@ -131,6 +133,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             next_request: 0,
             arrived: Vec::new(),
             touched: Vec::new(),
+            drained: Vec::new(),
             wakes: Vec::new(),
             batches: 0,
             stage_runs: 0,
@@ -688,7 +691,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             return;
         }
         let all = held.plus(earlier);
-        let empty = Box::default();
+        let empty = queues.spare.pop().unwrap_or_default();
         queues.groups.push_back(StaticGroup {
             decodes: std::mem::replace(&mut batch.decodes, empty),
             held_blocks: all.blocks,

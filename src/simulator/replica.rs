@@ -7,7 +7,7 @@ use super::cohort::{Cohort, Spent};
 use super::config::{Compat, PoolRole, PoolSpec};
 use super::kv_cache::BlockPool;
 use super::request::RequestState;
-use super::scheduler::replica::{BatchPolicy, Reservation};
+use super::scheduler::replica::{BatchPolicy, Need, Reservation};
 use crate::execution_time::{PrefillChunk, StepShape};
 
 /// A chunk of one request's prompt in a batch.
@@ -127,6 +127,8 @@ pub(crate) struct ReplicaQueues {
     pub ready: Box<Cohort>,
     /// Static batching: batches between two of their steps.
     pub groups: VecDeque<StaticGroup>,
+    /// Static batching: empty cohorts, kept for their buffers.
+    pub spare: Vec<Box<Cohort>>,
     /// Compatibility mode: started requests not in flight, in the original's order.
     pub preempted: Vec<u32>,
     pub blocks: BlockPool,
@@ -135,6 +137,8 @@ pub(crate) struct ReplicaQueues {
     pub preemptions: u64,
     /// Decode steps since the queue was last looked at (`lightllm`).
     pub waiting_iters: u32,
+    /// Buffer of `lightllm`.
+    pub needs: Vec<Need>,
     /// Blocks each request reserves, where the policy reserves all at the start.
     pub reserved_blocks: u64,
     /// Blocks that those who wait here, in `waiting` or for their cache to come, will
@@ -310,11 +314,13 @@ impl Replica {
                 prefilling: VecDeque::new(),
                 ready: Box::new(Cohort::new(growth)),
                 groups: VecDeque::new(),
+                spare: Vec::new(),
                 preempted: Vec::new(),
                 blocks: BlockPool::new(spec.kv_cache, policy.watermark_blocks_fraction()),
                 admitted: 0,
                 preemptions: 0,
                 waiting_iters: 0,
+                needs: Vec::new(),
                 reserved_blocks,
                 promised_blocks: 0,
                 mixes_phases: false,

@@ -141,14 +141,14 @@ impl<R: Recorder> Simulation<'_, R> {
             return;
         }
         let latency_s = transfers.latency_s();
-        let mut senders = Vec::new();
+        let mut drained = std::mem::take(&mut self.drained);
         let events = &mut self.events;
         transfers.advance(now_s, |request, sender| {
-            senders.push((request, sender));
+            drained.push((request, sender));
             events.push(now_s + latency_s, Event::KvArrived { request });
         });
         self.settle_transfers();
-        for (id, sender) in senders {
+        for (id, sender) in drained.drain(..) {
             self.replicas[sender as usize]
                 .queues
                 .release(id, &mut self.requests, now_s);
@@ -159,6 +159,7 @@ impl<R: Recorder> Simulation<'_, R> {
             self.events
                 .push_now(Event::ReplicaSchedule { replica: sender });
         }
+        self.drained = drained;
     }
 
     pub(super) fn receive_kv(&mut self, id: u32) {

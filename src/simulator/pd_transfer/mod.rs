@@ -65,6 +65,8 @@ pub(crate) struct TransferNetwork {
     shares: FairShare,
     slots: Vec<Transfer>,
     free_slots: Vec<u32>,
+    /// (number, slot) of the changes that are due now.
+    due: Vec<(u64, u32)>,
     sources: BTreeMap<u32, Source>,
     changes: BinaryHeap<Change>,
     started: u64,
@@ -81,6 +83,7 @@ impl TransferNetwork {
             shares: FairShare::new(links.flatten()),
             slots: Vec::new(),
             free_slots: Vec::new(),
+            due: Vec::new(),
             sources: BTreeMap::new(),
             changes: BinaryHeap::new(),
             started: 0,
@@ -223,7 +226,7 @@ impl TransferNetwork {
     /// first. The caller then settles.
     pub(crate) fn advance(&mut self, now_s: f64, mut drained: impl FnMut(u32, u32)) {
         self.due_at_s = None;
-        let mut due = Vec::new();
+        let mut due = std::mem::take(&mut self.due);
         while let Some(&Reverse((bits, number, slot, version))) = self.changes.peek() {
             let current = self.slots[slot as usize].version == version;
             if current && f64::from_bits(bits) > now_s + SAME_TIME_S {
@@ -235,7 +238,7 @@ impl TransferNetwork {
             }
         }
         due.sort_unstable();
-        for (_, slot) in due {
+        for (_, slot) in due.drain(..) {
             let transfer = &mut self.slots[slot as usize];
             transfer.version = transfer.version.wrapping_add(1);
             if let Some(source) = self.sources.get(&transfer.request) {
@@ -249,6 +252,7 @@ impl TransferNetwork {
             self.shares.remove(slot);
             self.free_slots.push(slot);
         }
+        self.due = due;
     }
 
     fn progress(&mut self, slot: u32, now_s: f64) {

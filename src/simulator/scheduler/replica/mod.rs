@@ -10,6 +10,8 @@ mod split_wise;
 mod vidur;
 mod vllm;
 
+pub(crate) use lightllm::Need;
+
 use crate::simulator::config::{Compat, ReplicaScheduler};
 use crate::simulator::replica::{Batch, PrefillWork, ReplicaQueues};
 use crate::simulator::request::RequestState;
