@@ -111,14 +111,7 @@ const WITHOUT_EFFECT: [&str; 49] = [
 impl SimaiConf {
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Self, TopologyError> {
-        let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| TopologyError {
-            file: file.clone(),
-            line: 1,
-            column: 1,
-            message: format!("cannot be read: {error}"),
-        })?;
-        Self::parse(&text, &file)
+        Self::parse(&TopologyError::read(path)?, &path.display().to_string())
     }
 
     /// Reads the text of a file: a key and its values on every line.

@@ -18,6 +18,18 @@ pub struct TopologyError {
     pub message: String,
 }
 
+impl TopologyError {
+    /// Reads a file, or says that it cannot be read.
+    pub(crate) fn read(path: &Path) -> Result<String, Self> {
+        std::fs::read_to_string(path).map_err(|error| Self {
+            file: path.display().to_string(),
+            line: 1,
+            column: 1,
+            message: format!("cannot be read: {error}"),
+        })
+    }
+}
+
 /// A word of the file and its place.
 #[derive(Clone, Copy)]
 struct Word<'a> {
@@ -132,14 +144,7 @@ const NODES_MAX: u32 = 4_000_000;
 impl Topology {
     /// Reads a topology from a file.
     pub fn load(path: &Path) -> Result<Self, TopologyError> {
-        let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| TopologyError {
-            file: file.clone(),
-            line: 1,
-            column: 1,
-            message: format!("cannot be read: {error}"),
-        })?;
-        Self::parse(&text, &file)
+        Self::parse(&TopologyError::read(path)?, &path.display().to_string())
     }
 
     /// Reads a topology in SimAI's format: a line of counts (`nodes
