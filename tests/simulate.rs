@@ -178,6 +178,8 @@ fn vidurs_defaults_run_in_an_empty_folder_and_say_what_stands_in() {
     assert!(!trace["traceEvents"].as_array().unwrap().is_empty());
     for file in [
         "requests.parquet",
+        "plots.parquet",
+        "replica_statistics.parquet",
         "plots/request_e2e_time.csv",
         "plots/request_e2e_time.png",
         "plots/batch_size.csv",
@@ -264,6 +266,8 @@ fn the_same_run_writes_the_same_bytes() {
     for file in [
         "request_metrics.csv",
         "requests.parquet",
+        "plots.parquet",
+        "replica_statistics.parquet",
         "chrome_trace.json",
         "summary.json",
     ] {

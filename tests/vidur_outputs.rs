@@ -467,6 +467,7 @@ fn only_what_is_asked_for_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let (_, files) = run(&case, Compat::None, batches, dir.path());
     let expected = [
+        "plots.parquet",
         "plots/batch_execution_time.csv",
         "plots/batch_num_decode_tokens.csv",
         "plots/batch_num_prefill_tokens.csv",
@@ -553,6 +554,64 @@ fn parquet_says_what_the_tables_say() {
     for (row, parquet) in rows.iter().enumerate() {
         for (name, values) in &table {
             assert_eq!(parquet[name].as_f64(), Some(values[row]), "{name} of {row}");
+        }
+    }
+}
+
+#[test]
+fn every_file_of_plots_is_in_parquet_too() {
+    let case = fixture("g18");
+    let dir = tempfile::tempdir().unwrap();
+    run(&case, Compat::Vidur, RECORDED, dir.path());
+    let plots = dir.path().join("plots");
+    let mut points: BTreeMap<String, Vec<[f64; 2]>> = BTreeMap::new();
+    for row in parquet_rows(&dir.path().join("plots.parquet")) {
+        let number = |name: &str| row[name].as_f64().unwrap_or(f64::NAN);
+        let metric = row["metric"].as_str().unwrap().to_owned();
+        points
+            .entry(metric)
+            .or_default()
+            .push([number("x"), number("y")]);
+    }
+    let mut files = 0;
+    for entry in fs::read_dir(&plots).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "csv") {
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let table = columns(&path);
+            for axis in [0, 1] {
+                let points = || points[name].iter().map(|point| point[axis]);
+                let is_in = |values: &Vec<f64>| {
+                    values.len() == points().len()
+                        && values.iter().zip(points()).all(|(a, b)| close(*a, b))
+                };
+                assert!(table.values().any(is_in), "axis {axis} of {name}");
+            }
+            files += 1;
+        }
+    }
+    assert_eq!(files, points.len());
+    for row in parquet_rows(&dir.path().join("replica_statistics.parquet")) {
+        // The original counts from 1 and is off by one, which wraps around.
+        let place = |id: &str| row[id].as_u64().map(|_| 1);
+        let stage = place("stage_id").map_or(String::new(), |_| "stage_1_".into());
+        let name = format!("replica_1_{stage}{}", row["metric"].as_str().unwrap());
+        let json = fs::read(plots.join(format!("{name}.json"))).unwrap();
+        let json: Value = serde_json::from_slice(&json).unwrap();
+        for figure in ["max", "weighted_mean"] {
+            assert!(close(
+                json[format!("{name}_{figure}")].as_f64().unwrap(),
+                row[figure].as_f64().unwrap()
+            ));
+        }
+    }
+    let operations = parquet_rows(&dir.path().join("operation_metrics.parquet"));
+    let table = columns(&dir.path().join("operation_metrics.csv"));
+    assert!(!operations.is_empty());
+    for (row, parquet) in operations.iter().enumerate() {
+        for (name, values) in &table {
+            let value = parquet[name].as_f64().unwrap_or(f64::NAN);
+            assert!(values[row].is_nan() && value.is_nan() || close(values[row], value));
         }
     }
 }

@@ -34,7 +34,7 @@ pub use manifest::{FileEntry, Manifest, RunCounts};
 pub use reader::{SummaryBatch, SummaryReader, SummaryRow, SummaryTable, read_summary};
 pub use requests::RequestRow;
 pub use schema::{AxisColumn, ColumnType, REPLICATION_COLUMN, SCHEMA_VERSION, compact};
-pub use tables::{write_batch_table, write_request_table};
+pub use tables::{write_batch_table, write_columns, write_request_table};
 pub use writer::{Existing, Judge, ResultPlan, ResultWriter, Verdict};
 
 /// How a run ended.

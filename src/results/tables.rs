@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::Schema;
 
 use super::batches::{BATCH_COLUMNS, BatchRow};
@@ -20,6 +20,17 @@ pub fn write_request_table(path: &Path, rows: &[RequestRow]) -> Result<(), Resul
 /// Writes rows of batches as Parquet, columns [`BATCH_COLUMNS`].
 pub fn write_batch_table(path: &Path, rows: &[BatchRow]) -> Result<(), ResultError> {
     write(path, &BATCH_COLUMNS, rows)
+}
+
+/// Writes named columns of equal length as Parquet; a value that is not there is null.
+pub fn write_columns(path: &Path, columns: Vec<(String, ArrayRef)>) -> Result<(), ResultError> {
+    let nullable = columns.into_iter().map(|(name, array)| (name, array, true));
+    let all = RecordBatch::try_from_iter_with_nullable(nullable)?;
+    let mut table = TableWriter::create(path, all.schema(), None)?;
+    for first in (0..all.num_rows()).step_by(ROW_GROUP_ROWS) {
+        table.write(&all.slice(first, ROW_GROUP_ROWS.min(all.num_rows() - first)))?;
+    }
+    table.finish().map(|_| ())
 }
 
 fn write<R>(path: &Path, columns: &[Column<R>], rows: &[R]) -> Result<(), ResultError> {

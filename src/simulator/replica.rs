@@ -128,6 +128,7 @@ pub(crate) struct ReplicaQueues {
     /// Static batching: batches between two of their steps.
     pub groups: VecDeque<StaticGroup>,
     /// Static batching: empty cohorts, kept for their buffers.
+    #[expect(clippy::vec_box, reason = "batches and groups hand their boxes on")]
     pub spare: Vec<Box<Cohort>>,
     /// Compatibility mode: started requests not in flight, in the original's order.
     pub preempted: Vec<u32>,

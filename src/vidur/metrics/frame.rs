@@ -1,4 +1,8 @@
-//! Tables on their way to CSV.
+//! Tables on their way to CSV and Parquet.
+
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, Float64Array, Int64Array, StringArray};
 
 use super::text::Text;
 
@@ -38,6 +42,14 @@ impl Values {
             Self::Ints(values) => values.len(),
             Self::Floats(values) => values.len(),
             Self::Names(values) => values.len(),
+        }
+    }
+
+    fn array(&self) -> ArrayRef {
+        match self {
+            Self::Ints(values) => Arc::new(int_array(values)),
+            Self::Floats(values) => Arc::new(float_array(values.iter().copied())),
+            Self::Names(values) => Arc::new(StringArray::from_iter(values.iter().copied())),
         }
     }
 
@@ -87,6 +99,14 @@ impl Frame {
         }
     }
 
+    /// Columns for Parquet; the index is not among them.
+    pub(super) fn arrays(&self) -> Vec<(String, ArrayRef)> {
+        let columns = self.columns.iter();
+        columns
+            .map(|(name, values)| (name.clone(), values.array()))
+            .collect()
+    }
+
     pub(super) fn to_csv(&self) -> Text {
         let rows = self.rows();
         let mut text = Text::with_capacity(64 + rows * self.columns.len() * 16);
@@ -111,4 +131,16 @@ impl Frame {
         }
         text
     }
+}
+
+/// Whole numbers as Parquet has them.
+pub(super) fn int_array(values: &[u64]) -> Int64Array {
+    values.iter().map(|&value| Some(value as i64)).collect()
+}
+
+/// Numbers as Parquet has them; NaN: null.
+pub(super) fn float_array(values: impl Iterator<Item = f64>) -> Float64Array {
+    values
+        .map(|value| Some(value).filter(|v| !v.is_nan()))
+        .collect()
 }

@@ -3,19 +3,21 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arrow_array::{ArrayRef, StringArray};
 use rayon::prelude::*;
 
 use super::batches::{self, Batches, METRICS, TIME, Tokens};
 use super::chart::{Chart, Marks};
-use super::frame::{Frame, Values};
+use super::frame::{Frame, Values, float_array};
 use super::operations::{MODEL, Operations};
 use super::picture::Painter;
 use super::requests::{REQUEST_ID, Requests, TIME_S, TIMES, is_completed};
 use super::trace::{ChromeTrace, EventTrace, cluster_json};
 use super::utilization::Utilization;
 use super::{ClusterFacts, MetricsConfig, page};
-use crate::results::{write_batch_table, write_request_table};
+use crate::results::{write_batch_table, write_columns, write_request_table};
 use crate::simulator::{
     ArrivalFact, BatchFact, Compat, EventFact, KvUseFact, PrefillFact, Recorder, RequestRecord,
     StageEndFact, StageFact,
@@ -99,6 +101,7 @@ impl MetricsStore {
         self.write_tokens(out)?;
         self.write_operations(out)?;
         self.write_utilization(out)?;
+        out.write_points()?;
         out.draw()
     }
 
@@ -200,19 +203,28 @@ impl MetricsStore {
             ];
             out.plot(&name, frame, [0, 1], labels)?;
         }
-        out.table("operation_metrics.csv", &operations.table(false))?;
-        out.table("cpu_operation_metrics.csv", &operations.table(true))
+        for (name, of_cpu) in [
+            ("operation_metrics", false),
+            ("cpu_operation_metrics", true),
+        ] {
+            let table = operations.table(of_cpu);
+            out.table(&format!("{name}.csv"), &table)?;
+            out.parquet(&format!("{name}.parquet"), table.arrays())?;
+        }
+        Ok(())
     }
 
     fn write_utilization(&self, out: &mut Output<'_>) -> io::Result<()> {
         let Some(utilization) = &self.utilization else {
             return Ok(());
         };
-        for statistic in utilization.statistics(self.end_s) {
-            let text = utilization.to_json(&statistic);
+        let statistics = utilization.statistics(self.end_s);
+        for statistic in &statistics {
+            let text = utilization.to_json(statistic);
             out.file(&format!("plots/{}.json", statistic.name), text.bytes())?;
         }
-        Ok(())
+        let table = Utilization::to_table(&statistics);
+        out.parquet("replica_statistics.parquet", table)
     }
 
     fn write_traces(&self, out: &mut Output<'_>) -> io::Result<()> {
@@ -340,6 +352,26 @@ struct Output<'a> {
     config: &'a MetricsConfig,
     files: Vec<PathBuf>,
     charts: Vec<Chart>,
+    points: Points,
+}
+
+/// The lines of all files in `plots/`.
+#[derive(Default)]
+struct Points {
+    /// Names, and how many points each has.
+    metrics: Vec<(String, usize)>,
+    x: Vec<f64>,
+    y: Vec<f64>,
+}
+
+impl Points {
+    fn put(&mut self, metric: &str, frame: &Frame, [x, y]: [usize; 2]) {
+        let rows = 0..frame.rows();
+        self.metrics.push((metric.to_owned(), rows.len()));
+        self.x
+            .extend(rows.clone().map(|row| frame.columns[x].1.get(row)));
+        self.y.extend(rows.map(|row| frame.columns[y].1.get(row)));
+    }
 }
 
 impl<'a> Output<'a> {
@@ -349,6 +381,7 @@ impl<'a> Output<'a> {
             config,
             files: Vec::new(),
             charts: Vec::new(),
+            points: Points::default(),
         }
     }
 
@@ -376,6 +409,26 @@ impl<'a> Output<'a> {
         self.file(name, frame.to_csv().bytes())
     }
 
+    fn parquet(&mut self, name: &str, columns: Vec<(String, ArrayRef)>) -> io::Result<()> {
+        let path = self.dir.join(name);
+        write_columns(&path, columns).map_err(io::Error::other)?;
+        self.files.push(path);
+        Ok(())
+    }
+
+    /// All lines in one table.
+    fn write_points(&mut self) -> io::Result<()> {
+        let Points { metrics, x, y } = std::mem::take(&mut self.points);
+        let metrics = (metrics.iter()).flat_map(|(name, count)| std::iter::repeat_n(name, *count));
+        let metrics = StringArray::from_iter_values(metrics);
+        let columns = vec![
+            ("metric".to_owned(), Arc::new(metrics) as ArrayRef),
+            ("x".to_owned(), Arc::new(float_array(x.into_iter()))),
+            ("y".to_owned(), Arc::new(float_array(y.into_iter()))),
+        ];
+        self.parquet("plots.parquet", columns)
+    }
+
     /// A file in `plots/`, and a line through two of its columns.
     fn plot(
         &mut self,
@@ -386,6 +439,7 @@ impl<'a> Output<'a> {
     ) -> io::Result<()> {
         let frame = frame.subsampled(self.config.subsamples);
         self.table(&format!("plots/{name}.csv"), &frame)?;
+        self.points.put(name, &frame, columns);
         self.chart(|| Chart::line(name, &frame, columns, labels));
         Ok(())
     }
@@ -393,6 +447,7 @@ impl<'a> Output<'a> {
     /// A file of quantiles: never thinned.
     fn quantiles(&mut self, name: &str, frame: Frame, label: &str) -> io::Result<()> {
         self.table(&format!("plots/{name}.csv"), &frame)?;
+        self.points.put(name, &frame, [1, 0]);
         self.chart(|| Chart::line(name, &frame, [1, 0], [label, CDF]));
         Ok(())
     }

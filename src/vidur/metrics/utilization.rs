@@ -1,5 +1,10 @@
 //! How much of each replica's memory and of each stage's time and peak is used.
 
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, Int64Array, StringArray};
+
+use super::frame::float_array;
 use super::meter::{Averaging, Meter, MeterReading};
 use super::text::Text;
 use super::{ClusterFacts, PoolFacts};
@@ -33,6 +38,8 @@ struct Stage {
 pub(super) struct Statistic {
     /// Name of the file and beginning of its keys.
     pub(super) name: String,
+    /// The same without replica and stage.
+    metric: &'static str,
     replica: usize,
     stage: Option<usize>,
     /// Counts of percent: whole numbers.
@@ -106,22 +113,23 @@ impl Utilization {
         for file in 0..self.replicas.len() {
             let index = self.shown_in(file, self.replicas.len());
             let replica = &self.replicas[index];
-            let mut put = |what: String, stage, whole, meter: &Meter| {
+            let mut put = |metric, part: &str, stage, whole, meter: &Meter| {
                 all.extend(meter.reading(end_s).map(|reading| Statistic {
-                    name: format!("replica_{}_{what}", file + 1),
+                    name: format!("replica_{}_{part}{metric}", file + 1),
+                    metric,
                     replica: index,
                     stage,
                     whole,
                     reading,
                 }));
             };
-            put("memory_usage".into(), None, false, &replica.memory);
+            put("memory_usage", "", None, false, &replica.memory);
             for file in 0..replica.stages.len() {
                 let index = self.shown_in(file, replica.stages.len());
                 let stage = &replica.stages[index];
-                let name = |what: &str| format!("stage_{}_{what}", file + 1);
-                put(name("busy_time_percent"), Some(index), true, &stage.busy);
-                put(name("mfu"), Some(index), false, &stage.mfu);
+                let part = format!("stage_{}_", file + 1);
+                put("busy_time_percent", &part, Some(index), true, &stage.busy);
+                put("mfu", &part, Some(index), false, &stage.mfu);
             }
         }
         all
@@ -134,6 +142,24 @@ impl Utilization {
             Compat::None => file,
             _ => (file + 1) % files,
         }
+    }
+
+    /// All statistics as one table.
+    pub(super) fn to_table(statistics: &[Statistic]) -> Vec<(String, ArrayRef)> {
+        let all = || statistics.iter();
+        let id = |index: usize| index as i64;
+        let metrics = StringArray::from_iter_values(all().map(|s| s.metric));
+        let replicas = Int64Array::from_iter_values(all().map(|s| id(s.replica)));
+        let stages: Int64Array = all().map(|s| s.stage.map(id)).collect();
+        let maxima = float_array(all().map(|s| s.reading.max));
+        let means = float_array(all().map(|s| s.reading.mean));
+        vec![
+            ("metric".to_owned(), Arc::new(metrics) as ArrayRef),
+            ("replica_id".to_owned(), Arc::new(replicas)),
+            ("stage_id".to_owned(), Arc::new(stages)),
+            ("max".to_owned(), Arc::new(maxima)),
+            ("weighted_mean".to_owned(), Arc::new(means)),
+        ]
     }
 
     /// The file of a statistic.
