@@ -27,4 +27,4 @@ pub use collective::{Collective, GroupKind};
 pub use cost::{CollectiveCost, CostError};
 pub use fabric::{Fabric, FabricModel};
 pub use links::{ExpertExchange, LinkOverrides, Links, NIC_LATENCY_S};
-pub use placement::Placement;
+pub use placement::{PlacedGroup, PlacedGroupKind, Placement};

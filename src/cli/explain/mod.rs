@@ -14,6 +14,7 @@ use crate::network::LinkOverrides;
 use crate::units::DType;
 
 mod deployment;
+mod placement;
 mod steps;
 mod table;
 
@@ -25,11 +26,13 @@ use deployment::{Deployment, Phase, Request, StepRequest, dtype_named};
 /// engine, tensor_parallel, pipeline_parallel, expert_parallel,
 /// attention_data_parallel, dtype, phase, batch_size, new_tokens,
 /// context_tokens) and writes one row per step and operator. Otherwise prices
-/// the one step the flags describe and prints a table.
+/// the one step the flags describe and prints a table, and above it which GPUs
+/// of which servers the replica and its parallel groups occupy.
 ///
 /// Examples:
 ///   vidur-sweep explain --model llama-3-70b --device h100 --tensor-parallel 4 --batch-size 64 --context-tokens 2048
 ///   vidur-sweep explain --model deepseek-671B --device h200 --tensor-parallel 8 --expert-parallel 8 --prefill-tokens 4096
+///   vidur-sweep explain --model deepseek-671B --device h200 --tensor-parallel 8 --pipeline-parallel 2 --expert-parallel 8 --topology topo/Spectrum-X_128g_8gps_400Gbps_H100 --placement
 ///   vidur-sweep explain --steps steps.csv --out ops.csv
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -79,6 +82,19 @@ pub struct Args {
     /// NIC bandwidth per GPU and direction instead of the device's, Gb/s.
     #[arg(long)]
     rdma_bandwidth_gbps: Option<f64>,
+    /// SimAI topology file: communication is priced as flows over it, and
+    /// replicas are placed on its servers.
+    #[arg(long, value_name = "FILE", conflicts_with = "steps")]
+    topology: Option<PathBuf>,
+    /// SimAI configuration file (`SimAI.conf`); default: SimAI's own figures.
+    #[arg(long, value_name = "FILE", requires = "topology")]
+    simai_conf: Option<PathBuf>,
+    /// Replicas whose placement is shown.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    replicas: u32,
+    /// Print only the placement: one row per replica, stage and tensor group.
+    #[arg(long, conflicts_with = "steps")]
+    placement: bool,
     /// Requests on each attention data-parallel rank.
     #[arg(long, default_value_t = 1)]
     batch_size: u32,
@@ -145,6 +161,11 @@ fn explain_one(args: &Args) -> Result<(), CliError> {
             error.reason
         ))
     })?;
+    if args.placement {
+        let text = placement::only(&deployment, args.replicas, args.format)?;
+        println!("{text}");
+        return Ok(());
+    }
     let step = StepRequest {
         phase: match args.prefill_tokens {
             Some(_) => Phase::Prefill,
@@ -164,7 +185,7 @@ fn explain_one(args: &Args) -> Result<(), CliError> {
     }
     let lines = deployment.price(&step, true);
     let text = match args.format {
-        Format::Table => table::render(&deployment, &step, &lines),
+        Format::Table => table::render(&deployment, args.replicas, &step, &lines),
         Format::Json => serde_json::to_string_pretty(&lines)
             .map_err(|error| CliError::Failure(error.to_string()))?,
         Format::Csv => table::csv(&lines),
@@ -211,6 +232,8 @@ fn one_request(args: &Args) -> Result<Request, CliError> {
             nvlink_bandwidth_gbps: args.nvlink_bandwidth_gbps,
             rdma_bandwidth_gbps: args.rdma_bandwidth_gbps,
         },
+        topology: args.topology.clone(),
+        simai_conf: args.simai_conf.clone(),
     })
 }
 
