@@ -80,9 +80,12 @@ fn placement_names_the_gpus_of_every_group() {
 
     let csv = placed(&["--placement", "--format", "csv", "--replicas", "2"]);
     let rows: Vec<_> = csv.lines().collect();
-    assert_eq!(rows[0], "replica,group,stage,attention_rank,servers,gpus");
+    assert_eq!(
+        rows[0],
+        "pool,replica,group,stage,attention_rank,servers,gpus"
+    );
     assert_eq!(rows.len(), 1 + 2 * (1 + 2 * 3));
-    assert!(rows.contains(&"1,tensor,0,1,2,20 21 22 23"), "{csv}");
+    assert!(rows.contains(&"mixed,1,tensor,0,1,2,20 21 22 23"), "{csv}");
 
     // Servers of another size, where a stage straddles them.
     let json = placed(&["--placement", "--format", "json", "--gpus-per-node", "6"]);
@@ -92,6 +95,46 @@ fn placement_names_the_gpus_of_every_group() {
         .find(|group| group["stage"] == 1)
         .expect("a stage");
     assert_eq!(stage["servers"], serde_json::json!([1, 2]));
+}
+
+#[test]
+fn the_pools_of_a_run_sit_one_after_the_other() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let spec = folder.path().join("s.yaml");
+    let text = "name: places\nbase:\n  model: llama-3-8b\n  device: h100\n  replicas: 4\n  \
+                pd_node_ratio: 0.5\n  prefill: {tensor_parallel: 4}\n  \
+                decode: {tensor_parallel: 8}\n  workload: {requests: 10, arrivals: poisson, lengths: {type: fixed, prefill_tokens: 8, decode_tokens: 8}}\naxes:\n  qps: [1, 2]\n";
+    std::fs::write(&spec, text).expect("the specification is written");
+    let placed = |more: &[&str]| {
+        let mut command = explain();
+        command.arg("--spec").arg(&spec).args(more);
+        command
+    };
+    let output = placed(&["--run", "1", "--replicas", "9", "--format", "csv"]).output();
+    let output = output.expect("the binary runs");
+    assert!(output.status.success(), "{output:?}");
+    let csv = String::from_utf8(output.stdout).expect("text");
+    let replicas: Vec<_> = csv
+        .lines()
+        .filter(|row| row.contains(",replica,,,"))
+        .collect();
+    assert_eq!(
+        replicas,
+        [
+            "prefill,0,replica,,,0,0 1 2 3",
+            "prefill,1,replica,,,0,4 5 6 7",
+            "decode,0,replica,,,1,8 9 10 11 12 13 14 15",
+            "decode,1,replica,,,2,16 17 18 19 20 21 22 23",
+        ]
+    );
+    placed(&[]).assert().success().stdout(predicate::str::contains(
+        "decode placement on servers of 8 GPUs (h100)\nreplica 0: GPUs 8-15 (server 1: 0-7)",
+    ));
+    placed(&["--run", "2"])
+        .assert()
+        .code(2)
+        .stderr(predicate::str::contains("has 2 runs, the first is 0"));
+    placed(&["--tensor-parallel", "2"]).assert().code(2);
 }
 
 #[test]

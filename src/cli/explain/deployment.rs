@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::placement::{Site, experts};
 use super::{OperatorLine, provenance_text};
 use crate::catalog::{Catalog, EngineSpec};
 use crate::execution_time::step_cost::GraphCost;
@@ -11,6 +12,7 @@ use crate::memory::{Formats, Parallelism};
 use crate::network::flow::{FlowNetwork, SimaiConf, SimaiEnvironment};
 use crate::network::topology::Topology;
 use crate::network::{Fabric, FabricModel, LinkOverrides, Placement};
+use crate::simulator::PoolRole;
 use crate::spelling::did_you_mean;
 use crate::units::DType;
 
@@ -101,7 +103,6 @@ pub(super) struct Deployment {
     cost: GraphCost,
     title: String,
     placement: Placement,
-    has_experts: bool,
     /// What says how many GPUs a server has.
     servers_of: String,
 }
@@ -183,29 +184,23 @@ impl Deployment {
             cost,
             title,
             placement,
-            has_experts: model.moe.is_some(),
             servers_of,
         })
     }
 
-    /// Where its replicas sit.
-    pub(super) fn placement(&self) -> &Placement {
-        &self.placement
-    }
-
-    /// What says how many GPUs a server has: a file, a flag or the device.
-    pub(super) fn servers_of(&self) -> &str {
-        &self.servers_of
-    }
-
-    /// How it is cut.
-    pub(super) fn parallelism(&self) -> Parallelism {
-        *self.cost.graph().parallelism()
-    }
-
-    /// Whether it has experts.
-    pub(super) fn has_experts(&self) -> bool {
-        self.has_experts
+    /// Where its first `replicas` sit.
+    pub(super) fn site(&self, replicas: u32) -> Site {
+        let experts = match self.cost.graph().model().moe {
+            Some(_) => experts(self.cost.graph().parallelism(), 1),
+            None => String::new(),
+        };
+        Site {
+            role: PoolRole::Mixed,
+            replicas,
+            placement: self.placement,
+            servers_of: self.servers_of.clone(),
+            experts,
+        }
     }
 
     pub(super) fn title(&self) -> &str {

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use super::OperatorLine;
 use super::deployment::{Deployment, Phase, StepRequest};
-use super::{OperatorLine, placement};
 
 /// Title, placement, table with shares, and total.
 pub(super) fn render(
@@ -39,7 +39,7 @@ pub(super) fn render(
     };
     let mut text = String::new();
     let _ = writeln!(text, "{}", deployment.title());
-    let _ = writeln!(text, "{}", placement::text(deployment, replicas));
+    let _ = writeln!(text, "{}", deployment.site(replicas).text());
     let _ = writeln!(
         text,
         "{} requests per attention rank, {what}, {} tokens cached each",
