@@ -12,8 +12,8 @@ use vidur_sweep::catalog::Catalog;
 use vidur_sweep::execution_time::{PricedOperator, StageTime, StepCost, StepShape};
 use vidur_sweep::memory::Parallelism;
 use vidur_sweep::simulator::{
-    ClusterSpec, Compat, GlobalScheduler, KvCacheSpec, PoolRole, PoolSpec, ReplicaScheduler,
-    SummaryRecorder, simulate,
+    ClusterSpec, Compat, Disaggregation, GlobalScheduler, KvCacheSpec, PoolRole, PoolSpec,
+    ReplicaScheduler, SummaryRecorder, simulate,
 };
 use vidur_sweep::vidur::metrics::{ClusterFacts, MetricsConfig, MetricsStore, PoolFacts};
 use vidur_sweep::workload::{Request, Workload};
@@ -85,6 +85,7 @@ fn cluster() -> ClusterSpec {
         }],
         global_scheduler: GlobalScheduler::RoundRobin,
         kv_transfer: None,
+        disaggregation: Disaggregation::default(),
         seed: 0,
         time_limit_s: None,
         compat: Compat::None,

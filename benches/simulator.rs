@@ -9,8 +9,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vidur_sweep::execution_time::{PricedOperator, StageTime, StepCost, StepShape};
 use vidur_sweep::simulator::{
-    ClusterSpec, Compat, GlobalScheduler, KvCacheSpec, PoolRole, PoolSpec, ReplicaScheduler,
-    SummaryRecorder, simulate,
+    ClusterSpec, Compat, Disaggregation, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole,
+    PoolSpec, ReplicaScheduler, SummaryRecorder, simulate,
 };
 use vidur_sweep::workload::{Request, Workload};
 
@@ -54,6 +54,7 @@ fn cluster(chunk_size: u32, batch_size_cap: u32, num_blocks: u64) -> ClusterSpec
         }],
         global_scheduler: GlobalScheduler::RoundRobin,
         kv_transfer: None,
+        disaggregation: Disaggregation::default(),
         seed: 0,
         time_limit_s: None,
         compat: Compat::None,
@@ -136,9 +137,50 @@ fn decode_step(c: &mut Criterion) {
     group.finish();
 }
 
+/// Forty prefill and forty decode replicas with slow links: 2,000 KV caches to
+/// move, more than a thousand of them at a time. Each starts and drains once.
+fn transfers(c: &mut Criterion) {
+    let requests = (0..2000)
+        .map(|i| Request {
+            arrived_at_s: 1e-4 * f64::from(i),
+            prefill_tokens: 100 + i % 50,
+            decode_tokens: 4,
+        })
+        .collect();
+    let workload = Workload {
+        requests,
+        clients: None,
+    };
+    let mut cluster = cluster(512, 1024, 100_000);
+    let pool = PoolSpec {
+        replicas: 40,
+        ..cluster.pools[0].clone()
+    };
+    cluster.pools = [PoolRole::Prefill, PoolRole::Decode]
+        .map(|role| PoolSpec {
+            role,
+            ..pool.clone()
+        })
+        .into();
+    cluster.global_scheduler = GlobalScheduler::Random;
+    cluster.kv_transfer = Some(KvTransferSpec {
+        bytes_per_token: 1e5,
+        bytes_per_request: 0.0,
+        sender_bytes_per_s: 1e8,
+        receiver_bytes_per_s: 1.3e8,
+        latency_s: 1e-5,
+    });
+    let mut group = c.benchmark_group("thousand_transfers_at_once");
+    group.throughput(Throughput::Elements(2000));
+    group.bench_function("80_replicas", |b| {
+        b.iter(|| run(black_box(&cluster), &workload, 0));
+    });
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).warm_up_time(std::time::Duration::from_secs(1)).measurement_time(std::time::Duration::from_secs(4));
-    targets = single_run, decode_step
+    targets = single_run, decode_step, transfers
 }
 criterion_main!(benches);

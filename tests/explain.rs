@@ -127,9 +127,12 @@ fn the_pools_of_a_run_sit_one_after_the_other() {
             "decode,1,replica,,,2,16 17 18 19 20 21 22 23",
         ]
     );
-    placed(&[]).assert().success().stdout(predicate::str::contains(
-        "decode placement on servers of 8 GPUs (h100)\nreplica 0: GPUs 8-15 (server 1: 0-7)",
-    ));
+    placed(&[])
+        .assert()
+        .success()
+        .stdout(predicate::str::contains(
+            "decode placement on servers of 8 GPUs (h100)\nreplica 0: GPUs 8-15 (server 1: 0-7)",
+        ));
     placed(&["--run", "2"])
         .assert()
         .code(2)

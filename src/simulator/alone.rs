@@ -9,14 +9,21 @@
 //! recorder that wants the events gets them from there.
 
 use super::cluster::Simulation;
+use super::config::PoolRole;
 use super::event::Event;
 use super::recorder::Recorder;
 
 impl<R: Recorder> Simulation<'_, R> {
-    /// Whether the end of a stage may be handled by [`Self::walk`]: nobody wants
-    /// the events, and nothing else is pending for now.
-    pub(super) fn is_alone(&self) -> bool {
-        !R::WANTS_EVENTS && self.is_quiet()
+    /// Whether the end of a stage of `replica` may be handled by [`Self::walk`]:
+    /// nobody wants the events, nothing else is pending for now, and no cache leaves
+    /// this replica while its prompt is being computed.
+    pub(super) fn is_alone(&self, replica: u32) -> bool {
+        !R::WANTS_EVENTS && self.is_quiet() && !self.sends_early(replica)
+    }
+
+    fn sends_early(&self, replica: u32) -> bool {
+        let prefills_only = self.replicas[replica as usize].role == PoolRole::Prefill;
+        self.overlaps && (prefills_only || self.mixed_pool.is_some())
     }
 
     /// A stage has executed a batch: all that follows at the same time.
@@ -67,7 +74,7 @@ impl<R: Recorder> Simulation<'_, R> {
             self.leave_stage(replica, 0, slot);
             self.advance_decodes(replica, slot);
             if !R::WANTS_BATCHES && self.repeats(replica, slot) {
-                let end_s = self.repeat(replica, slot);
+                let end_s = self.events.now_s() + self.repeat(replica, slot);
                 if self.goes_on(replica, slot, end_s) {
                     continue;
                 }
@@ -85,7 +92,7 @@ impl<R: Recorder> Simulation<'_, R> {
             if R::WANTS_BATCHES {
                 self.tell_kv_use(replica);
             }
-            let end_s = self.start_stage(replica, 0, slot);
+            let end_s = self.events.now_s() + self.start_stage(replica, 0, slot);
             if !self.goes_on(replica, slot, end_s) {
                 return;
             }
@@ -127,7 +134,8 @@ impl<R: Recorder> Simulation<'_, R> {
             && batch.decodes.blocks_for_next_step() <= queues.blocks.free()
     }
 
-    /// Starts the present batch again, one token further; returns when it ends.
+    /// Starts the present batch again, one token further; returns how long it
+    /// takes, in seconds.
     fn repeat(&mut self, replica: u32, slot: u32) -> f64 {
         let now_s = self.events.now_s();
         let state = &mut self.replicas[replica as usize];

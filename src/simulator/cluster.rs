@@ -6,7 +6,10 @@
 //! forms batches and sends them to its first stage, a stage that is idle takes
 //! the next one. The chain is spelled out event by event because its order is
 //! part of the model: it decides who goes first when things happen at once. All
-//! control flow is here; policies and accounts are leaves.
+//! control flow is here and, where a request changes replicas, in [`hand_over`];
+//! policies and accounts are leaves.
+
+mod hand_over;
 
 use super::cohort::Spent;
 use super::config::{ClusterSpec, Compat, PoolRole};
@@ -18,6 +21,7 @@ use super::recorder::{
 };
 use super::replica::{Batch, PoolWork, PrefillWork, Replica, StaticGroup};
 use super::request::{NO_REPLICA, RequestState};
+use super::scheduler::global::mixed_pool::{Candidate, MixedPool};
 use super::scheduler::global::{Load, Router, python_set};
 use crate::execution_time::StageRun;
 use crate::workload::Workload;
@@ -48,7 +52,11 @@ pub(super) struct Simulation<'a, R> {
     requests: Vec<RequestState>,
     pub(super) replicas: Vec<Replica>,
     routers: Vec<Router>,
+    /// Routes in place of the routers, if replicas help out in the other phase.
+    pub(super) mixed_pool: Option<MixedPool>,
     transfers: Option<TransferNetwork>,
+    /// Caches leave layer by layer while their prompts are being computed.
+    pub(super) overlaps: bool,
     pub(super) events: EventQueue,
     /// Open loop: next request to arrive. Closed loop: next one to be sent.
     next_request: usize,
@@ -57,6 +65,8 @@ pub(super) struct Simulation<'a, R> {
     arrived: Vec<u32>,
     /// Replicas that were given requests by the present global schedule.
     touched: Vec<u32>,
+    /// (request, sender) of the transfers that have drained now.
+    drained: Vec<(u32, u32)>,
     /// Compatibility mode: when caches arrive, and where.
     pub(super) wakes: Vec<(f64, u32)>,
     /// Requests not yet recorded.
@@ -96,10 +106,22 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         } else {
             requests.len() as u64
         };
+        let mixed_pool = match (&cluster.pools[..], cluster.disaggregation.mixed_pool) {
+            ([prefill, decode], Some(config)) => {
+                Some(MixedPool::new(config, prefill.replicas, decode.replicas))
+            }
+            _ => None,
+        };
         let mut simulation = Self {
-            transfers: cluster
-                .kv_transfer
-                .map(|spec| TransferNetwork::new(spec, replicas.len())),
+            transfers: cluster.kv_transfer.map(|spec| {
+                let links = replicas.iter().map(|replica: &Replica| match replica.role {
+                    PoolRole::Decode => [spec.receiver_bytes_per_s; 2],
+                    PoolRole::Prefill | PoolRole::Mixed => [spec.sender_bytes_per_s; 2],
+                });
+                TransferNetwork::new(spec, links)
+            }),
+            overlaps: cluster.overlaps(),
+            mixed_pool,
             open_requests: requests.len(),
             closed_loop,
             cluster,
@@ -111,6 +133,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             next_request: 0,
             arrived: Vec::new(),
             touched: Vec::new(),
+            drained: Vec::new(),
             wakes: Vec::new(),
             batches: 0,
             stage_runs: 0,
@@ -181,6 +204,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     fn handle(&mut self, id: u64, event: Event) {
         let batch_id = match event {
             Event::StageArrival { replica, slot, .. }
+            | Event::LayerComputed { replica, slot, .. }
             | Event::StageEnd { replica, slot, .. }
             | Event::BatchEnd { replica, slot } => {
                 Some(self.replicas[replica as usize].batches[slot as usize].id)
@@ -217,7 +241,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 stage,
                 slot,
             } => {
-                if self.is_alone() {
+                if self.is_alone(replica) {
                     self.walk(replica, stage, slot);
                 } else {
                     self.end_stage(replica, stage, slot);
@@ -228,8 +252,16 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 self.end_batch(replica, slot);
                 None
             }
-            Event::TransferDrained { generation } => {
-                self.drain_transfers(generation);
+            Event::LayerComputed {
+                replica,
+                stage,
+                slot,
+            } => {
+                self.first_layer_computed(replica, stage, slot);
+                None
+            }
+            Event::TransferDue { generation } => {
+                self.advance_transfers(generation);
                 None
             }
             Event::KvArrived { request } => {
@@ -265,7 +297,10 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 (EventKind::BatchStageEnd, Some(replica), Some(stage), None)
             }
             Event::BatchEnd { replica, .. } => (EventKind::BatchEnd, Some(replica), None, None),
-            Event::TransferDrained { .. } => (EventKind::KvTransferDrained, None, None, None),
+            Event::LayerComputed { replica, stage, .. } => {
+                (EventKind::LayerComputed, Some(replica), Some(stage), None)
+            }
+            Event::TransferDue { .. } => (EventKind::KvTransferDrained, None, None, None),
             Event::KvArrived { request } => (EventKind::KvArrival, None, None, Some(request)),
         };
         self.recorder.event(&EventFact {
@@ -330,17 +365,36 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             }
             return;
         }
-        let replica = self.routers[0].route();
+        let replica = self.route_prompt(id);
         self.requests[id as usize].prefill_replica = replica;
         if self.cluster.compat.is_alibaba_cloud()
             && let Some(decode) = self.routers.get_mut(1)
         {
-            self.requests[id as usize].decode_replica = decode.route();
+            let blocks = blocks_of(&self.replicas);
+            self.requests[id as usize].decode_replica = decode.route(blocks);
         }
         self.recorder.request_routed(id, replica);
         self.account(0, id, replica, true);
-        self.replicas[replica as usize].queues.waiting.push_back(id);
+        let queues = &mut self.replicas[replica as usize].queues;
+        queues.enqueue(id, &self.requests);
         self.touched.push(replica);
+    }
+
+    fn route_prompt(&mut self, id: u32) -> u32 {
+        let (replicas, request) = (&self.replicas, &self.requests[id as usize]);
+        let Some(pool) = &mut self.mixed_pool else {
+            return self.routers[0].route(blocks_of(replicas));
+        };
+        let replica = pool.route_prompt(u64::from(request.prefill_tokens), |replica| {
+            let state = &replicas[replica as usize];
+            let too_long = |longest| request.prefill_tokens > longest;
+            Candidate {
+                is_able: !state.policy.longest_prompt().is_some_and(too_long),
+                ..hand_over::candidate(state)
+            }
+        });
+        self.note_mixing(replica);
+        replica
     }
 
     /// Why a request can never run here, if so.
@@ -372,23 +426,40 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// Keeps the router's view of a replica's load up to date.
     fn account(&mut self, pool: usize, id: u32, replica: u32, arrives: bool) {
+        if self.mixed_pool.is_some() {
+            return;
+        }
         let router = &mut self.routers[pool];
         let request = &self.requests[id as usize];
         let amount = match router.measures() {
-            Load::None => return,
+            Load::None | Load::KvBlocks => return,
             // Looked up afresh for each schedule; counts those routed in it.
             Load::WaitingRequests if !arrives => return,
             Load::OutstandingRequests | Load::WaitingRequests => 1,
             Load::PendingPrefillTokens => u64::from(request.prefill_tokens),
-            Load::PromisedBlocks => self.replicas[replica as usize]
-                .queues
-                .blocks
-                .blocks_for(u64::from(request.prefill_tokens) + 1),
         };
         if arrives {
             router.add(replica, amount);
         } else {
             router.remove(replica, amount);
+        }
+    }
+
+    /// A prompt is done on `replica`, for routing.
+    fn account_first_token(&mut self, id: u32, replica: u32) {
+        if let Some(pool) = &mut self.mixed_pool {
+            let tokens = self.requests[id as usize].prefill_tokens;
+            pool.prompt_done(replica, u64::from(tokens));
+            self.note_mixing(replica);
+        } else if self.routers[0].measures() == Load::PendingPrefillTokens {
+            self.account(0, id, replica, false);
+        }
+    }
+
+    /// A request has left `replica` of `pool`, where that is what counts.
+    fn account_outstanding(&mut self, pool: usize, id: u32, replica: u32) {
+        if self.routers[pool].measures() != Load::PendingPrefillTokens {
+            self.account(pool, id, replica, false);
         }
     }
 
@@ -441,17 +512,20 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             return None;
         }
         let slot = current.queue.pop_front()?;
-        let end_s = self.start_stage(replica, stage, slot);
+        let time_s = self.start_stage(replica, stage, slot);
         let end = Event::StageEnd {
             replica,
             stage,
             slot,
         };
-        self.events.push(end_s, end);
+        self.events.push(self.events.now_s() + time_s, end);
+        if self.overlaps {
+            self.overlap(replica, stage, slot, time_s);
+        }
         Some(self.replicas[replica as usize].batches[slot as usize].id)
     }
 
-    /// A stage starts to execute a batch; returns when it will have done so.
+    /// A stage starts to execute a batch; returns how long it will take, in seconds.
     pub(super) fn start_stage(&mut self, replica: u32, stage: u32, slot: u32) -> f64 {
         let now_s = self.events.now_s();
         let state = &mut self.replicas[replica as usize];
@@ -481,7 +555,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             });
         }
         self.stage_runs += 1;
-        now_s + time.total_s()
+        time.total_s()
     }
 
     /// A stage has executed a batch.
@@ -504,6 +578,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         self.leave_stage(replica, stage, slot);
         let stages = self.replicas[replica as usize].stages.len();
         let last = stage as usize + 1 == stages;
+        if self.overlaps && !last {
+            self.stage_computed(replica, stage, slot);
+        }
         self.events
             .push_now(Event::StageSchedule { replica, stage });
         self.events.push_now(if last {
@@ -572,6 +649,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         if self.replicas[index].role == PoolRole::Decode {
             self.admit_transfers(replica);
         }
+        self.settle_transfers();
     }
 
     /// What a replica does after a batch: look for the next one.
@@ -613,7 +691,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             return;
         }
         let all = held.plus(earlier);
-        let empty = Box::default();
+        let empty = queues.spare.pop().unwrap_or_default();
         queues.groups.push_back(StaticGroup {
             decodes: std::mem::replace(&mut batch.decodes, empty),
             held_blocks: all.blocks,
@@ -667,156 +745,24 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         request.last_token_at_s = now_s;
         let finished = request.generated == request.decode_tokens;
         let first_token = request.generated == 1;
-        let role = self.replicas[replica as usize].role;
-        if first_token && self.routers[0].measures() == Load::PendingPrefillTokens {
-            self.account(0, id, replica, false);
+        if first_token {
+            self.account_first_token(id, replica);
         }
+        let prefills_only = self.replicas[replica as usize].role == PoolRole::Prefill;
         if finished {
             self.complete(id, replica, held);
-        } else if role == PoolRole::Prefill {
-            self.hand_over(id);
-        } else {
-            if role == PoolRole::Mixed {
-                let request = &mut self.requests[id as usize];
-                request.decode_replica = replica;
+        } else if prefills_only && self.cluster.compat.is_alibaba_cloud() {
+            self.hand_over_at_once(id);
+        } else if self.decodes_here(id, replica) {
+            let request = &mut self.requests[id as usize];
+            request.decode_replica = replica;
+            if request.decode_arrived_at_s.is_nan() {
                 request.decode_arrived_at_s = request.prefill_completed_at_s;
             }
             self.replicas[replica as usize].batches[slot as usize]
                 .decodes
                 .join(id, &mut self.requests);
         }
-    }
-
-    // Hand-over from prefill to decode.
-
-    /// A prefill replica is done with a request: choose where it decodes.
-    fn hand_over(&mut self, id: u32) {
-        if self.cluster.compat.is_alibaba_cloud() {
-            self.hand_over_at_once(id);
-            return;
-        }
-        let receiver = self.routers[1].route();
-        self.account(1, id, receiver, true);
-        self.requests[id as usize].decode_replica = receiver;
-        self.replicas[receiver as usize].incoming.push_back(id);
-        self.admit_transfers(receiver);
-    }
-
-    /// How Vidur-AlibabaCloud hands over: the prefill replica forgets the cache,
-    /// the decode replica queues the request right away, and the transfer, alone on
-    /// its link, only wakes it.
-    fn hand_over_at_once(&mut self, id: u32) {
-        let now_s = self.events.now_s();
-        let Some(transfers) = &self.transfers else {
-            unreachable!("two pools have a KV transfer");
-        };
-        let request = &mut self.requests[id as usize];
-        let size_bytes = transfers.size_bytes(u64::from(request.prefill_tokens) + 1);
-        request.transfer_bytes = size_bytes;
-        request.transfer_s = transfers.alone_s(size_bytes);
-        request.decode_arrived_at_s = now_s + request.transfer_s;
-        let (sender, receiver) = (request.prefill_replica, request.decode_replica);
-        self.wakes.push((request.decode_arrived_at_s, receiver));
-        let sender = &mut self.replicas[sender as usize].queues;
-        sender.release(id, &mut self.requests, now_s);
-        let receiver = &mut self.replicas[receiver as usize].queues;
-        receiver.waiting.push_back(id);
-    }
-
-    /// Starts the transfers a decode replica has room for, in order. The prefill
-    /// replica keeps the cache until it has drained.
-    fn admit_transfers(&mut self, receiver: u32) {
-        let now_s = self.events.now_s();
-        let mut started = false;
-        loop {
-            let state = &mut self.replicas[receiver as usize];
-            let Some(&id) = state.incoming.front() else {
-                break;
-            };
-            let sender = self.requests[id as usize].prefill_replica;
-            let tokens = self.requests[id as usize].decode_context_tokens();
-            let queues = &mut state.queues;
-            let blocks = queues.blocks.blocks_for(tokens).max(queues.reserved_blocks);
-            // Requests preempted here go first, or they would never come back.
-            if !queues.waiting.is_empty()
-                || queues.admitted >= state.policy.limits().admitted
-                || !queues.blocks.admits(blocks)
-            {
-                break;
-            }
-            state.incoming.pop_front();
-            queues.blocks.take(blocks, now_s);
-            queues.admitted += 1;
-            let Some(transfers) = &mut self.transfers else {
-                unreachable!("two pools have a KV transfer");
-            };
-            let size_bytes = transfers.size_bytes(tokens);
-            let request = &mut self.requests[id as usize];
-            request.transfer_bytes = size_bytes;
-            request.transfer_started_at_s = now_s;
-            transfers.start(id, sender, receiver, size_bytes, now_s);
-            started = true;
-        }
-        if started {
-            if R::WANTS_BATCHES {
-                self.tell_kv_use(receiver);
-            }
-            self.schedule_drain();
-        }
-    }
-
-    fn schedule_drain(&mut self) {
-        if let Some(transfers) = &self.transfers
-            && let Some(at_s) = transfers.next_drain_s()
-        {
-            let generation = transfers.generation();
-            let at_s = at_s.max(self.events.now_s());
-            self.events
-                .push(at_s, Event::TransferDrained { generation });
-        }
-    }
-
-    fn drain_transfers(&mut self, generation: u64) {
-        let now_s = self.events.now_s();
-        let Some(transfers) = &mut self.transfers else {
-            return;
-        };
-        if transfers.generation() != generation {
-            return;
-        }
-        let latency_s = transfers.latency_s();
-        let mut senders = Vec::new();
-        let events = &mut self.events;
-        transfers.drain(now_s, |request, sender| {
-            senders.push((request, sender));
-            events.push(now_s + latency_s, Event::KvArrived { request });
-        });
-        self.schedule_drain();
-        for (id, sender) in senders {
-            self.replicas[sender as usize]
-                .queues
-                .release(id, &mut self.requests, now_s);
-            if self.routers[0].measures() == Load::OutstandingRequests {
-                self.account(0, id, sender, false);
-            }
-            if R::WANTS_BATCHES {
-                self.tell_kv_use(sender);
-            }
-            self.events
-                .push_now(Event::ReplicaSchedule { replica: sender });
-        }
-    }
-
-    fn receive_kv(&mut self, id: u32) {
-        let request = &mut self.requests[id as usize];
-        let replica = request.decode_replica;
-        request.decode_arrived_at_s = self.events.now_s();
-        request.transfer_s = self.events.now_s() - request.transfer_started_at_s;
-        let queues = &mut self.replicas[replica as usize].queues;
-        let blocks = queues.blocks.blocks_for(request.decode_context_tokens());
-        request.blocks = blocks.max(queues.reserved_blocks);
-        queues.ready.join(id, &mut self.requests);
-        self.events.push_now(Event::ReplicaSchedule { replica });
     }
 
     // The end of a request.
@@ -832,8 +778,12 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             state.queues.release(id, &mut self.requests, now_s);
         }
         let pool = state.pool;
-        if self.routers[pool].measures() != Load::PendingPrefillTokens {
-            self.account(pool, id, replica, false);
+        self.account_outstanding(pool, id, replica);
+        if let Some(pool) = &mut self.mixed_pool
+            && self.requests[id as usize].decode_replica == replica
+        {
+            pool.decode_done(replica);
+            self.note_mixing(replica);
         }
         self.requests[id as usize].completed_at_s = now_s;
         self.close(id, RequestOutcome::Completed);
@@ -875,6 +825,14 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             totals.gpu_busy_fraction = busy_s / (stages as f64 * end_s);
         }
         totals
+    }
+}
+
+/// KV cache blocks of each replica, in use or promised.
+fn blocks_of(replicas: &[Replica]) -> impl Fn(u32) -> u64 {
+    |replica| {
+        let queues = &replicas[replica as usize].queues;
+        queues.blocks.used() + queues.promised_blocks
     }
 }
 

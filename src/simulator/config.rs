@@ -18,9 +18,40 @@ pub enum GlobalScheduler {
     Random,
     /// Fewest outstanding requests (waiting and running), lowest id on ties.
     Lor,
+    /// Fewest KV cache blocks in use or promised to requests that wait, lowest id
+    /// on ties.
+    LeastKv,
     /// Splitwise: prefill replica with the fewest pending prompt tokens, decode
-    /// replica with the most free KV cache, chosen when the prefill ends.
+    /// replica with the fewest KV cache blocks in use or promised. See `mixed_pool`.
     SplitWise,
+}
+
+/// Splitwise's mixed pool: a replica helps out in the other phase when that is
+/// overloaded, and returns when it has no such work left.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MixedPoolConfig {
+    /// Prompt tokens pending on the least loaded prefill replica, those of the new
+    /// prompt included, above which another replica prefills. Default: that of
+    /// Splitwise's simulator.
+    #[serde(default = "default_max_pending_prompt_tokens")]
+    #[schemars(range(min = 1))]
+    pub max_pending_prompt_tokens: u64,
+    /// Share of KV cache blocks in use or promised on the least loaded decode
+    /// replica, those of the new request included, above which another replica
+    /// decodes. Default: all, as in Splitwise's simulator.
+    #[serde(default = "default_max_kv_cache_fraction")]
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
+    pub max_kv_cache_fraction: f64,
+}
+
+impl Default for MixedPoolConfig {
+    fn default() -> Self {
+        Self {
+            max_pending_prompt_tokens: default_max_pending_prompt_tokens(),
+            max_kv_cache_fraction: default_max_kv_cache_fraction(),
+        }
+    }
 }
 
 /// How a replica forms batches.
@@ -164,12 +195,26 @@ pub struct KvTransferSpec {
     pub bytes_per_token: f64,
     /// Bytes per request that do not grow with its length.
     pub bytes_per_request: f64,
-    /// Outgoing bandwidth of a prefill replica, bytes per second.
+    /// Bandwidth of a prefill replica per direction, bytes per second.
     pub sender_bytes_per_s: f64,
-    /// Incoming bandwidth of a decode replica, bytes per second.
+    /// Bandwidth of a decode replica per direction, bytes per second.
     pub receiver_bytes_per_s: f64,
     /// Fixed time per transfer, seconds.
     pub latency_s: f64,
+}
+
+/// How a prefill and a decode pool work together, beyond [`KvTransferSpec`].
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Disaggregation {
+    /// How requests are given to prefill replicas; none: as the cluster's.
+    pub prefill_scheduler: Option<GlobalScheduler>,
+    /// How requests are given to decode replicas; none: as the cluster's.
+    pub decode_scheduler: Option<GlobalScheduler>,
+    /// Replicas help out in the other phase; takes the place of both schedulers.
+    pub mixed_pool: Option<MixedPoolConfig>,
+    /// Layers of the model, if the cache of a layer may leave while later ones are
+    /// still being prefilled.
+    pub overlap_layers: Option<u32>,
 }
 
 /// Whose behaviour is simulated where right and original differ.
@@ -210,6 +255,8 @@ pub struct ClusterSpec {
     pub global_scheduler: GlobalScheduler,
     /// KV transfer, if there are two pools.
     pub kv_transfer: Option<KvTransferSpec>,
+    /// How two pools work together.
+    pub disaggregation: Disaggregation,
     /// Seed of the random global scheduler.
     pub seed: u64,
     /// Simulated time after which the run stops; requests still running are
@@ -223,6 +270,24 @@ pub struct ClusterSpec {
     /// Draws made before the first random routing decision, in compatibility runs,
     /// whose generators and routers share one random stream.
     pub earlier_random_draws: u64,
+}
+
+impl ClusterSpec {
+    /// Whether caches leave layer by layer while their prompts are being computed.
+    pub(crate) fn overlaps(&self) -> bool {
+        let two_pools = self.pools.len() == 2;
+        two_pools && self.disaggregation.overlap_layers.is_some() && self.compat.is_none()
+    }
+
+    /// How requests are given to the replicas of a pool.
+    pub fn pool_scheduler(&self, role: PoolRole) -> GlobalScheduler {
+        let of_pool = match role {
+            PoolRole::Mixed => None,
+            PoolRole::Prefill => self.disaggregation.prefill_scheduler,
+            PoolRole::Decode => self.disaggregation.decode_scheduler,
+        };
+        of_pool.unwrap_or(self.global_scheduler)
+    }
 }
 
 impl ReplicaScheduler {
@@ -293,4 +358,10 @@ fn default_max_waiting_iters() -> u32 {
 }
 fn default_watermark() -> f64 {
     0.01
+}
+fn default_max_pending_prompt_tokens() -> u64 {
+    8192
+}
+fn default_max_kv_cache_fraction() -> f64 {
+    1.0
 }

@@ -31,8 +31,12 @@ pub(crate) enum Event {
     StageEnd { replica: u32, stage: u32, slot: u32 },
     /// A batch has left the last stage.
     BatchEnd { replica: u32, slot: u32 },
-    /// The earliest KV transfer has drained, if no transfer started or ended since.
-    TransferDrained { generation: u64 },
+    /// A stage has computed its first layer of a batch whose prompts hand their
+    /// caches over layer by layer.
+    LayerComputed { replica: u32, stage: u32, slot: u32 },
+    /// The next KV transfer has drained or caught up with its prefill, unless
+    /// something else changed first.
+    TransferDue { generation: u64 },
     /// A KV cache has arrived on its decode replica.
     KvArrived { request: u32 },
 }

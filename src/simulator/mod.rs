@@ -8,7 +8,7 @@
 //! holds prompt chunks and decodes; the chunk that completes a prompt emits the
 //! first output token. Under prefill/decode disaggregation the KV cache then
 //! moves to a decode replica, which reserves room for it first and starts
-//! decoding when it has arrived.
+//! decoding when it has arrived (docs/disaggregation.md).
 //!
 //! # Ordering
 //! Time is `f64` seconds. Events at equal times happen in the order they were
@@ -33,8 +33,8 @@ mod scheduler;
 
 pub use cluster::simulate;
 pub use config::{
-    ClusterSpec, Compat, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec,
-    ReplicaScheduler,
+    ClusterSpec, Compat, Disaggregation, GlobalScheduler, KvCacheSpec, KvTransferSpec,
+    MixedPoolConfig, PoolRole, PoolSpec, ReplicaScheduler,
 };
 pub use recorder::{
     ArrivalFact, BatchFact, Distribution, EventFact, EventKind, KvUseFact, PrefillFact, Recorder,

@@ -7,7 +7,7 @@ use super::cohort::{Cohort, Spent};
 use super::config::{Compat, PoolRole, PoolSpec};
 use super::kv_cache::BlockPool;
 use super::request::RequestState;
-use super::scheduler::replica::{BatchPolicy, Reservation};
+use super::scheduler::replica::{BatchPolicy, Need, Reservation};
 use crate::execution_time::{PrefillChunk, StepShape};
 
 /// A chunk of one request's prompt in a batch.
@@ -32,6 +32,8 @@ pub(crate) struct Batch {
     /// What its decodes waited for its first stage since their last token.
     pub decodes_waited_s: f64,
     pub last_stage_at_s: f64,
+    /// Of the stage that executes it; kept only where caches leave layer by layer.
+    pub stage_time_s: f64,
     pub in_flight: bool,
     /// (request, tokens) in batch order; kept only for recorders that want it.
     pub composition: Vec<(u32, u32)>,
@@ -54,6 +56,7 @@ impl Batch {
             spent: Spent::default(),
             decodes_waited_s: 0.0,
             last_stage_at_s: 0.0,
+            stage_time_s: 0.0,
             in_flight: false,
             composition: Vec::new(),
             order: Vec::new(),
@@ -124,6 +127,8 @@ pub(crate) struct ReplicaQueues {
     pub ready: Box<Cohort>,
     /// Static batching: batches between two of their steps.
     pub groups: VecDeque<StaticGroup>,
+    /// Static batching: empty cohorts, kept for their buffers.
+    pub spare: Vec<Box<Cohort>>,
     /// Compatibility mode: started requests not in flight, in the original's order.
     pub preempted: Vec<u32>,
     pub blocks: BlockPool,
@@ -132,11 +137,31 @@ pub(crate) struct ReplicaQueues {
     pub preemptions: u64,
     /// Decode steps since the queue was last looked at (`lightllm`).
     pub waiting_iters: u32,
+    /// Buffer of `lightllm`.
+    pub needs: Vec<Need>,
     /// Blocks each request reserves, where the policy reserves all at the start.
     pub reserved_blocks: u64,
+    /// Blocks that those who wait here, in `waiting` or for their cache to come, will
+    /// take when they are admitted.
+    pub promised_blocks: u64,
+    /// Runs both phases for now, though its pool is there for one.
+    pub mixes_phases: bool,
 }
 
 impl ReplicaQueues {
+    /// Blocks a request takes when it is admitted, or its cache is.
+    pub(crate) fn blocks_to_start(&self, request: &RequestState) -> u64 {
+        self.blocks
+            .blocks_for(u64::from(request.prefill_target))
+            .max(self.reserved_blocks)
+    }
+
+    /// Puts a request at the end of the queue.
+    pub(crate) fn enqueue(&mut self, id: u32, requests: &[RequestState]) {
+        self.promised_blocks += self.blocks_to_start(&requests[id as usize]);
+        self.waiting.push_back(id);
+    }
+
     /// Takes the last started request off the replica and puts it first in the
     /// queue: a partly done prompt if there is one, else the decode that joined
     /// last. Returns whether there was one.
@@ -163,6 +188,7 @@ impl ReplicaQueues {
             Compat::None => request.restart(),
             _ => request.restart_as_new_prompt(),
         }
+        self.promised_blocks += self.blocks_to_start(&requests[victim as usize]);
         self.waiting.push_front(victim);
         self.preemptions += 1;
     }
@@ -174,7 +200,7 @@ impl ReplicaQueues {
         self.admitted -= 1;
     }
 
-    /// Takes `blocks` for a request new on this replica.
+    /// Takes `blocks` for a request from the queue.
     pub(crate) fn admit(
         &mut self,
         id: u32,
@@ -182,6 +208,7 @@ impl ReplicaQueues {
         requests: &mut [RequestState],
         now_s: f64,
     ) {
+        self.promised_blocks -= self.blocks_to_start(&requests[id as usize]);
         requests[id as usize].blocks = blocks;
         self.blocks.take(blocks, now_s);
         self.admitted += 1;
@@ -249,7 +276,7 @@ pub(crate) struct Replica {
     pub running_batches: u32,
     pub stages: Vec<Stage>,
     pub work: PoolWork,
-    /// Decode replicas: requests whose KV cache waits for room here.
+    /// Requests whose KV cache waits for room here.
     pub incoming: VecDeque<u32>,
 }
 
@@ -287,12 +314,16 @@ impl Replica {
                 prefilling: VecDeque::new(),
                 ready: Box::new(Cohort::new(growth)),
                 groups: VecDeque::new(),
+                spare: Vec::new(),
                 preempted: Vec::new(),
                 blocks: BlockPool::new(spec.kv_cache, policy.watermark_blocks_fraction()),
                 admitted: 0,
                 preemptions: 0,
                 waiting_iters: 0,
+                needs: Vec::new(),
                 reserved_blocks,
+                promised_blocks: 0,
+                mixes_phases: false,
             },
             policy,
             batches: (0..stages).map(|_| Batch::new(growth)).collect(),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Points;
 use crate::execution_time::BackendKind;
 use crate::execution_time::vidur::PredictorConfig;
-use crate::simulator::{Compat, GlobalScheduler, ReplicaScheduler};
+use crate::simulator::{Compat, GlobalScheduler, MixedPoolConfig, ReplicaScheduler};
 use crate::units::DType;
 use crate::workload::WorkloadConfig;
 
@@ -109,6 +109,11 @@ pub struct RunConfig {
     /// How requests are given to replicas.
     #[serde(default)]
     pub global_scheduler: GlobalScheduler,
+    /// Splitwise's mixed pool, with `global_scheduler: split_wise`: a replica helps
+    /// out in the other phase when that is overloaded. `{}`: with the defaults below;
+    /// left out: no replica changes its phase.
+    #[serde(default)]
+    pub mixed_pool: Option<MixedPoolConfig>,
     /// How a replica forms batches; default: the engine's, or sarathi.
     #[serde(default)]
     pub replica_scheduler: Option<ReplicaScheduler>,
@@ -235,9 +240,34 @@ pub struct PoolOverride {
     #[serde(default)]
     #[schemars(range(min = 1, max = 1024))]
     pub attention_data_parallel: Option<u32>,
+    /// How requests are given to the pool's replicas: prompts on arrival, decodes
+    /// when their prompt is complete.
+    #[serde(default)]
+    pub global_scheduler: Option<GlobalScheduler>,
     /// Replica scheduler.
     #[serde(default)]
     pub replica_scheduler: Option<ReplicaScheduler>,
+    /// Memory planning.
+    #[serde(default)]
+    pub memory: PoolMemoryConfig,
+}
+
+/// Memory planning of one pool; absent: as the run's.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolMemoryConfig {
+    /// Share of device memory kept free.
+    #[serde(default)]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub margin_fraction: Option<f64>,
+    /// Tokens per KV cache block.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 65_536))]
+    pub block_size: Option<u32>,
+    /// KV cache blocks per attention rank, instead of what fits.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub num_blocks: Option<u64>,
 }
 
 /// Links, where they differ from the device's.
@@ -272,6 +302,20 @@ pub struct NetworkConfig {
     /// needs `topology` and `simai_conf`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub simai_binary: Option<PathBuf>,
+    /// Whether a KV cache starts to leave before its prompt is complete; default:
+    /// none.
+    #[serde(default)]
+    pub kv_transfer_overlap: Option<KvTransferOverlap>,
+}
+
+/// Whether a KV cache starts to leave before its prompt is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KvTransferOverlap {
+    /// No: when all layers of all its tokens are computed.
+    None,
+    /// Layer by layer, while the prompt's last chunk is computed.
+    LayerWise,
 }
 
 /// Memory planning.

@@ -1,8 +1,9 @@
 //! What a configuration deploys: pools of replicas and their GPUs. Arithmetic
 //! over the configuration alone; whether it fits is decided later.
 
-use super::{PoolOverride, RunConfig};
+use super::{KvTransferOverlap, PoolOverride, RunConfig};
 use crate::memory::Parallelism;
+use crate::simulator::{GlobalScheduler, ReplicaScheduler};
 
 /// Replicas of a configuration, by what they do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,39 @@ impl RunConfig {
             }
         }
         Ok(Replicas::Disaggregated { prefill, decode })
+    }
+
+    /// Whether requests can be given to `replicas`, and moved between them, as the
+    /// configuration says. An error says why not.
+    pub(super) fn check_routing(&self, replicas: Replicas) -> Result<(), String> {
+        let of_pool = |pool: &PoolOverride| pool.global_scheduler.unwrap_or(self.global_scheduler);
+        let pools = [of_pool(&self.prefill), of_pool(&self.decode)];
+        let overlaps = self.network.kv_transfer_overlap == Some(KvTransferOverlap::LayerWise);
+        let of_pools = self.prefill.global_scheduler.is_some()
+            || self.decode.global_scheduler.is_some()
+            || self.mixed_pool.is_some();
+        if !self.compat.is_none() && (of_pools || overlaps) {
+            return Err(
+                "global schedulers per pool, mixed_pool and kv_transfer_overlap are in none of the \
+                 originals: leave them out, or compat"
+                    .to_owned(),
+            );
+        }
+        if let Replicas::Mixed(_) = replicas {
+            let key = match (self.global_scheduler, &self.replica_scheduler) {
+                _ if self.mixed_pool.is_some() => "mixed_pool",
+                (GlobalScheduler::SplitWise, _) => "global_scheduler split_wise",
+                (_, Some(ReplicaScheduler::SplitWise { .. })) => "replica_scheduler split_wise",
+                _ => return Ok(()),
+            };
+            return Err(format!(
+                "{key} needs a prefill and a decode pool: pd_node_ratio below 1"
+            ));
+        }
+        if self.mixed_pool.is_some() && pools != [GlobalScheduler::SplitWise; 2] {
+            return Err("mixed_pool needs global_scheduler split_wise in both pools".to_owned());
+        }
+        Ok(())
     }
 
     /// How a replica outside of pool overrides is cut over GPUs.

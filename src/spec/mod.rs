@@ -28,9 +28,9 @@ mod trial;
 
 pub use columns::{latency_columns, objective_columns};
 pub use config::{
-    EngineConfig, ExpertGroup, ExpertLoadConfig, MemoryCheck, MemoryConfig, MoeConfig,
-    NetworkConfig, Objectives, OutputConfig, PoolOverride, RequestOutput, RunConfig, SearchConfig,
-    Slo, SpeculativeConfig, SweepSpec,
+    EngineConfig, ExpertGroup, ExpertLoadConfig, KvTransferOverlap, MemoryCheck, MemoryConfig,
+    MoeConfig, NetworkConfig, Objectives, OutputConfig, PoolMemoryConfig, PoolOverride,
+    RequestOutput, RunConfig, SearchConfig, Slo, SpeculativeConfig, SweepSpec,
 };
 pub use constraint::{Constraint, ConstraintError, DERIVED_NAMES, Operand};
 pub use deployment::Replicas;

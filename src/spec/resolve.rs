@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use super::pricing::{Costs, PoolCost, Pricing};
 use super::step_options::step_options;
-use super::{ExpertGroup, MemoryCheck, PoolOverride, Replicas, RunConfig};
+use super::{
+    ExpertGroup, KvTransferOverlap, MemoryCheck, PoolMemoryConfig, PoolOverride, Replicas,
+    RunConfig,
+};
 use crate::catalog::{Catalog, DeviceSpec, EngineSpec, ModelSpec};
 use crate::execution_time::StepCost;
 use crate::execution_time::aicb::Phase;
@@ -22,8 +25,8 @@ use crate::memory::{
 };
 use crate::network::NIC_LATENCY_S;
 use crate::simulator::{
-    ClusterSpec, Compat, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec,
-    PoolWork, ReplicaScheduler,
+    ClusterSpec, Compat, Disaggregation, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec, PoolWork,
+    ReplicaScheduler,
 };
 use crate::units::{BYTES_PER_S_PER_GBPS, DType, GIB};
 
@@ -68,6 +71,10 @@ pub struct Pool {
     pub peers: u32,
     /// What one GPU of them holds.
     pub memory: MemoryPlan,
+    /// Tokens per KV cache block.
+    pub block_size: u32,
+    /// KV cache blocks per attention rank, where the configuration gives them.
+    pub num_blocks: Option<u64>,
     /// How they form batches.
     pub scheduler: ReplicaScheduler,
     /// What their steps cost.
@@ -190,7 +197,7 @@ impl Resolver {
             };
             pools.push(self.resolve_pool(&context, &plan, device, &mut warning)?);
         }
-        let cluster = cluster_of(config, &model, formats, engine.as_ref(), &pools);
+        let cluster = cluster_of(config, &model, formats, &pools);
         Ok(Deployment {
             model,
             formats,
@@ -247,8 +254,8 @@ impl Resolver {
             formats: context.formats,
             max_tokens_in_step: scheduler.max_tokens_in_step(),
             max_requests_in_batch: scheduler.batch_size_cap(),
-            margin_fraction: margin_fraction(config, context.engine),
-            block_size: block_size(config, context.engine),
+            margin_fraction: plan.margin_fraction(context),
+            block_size: plan.block_size(context),
             include_mtp: config.speculative.is_some(),
             redundant_experts: config.moe.redundant_experts.unwrap_or(0),
         };
@@ -271,7 +278,7 @@ impl Resolver {
                 memory
             }
         };
-        let block_size = block_size(config, context.engine);
+        let block_size = plan.block_size(context);
         let cost = self.costs.get(&Pricing {
             config,
             model: context.model,
@@ -281,7 +288,10 @@ impl Resolver {
             formats: context.formats,
             parallelism,
             block_size,
-            phases: phases_of(plan.role),
+            phases: match config.mixed_pool {
+                None => phases_of(plan.role),
+                Some(_) => phases_of(PoolRole::Mixed),
+            },
             options: step_options(config, context.model, &parallelism)?,
         })?;
         let gpus_per_node = config.gpus_per_node.unwrap_or(device.gpus_per_node);
@@ -297,6 +307,8 @@ impl Resolver {
             },
             peers,
             memory,
+            block_size,
+            num_blocks: plan.memory.num_blocks.or(config.memory.num_blocks),
             scheduler,
             cost,
             graph,
@@ -336,34 +348,28 @@ struct PoolPlan<'a> {
     device: &'a str,
     parallelism: Parallelism,
     scheduler: Option<&'a ReplicaScheduler>,
+    memory: PoolMemoryConfig,
 }
 
 /// The pools of a run, of one mixed role or two roles.
 fn plan_pools(config: &RunConfig) -> Result<Vec<PoolPlan<'_>>, ResolveError> {
-    match config.split_replicas().map_err(ResolveError::Infeasible)? {
+    let replicas = config.split_replicas().map_err(ResolveError::Infeasible)?;
+    config
+        .check_routing(replicas)
+        .map_err(ResolveError::Infeasible)?;
+    match replicas {
         Replicas::Disaggregated { prefill, decode } => Ok(vec![
             PoolPlan::of(config, &config.prefill, PoolRole::Prefill, prefill),
             PoolPlan::of(config, &config.decode, PoolRole::Decode, decode),
         ]),
-        Replicas::Mixed(replicas) => {
-            let key = match (config.global_scheduler, &config.replica_scheduler) {
-                (GlobalScheduler::SplitWise, _) => Some("global_scheduler"),
-                (_, Some(ReplicaScheduler::SplitWise { .. })) => Some("replica_scheduler"),
-                _ => None,
-            };
-            if let Some(key) = key {
-                return Err(ResolveError::Infeasible(format!(
-                    "{key} split_wise needs a prefill and a decode pool: pd_node_ratio below 1"
-                )));
-            }
-            Ok(vec![PoolPlan {
-                role: PoolRole::Mixed,
-                replicas,
-                device: &config.device,
-                parallelism: config.parallelism(),
-                scheduler: config.replica_scheduler.as_ref(),
-            }])
-        }
+        Replicas::Mixed(replicas) => Ok(vec![PoolPlan {
+            role: PoolRole::Mixed,
+            replicas,
+            device: &config.device,
+            parallelism: config.parallelism(),
+            scheduler: config.replica_scheduler.as_ref(),
+            memory: PoolMemoryConfig::default(),
+        }]),
     }
 }
 
@@ -378,7 +384,28 @@ impl<'a> PoolPlan<'a> {
                 .replica_scheduler
                 .as_ref()
                 .or(config.replica_scheduler.as_ref()),
+            memory: pool.memory.clone(),
         }
+    }
+
+    /// Share of device memory kept free: the pool's, the run's, the engine's, or the
+    /// default.
+    fn margin_fraction(&self, context: &PoolContext<'_>) -> f64 {
+        let of_engine = |engine: &EngineSpec| 1.0 - engine.gpu_memory_utilization;
+        self.memory
+            .margin_fraction
+            .or(context.config.memory.margin_fraction)
+            .or(context.engine.map(of_engine))
+            .unwrap_or(DEFAULT_MARGIN_FRACTION)
+    }
+
+    /// Tokens per KV cache block, found likewise.
+    fn block_size(&self, context: &PoolContext<'_>) -> u32 {
+        self.memory
+            .block_size
+            .or(context.config.memory.block_size)
+            .or(context.engine.map(|engine| engine.block_size))
+            .unwrap_or(DEFAULT_BLOCK_SIZE)
     }
 }
 
@@ -395,34 +422,15 @@ fn scheduler_of(given: Option<&ReplicaScheduler>, engine: Option<&EngineSpec>) -
     }
 }
 
-fn margin_fraction(config: &RunConfig, engine: Option<&EngineSpec>) -> f64 {
-    config
-        .memory
-        .margin_fraction
-        .or(engine.map(|engine| 1.0 - engine.gpu_memory_utilization))
-        .unwrap_or(DEFAULT_MARGIN_FRACTION)
-}
-
-fn block_size(config: &RunConfig, engine: Option<&EngineSpec>) -> u32 {
-    config
-        .memory
-        .block_size
-        .or(engine.map(|engine| engine.block_size))
-        .unwrap_or(DEFAULT_BLOCK_SIZE)
-}
-
 fn cluster_of(
     config: &RunConfig,
     model: &ModelSpec,
     formats: Formats,
-    engine: Option<&EngineSpec>,
     pools: &[Pool],
 ) -> ClusterSpec {
-    let block_size = block_size(config, engine);
     let specs = pools.iter().map(|pool| {
         let ranks = pool.parallelism.attention_data_parallel;
-        let planned = config
-            .memory
+        let planned = pool
             .num_blocks
             .or(pool.vidur_plan.map(|plan| plan.num_blocks));
         let per_rank = planned.unwrap_or_else(|| {
@@ -431,7 +439,7 @@ fn cluster_of(
             match pool.memory.blocks_per_rank {
                 0 => {
                     u64::from(pool.scheduler.batch_size_cap())
-                        * u64::from(model.max_position_tokens.div_ceil(block_size))
+                        * u64::from(model.max_position_tokens.div_ceil(pool.block_size))
                 }
                 blocks => blocks,
             }
@@ -444,7 +452,7 @@ fn cluster_of(
             kv_cache: KvCacheSpec {
                 // No run holds more; keeps sums of blocks far from overflow.
                 num_blocks: per_rank.saturating_mul(u64::from(ranks)).min(1 << 48),
-                block_size,
+                block_size: pool.block_size,
             },
             cost: pool.step_cost(),
         }
@@ -453,6 +461,7 @@ fn cluster_of(
         pools: specs.collect(),
         global_scheduler: config.global_scheduler,
         kv_transfer: kv_transfer_of(config, model, formats, pools),
+        disaggregation: disaggregation_of(config, model),
         seed: config.seed.wrapping_add(u64::from(config.replication)),
         time_limit_s: config.time_limit_s,
         compat: config.compat,
@@ -461,6 +470,16 @@ fn cluster_of(
             _ => Some(vidur_max_request_tokens(config)),
         },
         earlier_random_draws: 0,
+    }
+}
+
+fn disaggregation_of(config: &RunConfig, model: &ModelSpec) -> Disaggregation {
+    let overlap = config.network.kv_transfer_overlap;
+    Disaggregation {
+        prefill_scheduler: config.prefill.global_scheduler,
+        decode_scheduler: config.decode.global_scheduler,
+        mixed_pool: config.mixed_pool,
+        overlap_layers: (overlap == Some(KvTransferOverlap::LayerWise)).then_some(model.layers),
     }
 }
 
@@ -499,9 +518,9 @@ fn vidur_plan_of(
         model: context.model,
         device,
         parallelism: plan.parallelism,
-        margin_fraction: margin_fraction(config, context.engine),
+        margin_fraction: plan.margin_fraction(context),
         max_request_tokens: vidur_max_request_tokens(config),
-        block_size: block_size(config, context.engine),
+        block_size: plan.block_size(context),
     };
     let planned = if config.compat.is_alibaba_cloud() && context.model.moe.is_some() {
         alibaba_plan(&input)

@@ -283,6 +283,7 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
             "split_wise" => GlobalScheduler::SplitWise,
             _ => GlobalScheduler::RoundRobin,
         },
+        mixed_pool: None,
         replica_scheduler: Some(scheduler.policy),
         memory: MemoryConfig {
             margin_fraction: Some(settings.number("replica_config_memory_margin_fraction")),
@@ -539,6 +540,7 @@ fn network(settings: &Settings, compat: Compat) -> NetworkConfig {
         topology: None,
         simai_conf: None,
         simai_binary: None,
+        kv_transfer_overlap: None,
     }
 }
 

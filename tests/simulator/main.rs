@@ -1,6 +1,8 @@
 //! The simulator against its invariants and against a naive model that walks
 //! over every request at every step.
 
+mod allocations;
+mod disaggregation;
 mod naive;
 mod properties;
 mod support;

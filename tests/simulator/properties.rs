@@ -7,7 +7,7 @@ use vidur_sweep::simulator::{
 
 use crate::support::{cluster, pool, run, run_by_events, sarathi, split_wise, vllm};
 
-fn replica_scheduler() -> impl Strategy<Value = ReplicaScheduler> {
+pub fn replica_scheduler() -> impl Strategy<Value = ReplicaScheduler> {
     prop_oneof![
         (1u32..600, 1u32..40).prop_map(|(chunk, cap)| sarathi(chunk, cap)),
         (64u32..2000, 1u32..40).prop_map(|(tokens, cap)| vllm(tokens, cap)),
@@ -30,6 +30,7 @@ fn global_scheduler() -> impl Strategy<Value = GlobalScheduler> {
         Just(GlobalScheduler::RoundRobin),
         Just(GlobalScheduler::Random),
         Just(GlobalScheduler::Lor),
+        Just(GlobalScheduler::LeastKv),
         Just(GlobalScheduler::SplitWise),
     ]
 }

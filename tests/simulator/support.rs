@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use vidur_sweep::execution_time::{PricedOperator, StageTime, StepCost, StepShape};
 use vidur_sweep::simulator::{
-    ClusterSpec, Compat, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec,
-    Recorder, ReplicaScheduler, RequestRecord, SimulationTotals, simulate,
+    ClusterSpec, Compat, Disaggregation, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole,
+    PoolSpec, Recorder, ReplicaScheduler, RequestRecord, SimulationTotals, simulate,
 };
 use vidur_sweep::workload::{Request, Workload};
 
@@ -68,6 +68,7 @@ pub fn cluster(pools: Vec<PoolSpec>, global_scheduler: GlobalScheduler) -> Clust
         pools,
         global_scheduler,
         kv_transfer,
+        disaggregation: Disaggregation::default(),
         seed: 7,
         time_limit_s: None,
         compat: Compat::None,
@@ -137,7 +138,7 @@ pub fn run(
     clients: Option<u32>,
 ) -> (Everything, SimulationTotals) {
     let mut everything = Everything::default();
-    let totals = simulate(cluster, &workload(requests, clients), &mut everything);
+    let totals = record(cluster, requests, clients, &mut everything);
     everything.records.sort_by_key(|record| record.request_id);
     (everything, totals)
 }
@@ -149,22 +150,27 @@ pub fn run_by_events(
     clients: Option<u32>,
 ) -> (Everything, SimulationTotals) {
     let mut watching = Watching::default();
-    let totals = simulate(cluster, &workload(requests, clients), &mut watching);
+    let totals = record(cluster, requests, clients, &mut watching);
     let mut everything = watching.0;
     everything.records.sort_by_key(|record| record.request_id);
     (everything, totals)
 }
 
-fn workload(requests: &[(f64, u32, u32)], clients: Option<u32>) -> Workload {
-    Workload {
-        requests: requests
-            .iter()
-            .map(|&(arrived_at_s, prefill_tokens, decode_tokens)| Request {
-                arrived_at_s,
-                prefill_tokens,
-                decode_tokens,
-            })
-            .collect(),
+/// Runs a workload of (arrival in seconds, prompt, output tokens).
+pub fn record(
+    cluster: &ClusterSpec,
+    requests: &[(f64, u32, u32)],
+    clients: Option<u32>,
+    recorder: &mut impl Recorder,
+) -> SimulationTotals {
+    let request = |&(arrived_at_s, prefill_tokens, decode_tokens)| Request {
+        arrived_at_s,
+        prefill_tokens,
+        decode_tokens,
+    };
+    let workload = Workload {
+        requests: requests.iter().map(request).collect(),
         clients,
-    }
+    };
+    simulate(cluster, &workload, recorder)
 }

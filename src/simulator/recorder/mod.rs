@@ -168,7 +168,9 @@ pub enum EventKind {
     BatchStageEnd,
     /// A batch left the last stage.
     BatchEnd,
-    /// KV transfers left the prefill side.
+    /// A stage computed the first layer of a batch whose caches leave layer by layer.
+    LayerComputed,
+    /// KV transfers left the prefill side, or caught up with it.
     KvTransferDrained,
     /// A KV cache arrived on the decode side.
     KvArrival,
@@ -185,6 +187,7 @@ impl EventKind {
             Self::ReplicaStageSchedule => "REPLICA_STAGE_SCHEDULE",
             Self::BatchStageEnd => "BATCH_STAGE_END",
             Self::BatchEnd => "BATCH_END",
+            Self::LayerComputed => "LAYER_COMPUTED",
             Self::KvTransferDrained => "KV_TRANSFER_DRAINED",
             Self::KvArrival => "KV_ARRIVAL",
         }

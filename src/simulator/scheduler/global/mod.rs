@@ -2,8 +2,10 @@
 //!
 //! A router sees one number per replica, kept by the simulator: a load to be
 //! least of. What the load is depends on the policy (see [`Router::measures`]).
+//! Where replicas help out in the other phase, [`mixed_pool`] routes both.
 
 mod least;
+pub(crate) mod mixed_pool;
 pub(crate) mod python_set;
 
 use rand::{RngExt, SeedableRng};
@@ -24,8 +26,9 @@ pub(crate) enum Load {
     WaitingRequests,
     /// Prompt tokens routed there and not yet prefilled.
     PendingPrefillTokens,
-    /// KV cache blocks promised to requests there.
-    PromisedBlocks,
+    /// KV cache blocks in use there or promised to requests that wait, looked up
+    /// when routing.
+    KvBlocks,
 }
 
 /// Routes requests within one pool.
@@ -43,6 +46,7 @@ enum Policy {
     Random(Box<ChaCha8Rng>),
     PythonRandom(Box<MersenneTwister>),
     Least(LeastLoaded),
+    LeastLookedUp,
 }
 
 impl Router {
@@ -53,7 +57,7 @@ impl Router {
         replicas: u32,
     ) -> Self {
         let least = || Policy::Least(LeastLoaded::new(replicas));
-        let (policy, load) = match (cluster.global_scheduler, cluster.compat) {
+        let (policy, load) = match (cluster.pool_scheduler(role), cluster.compat) {
             (GlobalScheduler::RoundRobin, _) => (Policy::RoundRobin { next: 0 }, Load::None),
             (GlobalScheduler::Random, Compat::None) => {
                 // A stream per pool, so that one pool's draws do not shift the other's.
@@ -68,12 +72,13 @@ impl Router {
             }
             (GlobalScheduler::Lor, Compat::None) => (least(), Load::OutstandingRequests),
             (GlobalScheduler::Lor, _) => (least(), Load::WaitingRequests),
+            (GlobalScheduler::LeastKv, _) => (Policy::LeastLookedUp, Load::KvBlocks),
             (GlobalScheduler::SplitWise, compat) if !compat.is_none() => {
                 // What Vidur-AlibabaCloud calls least outstanding is in turn.
                 (Policy::RoundRobin { next: 0 }, Load::None)
             }
             (GlobalScheduler::SplitWise, _) => match role {
-                PoolRole::Decode => (least(), Load::PromisedBlocks),
+                PoolRole::Decode => (Policy::LeastLookedUp, Load::KvBlocks),
                 PoolRole::Mixed | PoolRole::Prefill => (least(), Load::PendingPrefillTokens),
             },
         };
@@ -90,8 +95,8 @@ impl Router {
         self.load
     }
 
-    /// Replica for the next request.
-    pub(crate) fn route(&mut self) -> u32 {
+    /// Replica for the next request; `load_of` says what [`Load::KvBlocks`] counts.
+    pub(crate) fn route(&mut self, load_of: impl Fn(u32) -> u64) -> u32 {
         self.first_replica
             + match &mut self.policy {
                 Policy::RoundRobin { next } => {
@@ -102,6 +107,9 @@ impl Router {
                 Policy::Random(rng) => rng.random_range(0..self.replicas),
                 Policy::PythonRandom(rng) => rng.below(self.replicas),
                 Policy::Least(loads) => loads.least(),
+                Policy::LeastLookedUp => (0..self.replicas)
+                    .min_by_key(|replica| load_of(self.first_replica + replica))
+                    .unwrap_or(0),
             }
     }
 

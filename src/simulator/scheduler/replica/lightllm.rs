@@ -1,7 +1,7 @@
 //! LightLLM: the KV cache is counted in tokens (blocks of one; larger blocks count
-//! with all their tokens, used or not). Prompts are admitted when nothing runs, or every few decode steps, and only if the peak of
-//! what all running requests will need, were they to end in order of their
-//! remaining length, stays below the cache.
+//! with all their tokens, used or not). Prompts are admitted when nothing runs, or
+//! every few decode steps, and only if the peak of what all running requests will
+//! need, were they to end in order of their remaining length, stays below the cache.
 
 use super::Forming;
 use crate::simulator::config::Compat;
@@ -32,17 +32,26 @@ pub(super) fn fill(forming: &mut Forming<'_>, max_waiting_iters: u32, compat: Co
 }
 
 fn take_prompts(forming: &mut Forming<'_>, compat: Compat) {
-    let mut needs: Vec<Need> = (forming.queues.ready.members().iter())
-        .map(|&id| {
-            let held = forming.queues.ready.context_tokens_of(id, forming.requests) + 1;
-            let request = &forming.requests[id as usize];
-            let total = u64::from(request.prefill_tokens + request.decode_tokens);
-            Need {
-                held: forming.queues.blocks.whole_blocks(held),
-                remaining: (total - held).saturating_sub(1),
-            }
-        })
-        .collect();
+    if forming.queues.waiting.is_empty() {
+        return;
+    }
+    let mut needs = std::mem::take(&mut forming.queues.needs);
+    needs.clear();
+    needs.extend(forming.queues.ready.members().iter().map(|&id| {
+        let held = forming.queues.ready.context_tokens_of(id, forming.requests) + 1;
+        let request = &forming.requests[id as usize];
+        let total = u64::from(request.prefill_tokens + request.decode_tokens);
+        Need {
+            held: forming.queues.blocks.whole_blocks(held),
+            remaining: (total - held).saturating_sub(1),
+        }
+    }));
+    take_prompts_beside(forming, compat, &mut needs);
+    forming.queues.needs = needs;
+}
+
+/// Takes prompts from the queue beside those who run and have `needs`.
+fn take_prompts_beside(forming: &mut Forming<'_>, compat: Compat, needs: &mut Vec<Need>) {
     let mut tokens = 0;
     while let Some(&id) = forming.queues.waiting.front() {
         let request = &forming.requests[id as usize];
@@ -57,7 +66,7 @@ fn take_prompts(forming: &mut Forming<'_>, compat: Compat) {
             remaining: u64::from(request.decode_tokens - request.generated).saturating_sub(2),
         });
         let alone = needs.len() == 1;
-        if peak_tokens(&mut needs) >= forming.queues.blocks.total_tokens()
+        if peak_tokens(needs) >= forming.queues.blocks.total_tokens()
             && (compat != Compat::None || !alone)
         {
             return;
@@ -77,14 +86,15 @@ fn take_prompts(forming: &mut Forming<'_>, compat: Compat) {
 
 /// Tokens a request holds, and how many more it will.
 #[derive(Debug, Clone, Copy)]
-struct Need {
+pub(crate) struct Need {
     held: u64,
     remaining: u64,
 }
 
 /// Most tokens held at any time if requests end in order of what remains.
 fn peak_tokens(needs: &mut [Need]) -> u64 {
-    needs.sort_by_key(|need| std::cmp::Reverse(need.remaining));
+    // Of equals the last one counts, whichever that is.
+    needs.sort_unstable_by_key(|need| std::cmp::Reverse(need.remaining));
     let mut held = 0;
     let mut peak = 0;
     for (index, need) in needs.iter().enumerate() {

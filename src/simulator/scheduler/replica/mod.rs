@@ -10,6 +10,8 @@ mod split_wise;
 mod vidur;
 mod vllm;
 
+pub(crate) use lightllm::Need;
+
 use crate::simulator::config::{Compat, ReplicaScheduler};
 use crate::simulator::replica::{Batch, PrefillWork, ReplicaQueues};
 use crate::simulator::request::RequestState;
@@ -268,10 +270,11 @@ impl Forming<'_> {
 
     /// Admits whole prompts in order of arrival, up to the token budget.
     fn take_whole_prompts(&mut self) {
-        let mut tokens = 0;
+        let mut tokens = self.batch.decodes.len() as u32;
         while let Some(&id) = self.queues.waiting.front() {
             let prompt = self.requests[id as usize].prefill_target;
-            // A restarted request may have outgrown the budget; it then goes alone.
+            // A restarted request may have outgrown the budget; it is then the only
+            // prompt.
             let over_budget = self.limits.tokens.saturating_sub(tokens) < prompt
                 && !self.batch.prefills.is_empty();
             if over_budget
