@@ -47,7 +47,10 @@ pub(super) fn only(title: &str, sites: &[Site], format: Format) -> Result<String
     };
     match format {
         Format::Table => {
-            let sections: Vec<_> = sites.iter().map(Site::text).collect();
+            let sections: Vec<_> = sites
+                .iter()
+                .map(|site| site.text(sites.len() > 1))
+                .collect();
             Ok(format!("{title}\n{}", sections.join("\n")))
         }
         Format::Json => serde_json::to_string_pretty(&rows())
@@ -136,12 +139,13 @@ impl Site {
     }
 
     /// A section for people: a line per group. Tensor groups of one GPU are left
-    /// out.
-    pub(super) fn text(&self) -> String {
+    /// out. The pool is named only where there are several.
+    pub(super) fn text(&self, several_pools: bool) -> String {
         let gpus_per_server = self.placement.gpus_per_server;
-        let mut text = match self.role {
-            PoolRole::Mixed => String::new(),
-            role => format!("{} ", role.name()),
+        let mut text = if several_pools {
+            format!("{} ", self.role.name())
+        } else {
+            String::new()
         };
         let _ = write!(
             text,

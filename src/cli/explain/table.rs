@@ -39,7 +39,7 @@ pub(super) fn render(
     };
     let mut text = String::new();
     let _ = writeln!(text, "{}", deployment.title());
-    let _ = writeln!(text, "{}", deployment.site(replicas).text());
+    let _ = writeln!(text, "{}", deployment.site(replicas).text(false));
     let _ = writeln!(
         text,
         "{} requests per attention rank, {what}, {} tokens cached each",
