@@ -9,6 +9,7 @@ use std::path::Path;
 use assert_cmd::Command;
 use predicates::prelude::*;
 use serde_json::Value;
+use vidur_sweep::network::topology::{Fabric, TopologyPlan};
 
 const HEADER: &str = "model,device,engine,tensor_parallel,pipeline_parallel,expert_parallel,attention_data_parallel,dtype,phase,batch_size,new_tokens,context_tokens";
 
@@ -50,6 +51,139 @@ fn json_lines_carry_provenance() {
     }
     assert!(lines.iter().all(|l| l["provenance"].is_string()));
     assert!(lines.iter().all(|l| l["time_ms"].as_f64() > Some(0.0)));
+}
+
+#[test]
+fn placement_names_the_gpus_of_every_group() {
+    let qwen = ["--model", "Qwen3-Moe-235B", "--device", "h20"];
+    let cut = ["--tensor-parallel", "4", "--pipeline-parallel", "2"];
+    let experts = ["--attention-data-parallel", "2", "--expert-parallel", "4"];
+    let placed = |more: &[&str]| {
+        let mut command = explain();
+        command.args(qwen).args(cut).args(experts);
+        command.args(["--backend", "roofline"]).args(more);
+        let output = command.output().expect("the binary runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let table = placed(&[]);
+    for line in [
+        "placement on servers of 8 GPUs (h20)",
+        "replica 0: GPUs 0-15 (servers 0-1)",
+        "  stage 1: GPUs 8-15 (server 1: 0-7), its experts over all of them: 4 ways by expert, \
+         each expert cut 2 ways",
+        "    tensor group 1: GPUs 12-15 (server 1: 4-7)",
+    ] {
+        assert!(table.lines().any(|found| found == line), "{line}\n{table}");
+    }
+    assert!(table.contains("qkv_gemm"));
+
+    let csv = placed(&["--placement", "--format", "csv", "--replicas", "2"]);
+    let rows: Vec<_> = csv.lines().collect();
+    assert_eq!(
+        rows[0],
+        "pool,replica,group,stage,attention_rank,servers,gpus"
+    );
+    assert_eq!(rows.len(), 1 + 2 * (1 + 2 * 3));
+    assert!(rows.contains(&"mixed,1,tensor,0,1,2,20 21 22 23"), "{csv}");
+
+    // Servers of another size, where a stage straddles them.
+    let json = placed(&["--placement", "--format", "json", "--gpus-per-node", "6"]);
+    let groups: Vec<Value> = serde_json::from_str(&json).expect("JSON");
+    let stage = groups
+        .iter()
+        .find(|group| group["stage"] == 1)
+        .expect("a stage");
+    assert_eq!(stage["servers"], serde_json::json!([1, 2]));
+}
+
+#[test]
+fn the_pools_of_a_run_sit_one_after_the_other() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let spec = folder.path().join("s.yaml");
+    let text = "name: places\nbase:\n  model: llama-3-8b\n  device: h100\n  replicas: 4\n  \
+                pd_node_ratio: 0.5\n  prefill: {tensor_parallel: 4}\n  \
+                decode: {tensor_parallel: 8}\n  workload: {requests: 10, arrivals: poisson, lengths: {type: fixed, prefill_tokens: 8, decode_tokens: 8}}\naxes:\n  qps: [1, 2]\n";
+    std::fs::write(&spec, text).expect("the specification is written");
+    let placed = |more: &[&str]| {
+        let mut command = explain();
+        command.arg("--spec").arg(&spec).args(more);
+        command
+    };
+    let output = placed(&["--run", "1", "--replicas", "9", "--format", "csv"]).output();
+    let output = output.expect("the binary runs");
+    assert!(output.status.success(), "{output:?}");
+    let csv = String::from_utf8(output.stdout).expect("text");
+    let replicas: Vec<_> = csv
+        .lines()
+        .filter(|row| row.contains(",replica,,,"))
+        .collect();
+    assert_eq!(
+        replicas,
+        [
+            "prefill,0,replica,,,0,0 1 2 3",
+            "prefill,1,replica,,,0,4 5 6 7",
+            "decode,0,replica,,,1,8 9 10 11 12 13 14 15",
+            "decode,1,replica,,,2,16 17 18 19 20 21 22 23",
+        ]
+    );
+    placed(&[])
+        .assert()
+        .success()
+        .stdout(predicate::str::contains(
+            "decode placement on servers of 8 GPUs (h100)\nreplica 0: GPUs 8-15 (server 1: 0-7)",
+        ));
+    placed(&["--run", "2"])
+        .assert()
+        .code(2)
+        .stderr(predicate::str::contains("has 2 runs, the first is 0"));
+    placed(&["--tensor-parallel", "2"]).assert().code(2);
+}
+
+#[test]
+fn a_topology_places_replicas_and_prices_communication() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let plan = TopologyPlan {
+        gpus_per_server: 4,
+        rails: 4,
+        ..TopologyPlan::new(Fabric::RailOptimized, 8)
+    };
+    let topology = folder.path().join("two_servers");
+    let text = plan.generate().expect("a topology").to_string();
+    std::fs::write(&topology, text).expect("the topology is written");
+    let over = |tensor: &str| {
+        let mut command = explain();
+        command.args(["--model", "llama-3-8b", "--device", "h100"]);
+        command.args(["--tensor-parallel", tensor, "--backend", "roofline"]);
+        command.arg("--topology").arg(&topology);
+        command
+    };
+    over("8")
+        .assert()
+        .success()
+        .stdout(predicate::str::contains("placement on servers of 4 GPUs"))
+        .stdout(predicate::str::contains(
+            "tensor group 0: GPUs 0-7 (servers 0-1)",
+        ))
+        .stdout(predicate::str::contains("substituted: flows over"));
+    over("8")
+        .args(["--gpus-per-node", "8"])
+        .assert()
+        .code(2)
+        .stderr(predicate::str::contains(
+            "--gpus-per-node: 8, but the servers of",
+        ));
+    over("8")
+        .args(["--pipeline-parallel", "2"])
+        .assert()
+        .code(2)
+        .stderr(predicate::str::contains("has 8 GPUs, a replica takes 16"));
+    explain()
+        .args(["--model", "llama-3-8b", "--device", "h100"])
+        .args(["--topology", "no_such_topology"])
+        .assert()
+        .code(2)
+        .stderr(predicate::str::contains("--topology: no_such_topology"));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::process::Output;
 use assert_cmd::Command;
 use serde_json::Value;
 use tempfile::TempDir;
+use vidur_sweep::network::topology::{Fabric, TopologyPlan};
 use vidur_sweep::vidur::flags::{SELECTORS, groups};
 
 /// What most tests need no pictures for.
@@ -689,6 +690,101 @@ fn what_does_not_fit_is_shown_with_what_would_and_goes_on_or_is_refused() {
         "{metrics}"
     );
     assert!(metrics.contains(",float32,"), "{metrics}");
+}
+
+/// A SimAI whose all-reduces take 100 us, but for the largest, of which it says
+/// nothing; it notes its calls. Written by another program: one that this has
+/// open for writing could not be started while other tests start theirs.
+#[cfg(unix)]
+const SIMAI: &str = r#"mkdir -p simai/bin && cat > simai/bin/SimAI_simulator << 'END' &&
+#!/bin/sh
+grep layer0 workload.txt >> "$(dirname "$0")/calls"
+bytes=$(sed -n 's/^layer0 -1 1 ALLREDUCE \([0-9]*\) .*/\1/p' workload.txt)
+test "$bytes" -gt 4000000 || echo 'total exposed comm,100.000,total comp,0.001' > ncclFlowModel_EndToEnd.csv
+END
+chmod +x simai/bin/SimAI_simulator"#;
+
+#[cfg(unix)]
+#[test]
+fn an_installed_simai_prices_collectives_once() {
+    let place = Place::new();
+    let flags = format!(
+        "{PLAIN} --replica_config_model_name meta-llama/Meta-Llama-3-8B \
+         --replica_config_tensor_parallel_size 4 --compat vidur-alibabacloud \
+         --synthetic_request_generator_config_num_requests 3 --use-simai-binary \
+         --random_forrest_execution_time_predictor_config_simai_dir simai \
+         --random_forrest_execution_time_predictor_config_simai_simulation_topo topology \
+         --random_forrest_execution_time_predictor_config_simai_simulation_config SimAI.conf"
+    );
+    let told = place.refused(&flags);
+    assert!(told.contains("--use-simai-binary is for"), "{told}");
+    let flags = format!(
+        "{flags} --random_forrest_execution_time_predictor_config_backend simai_simulation"
+    );
+    let told = place.refused(&flags);
+    assert!(
+        told.contains("simai/bin/SimAI_simulator: no such file"),
+        "{told}"
+    );
+
+    let shell = |text: &str| {
+        let mut shell = std::process::Command::new("sh");
+        let status = shell
+            .current_dir(place.0.path())
+            .args(["-c", text])
+            .status();
+        assert!(status.unwrap().success());
+    };
+    shell(SIMAI);
+    let told = place.refused(&flags);
+    assert!(
+        told.contains("topology: no such file (and --use-simai-binary)"),
+        "{told}"
+    );
+    let plan = TopologyPlan::new(Fabric::SpectrumX, 8);
+    place.write("topology", &plan.generate().unwrap().to_string());
+    place.write("SimAI.conf", "ENABLE_QCN 1\n");
+
+    let (told, first) = place.run(&flags);
+    assert_eq!(json(&first.join("summary.json"))["completed"], 3);
+    let calls = || text(place.0.path().join("simai/bin/calls"));
+    let sizes: Vec<String> = calls().lines().map(str::to_owned).collect();
+    assert!(sizes.len() > 2, "{sizes:?}");
+    let mut different = sizes.clone();
+    different.sort();
+    different.dedup();
+    assert_eq!(sizes.len(), different.len(), "a size is simulated once");
+    // First what it is tried with; Llama-3-8B has 8192 bytes a token.
+    let bytes = |call: &String| call.split(' ').nth(4).unwrap().parse::<u64>().unwrap();
+    assert_eq!(bytes(&sizes[0]), 4096);
+    assert!(
+        sizes[1..]
+            .iter()
+            .all(|call| bytes(call).is_multiple_of(8192))
+    );
+    // Without a result for whole prompts, and said so.
+    let failed = |call: &String| bytes(call) > 4_000_000;
+    assert!(sizes.iter().any(failed), "{sizes:?}");
+    assert!(told.contains("no result in ncclFlowModel_EndToEnd.csv; priced as flows instead"));
+
+    // From what is kept: only what had no result is tried again.
+    let (_, second) = place.run(&flags);
+    assert_eq!(
+        text(first.join("request_metrics.csv")),
+        text(second.join("request_metrics.csv"))
+    );
+    let all: Vec<String> = calls().lines().map(str::to_owned).collect();
+    assert!(all[sizes.len()..].iter().all(failed), "{all:?}");
+
+    // A program that does not run at all.
+    shell("echo 'exit 7' > simai/bin/SimAI_simulator");
+    let output = place.try_run(&flags);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(
+        told.contains("SimAI_simulator (ALLREDUCE of 4096 bytes, 4 ranks)"),
+        "{told}"
+    );
 }
 
 #[test]

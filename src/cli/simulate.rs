@@ -89,6 +89,16 @@ pub struct Args {
     )]
     strict_files: bool,
 
+    /// Run an installed SimAI for collectives: bin/SimAI_simulator below
+    /// --random_forrest_execution_time_predictor_config_simai_dir, with backend
+    /// simai_simulation
+    #[arg(
+        long = "use-simai-binary",
+        alias = "use_simai_binary",
+        help_heading = "vidur-sweep"
+    )]
+    use_simai_binary: bool,
+
     /// What to do where weights and KV cache do not fit
     #[arg(
         long = "memory-check",
@@ -191,6 +201,7 @@ pub fn run(args: Args) -> CliResult {
         execution_times_file: args.execution_times_file.clone(),
         profiling_dir: args.profiling_dir.clone(),
         strict_files: args.strict_files,
+        use_simai_binary: args.use_simai_binary,
         memory_check: match args.memory_check {
             MemoryCheckArg::Warn => MemoryCheck::Warn,
             MemoryCheckArg::Refuse => MemoryCheck::Refuse,

@@ -4,10 +4,13 @@
 //! Groups are priced as if they had the network for themselves; the first
 //! replica of a [`Placement`] stands for all.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use super::analytical::AnalyticalNetwork;
 use super::flow::{FlowNetwork, GroupId};
 use super::nccl::{GroupShape, NcclModel};
-use super::{Collective, ExpertExchange, GroupKind, Placement};
+use super::{Collective, ExpertExchange, GroupKind, Placement, SimaiBinary};
 
 /// How communication is priced.
 #[derive(Debug)]
@@ -16,9 +19,27 @@ pub enum FabricModel {
     Nccl(NcclModel),
     /// Flows over a topology.
     Flow(FlowNetwork),
+    /// Collectives by an installed SimAI; sends, and what it gives no result for,
+    /// as flows over the same topology.
+    SimaiBinary {
+        /// The program.
+        binary: SimaiBinary,
+        /// The flows.
+        flows: FlowNetwork,
+    },
     /// All-reduces as Vidur-AlibabaCloud gets them from SimAI's analytical mode:
     /// free from 1 MiB on. The rest is not priced.
     AnalyticalAsCalled,
+}
+
+impl FabricModel {
+    /// The flows it has.
+    fn flows(&self) -> Option<&FlowNetwork> {
+        match self {
+            Self::Flow(flows) | Self::SimaiBinary { flows, .. } => Some(flows),
+            Self::Nccl(_) | Self::AnalyticalAsCalled => None,
+        }
+    }
 }
 
 /// Prices the communication of a replica.
@@ -31,6 +52,8 @@ pub struct Fabric {
     groups: Vec<(u32, GroupId)>,
     /// Host part of a collective, seconds.
     launch_s: f64,
+    /// What a person should know of the prices so far.
+    warnings: Mutex<BTreeSet<String>>,
 }
 
 impl Fabric {
@@ -47,7 +70,7 @@ impl Fabric {
         launch_s: f64,
     ) -> Result<Self, String> {
         let mut groups = Vec::new();
-        if let FabricModel::Flow(network) = &model {
+        if let Some(network) = model.flows() {
             let gpus = network.topology().gpus();
             let needed = placement.gpus_per_replica();
             if placement.first_gpu(0) + needed > gpus {
@@ -72,6 +95,7 @@ impl Fabric {
             name,
             groups,
             launch_s,
+            warnings: Mutex::default(),
         })
     }
 
@@ -105,18 +129,49 @@ impl Fabric {
                 let price = model.price(collective, size, GroupShape { ranks, servers });
                 price.ok_or("no link joins the ranks")?.time_us * 1e-6
             }
-            FabricModel::Flow(network) => {
-                let group = self.groups.iter().find(|(known, _)| *known == ranks);
-                let (_, group) = group.ok_or_else(|| format!("no group of {ranks} ranks"))?;
-                let time = network.time_ns(collective, size, *group);
-                time.map_err(|error| error.to_string())? * 1e-9
+            FabricModel::SimaiBinary { binary, flows } => {
+                match binary.time_us(collective, size, ranks) {
+                    Ok(time_us) => time_us * 1e-6,
+                    Err(reason) => {
+                        self.warn(format!("{reason}; priced as flows instead"));
+                        self.flow_s(flows, collective, size, ranks)?
+                    }
+                }
             }
+            FabricModel::Flow(network) => self.flow_s(network, collective, size, ranks)?,
             FabricModel::AnalyticalAsCalled if collective == Collective::AllReduce => {
                 AnalyticalNetwork::vidur_time_ns(ranks, size) * 1e-9
             }
             FabricModel::AnalyticalAsCalled => return Err("not priced by the original".into()),
         };
         Ok(time_s + self.launch_s)
+    }
+
+    fn flow_s(
+        &self,
+        network: &FlowNetwork,
+        collective: Collective,
+        size: u64,
+        ranks: u32,
+    ) -> Result<f64, String> {
+        let group = self.groups.iter().find(|(known, _)| *known == ranks);
+        let (_, group) = group.ok_or_else(|| format!("no group of {ranks} ranks"))?;
+        let time = network.time_ns(collective, size, *group);
+        Ok(time.map_err(|error| error.to_string())? * 1e-9)
+    }
+
+    fn warn(&self, warning: String) {
+        let warnings = self.warnings.lock();
+        warnings
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(warning);
+    }
+
+    /// What a person should know of the prices so far, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let warnings = self.warnings.lock();
+        let warnings = warnings.unwrap_or_else(PoisonError::into_inner);
+        warnings.iter().cloned().collect()
     }
 
     /// Tokens to the GPUs of their experts, or their results back: an all-to-all
@@ -155,7 +210,7 @@ impl Fabric {
                     Err("no link joins the stages".into())
                 }
             }
-            FabricModel::Flow(network) => {
+            FabricModel::Flow(network) | FabricModel::SimaiBinary { flows: network, .. } => {
                 let time = network.send_ns(size, from, to);
                 Ok(time.map_err(|error| error.to_string())? * 1e-9)
             }

@@ -21,10 +21,12 @@ mod links;
 pub mod nccl;
 mod placement;
 pub mod query;
+mod simai_binary;
 pub mod topology;
 
 pub use collective::{Collective, GroupKind};
 pub use cost::{CollectiveCost, CostError};
 pub use fabric::{Fabric, FabricModel};
 pub use links::{ExpertExchange, LinkOverrides, Links, NIC_LATENCY_S};
-pub use placement::Placement;
+pub use placement::{PlacedGroup, PlacedGroupKind, Placement};
+pub use simai_binary::SimaiBinary;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 /// Replicas of one shape, packed onto servers in order. A replica that fits a
 /// server never straddles two; a larger one starts at a server of its own.
 ///
@@ -88,6 +90,82 @@ impl Placement {
     }
 }
 
+/// GPUs that belong together in a replica, and as what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlacedGroup {
+    /// Of which replica.
+    pub replica: u32,
+    /// What joins them.
+    pub group: PlacedGroupKind,
+    /// Of which pipeline stage; none for the whole replica.
+    pub stage: Option<u32>,
+    /// Of which attention rank, for a tensor group.
+    pub attention_rank: Option<u32>,
+    /// Servers they sit in, ascending.
+    pub servers: Vec<u32>,
+    /// The GPUs, ascending, numbered over all servers.
+    pub gpus: Vec<u32>,
+}
+
+/// What joins the GPUs of a [`PlacedGroup`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlacedGroupKind {
+    /// All of a replica.
+    Replica,
+    /// A pipeline stage; its experts are spread over it.
+    Stage,
+    /// A tensor parallel group: one attention rank of a stage.
+    Tensor,
+}
+
+impl PlacedGroupKind {
+    /// As it is written in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Replica => "replica",
+            Self::Stage => "stage",
+            Self::Tensor => "tensor",
+        }
+    }
+}
+
+impl Placement {
+    /// The groups of a replica: itself, then every stage followed by its tensor
+    /// groups.
+    pub fn groups(&self, replica: u32) -> Vec<PlacedGroup> {
+        let placed = |group, stage, attention_rank, gpus: Vec<u32>| {
+            let mut servers: Vec<u32> = gpus.iter().map(|gpu| self.server(*gpu)).collect();
+            servers.dedup();
+            PlacedGroup {
+                replica,
+                group,
+                stage,
+                attention_rank,
+                servers,
+                gpus,
+            }
+        };
+        let whole = self.gpus(replica);
+        let mut groups = vec![placed(PlacedGroupKind::Replica, None, None, whole)];
+        for stage in 0..self.pipeline_parallel {
+            let all = self.stage(replica, stage);
+            groups.push(placed(PlacedGroupKind::Stage, Some(stage), None, all));
+            for rank in 0..self.attention_data_parallel {
+                let gpus = self.tensor_group(replica, stage, rank);
+                let kind = PlacedGroupKind::Tensor;
+                groups.push(placed(kind, Some(stage), Some(rank), gpus));
+            }
+        }
+        groups
+    }
+
+    /// Server of a GPU.
+    pub fn server(&self, gpu: u32) -> u32 {
+        gpu / self.gpus_per_server.max(1)
+    }
+}
+
 /// The first replica, as an example of all.
 impl fmt::Display for Placement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -129,6 +207,24 @@ mod tests {
             "two GPUs of a server stay idle"
         );
         assert_eq!(three.servers(3), 2);
+    }
+
+    #[test]
+    fn groups_say_which_servers_they_touch() {
+        // A tensor group that straddles servers is seen as such.
+        let wide = placement(6, 2, 2);
+        let groups = wide.groups(0);
+        let kinds: Vec<_> = groups.iter().map(|placed| placed.group.name()).collect();
+        let stage = ["stage", "tensor", "tensor"];
+        assert_eq!(kinds, [&["replica"][..], &stage, &stage].concat());
+        assert_eq!(groups[0].servers, [1, 2, 3]);
+        assert_eq!(groups[2].servers, [1]);
+        assert_eq!(groups[3].gpus, [14, 15, 16, 17, 18, 19]);
+        assert_eq!(groups[3].servers, [1, 2]);
+        assert_eq!(
+            (groups[6].stage, groups[6].attention_rank),
+            (Some(1), Some(1))
+        );
     }
 
     #[test]

@@ -298,6 +298,10 @@ pub struct NetworkConfig {
     /// SimAI configuration file (`SimAI.conf`); default: SimAI's own figures.
     #[serde(default)]
     pub simai_conf: Option<PathBuf>,
+    /// Installed `SimAI_simulator` that prices collectives in the place of flows;
+    /// needs `topology` and `simai_conf`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub simai_binary: Option<PathBuf>,
     /// Whether a KV cache starts to leave before its prompt is complete; default:
     /// none.
     #[serde(default)]

@@ -17,14 +17,18 @@ use crate::execution_time::vidur::{
 };
 use crate::execution_time::{BackendKind, StepCost, StepOptions};
 use crate::memory::{Formats, Parallelism};
+use crate::network::Collective;
 use crate::network::flow::{FlowNetwork, SimaiConf, SimaiEnvironment};
 use crate::network::nccl::{Kernels, LinkGeneration, NcclModel};
 use crate::network::topology::{self, Topology, TopologyError, TopologyPlan};
-use crate::network::{Fabric, FabricModel, LinkOverrides, Placement};
+use crate::network::{Fabric, FabricModel, LinkOverrides, Placement, SimaiBinary};
 use crate::simulator::Compat;
 
 /// Cost models kept at a time; neighbouring runs of a sweep share theirs.
 const COSTS_KEPT: usize = 128;
+
+/// What an installed SimAI is tried with: the least it simulates.
+const PROBE_BYTES: u64 = 4096;
 
 /// Where Vidur's option defaults look for profiles.
 const DEFAULT_PROFILING_DIR: &str = "./data/profiling";
@@ -59,7 +63,8 @@ impl PoolCost {
     /// What a person should know of the prices so far, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         match self {
-            Self::Graph(_) | Self::Aicb(_) => Vec::new(),
+            Self::Graph(cost) => cost.warnings(),
+            Self::Aicb(cost) => cost.warnings(),
             Self::Vidur(cost) => cost.warnings(),
             Self::Table(cost) => cost.misses(),
             Self::Recorded(cost) => cost.warnings(),
@@ -90,6 +95,8 @@ pub(super) struct Costs {
     library: FitLibrary,
     kept: Mutex<Kept>,
     hashes: Mutex<BTreeMap<PathBuf, Option<String>>>,
+    /// Where results of an installed SimAI are kept.
+    cache_dir: Option<PathBuf>,
     aicb_folders: Mutex<BTreeMap<PathBuf, String>>,
 }
 
@@ -105,6 +112,7 @@ impl Costs {
     pub(super) fn with_cache(cache_dir: Option<&Path>) -> Self {
         Self {
             library: cache_dir.map_or_else(FitLibrary::default, FitLibrary::below),
+            cache_dir: cache_dir.map(Path::to_path_buf),
             ..Self::default()
         }
     }
@@ -119,7 +127,7 @@ impl Costs {
             *used = uses;
             return Ok(cost.clone());
         }
-        let cost = pricing.make(&self.library)?;
+        let cost = pricing.make(&self.library, self.cache_dir.as_deref())?;
         if kept.costs.len() >= COSTS_KEPT {
             let oldest = kept.costs.iter().min_by_key(|(_, (used, _))| *used);
             if let Some(oldest) = oldest.map(|(key, _)| key.clone())
@@ -173,6 +181,7 @@ impl Costs {
         for (name, file) in [
             ("network.topology", &config.network.topology),
             ("network.simai_conf", &config.network.simai_conf),
+            ("network.simai_binary", &config.network.simai_binary),
         ] {
             network.extend(file.clone().map(|file| (name, file)));
         }
@@ -261,14 +270,28 @@ impl Pricing<'_> {
             self.gpus_per_node(),
             self.links(),
             self.options,
-            (&config.network.topology, &config.network.simai_conf),
+            (
+                &config.network.topology,
+                &config.network.simai_conf,
+                &config.network.simai_binary
+            ),
         )
     }
 
     /// What prices communication, where it is not the links of measured tables
     /// and formulas.
-    fn fabric(&self) -> Result<Option<Arc<Fabric>>, ResolveError> {
+    fn fabric(&self, cache_dir: Option<&Path>) -> Result<Option<Arc<Fabric>>, ResolveError> {
         let config = self.config;
+        let flows = match config.backend {
+            BackendKind::SimaiSimulation => true,
+            BackendKind::SimaiAnalytical => false,
+            _ => config.network.topology.is_some(),
+        };
+        if config.network.simai_binary.is_some() && !flows {
+            let text = "network.simai_binary is for backend simai_simulation, and for others \
+                        with network.topology";
+            return Err(ResolveError::Input(text.to_owned()));
+        }
         let predictor = config.predictor();
         let ranks = f64::from(self.parallelism.tensor_parallel);
         let launch_ms = predictor.nccl_cpu_launch_overhead_ms
@@ -283,12 +306,12 @@ impl Pricing<'_> {
                 (FabricModel::Nccl(self.nccl()), name, launch_ms)
             }
             BackendKind::SimaiSimulation => {
-                let (network, name) = self.flows()?;
-                (FabricModel::Flow(network), name, launch_ms)
+                let (model, name) = self.simulated(cache_dir)?;
+                (model, name, launch_ms)
             }
             _ if config.network.topology.is_some() => {
-                let (network, name) = self.flows()?;
-                (FabricModel::Flow(network), name, 0.0)
+                let (model, name) = self.simulated(cache_dir)?;
+                (model, name, 0.0)
             }
             _ => return Ok(None),
         };
@@ -326,6 +349,30 @@ impl Pricing<'_> {
             nic_gb_per_s: nic_gbps / 8.0,
             kernels: Kernels::Nccl,
         }
+    }
+
+    /// Flows over a topology, or an installed SimAI, and its name.
+    fn simulated(&self, cache_dir: Option<&Path>) -> Result<(FabricModel, String), ResolveError> {
+        let (flows, name) = self.flows()?;
+        let network = &self.config.network;
+        let Some(program) = &network.simai_binary else {
+            return Ok((FabricModel::Flow(flows), name));
+        };
+        let (Some(topology), Some(conf)) = (&network.topology, &network.simai_conf) else {
+            let text = "network.simai_binary needs network.topology and network.simai_conf";
+            return Err(ResolveError::Input(text.to_owned()));
+        };
+        let cache = cache_dir.filter(|_| !self.config.predictor().no_cache);
+        let binary = SimaiBinary::new(program, topology, conf, cache);
+        let binary = binary.map_err(ResolveError::Input)?;
+        // A program that does not run at all is told of before anything is priced.
+        let ranks = self.parallelism.tensor_parallel;
+        if ranks > 1 {
+            let probed = binary.time_us(Collective::AllReduce, PROBE_BYTES, ranks);
+            probed.map_err(ResolveError::Input)?;
+        }
+        let name = format!("{} over {}", binary.program().display(), topology.display());
+        Ok((FabricModel::SimaiBinary { binary, flows }, name))
     }
 
     /// The network of flows, and its name.
@@ -375,7 +422,11 @@ impl Pricing<'_> {
         }
     }
 
-    fn make(&self, library: &FitLibrary) -> Result<PoolCost, ResolveError> {
+    fn make(
+        &self,
+        library: &FitLibrary,
+        cache_dir: Option<&Path>,
+    ) -> Result<PoolCost, ResolveError> {
         let config = self.config;
         let operators = matches!(
             config.backend,
@@ -396,13 +447,15 @@ impl Pricing<'_> {
             );
         }
         match config.backend {
-            BackendKind::Silicon | BackendKind::Roofline | BackendKind::Aicb => self.graph(),
-            BackendKind::Vidur | BackendKind::Linear => self.fitted(library),
+            BackendKind::Silicon | BackendKind::Roofline | BackendKind::Aicb => {
+                self.graph(cache_dir)
+            }
+            BackendKind::Vidur | BackendKind::Linear => self.fitted(library, cache_dir),
             BackendKind::SimaiAnalytical | BackendKind::SimaiSimulation => {
                 if self.profiled() {
-                    self.fitted(library)
+                    self.fitted(library, cache_dir)
                 } else {
-                    self.graph()
+                    self.graph(cache_dir)
                 }
             }
             BackendKind::Table => self.table(),
@@ -410,8 +463,8 @@ impl Pricing<'_> {
         }
     }
 
-    fn graph(&self) -> Result<PoolCost, ResolveError> {
-        let fabric = self.fabric()?;
+    fn graph(&self, cache_dir: Option<&Path>) -> Result<PoolCost, ResolveError> {
+        let fabric = self.fabric(cache_dir)?;
         let kernels = match self.config.backend {
             BackendKind::SimaiAnalytical | BackendKind::SimaiSimulation => {
                 let device = self.device.kernels_of.as_ref().unwrap_or(&self.device.name);
@@ -448,7 +501,11 @@ impl Pricing<'_> {
         pool_cost.map_err(ResolveError::Infeasible)
     }
 
-    fn fitted(&self, library: &FitLibrary) -> Result<PoolCost, ResolveError> {
+    fn fitted(
+        &self,
+        library: &FitLibrary,
+        cache_dir: Option<&Path>,
+    ) -> Result<PoolCost, ResolveError> {
         let deployment = VidurDeployment {
             model: self.model.clone(),
             model_name: self.config.model.clone(),
@@ -457,7 +514,7 @@ impl Pricing<'_> {
             gpus_per_node: self.gpus_per_node(),
             keys: self.config.keys(),
             files: self.config.profile_files(self.device_name),
-            fabric: self.fabric()?,
+            fabric: self.fabric(cache_dir)?,
         };
         let cost = VidurCost::fit(&deployment, &self.config.predictor(), library);
         Ok(PoolCost::Vidur(Arc::new(cost.map_err(unpriced)?)))

@@ -240,6 +240,7 @@ impl RunConfig {
                 let files = [
                     ("network.topology", &self.network.topology),
                     ("network.simai_conf", &self.network.simai_conf),
+                    ("network.simai_binary", &self.network.simai_binary),
                 ];
                 let missing = |(_, file): &(_, &Option<PathBuf>)| {
                     file.as_ref().is_some_and(|file| !file.is_file())

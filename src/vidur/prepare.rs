@@ -34,6 +34,8 @@ pub struct Options {
     pub profiling_dir: Option<PathBuf>,
     /// Refuse to put anything in the place of a file that is not there.
     pub strict_files: bool,
+    /// Run an installed SimAI for collectives.
+    pub use_simai_binary: bool,
     /// What to do with a deployment that does not fit.
     pub memory_check: MemoryCheck,
 }
@@ -335,19 +337,24 @@ fn choose_backend(
             config.device
         ));
     }
+    if options.use_simai_binary {
+        config.network.simai_binary = Some(simai_binary(config.backend, option("simai_dir"))?);
+    }
     if config.backend == BackendKind::SimaiSimulation {
+        // The program reads both; nothing stands for them.
+        let strict = match options {
+            _ if options.use_simai_binary => Some("--use-simai-binary"),
+            _ if options.strict_files => Some("--strict-files"),
+            _ => None,
+        };
         let topology = option("simai_simulation_topo");
         let conf = option("simai_simulation_config");
-        config.network.topology = file_or_note(topology, options.strict_files, notes, || {
+        config.network.topology = file_or_note(topology, strict, notes, || {
             "a Spectrum-X fabric of the device's links stands for it; `vidur-sweep topology \
              generate` writes others"
         })?;
-        config.network.simai_conf = file_or_note(
-            conf,
-            options.strict_files,
-            notes,
-            || "SimAI's own figures stand for it",
-        )?;
+        config.network.simai_conf =
+            file_or_note(conf, strict, notes, || "SimAI's own figures stand for it")?;
     }
     if config.backend == BackendKind::SimaiAnalytical && options.compat.is_alibaba_cloud() {
         notes.push(
@@ -385,10 +392,30 @@ fn choose_backend(
     Ok(())
 }
 
+/// The simulator of a SimAI checkout.
+fn simai_binary(backend: BackendKind, simai_dir: &str) -> Result<PathBuf, PrepareError> {
+    if backend != BackendKind::SimaiSimulation {
+        return Err(PrepareError(
+            "--use-simai-binary is for \
+             --random_forrest_execution_time_predictor_config_backend simai_simulation"
+                .to_owned(),
+        ));
+    }
+    let binary = Path::new(simai_dir).join("bin/SimAI_simulator");
+    if binary.is_file() {
+        return Ok(binary);
+    }
+    Err(PrepareError(format!(
+        "{}: no such file (and --use-simai-binary); build SimAI, or name its folder with \
+         --random_forrest_execution_time_predictor_config_simai_dir",
+        binary.display()
+    )))
+}
+
 /// A file if it is there; if not, says what stands for it.
 fn file_or_note(
     file: &str,
-    strict: bool,
+    strict: Option<&str>,
     notes: &mut Vec<String>,
     instead: impl FnOnce() -> &'static str,
 ) -> Result<Option<PathBuf>, PrepareError> {
@@ -396,10 +423,8 @@ fn file_or_note(
     if path.is_file() {
         return Ok(Some(path));
     }
-    if strict {
-        return Err(PrepareError(format!(
-            "{file}: no such file (and --strict-files)"
-        )));
+    if let Some(flag) = strict {
+        return Err(PrepareError(format!("{file}: no such file (and {flag})")));
     }
     notes.push(format!("{file}: no such file; {}", instead()));
     Ok(None)
@@ -514,6 +539,7 @@ fn network(settings: &Settings, compat: Compat) -> NetworkConfig {
         }),
         topology: None,
         simai_conf: None,
+        simai_binary: None,
         kv_transfer_overlap: None,
     }
 }

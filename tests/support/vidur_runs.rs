@@ -58,6 +58,7 @@ impl Case {
             requests_file: recorded_requests.then(|| self.folder.join("requests.csv")),
             predictions_file: Some(self.folder.join("predictions.csv")),
             strict_files: true,
+            use_simai_binary: false,
             ..Options::default()
         };
         prepare(&self.settings(), &options)

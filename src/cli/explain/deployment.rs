@@ -1,11 +1,18 @@
 //! From names to a priced deployment, and from a step in words to operators.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::placement::{Site, experts};
 use super::{OperatorLine, provenance_text};
 use crate::catalog::{Catalog, EngineSpec};
 use crate::execution_time::step_cost::GraphCost;
 use crate::execution_time::{BackendKind, PrefillChunk, PricedOperator, StepCost, StepShape};
 use crate::memory::{Formats, Parallelism};
-use crate::network::LinkOverrides;
+use crate::network::flow::{FlowNetwork, SimaiConf, SimaiEnvironment};
+use crate::network::topology::Topology;
+use crate::network::{Fabric, FabricModel, LinkOverrides, Placement};
+use crate::simulator::PoolRole;
 use crate::spelling::did_you_mean;
 use crate::units::DType;
 
@@ -37,6 +44,9 @@ pub(super) struct Request {
     pub(super) backend: BackendKind,
     pub(super) gpus_per_node: Option<u32>,
     pub(super) links: LinkOverrides,
+    /// SimAI's files: communication goes as flows over this topology.
+    pub(super) topology: Option<PathBuf>,
+    pub(super) simai_conf: Option<PathBuf>,
 }
 
 /// What is wrong with a request, and in which of its fields.
@@ -92,6 +102,9 @@ impl StepRequest {
 pub(super) struct Deployment {
     cost: GraphCost,
     title: String,
+    placement: Placement,
+    /// What says how many GPUs a server has.
+    servers_of: String,
 }
 
 impl Deployment {
@@ -117,7 +130,19 @@ impl Deployment {
             expert_parallel: request.expert_parallel,
             attention_data_parallel: request.attention_data_parallel,
         };
-        let gpus_per_node = request.gpus_per_node.unwrap_or(device.gpus_per_node);
+        let network = network(request)?;
+        let gpus_per_node = match (&network, request.gpus_per_node) {
+            (_, Some(gpus)) => gpus,
+            (Some(network), None) => network.topology().gpus_per_server(),
+            (None, None) => device.gpus_per_node,
+        };
+        let placement = Placement {
+            gpus_per_server: gpus_per_node,
+            first_server: 0,
+            tensor_parallel: parallelism.tensor_parallel,
+            pipeline_parallel: parallelism.pipeline_parallel,
+            attention_data_parallel: parallelism.attention_data_parallel,
+        };
         let cost = GraphCost::new(
             &model,
             &device,
@@ -132,6 +157,21 @@ impl Deployment {
             field: blamed_field(&reason),
             reason,
         })?;
+        let servers_of = match (&request.topology, request.gpus_per_node) {
+            (Some(file), _) => file.display().to_string(),
+            (None, Some(_)) => "--gpus-per-node".to_owned(),
+            (None, None) => device.name.clone(),
+        };
+        let cost = match network {
+            Some(network) => {
+                let model = FabricModel::Flow(network);
+                let name = format!("flows over {servers_of}");
+                // The host part of a collective is the engine's.
+                let fabric = Fabric::new(model, placement, name, 0.0);
+                cost.over(Arc::new(fabric.map_err(named("topology"))?))
+            }
+            None => cost,
+        };
         let title = format!(
             "{} on {} x {}, weights {}, KV cache {}",
             model.name,
@@ -140,7 +180,27 @@ impl Deployment {
             weights.name(),
             formats.kv_cache.name()
         );
-        Ok(Self { cost, title })
+        Ok(Self {
+            cost,
+            title,
+            placement,
+            servers_of,
+        })
+    }
+
+    /// Where its first `replicas` sit.
+    pub(super) fn site(&self, replicas: u32) -> Site {
+        let experts = match self.cost.graph().model().moe {
+            Some(_) => experts(self.cost.graph().parallelism(), 1),
+            None => String::new(),
+        };
+        Site {
+            role: PoolRole::Mixed,
+            replicas,
+            placement: self.placement,
+            servers_of: self.servers_of.clone(),
+            experts,
+        }
     }
 
     pub(super) fn title(&self) -> &str {
@@ -155,6 +215,34 @@ impl Deployment {
         priced.retain(|row| with_host || row.name != "host");
         merge(priced)
     }
+}
+
+/// The network of the request's topology, whose servers must be those it names.
+fn network(request: &Request) -> Result<Option<FlowNetwork>, RequestError> {
+    let error = |field, reason: String| RequestError { field, reason };
+    let Some(file) = &request.topology else {
+        return Ok(None);
+    };
+    let topology = Topology::load(file).map_err(|found| error("topology", found.to_string()))?;
+    let conf = match &request.simai_conf {
+        Some(file) => {
+            SimaiConf::load(file).map_err(|found| error("simai_conf", found.to_string()))?
+        }
+        None => SimaiConf::default(),
+    };
+    let per_server = topology.gpus_per_server();
+    if let Some(asked) = request.gpus_per_node.filter(|asked| *asked != per_server) {
+        let reason = format!(
+            "{asked}, but the servers of {} have {per_server} GPUs",
+            file.display()
+        );
+        return Err(error("gpus_per_node", reason));
+    }
+    Ok(Some(FlowNetwork::new(
+        topology,
+        conf,
+        SimaiEnvironment::default(),
+    )))
 }
 
 /// Adds up rows of one name. The count is that of the name's first operator of

@@ -14,10 +14,35 @@ use crate::network::LinkOverrides;
 use crate::units::DType;
 
 mod deployment;
+mod placement;
 mod steps;
 mod table;
 
 use deployment::{Deployment, Phase, Request, StepRequest, dtype_named};
+
+/// What describes a deployment and a step, which a specification does itself.
+const STEP_FLAGS: [&str; 20] = [
+    "steps",
+    "out",
+    "model",
+    "device",
+    "engine",
+    "backend",
+    "tensor_parallel",
+    "pipeline_parallel",
+    "expert_parallel",
+    "attention_data_parallel",
+    "dtype",
+    "kv_cache_dtype",
+    "gpus_per_node",
+    "nvlink_bandwidth_gbps",
+    "rdma_bandwidth_gbps",
+    "topology",
+    "simai_conf",
+    "batch_size",
+    "prefill_tokens",
+    "context_tokens",
+];
 
 /// Price steps operator by operator.
 ///
@@ -25,11 +50,15 @@ use deployment::{Deployment, Phase, Request, StepRequest, dtype_named};
 /// engine, tensor_parallel, pipeline_parallel, expert_parallel,
 /// attention_data_parallel, dtype, phase, batch_size, new_tokens,
 /// context_tokens) and writes one row per step and operator. Otherwise prices
-/// the one step the flags describe and prints a table.
+/// the one step the flags describe and prints a table, and above it which GPUs
+/// of which servers the replica and its parallel groups occupy; with `--spec`
+/// only this, for each pool of a run of a sweep.
 ///
 /// Examples:
 ///   vidur-sweep explain --model llama-3-70b --device h100 --tensor-parallel 4 --batch-size 64 --context-tokens 2048
 ///   vidur-sweep explain --model deepseek-671B --device h200 --tensor-parallel 8 --expert-parallel 8 --prefill-tokens 4096
+///   vidur-sweep explain --model deepseek-671B --device h200 --tensor-parallel 8 --pipeline-parallel 2 --expert-parallel 8 --topology topo/Spectrum-X_128g_8gps_400Gbps_H100 --placement
+///   vidur-sweep explain --spec sweeps/deepseek.yaml --run 7
 ///   vidur-sweep explain --steps steps.csv --out ops.csv
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -40,11 +69,18 @@ pub struct Args {
     /// Where to write the priced operators.
     #[arg(long, value_name = "FILE", requires = "steps")]
     out: Option<PathBuf>,
+    /// Sweep specification: show where the replicas of each pool of one of its
+    /// runs sit, and price nothing.
+    #[arg(long, value_name = "FILE", conflicts_with_all = STEP_FLAGS)]
+    spec: Option<PathBuf>,
+    /// Which run of the specification.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "spec")]
+    run: u64,
     /// Model: a name of `catalog models`, a YAML file or a Hugging Face config.json.
-    #[arg(long, required_unless_present = "steps")]
+    #[arg(long, required_unless_present_any = ["steps", "spec"])]
     model: Option<String>,
     /// Device: a name of `catalog devices` or a YAML file.
-    #[arg(long, required_unless_present = "steps")]
+    #[arg(long, required_unless_present_any = ["steps", "spec"])]
     device: Option<String>,
     /// Engine whose host overheads count, as `vllm` or `vllm 0.24.0`.
     #[arg(long)]
@@ -79,6 +115,19 @@ pub struct Args {
     /// NIC bandwidth per GPU and direction instead of the device's, Gb/s.
     #[arg(long)]
     rdma_bandwidth_gbps: Option<f64>,
+    /// SimAI topology file: communication is priced as flows over it, and
+    /// replicas are placed on its servers.
+    #[arg(long, value_name = "FILE", conflicts_with = "steps")]
+    topology: Option<PathBuf>,
+    /// SimAI configuration file (`SimAI.conf`); default: SimAI's own figures.
+    #[arg(long, value_name = "FILE", requires = "topology")]
+    simai_conf: Option<PathBuf>,
+    /// Replicas whose placement is shown.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    replicas: u32,
+    /// Print only the placement: one row per replica, stage and tensor group.
+    #[arg(long, conflicts_with = "steps")]
+    placement: bool,
     /// Requests on each attention data-parallel rank.
     #[arg(long, default_value_t = 1)]
     batch_size: u32,
@@ -130,7 +179,13 @@ struct OperatorLine {
 pub fn run(args: Args) -> CliResult {
     match (&args.steps, &args.out) {
         (Some(steps), Some(out)) => steps::price_file(steps, out, args.backend.into())?,
-        _ => explain_one(&args)?,
+        _ => match &args.spec {
+            Some(spec) => {
+                let (title, sites) = placement::of_run(spec, args.run, args.replicas)?;
+                println!("{}", placement::only(&title, &sites, args.format)?);
+            }
+            None => explain_one(&args)?,
+        },
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -145,6 +200,15 @@ fn explain_one(args: &Args) -> Result<(), CliError> {
             error.reason
         ))
     })?;
+    if args.placement {
+        let text = placement::only(
+            deployment.title(),
+            &[deployment.site(args.replicas)],
+            args.format,
+        )?;
+        println!("{text}");
+        return Ok(());
+    }
     let step = StepRequest {
         phase: match args.prefill_tokens {
             Some(_) => Phase::Prefill,
@@ -164,7 +228,7 @@ fn explain_one(args: &Args) -> Result<(), CliError> {
     }
     let lines = deployment.price(&step, true);
     let text = match args.format {
-        Format::Table => table::render(&deployment, &step, &lines),
+        Format::Table => table::render(&deployment, args.replicas, &step, &lines),
         Format::Json => serde_json::to_string_pretty(&lines)
             .map_err(|error| CliError::Failure(error.to_string()))?,
         Format::Csv => table::csv(&lines),
@@ -211,6 +275,8 @@ fn one_request(args: &Args) -> Result<Request, CliError> {
             nvlink_bandwidth_gbps: args.nvlink_bandwidth_gbps,
             rdma_bandwidth_gbps: args.rdma_bandwidth_gbps,
         },
+        topology: args.topology.clone(),
+        simai_conf: args.simai_conf.clone(),
     })
 }
 

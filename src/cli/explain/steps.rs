@@ -180,6 +180,8 @@ impl Row<'_> {
             backend,
             gpus_per_node: None,
             links: LinkOverrides::default(),
+            topology: None,
+            simai_conf: None,
         };
         Deployment::resolve(Catalog::builtin(), &request)
             .map_err(|error| self.complain(error.field, &error.reason))

@@ -7,9 +7,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::OperatorLine;
 use super::deployment::{Deployment, Phase, StepRequest};
 
-/// Title, table with shares, and total.
+/// Title, placement, table with shares, and total.
 pub(super) fn render(
     deployment: &Deployment,
+    replicas: u32,
     step: &StepRequest,
     lines: &[OperatorLine],
 ) -> String {
@@ -38,6 +39,7 @@ pub(super) fn render(
     };
     let mut text = String::new();
     let _ = writeln!(text, "{}", deployment.title());
+    let _ = writeln!(text, "{}", deployment.site(replicas).text(false));
     let _ = writeln!(
         text,
         "{} requests per attention rank, {what}, {} tokens cached each",

@@ -74,6 +74,12 @@ impl AicbCost {
         })
     }
 
+    /// What a person should know of the prices so far, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        // Both cost models are over the same network.
+        self.whole.warnings()
+    }
+
     /// Whether the files cover every part of a step of this shape, and the table
     /// of its token-sized parts.
     fn tables(&self, shape: &StepShape) -> Option<&PhaseTable> {

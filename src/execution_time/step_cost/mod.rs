@@ -191,6 +191,11 @@ impl GraphCost {
         }
     }
 
+    /// What a person should know of the prices so far, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        self.pricer.warnings()
+    }
+
     /// The same with what an engine does beyond the plain step.
     #[must_use]
     pub fn with_options(self, options: &StepOptions) -> Self {

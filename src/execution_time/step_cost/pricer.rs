@@ -58,6 +58,12 @@ impl Pricer {
         }
     }
 
+    /// What a person should know of the fabric's prices so far.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let fabric = self.fabric.as_ref();
+        fabric.map_or_else(Vec::new, |fabric| fabric.warnings())
+    }
+
     /// Price of communication over the fabric, if there is one and `operator` is
     /// communication.
     fn over_fabric(&self, operator: &Operator) -> Option<Price> {

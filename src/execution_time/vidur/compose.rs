@@ -296,6 +296,11 @@ impl<T: OperatorTimes> Composed<T> {
         composed
     }
 
+    /// What prices communication in the place of profiles.
+    pub(super) fn fabric(&self) -> Option<&Fabric> {
+        self.deployment.fabric.as_deref()
+    }
+
     /// What is made of a time an estimator came up with.
     fn usable(&self, time_ms: f64) -> f64 {
         match self.deployment.keys {

@@ -81,7 +81,10 @@ impl VidurCost {
     /// feature.
     pub fn warnings(&self) -> Vec<String> {
         let fits = self.0.times.fits.iter().flatten();
-        fits.flat_map(Watched::warnings).collect()
+        let fabric = self.0.fabric().map(Fabric::warnings);
+        fits.flat_map(Watched::warnings)
+            .chain(fabric.into_iter().flatten())
+            .collect()
     }
 
     /// The fits, for reports.

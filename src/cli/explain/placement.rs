@@ -1,0 +1,247 @@
+//! Where the replicas of `explain` sit: which GPUs of which servers form their
+//! stages and tensor groups.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{CliError, Format};
+use crate::explore::Plan;
+use crate::memory::Parallelism;
+use crate::network::topology::Topology;
+use crate::network::{PlacedGroup, PlacedGroupKind, Placement};
+use crate::simulator::PoolRole;
+use crate::spec::{self, Resolver, RunConfig};
+
+/// Replicas that are alike, and where they sit.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) role: PoolRole,
+    /// How many are shown.
+    pub(super) replicas: u32,
+    pub(super) placement: Placement,
+    /// What says how many GPUs a server has: a file, a flag or the device.
+    pub(super) servers_of: String,
+    /// How the experts of a stage are spread; empty without experts.
+    pub(super) experts: String,
+}
+
+/// A row of the machine-readable formats.
+#[derive(Debug, Serialize)]
+struct Row {
+    pool: &'static str,
+    #[serde(flatten)]
+    placed: PlacedGroup,
+}
+
+/// The placement alone, in the format asked for.
+pub(super) fn only(title: &str, sites: &[Site], format: Format) -> Result<String, CliError> {
+    let rows = || -> Vec<Row> {
+        let of_site = |site: &Site| {
+            let pool = site.role.name();
+            let rows = site.groups().map(move |placed| Row { pool, placed });
+            rows.collect::<Vec<_>>()
+        };
+        sites.iter().flat_map(of_site).collect()
+    };
+    match format {
+        Format::Table => {
+            let sections: Vec<_> = sites
+                .iter()
+                .map(|site| site.text(sites.len() > 1))
+                .collect();
+            Ok(format!("{title}\n{}", sections.join("\n")))
+        }
+        Format::Json => serde_json::to_string_pretty(&rows())
+            .map_err(|error| CliError::Failure(error.to_string())),
+        Format::Csv => Ok(csv(&rows())),
+    }
+}
+
+/// The pools of a run of a specification: its title and where they sit, at most
+/// `replicas` of each. A pool starts at the server after the one before.
+pub(super) fn of_run(
+    file: &Path,
+    run: u64,
+    replicas: u32,
+) -> Result<(String, Vec<Site>), CliError> {
+    let spec = spec::load(file, &[]).map_err(|errors| CliError::BadInput(errors.to_string()))?;
+    let wrong = |reason: String| CliError::BadInput(format!("{}: {reason}", file.display()));
+    let plan = Plan::new(spec).map_err(wrong)?;
+    if run >= plan.num_runs() {
+        let runs = plan.num_runs();
+        return Err(CliError::BadInput(format!(
+            "--run: {run}; {} has {runs} runs, the first is 0",
+            file.display()
+        )));
+    }
+    let config = plan.config(run).map_err(wrong)?;
+    let sites = sites(&config, replicas).map_err(|reason| wrong(format!("run {run}: {reason}")))?;
+    let title = format!("{}, run {run}: {}", file.display(), config.model);
+    Ok((title, sites))
+}
+
+fn sites(config: &RunConfig, replicas: u32) -> Result<Vec<Site>, String> {
+    let topology = match &config.network.topology {
+        Some(file) => Some(Topology::load(file).map_err(|error| error.to_string())?),
+        None => None,
+    };
+    let resolved = Resolver::default().resolve(config);
+    let deployment = resolved.map_err(|error| error.to_string())?;
+    let mut first_server = 0;
+    let mut sites = Vec::new();
+    for pool in &deployment.pools {
+        let gpus_per_server = match (&topology, config.gpus_per_node) {
+            (Some(topology), _) => topology.gpus_per_server(),
+            (None, Some(gpus)) => gpus,
+            (None, None) => pool.device.gpus_per_node,
+        };
+        let placement = Placement {
+            gpus_per_server,
+            first_server,
+            tensor_parallel: pool.parallelism.tensor_parallel,
+            pipeline_parallel: pool.parallelism.pipeline_parallel,
+            attention_data_parallel: pool.parallelism.attention_data_parallel,
+        };
+        first_server += placement.servers(pool.replicas);
+        let servers_of = match (&config.network.topology, config.gpus_per_node) {
+            (Some(file), _) => file.display().to_string(),
+            (None, Some(_)) => "gpus_per_node".to_owned(),
+            (None, None) => pool.device.name.clone(),
+        };
+        let experts = match &deployment.model.moe {
+            Some(_) => experts(&pool.parallelism, pool.peers),
+            None => String::new(),
+        };
+        sites.push(Site {
+            role: pool.role,
+            replicas: replicas.min(pool.replicas),
+            placement,
+            servers_of,
+            experts,
+        });
+    }
+    if let Some(topology) = &topology {
+        let servers = topology.gpus() / topology.gpus_per_server().max(1);
+        if first_server > servers {
+            return Err(format!(
+                "its replicas take {first_server} servers, the topology has {servers}"
+            ));
+        }
+    }
+    Ok(sites)
+}
+
+impl Site {
+    fn groups(&self) -> impl Iterator<Item = PlacedGroup> {
+        (0..self.replicas).flat_map(|replica| self.placement.groups(replica))
+    }
+
+    /// A section for people: a line per group. Tensor groups of one GPU are left
+    /// out. The pool is named only where there are several.
+    pub(super) fn text(&self, several_pools: bool) -> String {
+        let gpus_per_server = self.placement.gpus_per_server;
+        let mut text = if several_pools {
+            format!("{} ", self.role.name())
+        } else {
+            String::new()
+        };
+        let _ = write!(
+            text,
+            "placement on servers of {gpus_per_server} GPUs ({})",
+            self.servers_of
+        );
+        for placed in self.groups() {
+            let place = place(&placed, gpus_per_server);
+            let _ = match (placed.group, placed.stage, placed.attention_rank) {
+                (PlacedGroupKind::Replica, ..) => {
+                    write!(text, "\nreplica {}: {place}", placed.replica)
+                }
+                (PlacedGroupKind::Stage, Some(stage), _) => {
+                    write!(text, "\n  stage {stage}: {place}{}", self.experts)
+                }
+                (_, _, Some(rank)) if self.placement.tensor_parallel > 1 => {
+                    write!(text, "\n    tensor group {rank}: {place}")
+                }
+                _ => Ok(()),
+            };
+        }
+        text
+    }
+}
+
+/// How experts are spread over the GPUs of a stage, or of that stage in all
+/// replicas that share them.
+pub(super) fn experts(parallelism: &Parallelism, peers: u32) -> String {
+    let over = match peers {
+        1 => "all of them".to_owned(),
+        peers => format!("this stage of {peers} replicas"),
+    };
+    let ways = parallelism.expert_parallel;
+    let mut text = format!(", its experts over {over}: {ways} ways by expert");
+    let cuts = parallelism.gpus_per_stage() * peers / ways.max(1);
+    if cuts > 1 {
+        let _ = write!(text, ", each expert cut {cuts} ways");
+    }
+    text
+}
+
+/// GPUs, numbered over all servers, and the servers; inside one server also its
+/// own numbers.
+fn place(placed: &PlacedGroup, gpus_per_server: u32) -> String {
+    let own: Vec<u32> = placed
+        .gpus
+        .iter()
+        .map(|gpu| gpu % gpus_per_server)
+        .collect();
+    match placed.servers.as_slice() {
+        [server] => format!(
+            "{} (server {server}: {})",
+            plural("GPU", &placed.gpus),
+            span(&own)
+        ),
+        servers => format!(
+            "{} ({})",
+            plural("GPU", &placed.gpus),
+            plural("server", servers)
+        ),
+    }
+}
+
+fn plural(what: &str, numbers: &[u32]) -> String {
+    let ending = if numbers.len() == 1 { "" } else { "s" };
+    format!("{what}{ending} {}", span(numbers))
+}
+
+/// Consecutive numbers as `first-last`.
+fn span(numbers: &[u32]) -> String {
+    match numbers {
+        [] => String::new(),
+        [one] => one.to_string(),
+        [first, .., last] => format!("{first}-{last}"),
+    }
+}
+
+/// A row per group; lists of numbers are separated by spaces.
+fn csv(rows: &[Row]) -> String {
+    let list = |numbers: &[u32]| {
+        let words: Vec<_> = numbers.iter().map(u32::to_string).collect();
+        words.join(" ")
+    };
+    let number = |number: Option<u32>| number.map_or_else(String::new, |number| number.to_string());
+    let mut text = String::from("pool,replica,group,stage,attention_rank,servers,gpus");
+    for Row { pool, placed } in rows {
+        let _ = write!(
+            text,
+            "\n{pool},{},{},{},{},{},{}",
+            placed.replica,
+            placed.group.name(),
+            number(placed.stage),
+            number(placed.attention_rank),
+            list(&placed.servers),
+            list(&placed.gpus)
+        );
+    }
+    text
+}
