@@ -2,10 +2,10 @@
 //! topology, as flows that share links max-min fairly.
 //!
 //! A [`FlowNetwork`] prices collectives of groups of GPUs. It stands in for
-//! SimAI on NS-3: it decomposes collectives as SimAI does ([`graph`]), gives
+//! SimAI on NS-3: it decomposes collectives as SimAI does (`graph`), gives
 //! flows the start-up, window, packet and acknowledgement times of NS-3
-//! ([`packets`]), merges what behaves alike ([`classes`]) and simulates the rest
-//! ([`engine`]). Packets, queues and congestion control are not simulated.
+//! (`packets`), merges what behaves alike (`classes`) and simulates the rest
+//! (`engine`). Packets, queues and congestion control are not simulated.
 
 mod classes;
 mod conf;
