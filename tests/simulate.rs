@@ -805,3 +805,95 @@ fn the_network_backends_run_without_simai() {
         );
     }
 }
+
+/// A python that stands for AICB's: 61 layers, attention twice as long in decode;
+/// it notes its calls.
+#[cfg(unix)]
+const AICB: &str = r#"mkdir -p bin simai/aicb/workload_generator &&
+touch simai/aicb/workload_generator/Vidur_workload_generator.py &&
+cat > bin/python << 'END' &&
+#!/bin/sh
+[ "$2" = workload_generator.Vidur_workload_generator ] || exit 9
+model=$3; shift 4; pp=1
+while [ $# -gt 0 ]; do
+  case $1 in
+    --seq_length) seq=$2; shift;; --micro_batch) bs=$2; shift;; --world_size) ws=$2; shift;;
+    --tensor_model_parallel_size) tp=$2; shift;; --expert_model_parallel_size) ep=$2; shift;;
+    --phase) phase=$2; shift;;
+  esac; shift
+done
+if [ -e fails ]; then echo "no GPU here" >&2; exit 3; fi
+echo "$phase $bs $seq" >> calls
+mkdir -p results/workload
+{ printf 'layer_id\tlayer_name\tcomp_time\tcomm_size\n'; layer=0
+  while [ $layer -lt 61 ]; do
+    if [ $phase = decode ]; then time=200000; else time=100000; fi
+    part=moe; [ $layer -lt 3 ] && part=mlp
+    printf '%d\tattention\t%d\t0\n%d\t%s\t50000\t0\n' $layer $time $layer $part
+    layer=$((layer + 1))
+  done
+} > results/workload/vidur-$model-world_size$ws-tp$tp-pp$pp-ep$ep-bs$bs-seq$seq-$phase.csv
+END
+chmod +x bin/python"#;
+
+#[cfg(unix)]
+#[test]
+fn an_installed_aicb_measures_what_is_missing() {
+    let place = Place::new();
+    let simai = "--use-aicb --random_forrest_execution_time_predictor_config_simai_dir simai";
+    let flags = format!("{DEEPSEEK} {simai}");
+    let told = place.refused(&flags);
+    assert!(told.contains("this is no AICB"), "{told}");
+    let told = place.refused(&format!("{simai} --no-metrics_config_store_plots"));
+    assert!(told.contains("--use-aicb is for"), "{told}");
+    let written = std::process::Command::new("sh")
+        .args(["-c", AICB])
+        .current_dir(place.0.path())
+        .status();
+    assert!(written.unwrap().success());
+    let with_python = |flags: &str| {
+        let path = format!(
+            "{}:{}",
+            place.0.path().join("bin").display(),
+            std::env::var("PATH").unwrap()
+        );
+        let mut command = Command::cargo_bin("vidur-sweep").unwrap();
+        command.current_dir(place.0.path()).env("PATH", path);
+        let output = command
+            .arg("simulate")
+            .args(flags.split_whitespace())
+            .output();
+        let output = output.unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), told)
+    };
+    place.write("simai/aicb/fails", "");
+    let (code, told) = with_python(&flags);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("no GPU here"), "{told}");
+    fs::remove_file(place.0.path().join("simai/aicb/fails")).unwrap();
+    let (code, told) = with_python(&flags);
+    assert_eq!(code, Some(0), "{told}");
+    let calls = text(place.0.path().join("simai/aicb/calls"));
+    // Prompts of 1,024 tokens within a budget of 4,096; contexts up to 1,034 and
+    // batches up to 128.
+    for call in ["prefill 1 128", "prefill 1 4096", "decode 1 256"] {
+        assert!(calls.lines().any(|line| line == call), "{call}: {calls}");
+    }
+    assert!(calls.contains("decode 256 4096"), "{calls}");
+    let first = calls.lines().count();
+    assert!(
+        told.contains(&format!("{first} of {first} files measured")),
+        "{told}"
+    );
+    // Another run finds them all.
+    let (code, told) = with_python(&flags);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(
+        told.contains(&format!("0 of {first} files measured")),
+        "{told}"
+    );
+    let config = json(&place.runs()[1].join("config.json"));
+    let folder = config["vidur_sweep"]["run_config"]["aicb_dir"].clone();
+    assert_eq!(folder, "simai/aicb/results/workload", "{config}");
+}

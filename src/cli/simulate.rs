@@ -99,6 +99,12 @@ pub struct Args {
     )]
     use_simai_binary: bool,
 
+    /// Have an installed AICB measure the files that are missing: aicb/ below
+    /// --random_forrest_execution_time_predictor_config_simai_dir, with backend aicb;
+    /// it needs the GPU
+    #[arg(long = "use-aicb", alias = "use_aicb", help_heading = "vidur-sweep")]
+    use_aicb: bool,
+
     /// What to do where weights and KV cache do not fit
     #[arg(
         long = "memory-check",
@@ -202,6 +208,7 @@ pub fn run(args: Args) -> CliResult {
         profiling_dir: args.profiling_dir.clone(),
         strict_files: args.strict_files,
         use_simai_binary: args.use_simai_binary,
+        use_aicb: args.use_aicb,
         memory_check: match args.memory_check {
             MemoryCheckArg::Warn => MemoryCheck::Warn,
             MemoryCheckArg::Refuse => MemoryCheck::Refuse,

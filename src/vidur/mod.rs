@@ -5,6 +5,7 @@
 //! original writes.
 
 pub mod flags;
+mod measure;
 pub mod metrics;
 mod prepare;
 mod requests;

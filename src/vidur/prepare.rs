@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Settings;
 use super::metrics::{ClusterFacts, PoolFacts, TransferFacts};
 use super::requests::{How, MOST_TOKENS, Requests, max_request_tokens, requests};
+use super::{Settings, measure};
 use crate::catalog::{Catalog, DeviceSpec};
 use crate::execution_time::BackendKind;
-use crate::execution_time::aicb::read_directory;
+use crate::execution_time::aicb::{AicbProgram, read_directory};
 use crate::execution_time::silicon::SiliconDb;
 use crate::execution_time::vidur::{Estimator, PredictorConfig};
 use crate::memory::Formats;
@@ -36,6 +36,8 @@ pub struct Options {
     pub strict_files: bool,
     /// Run an installed SimAI for collectives.
     pub use_simai_binary: bool,
+    /// Have an installed AICB measure what its files lack.
+    pub use_aicb: bool,
     /// What to do with a deployment that does not fit.
     pub memory_check: MemoryCheck,
 }
@@ -119,6 +121,7 @@ pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, Prepa
     notes.extend(requests.notes.iter().cloned());
     let mut config = run_config(settings, options, &requests);
     choose_backend(&mut config, settings, options, &mut notes)?;
+    let aicb = installed_aicb(config.backend, settings, options)?;
     if options.compat.is_none() {
         spread_experts(&mut config, settings, &mut notes)?;
     }
@@ -145,6 +148,12 @@ pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, Prepa
         other => other,
     }
     .map_err(|error| PrepareError(error.to_string()))?;
+    if let Some(aicb) = aicb {
+        notes.push(measure::with_aicb(&aicb, &deployment, &requests.workload)?);
+        config.aicb_dir = Some(aicb.folder());
+        deployment =
+            (resolver.resolve(&config)).map_err(|error| PrepareError(error.to_string()))?;
+    }
     if !options.compat.is_none() {
         deployment.cluster.seed = requests.python_seed;
         deployment.cluster.earlier_random_draws = requests.python_draws;
@@ -308,11 +317,7 @@ fn choose_backend(
     options: &Options,
     notes: &mut Vec<String>,
 ) -> Result<(), PrepareError> {
-    let option = |name: &str| {
-        settings.text(&format!(
-            "random_forrest_execution_time_predictor_config_{name}"
-        ))
-    };
+    let option = |name: &str| predictor_option(settings, name);
     config.backend = match (&options.execution_times_file, &options.predictions_file) {
         (Some(_), _) => BackendKind::Recorded,
         (None, Some(_)) => BackendKind::Table,
@@ -366,7 +371,9 @@ fn choose_backend(
     if config.backend == BackendKind::Aicb {
         let folder = Path::new(option("simai_dir")).join("aicb/results/workload");
         let there = read_directory(&folder).is_ok_and(|files| !files.is_empty());
-        if there {
+        if options.use_aicb {
+            // Once it is known what the deployment needs.
+        } else if there {
             config.aicb_dir = Some(folder);
         } else if options.strict_files {
             let text = format!(
@@ -390,6 +397,39 @@ fn choose_backend(
         }
     }
     Ok(())
+}
+
+/// A flag of the predictor that has the backends' options.
+fn predictor_option<'a>(settings: &'a Settings, name: &str) -> &'a str {
+    settings.text(&format!(
+        "random_forrest_execution_time_predictor_config_{name}"
+    ))
+}
+
+/// The AICB of a SimAI checkout, if it is to be used.
+fn installed_aicb(
+    backend: BackendKind,
+    settings: &Settings,
+    options: &Options,
+) -> Result<Option<AicbProgram>, PrepareError> {
+    if !options.use_aicb {
+        return Ok(None);
+    }
+    if backend != BackendKind::Aicb {
+        return Err(PrepareError(
+            "--use-aicb is for \
+             --random_forrest_execution_time_predictor_config_backend aicb"
+                .to_owned(),
+        ));
+    }
+    let checkout = Path::new(predictor_option(settings, "simai_dir")).join("aicb");
+    let program = AicbProgram::at(&checkout).map_err(|error| {
+        PrepareError(format!(
+            "{error} (and --use-aicb); install AICB there, or name its parent folder with \
+             --random_forrest_execution_time_predictor_config_simai_dir"
+        ))
+    })?;
+    Ok(Some(program))
 }
 
 /// The simulator of a SimAI checkout.

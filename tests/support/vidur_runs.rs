@@ -59,6 +59,7 @@ impl Case {
             predictions_file: Some(self.folder.join("predictions.csv")),
             strict_files: true,
             use_simai_binary: false,
+            use_aicb: false,
             ..Options::default()
         };
         prepare(&self.settings(), &options)

@@ -162,7 +162,7 @@ pub struct AicbError {
 }
 
 impl AicbError {
-    fn whole(path: &Path, message: impl Into<String>) -> Self {
+    pub(super) fn whole(path: &Path, message: impl Into<String>) -> Self {
         Self {
             path: path.to_owned(),
             position: None,

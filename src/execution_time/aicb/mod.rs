@@ -16,9 +16,11 @@ mod compat;
 mod cost;
 mod curve;
 mod file;
+mod program;
 mod table;
 
 pub use compat::{CompatAicb, CompatQuery};
 pub use cost::AicbCost;
 pub use file::{AicbError, AicbFile, FileKey, LayerRows, Phase, Row, read_directory};
+pub use program::AicbProgram;
 pub use table::Cut;
