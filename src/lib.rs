@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! cli → vidur → report → explore → select → results → spec → simulator
-//!     → workload → execution_time → network → memory → catalog → yaml → spelling → units
+//!     → workload → execution_time → network → memory → catalog → yaml → external → spelling → units
 //! ```
 
 #![warn(missing_docs)]
@@ -17,6 +17,7 @@ pub mod catalog;
 pub mod cli;
 pub mod execution_time;
 pub mod explore;
+mod external;
 pub mod memory;
 pub mod network;
 pub mod report;

@@ -23,6 +23,7 @@ const ORDER: &[&str] = &[
     "memory",
     "catalog",
     "yaml",
+    "external",
     "spelling",
     "units",
 ];

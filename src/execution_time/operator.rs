@@ -256,6 +256,17 @@ pub enum ExpertLoad {
     },
 }
 
+impl ExpertLoad {
+    /// Work of the GPU with the most, in even shares, where it is said outright. A
+    /// power law counts as even: whoever knows better turns it into a factor first.
+    pub(crate) fn factor(self) -> f64 {
+        match self {
+            Self::Uneven { factor } => factor,
+            Self::Balanced | Self::PowerLaw { .. } => 1.0,
+        }
+    }
+}
+
 /// A time and how it was found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Price {

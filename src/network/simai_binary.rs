@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::Collective;
+use crate::external::failure;
 
 /// File the program leaves its result in.
 const RESULT_FILE: &str = "ncclFlowModel_EndToEnd.csv";
@@ -156,12 +157,7 @@ impl SimaiBinary {
         match exposed_us(&text) {
             Some(time_us) if output.status.success() => Ok((time_us, text)),
             _ if output.status.success() => Err(format!("{what}: no result in {RESULT_FILE}")),
-            _ => {
-                let told = String::from_utf8_lossy(&output.stderr);
-                let last = told.lines().rfind(|line| !line.trim().is_empty());
-                let last = last.map_or_else(String::new, |line| format!(": {}", line.trim()));
-                Err(format!("{what}: {}{last}", output.status))
-            }
+            _ => Err(format!("{what}: {}", failure(&output))),
         }
     }
 

@@ -10,7 +10,6 @@
 
 use super::cluster::Simulation;
 use super::config::PoolRole;
-use super::event::Event;
 use super::recorder::Recorder;
 
 impl<R: Recorder> Simulation<'_, R> {
@@ -108,13 +107,7 @@ impl<R: Recorder> Simulation<'_, R> {
             self.events.advance(end_s);
             return true;
         }
-        let stage = 0;
-        let end = Event::StageEnd {
-            replica,
-            stage,
-            slot,
-        };
-        self.events.push(end_s, end);
+        self.push_stage_end(end_s, replica, 0, slot);
         false
     }
 

@@ -513,16 +513,21 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         }
         let slot = current.queue.pop_front()?;
         let time_s = self.start_stage(replica, stage, slot);
+        self.push_stage_end(self.events.now_s() + time_s, replica, stage, slot);
+        if self.overlaps {
+            self.overlap(replica, stage, slot, time_s);
+        }
+        Some(self.replicas[replica as usize].batches[slot as usize].id)
+    }
+
+    /// Has the queue tell when a stage has executed a batch.
+    pub(super) fn push_stage_end(&mut self, at_s: f64, replica: u32, stage: u32, slot: u32) {
         let end = Event::StageEnd {
             replica,
             stage,
             slot,
         };
-        self.events.push(self.events.now_s() + time_s, end);
-        if self.overlaps {
-            self.overlap(replica, stage, slot, time_s);
-        }
-        Some(self.replicas[replica as usize].batches[slot as usize].id)
+        self.events.push(at_s, end);
     }
 
     /// A stage starts to execute a batch; returns how long it will take, in seconds.

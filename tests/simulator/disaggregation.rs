@@ -10,7 +10,7 @@ use vidur_sweep::simulator::{
     SimulationTotals,
 };
 
-use crate::properties::replica_scheduler;
+use crate::properties::{global_scheduler, replica_scheduler};
 use crate::support::{self, cluster, pool, record, sarathi, split_wise, vllm};
 
 /// Everything that happens.
@@ -72,16 +72,6 @@ fn run_closed(
     let mut log = Log::default();
     let totals = record(cluster, requests, clients, &mut log);
     (log, totals)
-}
-
-fn global_scheduler() -> impl Strategy<Value = GlobalScheduler> {
-    prop_oneof![
-        Just(GlobalScheduler::RoundRobin),
-        Just(GlobalScheduler::Random),
-        Just(GlobalScheduler::Lor),
-        Just(GlobalScheduler::LeastKv),
-        Just(GlobalScheduler::SplitWise),
-    ]
 }
 
 fn disaggregation() -> impl Strategy<Value = Disaggregation> {

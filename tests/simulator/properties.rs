@@ -25,7 +25,7 @@ pub fn replica_scheduler() -> impl Strategy<Value = ReplicaScheduler> {
     ]
 }
 
-fn global_scheduler() -> impl Strategy<Value = GlobalScheduler> {
+pub fn global_scheduler() -> impl Strategy<Value = GlobalScheduler> {
     prop_oneof![
         Just(GlobalScheduler::RoundRobin),
         Just(GlobalScheduler::Random),

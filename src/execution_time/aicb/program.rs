@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use super::file::{AicbError, AicbFile, FileKey, Phase};
 use super::table::Cut;
+use crate::external::failure;
 
 /// Shortest prompt measured, tokens.
 const PROMPT_MIN: u64 = 128;
@@ -51,11 +52,8 @@ impl AicbProgram {
             let output = (self.run(key))
                 .map_err(|error| failed(format!("python cannot be run for AICB: {error}")))?;
             if !output.status.success() {
-                return Err(failed(format!(
-                    "AICB did not write it: {}: {}",
-                    output.status,
-                    last_line(&output.stderr)
-                )));
+                let ending = failure(&output);
+                return Err(failed(format!("AICB did not write it: {ending}")));
             }
         }
         let text = std::fs::read_to_string(&path)
@@ -111,12 +109,6 @@ fn arguments(key: &FileKey) -> Vec<String> {
     }
     arguments.push("--aiob_enable".to_owned());
     arguments
-}
-
-fn last_line(text: &[u8]) -> String {
-    let text = String::from_utf8_lossy(text);
-    let line = text.lines().rev().find(|line| !line.trim().is_empty());
-    line.unwrap_or("no message").trim().to_owned()
 }
 
 impl Cut {

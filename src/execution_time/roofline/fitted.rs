@@ -308,10 +308,7 @@ impl KernelFits {
         else {
             return None;
         };
-        let factor = match load {
-            ExpertLoad::Uneven { factor } => factor,
-            ExpertLoad::Balanced | ExpertLoad::PowerLaw { .. } => 1.0,
-        };
+        let factor = load.factor();
         let visits =
             factor * f64::from(tokens) * f64::from(experts_per_token) / f64::from(expert_parallel);
         let width = f64::from(intermediate_size) / f64::from(expert_tensor_parallel);
@@ -342,32 +339,20 @@ impl KernelFits {
 
 /// The same experts with a power law's unevenness as a factor.
 fn spread(operator: &Operator) -> Operator {
-    match *operator {
-        Operator::MoeExperts {
-            tokens,
-            hidden_size,
-            intermediate_size,
-            experts_per_token,
-            experts,
-            expert_tensor_parallel,
-            expert_parallel,
-            dtype,
-            load: ExpertLoad::PowerLaw { alpha },
-        } => Operator::MoeExperts {
-            tokens,
-            hidden_size,
-            intermediate_size,
-            experts_per_token,
-            experts,
-            expert_tensor_parallel,
-            expert_parallel,
-            dtype,
-            load: ExpertLoad::Uneven {
-                factor: power_law_factor(alpha, experts, experts_per_token, expert_parallel),
-            },
-        },
-        other => other,
+    let mut operator = *operator;
+    if let Operator::MoeExperts {
+        experts_per_token,
+        experts,
+        expert_parallel,
+        load,
+        ..
+    } = &mut operator
+        && let ExpertLoad::PowerLaw { alpha } = *load
+    {
+        let factor = power_law_factor(alpha, *experts, *experts_per_token, *expert_parallel);
+        *load = ExpertLoad::Uneven { factor };
     }
+    operator
 }
 
 /// Time of a memory-bound kernel that moves `bytes`.

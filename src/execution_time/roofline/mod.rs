@@ -13,7 +13,6 @@ mod fitted;
 
 pub use fitted::KernelFits;
 
-use super::operator::ExpertLoad;
 use super::{Operator, OperatorCost, Price, PricingError, Provenance};
 use crate::catalog::{Attention, DeviceSpec};
 use crate::network::Links;
@@ -410,13 +409,9 @@ fn expert_work(operator: &Operator) -> Option<(Work, DType)> {
         return None;
     };
     let local_experts = f64::from(experts) / f64::from(expert_parallel);
-    let factor = match load {
-        ExpertLoad::Uneven { factor } => factor,
-        // The efficiencies carry what uneven loads cost.
-        ExpertLoad::Balanced | ExpertLoad::PowerLaw { .. } => 1.0,
-    };
-    let visits =
-        factor * f64::from(tokens) * f64::from(experts_per_token) / f64::from(expert_parallel);
+    // The efficiencies carry what a power law's load costs.
+    let visits = load.factor() * f64::from(tokens) * f64::from(experts_per_token)
+        / f64::from(expert_parallel);
     let expert_elements = 3.0 * f64::from(hidden_size) * f64::from(intermediate_size)
         / f64::from(expert_tensor_parallel);
     let miss = 1.0 - f64::from(experts_per_token) / f64::from(experts);
@@ -468,6 +463,7 @@ fn gated_delta_net(operator: &Operator) -> Option<(Work, Efficiency)> {
 pub(super) mod tests {
     use super::*;
     use crate::catalog::PeakFlops;
+    use crate::execution_time::operator::ExpertLoad;
     use crate::network::LinkOverrides;
 
     /// Figures of an H200, without the catalog.
