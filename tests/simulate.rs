@@ -897,3 +897,19 @@ fn an_installed_aicb_measures_what_is_missing() {
     let folder = config["vidur_sweep"]["run_config"]["aicb_dir"].clone();
     assert_eq!(folder, "simai/aicb/results/workload", "{config}");
 }
+
+#[test]
+fn a_damaged_file_of_aicb_is_an_error_and_not_passed_over() {
+    let place = Place::new();
+    let folder = "simai/aicb/results/workload";
+    fs::create_dir_all(place.0.path().join(folder)).unwrap();
+    let name = "vidur-DeepSeek-671B-world_size4-tp2-pp1-ep4-bs1-seq128-prefill.csv";
+    place.write(
+        &format!("{folder}/{name}"),
+        "layer_id\tlayer_name\n0\tattention\n",
+    );
+    let told = place.refused(&format!(
+        "{DEEPSEEK} --random_forrest_execution_time_predictor_config_simai_dir simai"
+    ));
+    assert!(told.contains(name), "{told}");
+}

@@ -7,7 +7,7 @@ use super::requests::{How, MOST_TOKENS, Requests, max_request_tokens, requests};
 use super::{Settings, measure};
 use crate::catalog::{Catalog, DeviceSpec};
 use crate::execution_time::BackendKind;
-use crate::execution_time::aicb::{AicbProgram, read_directory};
+use crate::execution_time::aicb::{AicbProgram, has_files};
 use crate::execution_time::silicon::SiliconDb;
 use crate::execution_time::vidur::{Estimator, PredictorConfig};
 use crate::memory::Formats;
@@ -369,24 +369,9 @@ fn choose_backend(
         );
     }
     if config.backend == BackendKind::Aicb {
-        let folder = Path::new(option("simai_dir")).join("aicb/results/workload");
-        let there = read_directory(&folder).is_ok_and(|files| !files.is_empty());
-        if options.use_aicb {
-            // Once it is known what the deployment needs.
-        } else if there {
-            config.aicb_dir = Some(folder);
-        } else if options.strict_files {
-            let text = format!(
-                "{}: no AICB files there (and --strict-files)",
-                folder.display()
-            );
-            return Err(PrepareError(text));
-        } else {
-            notes.push(format!(
-                "{}: no AICB files there; operators are priced by this program's measured tables \
-                 and fitted kernel efficiencies",
-                folder.display()
-            ));
+        // With --use-aicb the folder is named once the files are in it.
+        if !options.use_aicb {
+            config.aicb_dir = aicb_files(settings, options, notes)?;
         }
         if !options.compat.is_none() {
             notes.push(
@@ -397,6 +382,28 @@ fn choose_backend(
         }
     }
     Ok(())
+}
+
+/// The folder of AICB's files if there are some; if not, says what prices instead.
+fn aicb_files(
+    settings: &Settings,
+    options: &Options,
+    notes: &mut Vec<String>,
+) -> Result<Option<PathBuf>, PrepareError> {
+    let simai_dir = Path::new(predictor_option(settings, "simai_dir"));
+    let folder = simai_dir.join("aicb/results/workload");
+    if has_files(&folder) {
+        return Ok(Some(folder));
+    }
+    let missing = format!("{}: no AICB files there", folder.display());
+    if options.strict_files {
+        return Err(PrepareError(format!("{missing} (and --strict-files)")));
+    }
+    notes.push(format!(
+        "{missing}; operators are priced by this program's measured tables and fitted kernel \
+         efficiencies"
+    ));
+    Ok(None)
 }
 
 /// A flag of the predictor that has the backends' options.

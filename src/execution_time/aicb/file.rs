@@ -280,6 +280,15 @@ impl Record<'_> {
     }
 }
 
+/// Whether `directory` is there and has files that are named as AICB's; what is in
+/// them, [`read_directory`] says.
+pub fn has_files(directory: &Path) -> bool {
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let mut keys = names.filter_map(|name| FileKey::parse(name.to_str()?));
+    keys.next().is_some()
+}
+
 /// All of AICB's files in `directory`, in order of their keys. Other files are
 /// passed over.
 ///

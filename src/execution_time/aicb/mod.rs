@@ -21,6 +21,6 @@ mod table;
 
 pub use compat::{CompatAicb, CompatQuery};
 pub use cost::AicbCost;
-pub use file::{AicbError, AicbFile, FileKey, LayerRows, Phase, Row, read_directory};
+pub use file::{AicbError, AicbFile, FileKey, LayerRows, Phase, Row, has_files, read_directory};
 pub use program::AicbProgram;
 pub use table::Cut;
