@@ -10,6 +10,7 @@
 //! is a [`Judge`]'s to say.
 
 mod batches;
+mod column_chunk;
 mod columns;
 mod durable;
 mod layout;
@@ -17,6 +18,7 @@ mod manifest;
 mod parquet_io;
 mod reader;
 mod requests;
+mod row_table;
 pub mod schema;
 mod tables;
 mod writer;

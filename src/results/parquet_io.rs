@@ -23,15 +23,22 @@ const READ_BATCH_ROWS: usize = 8_192;
 
 const SCHEMA_VERSION_KEY: &str = "vidur_sweep.schema_version";
 
+/// Name of the program that writes a file.
+pub(super) fn created_by() -> String {
+    format!("vidur-sweep {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Metadata of every file: the version of its columns.
+pub(super) fn version_entry() -> KeyValue {
+    KeyValue::new(SCHEMA_VERSION_KEY.to_string(), SCHEMA_VERSION.to_string())
+}
+
 /// Dictionaries pay for texts, which repeat, and not for measurements.
 fn properties(schema: &SchemaRef, extra: Option<KeyValue>) -> WriterProperties {
-    let mut metadata = vec![KeyValue::new(
-        SCHEMA_VERSION_KEY.to_string(),
-        SCHEMA_VERSION.to_string(),
-    )];
+    let mut metadata = vec![version_entry()];
     metadata.extend(extra);
     let mut builder = WriterProperties::builder()
-        .set_created_by(format!("vidur-sweep {}", env!("CARGO_PKG_VERSION")))
+        .set_created_by(created_by())
         .set_compression(Compression::SNAPPY)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_dictionary_enabled(false)

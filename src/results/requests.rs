@@ -1,12 +1,7 @@
 //! Per-request rows: one simulated request with what its run knows of it.
 
-use std::sync::Arc;
-
-use arrow_array::builder::StringBuilder;
-use arrow_array::{ArrayRef, RecordBatch};
-
-use super::columns;
-use super::schema::{REQUEST_COLUMNS, request_schema};
+use super::parquet_io::ROW_GROUP_ROWS;
+use super::row_table::RowTableWriter;
 use super::{ResultError, RunResult};
 use crate::simulator::RequestRecord;
 use crate::units::DType;
@@ -42,42 +37,54 @@ impl RequestRow {
     }
 }
 
-/// The per-request rows of one run as a batch.
-pub(super) fn request_batch(run: &RunResult) -> Result<RecordBatch, ResultError> {
-    let rows = request_rows(run);
-    let mut run_ids = StringBuilder::with_capacity(rows.len(), rows.len() * run.run_id.len());
-    for _ in &rows {
-        run_ids.append_value(&run.run_id);
+/// Adds the rows of these runs to a table, in order.
+pub(super) fn write_requests<'a>(
+    table: &mut RowTableWriter<RequestRow>,
+    runs: impl Iterator<Item = &'a RunResult> + Clone,
+) -> Result<(), ResultError> {
+    let total: usize = runs.clone().map(|run| run.requests.len()).sum();
+    let mut rows = Vec::with_capacity(total.min(ROW_GROUP_ROWS));
+    let mut labels: Vec<(&str, usize)> = Vec::new();
+    for run in runs {
+        labels.push((&run.run_id, 0));
+        for row in request_rows(run) {
+            rows.push(row);
+            if let Some((_, count)) = labels.last_mut() {
+                *count += 1;
+            }
+            if rows.len() == ROW_GROUP_ROWS {
+                table.write(&labels, &rows)?;
+                rows.clear();
+                labels = vec![(&run.run_id, 0)];
+            }
+        }
     }
-    let mut arrays: Vec<ArrayRef> = Vec::with_capacity(REQUEST_COLUMNS.len() + 1);
-    arrays.push(Arc::new(run_ids.finish()));
-    arrays.extend(REQUEST_COLUMNS.iter().map(|c| columns::array(c, &rows)));
-    RecordBatch::try_new(request_schema(), arrays).map_err(ResultError::from)
+    match rows.is_empty() {
+        true => Ok(()),
+        false => table.write(&labels, &rows),
+    }
 }
 
 /// Rows in order of `request_id`, whatever order the requests ended in. A delay
 /// needs both arrivals: with sampled requests most have none.
-fn request_rows(run: &RunResult) -> Vec<RequestRow> {
+fn request_rows(run: &RunResult) -> impl Iterator<Item = RequestRow> {
     let mut records: Vec<&RequestRecord> = run.requests.iter().collect();
     records.sort_by_key(|record| record.request_id);
     let mut before: Option<&RequestRecord> = None;
-    records
-        .into_iter()
-        .map(|record| {
-            let inter_arrival_delay_s = match before {
-                Some(b) if b.request_id.checked_add(1) == Some(record.request_id) => {
-                    record.arrived_at_s - b.arrived_at_s
-                }
-                _ => f64::NAN,
-            };
-            before = Some(record);
-            RequestRow {
-                record: record.clone(),
-                inter_arrival_delay_s,
-                prompt_tokens: record.prefill_tokens,
-                output_tokens: record.decode_tokens,
-                kv_cache_dtype: run.kv_cache_dtype,
+    records.into_iter().map(move |record| {
+        let inter_arrival_delay_s = match before {
+            Some(b) if b.request_id.checked_add(1) == Some(record.request_id) => {
+                record.arrived_at_s - b.arrived_at_s
             }
-        })
-        .collect()
+            _ => f64::NAN,
+        };
+        before = Some(record);
+        RequestRow {
+            record: record.clone(),
+            inter_arrival_delay_s,
+            prompt_tokens: record.prefill_tokens,
+            output_tokens: record.decode_tokens,
+            kv_cache_dtype: run.kv_cache_dtype,
+        }
+    })
 }

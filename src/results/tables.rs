@@ -1,15 +1,15 @@
 //! Single tables outside a result directory: requests and batches of one run.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::Schema;
 
 use super::batches::{BATCH_COLUMNS, BatchRow};
 use super::parquet_io::{ROW_GROUP_ROWS, TableWriter};
+use super::row_table::RowTableWriter;
 use super::schema::{Column, REQUEST_COLUMNS};
-use super::{RequestRow, ResultError, columns};
+use super::{RequestRow, ResultError};
 
 /// Writes rows of requests as Parquet, columns as in `requests/part-*.parquet`
 /// but for `run_id`.
@@ -33,13 +33,11 @@ pub fn write_columns(path: &Path, columns: Vec<(String, ArrayRef)>) -> Result<()
     table.finish().map(|_| ())
 }
 
-fn write<R>(path: &Path, columns: &[Column<R>], rows: &[R]) -> Result<(), ResultError> {
+fn write<R>(path: &Path, columns: &'static [Column<R>], rows: &[R]) -> Result<(), ResultError> {
     let fields: Vec<_> = columns.iter().map(Column::arrow).collect();
-    let schema = Arc::new(Schema::new(fields));
-    let mut table = TableWriter::create(path, schema.clone(), None)?;
+    let mut table = RowTableWriter::create(path, &Schema::new(fields), columns)?;
     for rows in rows.chunks(ROW_GROUP_ROWS) {
-        let arrays = columns.iter().map(|c| columns::array(c, rows)).collect();
-        table.write(&RecordBatch::try_new(schema.clone(), arrays)?)?;
+        table.write(&[], rows)?;
     }
     table.finish().map(|_| ())
 }

@@ -20,9 +20,11 @@ use super::layout::{self, CompletedRuns, DirectoryState, Layout, RunIndices};
 use super::manifest::{FileEntry, Manifest, RunCounts, write_json};
 use super::parquet_io::{self, TableWriter};
 use super::reader::{SummaryBatch, SummaryReader, SummaryRow};
-use super::requests::request_batch;
+use super::requests::write_requests;
+use super::row_table::RowTableWriter;
 use super::schema::{
-    self, AxisColumn, SCHEMA_VERSION, part_schema, request_schema, summary_schema, timing_schema,
+    self, AxisColumn, REQUEST_COLUMNS, SCHEMA_VERSION, part_schema, request_schema, summary_schema,
+    timing_schema,
 };
 use super::{ResultError, RunResult, RunStatus, columns};
 use crate::spec::{Objectives, Slo};
@@ -472,10 +474,9 @@ fn write_request_part(dir: &Path, block: &Block) -> Result<Option<FileEntry>, Re
         return Ok(None);
     }
     let name = layout::request_part_name(block.number);
-    let mut part = TableWriter::create(&dir.join(&name), request_schema(), None)?;
-    for run in block.runs.iter().filter(|run| !run.requests.is_empty()) {
-        part.write(&request_batch(run)?)?;
-    }
+    let path = dir.join(&name);
+    let mut part = RowTableWriter::create(&path, &request_schema(), &REQUEST_COLUMNS)?;
+    write_requests(&mut part, block.runs.iter())?;
     let (written, rows) = part.finish()?;
     Ok(Some(file_entry(name, written, rows)))
 }
