@@ -14,10 +14,12 @@ use super::recorder::Recorder;
 
 impl<R: Recorder> Simulation<'_, R> {
     /// Whether the end of a stage of `replica` may be handled by [`Self::walk`]:
-    /// nobody wants the events, nothing else is pending for now, and no cache leaves
-    /// this replica while its prompt is being computed.
+    /// nobody wants the events, none of those that follow is past the end, nothing
+    /// else is pending for now, and no cache leaves this replica while its prompt is
+    /// being computed.
     pub(super) fn is_alone(&self, replica: u32) -> bool {
-        !R::WANTS_EVENTS && self.is_quiet() && !self.sends_early(replica)
+        let ends_at_once = self.cluster.ends_past_its_limit();
+        !R::WANTS_EVENTS && !ends_at_once && self.is_quiet() && !self.sends_early(replica)
     }
 
     fn sends_early(&self, replica: u32) -> bool {

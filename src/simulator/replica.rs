@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use super::cohort::{Cohort, Spent};
 use super::config::{Compat, PoolRole, PoolSpec};
 use super::kv_cache::BlockPool;
+use super::recorder::RequestOutcome;
 use super::request::RequestState;
 use super::scheduler::replica::{BatchPolicy, Need, Reservation};
 use crate::execution_time::{PrefillChunk, StepShape};
@@ -281,6 +282,30 @@ pub(crate) struct Replica {
     pub incoming: VecDeque<u32>,
 }
 
+/// What is left of a replica at the end of a simulation.
+#[derive(Debug)]
+pub(crate) struct ReplicaEnd {
+    pub pool: usize,
+    pub stages: usize,
+    pub work: PoolWork,
+    pub preemptions: u64,
+    pub blocks: BlockPool,
+    pub has_waiting: bool,
+}
+
+impl From<Replica> for ReplicaEnd {
+    fn from(replica: Replica) -> Self {
+        Self {
+            pool: replica.pool,
+            stages: replica.stages.len(),
+            work: replica.work,
+            preemptions: replica.queues.preemptions,
+            blocks: replica.queues.blocks,
+            has_waiting: !replica.queues.waiting.is_empty(),
+        }
+    }
+}
+
 impl Replica {
     pub(crate) fn new(
         pool: usize,
@@ -333,6 +358,23 @@ impl Replica {
             work: PoolWork::default(),
             incoming: VecDeque::new(),
         }
+    }
+
+    /// Why a request can never run here, if so.
+    pub(crate) fn rejection(&self, request: &RequestState) -> Option<RequestOutcome> {
+        let blocks = &self.queues.blocks;
+        let tokens = match self.role {
+            PoolRole::Prefill => u64::from(request.prefill_tokens),
+            PoolRole::Mixed | PoolRole::Decode => request.final_kv_tokens(),
+        };
+        let needed = blocks.blocks_for(tokens).max(self.queues.reserved_blocks);
+        if needed > blocks.total() {
+            return Some(RequestOutcome::RejectedTooLargeForKvCache);
+        }
+        let too_long = |longest| request.prefill_tokens > longest;
+        let prefills = self.role != PoolRole::Decode;
+        (prefills && self.policy.longest_prompt().is_some_and(too_long))
+            .then_some(RequestOutcome::RejectedPromptExceedsBatch)
     }
 
     /// Makes the batch of a slot, decodes only, the next one, one token further.
