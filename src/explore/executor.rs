@@ -14,8 +14,8 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Barrier, Once};
 
 use crossbeam_channel::{Receiver, SendError, Sender};
 
@@ -184,11 +184,18 @@ pub fn execute(
         abandoned: AtomicBool::new(false),
     };
     let (sender, receiver) = crossbeam_channel::bounded(threads * QUEUED_EVENTS_PER_THREAD);
+    // Work is shared out below only once every thread of the pool is a worker. One that
+    // waits for a parallel part of its run could otherwise take up a second worker in
+    // between, and wait there for what it holds itself.
+    let all_there = Barrier::new(threads);
     let passed_on = pool.in_place_scope(|scope| {
         for _ in 0..threads {
-            let (workers, sender) = (&workers, sender.clone());
-            // A worker ends early only when nobody listens any more.
-            scope.spawn(move |_| drop(workers.work(&sender)));
+            let (workers, sender, all_there) = (&workers, sender.clone(), &all_there);
+            scope.spawn(move |_| {
+                all_there.wait();
+                // A worker ends early only when nobody listens any more.
+                drop(workers.work(&sender));
+            });
         }
         drop(sender);
         let passed_on = pass_on(receiver, observers, sink);

@@ -100,12 +100,49 @@ pub(super) struct Costs {
     aicb_folders: Mutex<BTreeMap<PathBuf, String>>,
 }
 
+/// A cost model, once it is made. Locked while that is being done, so that only those
+/// who need this very one wait.
+type Slot = Arc<Mutex<Option<PoolCost>>>;
+
 #[derive(Default)]
 struct Kept {
-    costs: BTreeMap<String, (u64, PoolCost)>,
+    costs: BTreeMap<String, (u64, Slot)>,
     uses: u64,
     /// Of costs no longer kept.
     warnings: BTreeSet<String>,
+}
+
+impl Kept {
+    /// The place of a cost model; the one unused for longest makes room for a new one.
+    fn slot(&mut self, key: String) -> Slot {
+        self.uses += 1;
+        if let Some((used, slot)) = self.costs.get_mut(&key) {
+            *used = self.uses;
+            return Arc::clone(slot);
+        }
+        if self.costs.len() >= COSTS_KEPT {
+            self.forget_oldest();
+        }
+        let slot = Slot::default();
+        self.costs.insert(key, (self.uses, Arc::clone(&slot)));
+        slot
+    }
+
+    fn forget_oldest(&mut self) {
+        let idle = self
+            .costs
+            .iter()
+            .filter(|(_, (_, slot))| Arc::strong_count(slot) == 1);
+        let oldest = idle.min_by_key(|(_, (used, _))| *used);
+        let Some(oldest) = oldest.map(|(key, _)| key.clone()) else {
+            return;
+        };
+        if let Some((_, slot)) = self.costs.remove(&oldest) {
+            let cost = lock(&slot);
+            self.warnings
+                .extend(cost.iter().flat_map(PoolCost::warnings));
+        }
+    }
 }
 
 impl Costs {
@@ -119,32 +156,23 @@ impl Costs {
 
     /// The cost model of a pool, shared with every run that has the same.
     pub(super) fn get(&self, pricing: &Pricing<'_>) -> Result<PoolCost, ResolveError> {
-        let key = pricing.key();
-        let mut kept = lock(&self.kept);
-        kept.uses += 1;
-        let uses = kept.uses;
-        if let Some((used, cost)) = kept.costs.get_mut(&key) {
-            *used = uses;
+        let slot = lock(&self.kept).slot(pricing.key());
+        let mut cost = lock(&slot);
+        if let Some(cost) = &*cost {
             return Ok(cost.clone());
         }
-        let cost = pricing.make(&self.library, self.cache_dir.as_deref())?;
-        if kept.costs.len() >= COSTS_KEPT {
-            let oldest = kept.costs.iter().min_by_key(|(_, (used, _))| *used);
-            if let Some(oldest) = oldest.map(|(key, _)| key.clone())
-                && let Some((_, cost)) = kept.costs.remove(&oldest)
-            {
-                kept.warnings.extend(cost.warnings());
-            }
-        }
-        kept.costs.insert(key, (uses, cost.clone()));
-        Ok(cost)
+        let made = pricing.make(&self.library, self.cache_dir.as_deref())?;
+        *cost = Some(made.clone());
+        Ok(made)
     }
 
     /// What a person should know of all prices so far, in alphabetical order.
     pub(super) fn warnings(&self) -> Vec<String> {
         let kept = lock(&self.kept);
-        let now = kept.costs.values().flat_map(|(_, cost)| cost.warnings());
-        let mut all: BTreeSet<String> = now.collect();
+        let mut all = BTreeSet::new();
+        for (_, slot) in kept.costs.values() {
+            all.extend(lock(slot).iter().flat_map(PoolCost::warnings));
+        }
         all.extend(kept.warnings.iter().cloned());
         all.extend(self.library.notes());
         all.into_iter().collect()

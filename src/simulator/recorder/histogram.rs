@@ -12,13 +12,17 @@ const MANTISSA_BITS: u32 = 9;
 /// Times under 2^-27 s (7 ns) fall into the first bucket, over 2^13 s into the last.
 const LOWEST_EXPONENT: i32 = -27;
 const OCTAVES: usize = 40;
-const BUCKETS: usize = OCTAVES << MANTISSA_BITS;
+const OCTAVE: usize = 1 << MANTISSA_BITS;
+const BUCKETS: usize = OCTAVES * OCTAVE;
 const OFFSET: u64 = ((1023 + LOWEST_EXPONENT) as u64) << MANTISSA_BITS;
 
 /// Weighted histogram of times in seconds.
 #[derive(Debug, Clone)]
 pub struct TimeHistogram {
+    /// Counts of the buckets from `first` on, whole octaves of them: times of one run
+    /// are alike, and short runs should not pay for all there could be.
     counts: Vec<u64>,
+    first: usize,
     total: u64,
     sum: ExactSum,
     max_s: f64,
@@ -27,7 +31,8 @@ pub struct TimeHistogram {
 impl Default for TimeHistogram {
     fn default() -> Self {
         Self {
-            counts: vec![0; BUCKETS],
+            counts: Vec::new(),
+            first: 0,
             total: 0,
             sum: ExactSum::default(),
             max_s: f64::NAN,
@@ -40,7 +45,10 @@ impl TimeHistogram {
     pub fn insert(&mut self, time_s: f64, count: u32) {
         let key = time_s.to_bits() >> (52 - MANTISSA_BITS);
         let bucket = (key.saturating_sub(OFFSET) as usize).min(BUCKETS - 1);
-        self.counts[bucket] += u64::from(count);
+        if bucket.wrapping_sub(self.first) >= self.counts.len() {
+            self.widen(bucket, bucket + 1);
+        }
+        self.counts[bucket - self.first] += u64::from(count);
         self.total += u64::from(count);
         self.sum.add(time_s, count);
         self.max_s = self.max_s.max(time_s);
@@ -48,12 +56,32 @@ impl TimeHistogram {
 
     /// Adds all samples of `other`.
     pub fn merge(&mut self, other: &Self) {
-        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
-            *count += more;
+        if other.total > 0 {
+            self.widen(other.first, other.first + other.counts.len());
+            let here = &mut self.counts[other.first - self.first..];
+            for (count, more) in here.iter_mut().zip(&other.counts) {
+                *count += more;
+            }
         }
         self.total += other.total;
         self.sum.merge(other.sum);
         self.max_s = self.max_s.max(other.max_s);
+    }
+
+    /// Makes room for the buckets from `from` to before `to`.
+    #[cold]
+    fn widen(&mut self, from: usize, to: usize) {
+        let (mut first, mut end) = (from, to);
+        if !self.counts.is_empty() {
+            first = first.min(self.first);
+            end = end.max(self.first + self.counts.len());
+        }
+        first &= !(OCTAVE - 1);
+        let mut counts = vec![0; end.next_multiple_of(OCTAVE) - first];
+        if !self.counts.is_empty() {
+            counts[self.first - first..][..self.counts.len()].copy_from_slice(&self.counts);
+        }
+        (self.counts, self.first) = (counts, first);
     }
 
     /// Number of samples.
@@ -84,7 +112,7 @@ impl TimeHistogram {
                 below += self.counts[bucket];
                 bucket += 1;
             }
-            *value = bucket_middle_s(bucket).min(self.max_s);
+            *value = bucket_middle_s(self.first + bucket).min(self.max_s);
         }
         values
     }
@@ -119,6 +147,27 @@ mod tests {
                 prop_assert!((value / exact - 1.0).abs() <= 1e-3, "{} for {}", value, exact);
             }
             prop_assert_eq!(histogram.max_s(), all[all.len() - 1]);
+        }
+
+        #[test]
+        fn parts_add_up_to_the_whole(
+            samples in proptest::collection::vec((-40i32..20, 1u32..50), 0..60),
+            cut in 0usize..60,
+        ) {
+            let of = |samples: &[(i32, u32)]| {
+                let mut histogram = TimeHistogram::default();
+                for &(exponent, count) in samples {
+                    histogram.insert(1.1 * f64::from(exponent).exp2(), count);
+                }
+                histogram
+            };
+            let (first, second) = samples.split_at(cut.min(samples.len()));
+            let (whole, mut parts) = (of(&samples), of(first));
+            parts.merge(&of(second));
+            prop_assert_eq!(parts.count(), whole.count());
+            let quantiles = [0.0, 0.1, 0.5, 0.9, 1.0];
+            let bits = |histogram: &TimeHistogram| histogram.quantiles(quantiles).map(f64::to_bits);
+            prop_assert_eq!(bits(&parts), bits(&whole));
         }
     }
 }

@@ -16,6 +16,26 @@ pub struct RequestLog {
     pub rows: Vec<RequestRecord>,
 }
 
+impl RequestLog {
+    /// The rows in order of request id. Each id is there once at most, so that a row's
+    /// place follows from it: no sorting.
+    fn in_order(&mut self) -> Vec<RequestRecord> {
+        let rows = std::mem::take(&mut self.rows);
+        if rows.is_sorted_by_key(|row| row.request_id) {
+            return rows;
+        }
+        let place = |row: &RequestRecord| (row.request_id / self.every) as usize;
+        let places = rows.iter().map(place).max().map_or(0, |last| last + 1);
+        let mut found = vec![None; places];
+        for row in &rows {
+            found[place(row)] = Some(row);
+        }
+        let ordered: Vec<RequestRecord> = found.into_iter().flatten().cloned().collect();
+        debug_assert_eq!(ordered.len(), rows.len(), "a request was recorded twice");
+        ordered
+    }
+}
+
 /// Keeps what [`RunSummary`] needs, and rows of requests.
 ///
 /// What it makes of the facts does not depend on their order.
@@ -66,7 +86,7 @@ impl SummaryRecorder {
 
     /// The summary, and the kept rows in order of request id.
     pub fn finish(mut self, totals: &SimulationTotals) -> (RunSummary, Vec<RequestRecord>) {
-        self.log.rows.sort_unstable_by_key(|row| row.request_id);
+        let rows = self.log.in_order();
         let work = totals
             .pools
             .iter()
@@ -105,7 +125,7 @@ impl SummaryRecorder {
             sampled_tokens: work.sampled_tokens,
             slo_met_requests: self.targets.map(|_| self.within_targets),
         };
-        (summary, self.log.rows)
+        (summary, rows)
     }
 }
 
