@@ -47,28 +47,29 @@ struct Present<T> {
 }
 
 impl<T: Copy> Present<T> {
-    fn of(values: impl ExactSizeIterator<Item = Option<T>>) -> Self {
-        let rows = values.len();
+    fn of(all: impl ExactSizeIterator<Item = Option<T>>) -> Self {
+        let rows = all.len();
+        let mut all = all;
+        let mut values = Vec::with_capacity(rows);
+        for value in all.by_ref() {
+            match value {
+                Some(value) => values.push(value),
+                None => break,
+            }
+        }
         let mut present = Self {
-            values: Vec::with_capacity(rows),
+            values,
             valid: Vec::new(),
             rows,
         };
-        for (row, value) in values.enumerate() {
-            match value {
-                Some(value) => {
-                    present.values.push(value);
-                    if !present.valid.is_empty() {
-                        present.valid.push(true);
-                    }
-                }
-                None => {
-                    if present.valid.is_empty() {
-                        present.valid.reserve(rows);
-                        present.valid.resize(row, true);
-                    }
-                    present.valid.push(false);
-                }
+        if present.values.len() < rows {
+            // Here was a null. Most columns have none, or nothing else.
+            present.valid.reserve(rows);
+            present.valid.resize(present.values.len(), true);
+            present.valid.push(false);
+            for value in all {
+                present.valid.push(value.is_some());
+                present.values.extend(value);
             }
         }
         present
@@ -212,14 +213,15 @@ pub(super) fn chunk<R>(getter: &Getter<R>, rows: &[R]) -> Chunk {
 }
 
 fn ints(column: &Present<i64>) -> Chunk {
-    let (min, max) = (column.values.iter().min(), column.values.iter().max());
-    let statistics = Statistics::int64(
-        min.copied(),
-        max.copied(),
-        None,
-        Some(column.nulls()),
-        false,
-    );
+    let first = column.values.first();
+    let range = first.map(|&first| {
+        let values = column.values.iter();
+        values.fold((first, first), |(min, max), &value| {
+            (min.min(value), max.max(value))
+        })
+    });
+    let (min, max) = range.unzip();
+    let statistics = Statistics::int64(min, max, None, Some(column.nulls()), false);
     match column.is_steady(|value| value) {
         true => column.runs(
             statistics,
@@ -260,9 +262,16 @@ fn floats(values: Vec<f64>) -> Chunk {
 }
 
 fn texts(column: &Present<&str>) -> Chunk {
-    let (min, max) = (column.values.iter().min(), column.values.iter().max());
-    let statistics = text_statistics(min.copied(), max.copied(), column.nulls());
-    column.runs(statistics, |text| text, write_text)
+    // Names come from constants: the same text is mostly at the same place.
+    let same = |a: &&str, b: &&str| std::ptr::eq(*a, *b) || a == b;
+    let runs: Vec<(&str, usize)> = column
+        .values
+        .chunk_by(same)
+        .map(|run| (run[0], run.len()))
+        .collect();
+    let texts = || runs.iter().map(|(text, _)| *text);
+    let statistics = text_statistics(texts().min(), texts().max(), column.nulls());
+    column.coded(runs.iter().copied(), statistics, |text| text, write_text)
 }
 
 /// The column of texts that stand for so many rows each.

@@ -30,7 +30,8 @@ impl RequestLog {
         for row in &rows {
             found[place(row)] = Some(row);
         }
-        let ordered: Vec<RequestRecord> = found.into_iter().flatten().cloned().collect();
+        let mut ordered = Vec::with_capacity(rows.len());
+        ordered.extend(found.into_iter().flatten().cloned());
         debug_assert_eq!(ordered.len(), rows.len(), "a request was recorded twice");
         ordered
     }
