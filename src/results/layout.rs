@@ -4,12 +4,14 @@
 //! spec.yaml  summary.parquet  timing.parquet  pareto.parquet  report.html
 //! requests/part-000000.parquet ...      one file per block with per-request rows
 //! parts/layout.json                     only while unfinished: block size and identity
-//! parts/summary-000000.parquet ...      only while unfinished: one per finished block
+//! parts/summary-000000-000003.parquet   only while unfinished: a group of finished blocks
 //! manifest.json                         only when finished
 //! ```
 //!
-//! A block is finished when its summary part is there; its request part is
-//! written before, so the summary part is the commit mark of both.
+//! Blocks are groups of neighbouring runs, the same in every session. One is
+//! finished when a summary part holds it, the first and last block of which are
+//! in its name; its request part is written before, so the summary part is the
+//! commit mark of both.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,7 +38,7 @@ const BLOCK_REQUEST_ROWS: u64 = 65_536;
 /// is less than one block per thread.
 const BLOCKS_PER_SWEEP: u64 = 128;
 /// Most runs of a block.
-const BLOCK_RUNS_MAX: u64 = 1024;
+pub(super) const BLOCK_RUNS_MAX: u64 = 1024;
 
 /// Indices of the runs a directory holds: one of every `stride` neighbours.
 ///
@@ -150,8 +152,31 @@ impl Layout {
     }
 }
 
-pub(super) fn summary_part(dir: &Path, block: u64) -> PathBuf {
-    dir.join(PARTS).join(format!("summary-{block:06}.parquet"))
+const SUMMARY_PART: &str = "summary-";
+
+/// The part that holds blocks `first` to `last`.
+pub(super) fn summary_part(dir: &Path, first: u64, last: u64) -> PathBuf {
+    let name = format!("{SUMMARY_PART}{first:06}-{last:06}.parquet");
+    dir.join(PARTS).join(name)
+}
+
+/// First and last block of the parts that are there, in order.
+pub(super) fn summary_parts(dir: &Path) -> Result<Vec<(u64, u64)>, ResultError> {
+    let parts = dir.join(PARTS);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&parts).map_err(ResultError::io(&parts))? {
+        let entry = entry.map_err(ResultError::io(&parts))?;
+        found.extend(blocks_of(&entry.file_name().to_string_lossy()));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The blocks a summary part of this name holds; none if it is not one.
+fn blocks_of(name: &str) -> Option<(u64, u64)> {
+    let blocks = name.strip_prefix(SUMMARY_PART)?.strip_suffix(".parquet")?;
+    let (first, last) = blocks.split_once('-')?;
+    Some((first.parse().ok()?, last.parse().ok()?))
 }
 
 pub(super) fn request_part_name(block: u64) -> String {
@@ -280,8 +305,13 @@ pub fn completed_runs(dir: &Path) -> Result<CompletedRuns, ResultError> {
     }
     let layout = Layout::read(dir)?;
     let mut completed = CompletedRuns::none(&layout);
-    for (block, done) in completed.blocks.iter_mut().enumerate() {
-        *done = summary_part(dir, block as u64).is_file();
+    for (first, last) in summary_parts(dir)? {
+        let blocks = completed.blocks.get_mut(first as usize..=last as usize);
+        let blocks = blocks.ok_or_else(|| ResultError::Malformed {
+            path: summary_part(dir, first, last),
+            message: "holds other blocks than there are".into(),
+        })?;
+        blocks.fill(true);
     }
     Ok(completed)
 }
@@ -304,7 +334,7 @@ pub(super) fn clear_parts(dir: &Path) -> Result<(), ResultError> {
     if !parts.is_dir() {
         return Ok(());
     }
-    clear_files(&parts, "summary-")?;
+    clear_files(&parts, SUMMARY_PART)?;
     durable::remove_file(&Layout::path(dir))?;
     clear_folder(&parts, "layout")
 }

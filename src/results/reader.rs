@@ -197,13 +197,12 @@ impl SummaryReader {
 
     pub(super) fn open_unfinished(dir: &Path) -> Result<Self, ResultError> {
         let layout = Layout::read(dir)?;
-        let done = layout::completed_runs(dir)?;
-        let blocks = (0..layout.blocks()).filter(|block| done.block_done(*block));
+        let parts = layout::summary_parts(dir)?.into_iter();
         Ok(Self {
             manifest: None,
             expected_runs: layout.run_indices.count,
-            files: blocks
-                .map(|block| layout::summary_part(dir, block))
+            files: parts
+                .map(|(first, last)| layout::summary_part(dir, first, last))
                 .collect(),
             name: layout.name,
             axes: layout.axes,

@@ -4,15 +4,17 @@
 //! Threads hand in runs through [`ResultWriter::write`]. The thread that brings
 //! the last run of a block passes the block on, over a bounded channel, to the
 //! encoding threads; when they fall behind, `write` waits. Memory holds the
-//! open blocks only: hand out runs in about index order and there are few.
+//! open blocks, and those finished within a moment, only: hand out runs in about
+//! index order and there are few.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parquet::file::metadata::KeyValue;
 
 use super::durable::{self, Written};
@@ -75,14 +77,20 @@ pub struct Verdict {
 
 /// Says which runs are good.
 pub trait Judge {
+    /// Columns it looks at when it sees runs.
+    fn columns(&self) -> Vec<String>;
     /// Sees every run once, in index order.
     fn observe(&mut self, row: SummaryRow<'_>);
     /// Has seen every run and says of one, asked in index order.
     fn verdict(&mut self, row: SummaryRow<'_>) -> Verdict;
 }
 
-/// Key of the request part's [`FileEntry`] in a summary part's metadata.
-const REQUEST_PART_KEY: &str = "vidur_sweep.request_part";
+/// Key of the request parts' [`FileEntry`]s in a summary part's metadata.
+const REQUEST_PARTS_KEY: &str = "vidur_sweep.request_parts";
+
+/// Finished blocks wait for so long to be written together, unless they are many:
+/// every part costs two syncs, and short runs would wait for the disk.
+const GROUP_INTERVAL: Duration = Duration::from_millis(250);
 
 struct Block {
     number: u64,
@@ -198,7 +206,12 @@ impl ResultWriter {
     }
 
     fn start(dir: &Path, plan: ResultPlan, completed: CompletedRuns, layout: Layout) -> Self {
-        let threads = plan.writer_threads.max(1);
+        // Without requests there is little to encode, and one thread gets all blocks in
+        // about their order.
+        let threads = match layout.keep_requests {
+            true => plan.writer_threads.max(1),
+            false => 1,
+        };
         let (sender, receiver) = bounded::<Block>(threads);
         let handed_over = (0..layout.blocks())
             .map(|block| completed.block_done(block))
@@ -438,31 +451,110 @@ fn prepare(dir: &Path, plan: &ResultPlan, layout: &Layout) -> Result<(), ResultE
 /// An encoding thread: until the channel closes or something fails. Dropping
 /// the receivers then makes `write` fail instead of wait.
 fn encode_blocks(shared: &Shared, blocks: &Receiver<Block>) {
-    for block in blocks {
-        if lock(&shared.failure).is_some() {
-            return;
+    let mut group = Group::default();
+    let mut write_next = || {
+        let more = group.take_next(shared, blocks)?;
+        if !more || group.is_due() {
+            group.write(shared)?;
         }
-        if let Err(error) = encode_block(shared, &block) {
-            lock(&shared.failure).get_or_insert_with(|| error.to_string());
-            return;
+        Ok::<_, ResultError>(more)
+    };
+    while lock(&shared.failure).is_none() {
+        match write_next() {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                lock(&shared.failure).get_or_insert_with(|| error.to_string());
+            }
         }
     }
 }
 
-/// Request part first, then the summary part that commits both.
-fn encode_block(shared: &Shared, block: &Block) -> Result<(), ResultError> {
-    let requests = match shared.layout.keep_requests {
-        true => write_request_part(&shared.dir, block)?,
-        false => None,
+/// Finished blocks that are to be written together.
+#[derive(Default)]
+struct Group {
+    /// By block: its runs without their requests, and its request part.
+    blocks: BTreeMap<u64, (Vec<RunResult>, Option<FileEntry>)>,
+    runs: usize,
+    last_written: Option<Instant>,
+}
+
+impl Group {
+    /// Waits for a block, or until those that are here are due. Whether more may come.
+    fn take_next(
+        &mut self,
+        shared: &Shared,
+        blocks: &Receiver<Block>,
+    ) -> Result<bool, ResultError> {
+        let next = match self.due_at() {
+            None => blocks.recv().map_err(RecvTimeoutError::from),
+            Some(due) => blocks.recv_deadline(due),
+        };
+        let mut block = match next {
+            Ok(block) => block,
+            Err(RecvTimeoutError::Timeout) => return Ok(true),
+            Err(RecvTimeoutError::Disconnected) => return Ok(false),
+        };
+        let requests = match shared.layout.keep_requests {
+            true => write_request_part(&shared.dir, &block)?,
+            false => None,
+        };
+        block
+            .runs
+            .iter_mut()
+            .for_each(|run| run.requests = Vec::new());
+        self.runs += block.runs.len();
+        self.blocks.insert(block.number, (block.runs, requests));
+        Ok(true)
+    }
+
+    /// When to write; none if there is nothing to be written.
+    fn due_at(&self) -> Option<Instant> {
+        let since = self.last_written;
+        let due = since.map_or_else(Instant::now, |last| last + GROUP_INTERVAL);
+        (!self.blocks.is_empty()).then_some(due)
+    }
+
+    fn is_due(&self) -> bool {
+        let due = self.due_at().is_some_and(|due| due <= Instant::now());
+        due || self.runs as u64 >= layout::BLOCK_RUNS_MAX
+    }
+
+    /// One part for each sequence of neighbouring blocks, so that parts can be read
+    /// one after the other in the order of runs.
+    fn write(&mut self, shared: &Shared) -> Result<(), ResultError> {
+        let blocks: Vec<_> = std::mem::take(&mut self.blocks).into_iter().collect();
+        for blocks in blocks.chunk_by(|(a, _), (b, _)| a + 1 == *b) {
+            write_summary_part(shared, blocks)?;
+        }
+        self.runs = 0;
+        self.last_written = Some(Instant::now());
+        Ok(())
+    }
+}
+
+/// Commits these neighbouring blocks: their request parts are there.
+fn write_summary_part(
+    shared: &Shared,
+    blocks: &[(u64, (Vec<RunResult>, Option<FileEntry>))],
+) -> Result<(), ResultError> {
+    let (Some((first, _)), Some((last, _))) = (blocks.first(), blocks.last()) else {
+        return Ok(());
     };
-    let requests = requests.map(|entry| {
-        let json = serde_json::json!(entry).to_string();
-        KeyValue::new(REQUEST_PART_KEY.to_string(), json)
+    let requests: Vec<_> = blocks
+        .iter()
+        .filter_map(|(_, (_, part))| part.as_ref())
+        .collect();
+    let requests = (!requests.is_empty()).then(|| {
+        let json = serde_json::json!(requests).to_string();
+        KeyValue::new(REQUEST_PARTS_KEY.to_string(), json)
     });
     let axes = &shared.layout.axes;
-    let path = layout::summary_part(&shared.dir, block.number);
+    let path = layout::summary_part(&shared.dir, *first, *last);
     let mut part = TableWriter::create(&path, part_schema(axes), requests)?;
-    part.write(&columns::part_batch(axes, &block.runs)?)?;
+    for (_, (runs, _)) in blocks {
+        part.write(&columns::part_batch(axes, runs)?)?;
+    }
     part.finish().map(|_| ())
 }
 
@@ -498,7 +590,9 @@ fn consolidate(
     judge: &mut dyn Judge,
 ) -> Result<Manifest, ResultError> {
     let parts = SummaryReader::open_unfinished(dir)?;
-    parts.for_each(None, |batch| {
+    let columns = judge.columns();
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    parts.for_each(Some(&columns), |batch| {
         batch.rows().for_each(|row| judge.observe(row));
     })?;
     let (runs, mut files) = write_tables(dir, plan, &parts, judge)?;
@@ -630,12 +724,13 @@ fn batch_of(
 fn request_files(parts: &SummaryReader) -> Result<Vec<FileEntry>, ResultError> {
     let mut files = Vec::new();
     for path in parts.files() {
-        if let Some(json) = parquet_io::metadata_value(path, REQUEST_PART_KEY)? {
-            let entry = serde_json::from_str(&json).map_err(|error| ResultError::Malformed {
-                path: path.clone(),
-                message: error.to_string(),
-            })?;
-            files.push(entry);
+        if let Some(json) = parquet_io::metadata_value(path, REQUEST_PARTS_KEY)? {
+            let entries: Vec<FileEntry> =
+                serde_json::from_str(&json).map_err(|error| ResultError::Malformed {
+                    path: path.clone(),
+                    message: error.to_string(),
+                })?;
+            files.extend(entries);
         }
     }
     Ok(files)

@@ -275,6 +275,11 @@ impl Selection {
 }
 
 impl Judge for Selection {
+    fn columns(&self) -> Vec<String> {
+        let criteria = self.criteria.columns().map(str::to_owned);
+        criteria.chain(self.key_axes.iter().cloned()).collect()
+    }
+
     fn observe(&mut self, row: SummaryRow<'_>) {
         Self::observe(self, row);
     }
