@@ -93,6 +93,8 @@ pub fn run(args: Args) -> CliResult {
     let mut selection = Selection::new(criteria, plan.axis_columns());
     let end = session.run(&runner, &mut [&mut progress], &mut selection);
     progress.finish();
+    // Of a large sweep it is large, and the report makes its own.
+    drop(selection);
     args.conclude(end.map_err(cli_error)?, total, &dir)
 }
 

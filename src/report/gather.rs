@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::insights::{Binding, binding};
 use crate::results::schema::{ColumnType, METRIC_COLUMNS};
 use crate::results::{
-    REPLICATION_COLUMN, ResultError, RunStatus, SummaryBatch, SummaryReader, SummaryRow,
+    Numbers, REPLICATION_COLUMN, ResultError, RunStatus, SummaryBatch, SummaryReader, SummaryRow,
 };
 use crate::select::{Criteria, CriteriaError, ReasonGroup, ReasonGroups, Selection};
 use crate::spec::{Objectives, Slo};
@@ -165,8 +165,19 @@ pub fn gather(dir: &Path, options: &GatherOptions) -> Result<SweepReport, Report
     let objectives = objectives.unwrap_or_else(|| reader.objectives().clone());
     let criteria = Criteria::new(&slo, &objectives, reader.axes())?;
     let overview = look_over(&reader, criteria)?;
-    let selection = overview.selection;
+    let mut report = condense(dir, &reader, &overview, options)?;
+    (report.slo, report.objectives) = (slo, objectives);
+    Ok(report)
+}
 
+/// The report on what was seen, by the sweep's own targets and objectives.
+pub(super) fn condense(
+    dir: &Path,
+    reader: &SummaryReader,
+    overview: &Overview,
+    options: &GatherOptions,
+) -> Result<SweepReport, ReportError> {
+    let selection = &overview.selection;
     let limit = options.limit.unwrap_or(usize::MAX);
     let configurations = selection.configurations();
     let meeting = configurations.iter().filter(|c| c.meets_targets).count() as u64;
@@ -177,23 +188,23 @@ pub fn gather(dir: &Path, options: &GatherOptions) -> Result<SweepReport, Report
         (_, ListKind::Frontier) => (ListKind::Frontier, selection.frontier(limit)),
         (_, ListKind::Best) => (ListKind::Best, selection.best(limit)),
     };
-    let deployments = describe(&reader, &selection, &positions)?;
-    let binding = binding(&reader, &selection, &overview.varying_axes)?;
+    let deployments = describe(reader, selection, &positions)?;
+    let binding = binding(reader, selection, &overview.varying_axes)?;
     Ok(SweepReport {
         name: reader.name().to_string(),
         directory: dir.display().to_string(),
         complete: reader.manifest().is_some(),
-        runs: overview.runs,
-        slo,
-        objectives,
+        runs: overview.runs.clone(),
+        slo: reader.slo().clone(),
+        objectives: reader.objectives().clone(),
         configurations: configurations.iter().filter(|c| c.all_ok).count() as u64,
         meeting_targets: meeting,
         on_frontier: configurations.iter().filter(|c| c.pareto).count() as u64,
-        varying_axes: overview.varying_axes,
-        fixed_axes: overview.fixed_axes,
+        varying_axes: overview.varying_axes.clone(),
+        fixed_axes: overview.fixed_axes.clone(),
         list,
         deployments,
-        reasons: overview.reasons,
+        reasons: overview.reasons.clone(),
         binding,
         files: files(dir),
     })
@@ -309,7 +320,9 @@ pub(super) fn describe(
         return Ok(Vec::new());
     }
     reader.for_each(None, |batch: &SummaryBatch| {
-        for row in batch.rows() {
+        let columns: Vec<Option<Numbers<'_>>> =
+            figures.iter().map(|name| batch.numbers(name)).collect();
+        for (at, row) in batch.rows().enumerate() {
             let position = selection.position_of_run(row.run_index());
             let Some(slot) = position.and_then(|p| gathered.get_mut(&p)) else {
                 continue;
@@ -320,10 +333,10 @@ pub(super) fn describe(
                 sums: vec![0.0; figures.len()],
                 counts: vec![0; figures.len()],
             });
-            for (at, name) in figures.iter().enumerate() {
-                if let Some(value) = row.number(name) {
-                    gathering.sums[at] += value;
-                    gathering.counts[at] += 1;
+            for (figure, column) in columns.iter().enumerate() {
+                if let Some(value) = column.and_then(|column| column.get(at)) {
+                    gathering.sums[figure] += value;
+                    gathering.counts[figure] += 1;
                 }
             }
         }

@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::gather::{
-    Deployment, GatherOptions, ListKind, ReportError, SweepReport, describe, figure_columns,
-    gather, look_over,
+    Deployment, GatherOptions, ListKind, ReportError, SweepReport, condense, describe,
+    figure_columns, look_over,
 };
 use crate::results::SummaryReader;
 use crate::select::Criteria;
@@ -89,10 +89,11 @@ pub fn render(dir: &Path) -> Result<String, ReportError> {
         limit: Some(0),
         ..GatherOptions::default()
     };
-    let report = gather(dir, &options)?;
     let reader = SummaryReader::open(dir)?;
     let criteria = Criteria::new(reader.slo(), reader.objectives(), reader.axes())?;
-    let selection = look_over(&reader, criteria)?.selection;
+    let overview = look_over(&reader, criteria)?;
+    let report = condense(dir, &reader, &overview, &options)?;
+    let selection = overview.selection;
     let mut positions = selection.best(ROWS_MAX);
     positions.extend(selection.nearest_misses(ROWS_MAX - positions.len()));
     let deployments = describe(&reader, &selection, &positions)?;

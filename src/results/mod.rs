@@ -33,7 +33,7 @@ use crate::units::DType;
 pub use batches::{BATCH_COLUMNS, BatchRow};
 pub use layout::{CompletedRuns, DirectoryState, RunIndices, completed_runs, directory_state};
 pub use manifest::{FileEntry, Manifest, RunCounts};
-pub use reader::{SummaryBatch, SummaryReader, SummaryRow, SummaryTable, read_summary};
+pub use reader::{Numbers, SummaryBatch, SummaryReader, SummaryRow, SummaryTable, read_summary};
 pub use requests::RequestRow;
 pub use schema::{AxisColumn, ColumnType, REPLICATION_COLUMN, SCHEMA_VERSION, compact};
 pub use tables::{write_batch_table, write_columns, write_request_table};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
-use arrow_array::{Array, RecordBatch};
+use arrow_array::{Array, Float64Array, Int64Array, RecordBatch};
 use arrow_schema::SchemaRef;
 use serde_json::Value;
 
@@ -34,9 +34,38 @@ impl SummaryBatch {
         })
     }
 
+    /// A column of numbers, integers or not; none if absent or of something else.
+    pub fn numbers(&self, name: &str) -> Option<Numbers<'_>> {
+        let column = self.batch.column_by_name(name)?.as_ref();
+        let floats = column.as_primitive_opt::<Float64Type>();
+        let integers = || column.as_primitive_opt::<Int64Type>();
+        floats
+            .map(Numbers::Floats)
+            .or_else(|| integers().map(Numbers::Integers))
+    }
+
     /// The columns as Arrow has them.
     pub fn record_batch(&self) -> &RecordBatch {
         &self.batch
+    }
+}
+
+/// A column of numbers: found once, read for every row.
+#[derive(Debug, Clone, Copy)]
+pub enum Numbers<'a> {
+    /// Double precision.
+    Floats(&'a Float64Array),
+    /// Integers.
+    Integers(&'a Int64Array),
+}
+
+impl Numbers<'_> {
+    /// The number in a row; none if null.
+    pub fn get(&self, row: usize) -> Option<f64> {
+        match self {
+            Self::Floats(column) => column.is_valid(row).then(|| column.value(row)),
+            Self::Integers(column) => column.is_valid(row).then(|| column.value(row) as f64),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Identity of a run: a hash of everything that determines its result.
 
+use std::fmt::Write;
+
 use serde_json::Value;
 
 use super::RunConfig;
@@ -10,9 +12,12 @@ use super::RunConfig;
 pub fn run_id(config: &RunConfig, data_fingerprints: &[(String, String)]) -> String {
     let mut hasher = blake3::Hasher::new();
     // A configuration is plain data: serialising it cannot fail.
-    let mut value = serde_json::to_value(config).unwrap_or_default();
-    drop_unset(&mut value);
-    hasher.update(canonical_json(&value).as_bytes());
+    let value = serde_json::to_value(config).unwrap_or_default();
+    let mut text = String::with_capacity(2048);
+    // What is not set is left out, so that a new optional key leaves identities as they
+    // are.
+    write_canonical(&value, is_set, &mut text);
+    hasher.update(text.as_bytes());
     let mut fingerprints: Vec<_> = data_fingerprints.iter().collect();
     fingerprints.sort();
     for (name, hash) in fingerprints {
@@ -21,34 +26,36 @@ pub fn run_id(config: &RunConfig, data_fingerprints: &[(String, String)]) -> Str
     hasher.finalize().to_hex()[..32].to_owned()
 }
 
-/// Removes what is not set, so that a new optional key leaves identities as they are.
-fn drop_unset(value: &mut Value) {
-    if let Value::Object(map) = value {
-        map.values_mut().for_each(drop_unset);
-        map.retain(|_, inner| !inner.is_null() && inner.as_object().is_none_or(|m| !m.is_empty()));
+/// Neither null nor a mapping of nothing but such.
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Object(map) => map.values().any(is_set),
+        _ => true,
     }
 }
 
 /// JSON without blanks, keys sorted: one text for one content.
 pub fn canonical_json(value: &Value) -> String {
     let mut text = String::new();
-    write_canonical(value, &mut text);
+    write_canonical(value, |_| true, &mut text);
     text
 }
 
-fn write_canonical(value: &Value, text: &mut String) {
+/// Writes `value`, of mappings those entries that `keep` says; a list as it is.
+fn write_canonical(value: &Value, keep: fn(&Value) -> bool, text: &mut String) {
     match value {
         Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_by_key(|(key, _)| *key);
+            let mut entries: Vec<_> = map.iter().filter(|(_, inner)| keep(inner)).collect();
+            entries.sort_unstable_by_key(|(key, _)| *key);
             text.push('{');
             for (index, (key, inner)) in entries.into_iter().enumerate() {
                 if index > 0 {
                     text.push(',');
                 }
-                *text += &Value::String(key.clone()).to_string();
+                write_text(key, text);
                 text.push(':');
-                write_canonical(inner, text);
+                write_canonical(inner, keep, text);
             }
             text.push('}');
         }
@@ -58,11 +65,25 @@ fn write_canonical(value: &Value, text: &mut String) {
                 if index > 0 {
                     text.push(',');
                 }
-                write_canonical(inner, text);
+                write_canonical(inner, |_| true, text);
             }
             text.push(']');
         }
-        other => *text += &other.to_string(),
+        Value::String(content) => write_text(content, text),
+        // Writing to a text cannot fail.
+        other => drop(write!(text, "{other}")),
+    }
+}
+
+/// A JSON string; most have nothing in them to escape.
+fn write_text(content: &str, text: &mut String) {
+    let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if content.bytes().all(plain) {
+        text.push('"');
+        text.push_str(content);
+        text.push('"');
+    } else {
+        *text += &Value::from(content).to_string();
     }
 }
 

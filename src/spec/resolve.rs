@@ -4,8 +4,9 @@
 //! What cannot exist (does not fit, does not divide) is a result with a reason;
 //! what is not understood (an unknown model) is an error of the input.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pricing::{Costs, PoolCost, Pricing};
 use super::step_options::step_options;
@@ -149,6 +150,8 @@ impl Deployment {
 #[derive(Default)]
 pub struct Resolver {
     costs: Costs,
+    /// Content hashes of catalog entries, by kind, name and version; none: unknown.
+    hashes: Mutex<BTreeMap<(&'static str, String, String), Option<String>>>,
 }
 
 impl Resolver {
@@ -156,6 +159,7 @@ impl Resolver {
     pub fn with_cache(cache_dir: &Path) -> Self {
         Self {
             costs: Costs::with_cache(Some(cache_dir)),
+            ..Self::default()
         }
     }
 
@@ -212,25 +216,35 @@ impl Resolver {
     /// resolving tells about them.
     pub fn fingerprints(&self, config: &RunConfig) -> Vec<(String, String)> {
         let catalog = Catalog::builtin();
-        let mut found = Vec::new();
-        if let Ok(model) = catalog.model(&config.model) {
-            found.push(("model".to_owned(), content_hash(&model)));
-        }
-        let devices = [
+        let engine = config.engine.name.as_ref();
+        let entries = [
+            ("model", Some(&config.model)),
             ("device", Some(&config.device)),
             ("prefill.device", config.prefill.device.as_ref()),
             ("decode.device", config.decode.device.as_ref()),
+            ("engine", engine),
         ];
-        for (key, name) in devices {
-            if let Some(Ok(device)) = name.map(|name| catalog.device(name)) {
-                found.push((key.to_owned(), content_hash(&device)));
-            }
+        let version = config.engine.version.as_deref();
+        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = Vec::new();
+        for (key, name) in entries {
+            let Some(name) = name else { continue };
+            let version = version.filter(|_| key == "engine");
+            let entry = (key, name.clone(), version.unwrap_or_default().to_owned());
+            let hash = hashes.entry(entry).or_insert_with(|| match key {
+                "model" => catalog.model(name).ok().map(|model| content_hash(&model)),
+                "engine" => {
+                    let engine = catalog.engine(name, version).ok();
+                    engine.map(|engine| content_hash(&engine))
+                }
+                _ => catalog
+                    .device(name)
+                    .ok()
+                    .map(|device| content_hash(&device)),
+            });
+            found.extend(hash.clone().map(|hash| (key.to_owned(), hash)));
         }
-        if let Some(name) = &config.engine.name
-            && let Ok(engine) = catalog.engine(name, config.engine.version.as_deref())
-        {
-            found.push(("engine".to_owned(), content_hash(&engine)));
-        }
+        drop(hashes);
         found.extend(self.costs.fingerprints(config));
         found
     }
