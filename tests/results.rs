@@ -482,6 +482,35 @@ fn an_interrupted_directory_does_not_look_complete_and_resumes_to_the_same_bytes
     );
 }
 
+/// Every part costs syncs: a sweep of short runs must not wait for the disk.
+#[test]
+fn blocks_that_finish_together_are_written_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let sweep = Synthetic {
+        runs: 1280,
+        requests: 0,
+    };
+    let writer = ResultWriter::create(dir.path(), sweep.plan(), Existing::Keep).unwrap();
+    // Ten runs make a block; of the last one is missing.
+    for index in 0..1279 {
+        writer.write(sweep.run(index)).unwrap();
+    }
+    drop(writer);
+    let parts = fs::read_dir(dir.path().join("parts")).unwrap().count() - 1;
+    assert!((1..64).contains(&parts), "{parts} parts of 127 blocks");
+    let state = directory_state(dir.path()).unwrap();
+    assert_eq!(
+        state,
+        DirectoryState::InProgress {
+            done: 1270,
+            total: 1280
+        }
+    );
+    let indices = read_summary(dir.path()).unwrap();
+    let indices: Vec<u64> = indices.rows().map(|row| row.run_index()).collect();
+    assert_eq!(indices, (0..1270).collect::<Vec<_>>());
+}
+
 #[test]
 fn finishing_without_every_run_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
 //! Reads each data file once and keeps generated workloads for sharing.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,23 +11,64 @@ use super::{
     WorkloadError, read_lengths, read_trace,
 };
 
-/// Workloads kept at a time: neighbouring runs of a sweep share theirs, and a
-/// sweep over workloads stays within bounds.
+/// Workloads are kept as long as they have so many requests together, or are so few:
+/// neighbouring runs of a sweep share theirs, and a sweep over workloads stays within
+/// bounds.
+const REQUESTS_KEPT: usize = 2_000_000;
 const WORKLOADS_KEPT: usize = 16;
 
 /// Generates workloads, each once for all runs that use it. Shared by threads.
 #[derive(Debug, Default)]
 pub struct WorkloadSource {
     sources: Sources,
-    kept: Mutex<VecDeque<(Key, Arc<UnitWorkload>)>>,
+    kept: Mutex<Kept>,
 }
 
-/// What determines a workload, its files aside, which are read once.
-#[derive(Debug, Clone, PartialEq)]
-struct Key {
-    config: WorkloadConfig,
-    seed: u64,
-    replication: u32,
+/// Seed and replication: with the configuration, what determines a workload, its
+/// files aside, which are read once.
+type Draw = (u64, u32);
+
+/// Workloads, and in what order they came.
+#[derive(Debug, Default)]
+struct Kept {
+    by_draw: BTreeMap<Draw, VecDeque<(WorkloadConfig, Arc<UnitWorkload>)>>,
+    order: VecDeque<Draw>,
+    requests: usize,
+}
+
+impl Kept {
+    fn find(&self, draw: Draw, config: &WorkloadConfig) -> Option<Arc<UnitWorkload>> {
+        let drawn = self.by_draw.get(&draw)?;
+        let found = drawn.iter().find(|(other, _)| other == config);
+        found.map(|(_, workload)| Arc::clone(workload))
+    }
+
+    fn add(&mut self, draw: Draw, config: WorkloadConfig, workload: Arc<UnitWorkload>) {
+        self.requests += workload.len();
+        self.by_draw
+            .entry(draw)
+            .or_default()
+            .push_back((config, workload));
+        self.order.push_back(draw);
+        while self.requests > REQUESTS_KEPT && self.order.len() > WORKLOADS_KEPT {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some(draw) = self.order.pop_front() else {
+            return;
+        };
+        let Entry::Occupied(mut drawn) = self.by_draw.entry(draw) else {
+            return;
+        };
+        if let Some((_, workload)) = drawn.get_mut().pop_front() {
+            self.requests -= workload.len();
+        }
+        if drawn.get().is_empty() {
+            drawn.remove();
+        }
+    }
 }
 
 impl WorkloadSource {
@@ -48,28 +90,17 @@ impl WorkloadSource {
         seed: u64,
         replication: u32,
     ) -> Result<Arc<UnitWorkload>, WorkloadError> {
-        let key = Key {
-            config: config.clone(),
-            seed,
-            replication,
-        };
-        let find = |kept: &VecDeque<(Key, Arc<UnitWorkload>)>| {
-            let found = kept.iter().find(|(other, _)| *other == key);
-            found.map(|(_, workload)| Arc::clone(workload))
-        };
-        if let Some(workload) = find(&lock(&self.kept)) {
+        let draw = (seed, replication);
+        if let Some(workload) = lock(&self.kept).find(draw, config) {
             return Ok(workload);
         }
         // Generated outside the lock: two threads may both do it, with the same result.
         let workload = Arc::new(generate(config, seed, replication, &self.sources)?);
         let mut kept = lock(&self.kept);
-        if let Some(workload) = find(&kept) {
+        if let Some(workload) = kept.find(draw, config) {
             return Ok(workload);
         }
-        if kept.len() == WORKLOADS_KEPT {
-            kept.pop_front();
-        }
-        kept.push_back((key, Arc::clone(&workload)));
+        kept.add(draw, config.clone(), Arc::clone(&workload));
         Ok(workload)
     }
 
@@ -170,4 +201,50 @@ impl Sources {
 /// What a panicking thread left is whole: values are inserted in one step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_workloads_make_room() {
+        let config = |requests: u32| -> WorkloadConfig {
+            serde_json::from_value(serde_json::json!({
+                "requests": requests,
+                "lengths": {"type": "fixed", "prefill_tokens": 10, "decode_tokens": 5},
+                "arrivals": {"type": "poisson"},
+            }))
+            .expect("a workload")
+        };
+        let source = WorkloadSource::default();
+        let get = |requests, replication| {
+            source
+                .get(&config(requests), 1, replication)
+                .expect("drawn")
+        };
+        let first = get(200, 0);
+        let second = get(300, 0);
+        assert!(Arc::ptr_eq(&first, &get(200, 0)) && Arc::ptr_eq(&second, &get(300, 0)));
+        // Many small ones stay ...
+        for replication in 1..100 {
+            get(20, replication);
+        }
+        assert!(Arc::ptr_eq(&first, &get(200, 0)));
+        // ... until there are too many requests.
+        get(REQUESTS_KEPT as u32 - 300, 100);
+        assert!(!Arc::ptr_eq(&first, &get(200, 0)));
+        let kept = lock(&source.kept);
+        assert_eq!(kept.order.len(), WORKLOADS_KEPT);
+        let each = kept
+            .by_draw
+            .values()
+            .flatten()
+            .map(|(_, workload)| workload.len());
+        assert_eq!(each.sum::<usize>(), kept.requests);
+        assert_eq!(
+            kept.by_draw.values().map(VecDeque::len).sum::<usize>(),
+            kept.order.len()
+        );
+    }
 }
