@@ -482,6 +482,37 @@ fn an_interrupted_directory_does_not_look_complete_and_resumes_to_the_same_bytes
     );
 }
 
+/// How blocks were grouped in parts must not show, not even in where pages end.
+#[test]
+fn pages_end_at_the_same_rows_however_often_a_sweep_was_interrupted() {
+    let sweep = Synthetic {
+        runs: 22_000,
+        requests: 0,
+    };
+    let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    sweep.write(whole.path(), 0..22_000);
+    let mut from = 0;
+    for to in [3_000, 9_500, 9_700, 16_000] {
+        let writer = match from {
+            0 => ResultWriter::create(broken.path(), sweep.plan(), Existing::Keep),
+            _ => ResultWriter::resume(broken.path(), sweep.plan()),
+        };
+        let writer = writer.unwrap();
+        for index in (0..to).filter(|index| !writer.completed().contains(*index)) {
+            writer.write(sweep.run(index)).unwrap();
+        }
+        from = writer.suspend().unwrap();
+        assert!(from < to);
+    }
+    let writer = ResultWriter::resume(broken.path(), sweep.plan()).unwrap();
+    for index in (0..22_000).filter(|index| !writer.completed().contains(*index)) {
+        writer.write(sweep.run(index)).unwrap();
+    }
+    writer.finish(&mut judge()).unwrap();
+    let files = |dir: &Path| deterministic_files(dir);
+    assert!(files(whole.path()) == files(broken.path()));
+}
+
 /// Every part costs syncs: a sweep of short runs must not wait for the disk.
 #[test]
 fn blocks_that_finish_together_are_written_together() {

@@ -8,6 +8,7 @@
 //! index order and there are few.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -354,7 +355,7 @@ impl ResultWriter {
                 total: done.total(),
             });
         }
-        let manifest = consolidate(dir, &self.plan, judge)?;
+        let manifest = consolidate(dir, &self.plan, &self.shared.layout, judge)?;
         manifest.write(dir)?;
         layout::clear_parts(dir)?;
         Ok(manifest)
@@ -587,6 +588,7 @@ fn file_entry(path: String, written: Written, rows: u64) -> FileEntry {
 fn consolidate(
     dir: &Path,
     plan: &ResultPlan,
+    layout: &Layout,
     judge: &mut dyn Judge,
 ) -> Result<Manifest, ResultError> {
     let parts = SummaryReader::open_unfinished(dir)?;
@@ -595,7 +597,7 @@ fn consolidate(
     parts.for_each(Some(&columns), |batch| {
         batch.rows().for_each(|row| judge.observe(row));
     })?;
-    let (runs, mut files) = write_tables(dir, plan, &parts, judge)?;
+    let (runs, mut files) = write_tables(dir, layout, &parts, judge)?;
     let spec = plan.spec_yaml.as_bytes();
     files.push(FileEntry {
         path: layout::SPEC.to_string(),
@@ -626,11 +628,11 @@ fn consolidate(
 
 fn write_tables(
     dir: &Path,
-    plan: &ResultPlan,
+    layout: &Layout,
     parts: &SummaryReader,
     judge: &mut dyn Judge,
 ) -> Result<(RunCounts, Vec<FileEntry>), ResultError> {
-    let schema = summary_schema(&plan.axes);
+    let schema = summary_schema(&layout.axes);
     let table = |name: &str, schema| TableWriter::create(&dir.join(name), schema, None);
     let mut summary = table(layout::SUMMARY, schema.clone())?;
     let mut pareto = table(layout::PARETO, schema.clone())?;
@@ -640,13 +642,19 @@ fn write_tables(
         let verdicts: Vec<Verdict> = batch.rows().map(|row| judge.verdict(row)).collect();
         count(&mut counts, batch, &verdicts);
         let rows = with_verdicts(batch.record_batch(), &schema, &verdicts)?;
-        summary.write(&rows)?;
+        let times = project(batch.record_batch(), &timing_schema())?;
+        // Where pages end depends on how much is written at a time: a block, whichever
+        // part it was in.
+        for block in rows_of_blocks(batch, layout) {
+            summary.write(&rows.slice(block.start, block.len()))?;
+            timing.write(&times.slice(block.start, block.len()))?;
+        }
         for (row, verdict) in verdicts.iter().enumerate() {
             if verdict.pareto {
                 pareto.write(&rows.slice(row, 1))?;
             }
         }
-        timing.write(&project(batch.record_batch(), &timing_schema())?)
+        Ok(())
     })?;
     let mut files = Vec::new();
     for (name, table) in [
@@ -658,6 +666,21 @@ fn write_tables(
         files.push(file_entry(name.to_string(), written, rows));
     }
     Ok((counts, files))
+}
+
+/// Rows of each block in a batch.
+fn rows_of_blocks(batch: &SummaryBatch, layout: &Layout) -> Vec<Range<usize>> {
+    let slot = |row: SummaryRow<'_>| layout.run_indices.slot(row.run_index());
+    let blocks: Vec<Option<u64>> = batch
+        .rows()
+        .map(|row| slot(row).map(|slot| slot / layout.block_runs))
+        .collect();
+    let mut end = 0;
+    let rows = blocks.chunk_by(|a, b| a == b).map(|block| {
+        end += block.len();
+        end - block.len()..end
+    });
+    rows.collect()
 }
 
 fn count(counts: &mut RunCounts, batch: &SummaryBatch, verdicts: &[Verdict]) {
