@@ -84,10 +84,10 @@ struct Scope {
 pub(super) struct Simulation<'a, R> {
     pub(super) cluster: &'a ClusterSpec,
     pub(super) recorder: &'a mut R,
-    requests: Vec<RequestState>,
+    pub(super) requests: Vec<RequestState>,
     pub(super) replicas: Vec<Replica>,
     /// Number in the cluster of the first of `replicas`.
-    first_replica: u32,
+    pub(super) first_replica: u32,
     routers: Vec<Router>,
     /// Routes in place of the routers, if replicas help out in the other phase.
     pub(super) mixed_pool: Option<MixedPool>,
@@ -106,6 +106,8 @@ pub(super) struct Simulation<'a, R> {
     drained: Vec<(u32, u32)>,
     /// Compatibility mode: when caches arrive, and where.
     pub(super) wakes: Vec<(f64, u32)>,
+    /// Nothing happens after, seconds; infinite: no limit.
+    pub(super) limit_s: f64,
     /// Requests that had not ended when nothing more happened.
     unfinished: usize,
     pub(super) batches: u64,
@@ -160,6 +162,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             }),
             overlaps: cluster.overlaps(),
             mixed_pool,
+            limit_s: cluster.time_limit_s.unwrap_or(f64::INFINITY),
             unfinished: 0,
             closed_loop,
             cluster,
@@ -202,7 +205,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     fn run(&mut self) {
-        let limit_s = self.cluster.time_limit_s.unwrap_or(f64::INFINITY);
+        let limit_s = self.limit_s;
         let mut past_limit = false;
         loop {
             let arrival_s = self.next_arrival_s();
@@ -214,6 +217,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             if next_s > limit_s {
                 // Vidur executes the first event past the limit.
                 if self.cluster.compat == Compat::None {
+                    self.events.stop_at(limit_s);
                     break;
                 }
                 past_limit = true;
@@ -281,8 +285,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 stage,
                 slot,
             } => {
-                if self.is_alone(replica) {
-                    self.walk(replica, stage, slot);
+                if self.is_pipelined(replica) {
+                    self.run_pipeline(replica);
                 } else {
                     self.end_stage(replica, stage, slot);
                 }
@@ -508,6 +512,12 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// Forms batches while the replica has free slots and something to run.
     fn schedule_replica(&mut self, replica: u32) {
+        if self.is_pipelined(replica) {
+            while let Some(slot) = self.form_batch(replica) {
+                self.launch(replica, slot);
+            }
+            return self.announce(replica);
+        }
         let mut formed = false;
         while let Some(slot) = self.form_batch(replica) {
             formed = true;
@@ -573,7 +583,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let time = cost.stage_time_of(run, &batch.shape);
         batch.spent.total_s += time.total_s();
         batch.spent.model_s += time.model_s;
-        state.work.busy_s += time.total_s();
+        state.busy.add(time.total_s(), 1);
         if R::WANTS_BATCHES {
             self.recorder.stage_started(&StageFact {
                 stage_run_id: self.stage_runs,
@@ -892,7 +902,12 @@ impl Held {
 
 /// Adds the time a batch has waited for `stage`, which starts now, to its
 /// members' accounts.
-fn count_waiting(batch: &mut Batch, stage: u32, requests: &mut [RequestState], now_s: f64) {
+pub(super) fn count_waiting(
+    batch: &mut Batch,
+    stage: u32,
+    requests: &mut [RequestState],
+    now_s: f64,
+) {
     if stage > 0 {
         batch.spent.waiting_s += now_s - batch.last_stage_at_s;
         return;
