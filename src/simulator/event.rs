@@ -3,7 +3,9 @@
 //! Ordering rule: earlier time first; at equal times, the event created first.
 //! Open-loop arrivals count as created before everything else. Events are
 //! numbered in order of creation. An event that is put into the queue earlier than
-//! it would come about says when that will be.
+//! it would come about says when that will be, and so that it makes no difference,
+//! of those that came about at the same time ends of batches go first, by replica.
+//! The originals have only the numbers.
 //!
 //! Most events happen at the very time that creates them (a batch reaching a
 //! stage, a replica looking at its queue). They wait in a plain queue: whatever
@@ -32,6 +34,9 @@ pub(crate) enum Event {
     StageSchedule { replica: u32, stage: u32 },
     /// A stage has executed a batch.
     StageEnd { replica: u32, stage: u32, slot: u32 },
+    /// A batch has left the pipeline of a replica whose stages have no events of
+    /// their own, unless something else happened to it first.
+    PipelineEnd { replica: u32, generation: u32 },
     /// A batch has left the last stage.
     BatchEnd { replica: u32, slot: u32 },
     /// A stage has computed its first layer of a batch whose prompts hand their
@@ -44,11 +49,22 @@ pub(crate) enum Event {
     KvArrived { request: u32 },
 }
 
-/// An event and when it goes off: bits of its time and of when it came about, then
-/// its number.
+impl Event {
+    /// Place among events that came about at the same time, whoever of them was put
+    /// into the queue first: ends of batches by replica, then all others.
+    fn rank(self) -> u32 {
+        match self {
+            Self::StageEnd { replica, .. } | Self::PipelineEnd { replica, .. } => replica,
+            _ => u32::MAX,
+        }
+    }
+}
+
+/// An event and when it goes off: bits of its time and of when it came about, its
+/// rank, its number.
 #[derive(Debug, Clone, Copy)]
 struct Pending {
-    key: (u64, u64, u64),
+    key: (u64, u64, u32, u64),
     event: Event,
 }
 
@@ -80,12 +96,16 @@ pub(crate) struct EventQueue {
     now: VecDeque<(u64, Event)>,
     now_bits: u64,
     next_id: u64,
+    /// Rank all alike, as the originals do.
+    by_number: bool,
 }
 
 impl EventQueue {
     /// A queue at time zero; the first event created gets number `first_id`.
-    pub(crate) fn new(first_id: u64) -> Self {
+    /// `by_number`: only numbers decide at equal times.
+    pub(crate) fn new(first_id: u64, by_number: bool) -> Self {
         Self {
+            by_number,
             later: BinaryHeap::new(),
             now: VecDeque::new(),
             now_bits: 0,
@@ -132,7 +152,11 @@ impl EventQueue {
         if bits == self.now_bits {
             self.push_now(event);
         } else {
-            let key = (bits, created_at_s.to_bits(), self.next_id);
+            let (created, rank) = match self.by_number {
+                true => (0, 0),
+                false => (created_at_s.to_bits(), event.rank()),
+            };
+            let key = (bits, created, rank, self.next_id);
             self.later.push(Pending { key, event });
             self.next_id += 1;
         }
@@ -148,6 +172,15 @@ impl EventQueue {
         }
     }
 
+    /// Removes the events at the head that are void, without moving the clock.
+    pub(crate) fn drop_void(&mut self, is_void: impl Fn(Event) -> bool) {
+        while let Some(first) = self.later.peek()
+            && is_void(first.event)
+        {
+            self.later.pop();
+        }
+    }
+
     /// Removes the next event, moves the clock to it and returns it with its number.
     pub(crate) fn pop(&mut self) -> Option<(u64, Event)> {
         let same_time = |first: &Pending| first.key.0 == self.now_bits;
@@ -156,7 +189,7 @@ impl EventQueue {
         }
         let Pending { key, event } = self.later.pop()?;
         self.now_bits = key.0;
-        Some((key.2, event))
+        Some((key.3, event))
     }
 }
 
@@ -167,7 +200,7 @@ mod tests {
     #[test]
     fn ties_are_first_created_first() {
         let arrival = |request| Event::Arrival { request };
-        let mut queue = EventQueue::new(10);
+        let mut queue = EventQueue::new(10, false);
         queue.push(1.0, arrival(1));
         queue.push(0.5, arrival(2));
         queue.push(0.5, arrival(0));

@@ -17,7 +17,7 @@ pub(crate) struct ExactSum(u128);
 impl ExactSum {
     /// Adds `time_s` `count` times.
     pub(crate) fn add(&mut self, time_s: f64, count: u32) {
-        debug_assert!(!(time_s < 0.0), "{time_s} s");
+        debug_assert!(time_s.is_nan() || time_s >= 0.0, "{time_s} s");
         // The conversion to 64 bits is one instruction, that to 128 a call.
         let units = if time_s < LARGE_S {
             u128::from((time_s * UNIT + 0.5) as i64 as u64)

@@ -390,6 +390,10 @@ impl Replica {
     /// Makes the batch of a slot, decodes only, the next one, one token further.
     pub(crate) fn repeat_batch(&mut self, slot: u32, id: u64, now_s: f64) {
         let batch = &mut self.batches[slot as usize];
+        let growth = batch.decodes.blocks_for_next_step();
+        if growth > 0 {
+            self.queues.blocks.take(growth, now_s);
+        }
         batch.id = id;
         batch.nth = self.work.batches;
         batch.scheduled_at_s = now_s;
