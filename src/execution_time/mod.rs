@@ -178,6 +178,13 @@ pub trait StepCost: Send + Sync {
         self.stage_time(run.stage, shape)
     }
 
+    /// Times of as many decode-only steps in a row as `times` has room for, on the
+    /// only stage: `shape` is the first, and in each of the others every decode has
+    /// one token more in its cache. The same as one by one, to the last bit.
+    fn decode_times(&self, run: StageRun, shape: &StepShape, times: &mut [StageTime]) {
+        decode_times_one_by_one(self, run, shape, times);
+    }
+
     /// The same price, operator by operator, all stages.
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator>;
 
@@ -186,5 +193,24 @@ pub trait StepCost: Send + Sync {
         let mut operators = self.explain(shape);
         operators.retain(|operator| operator.stage == stage);
         operators
+    }
+}
+
+/// [`StepCost::decode_times`] by as many prices.
+fn decode_times_one_by_one(
+    cost: &(impl StepCost + ?Sized),
+    mut run: StageRun,
+    shape: &StepShape,
+    times: &mut [StageTime],
+) {
+    let mut shape = StepShape {
+        // Empty: nothing is allocated.
+        prefills: Vec::new(),
+        ..*shape
+    };
+    for time in times {
+        *time = cost.stage_time_of(run, &shape);
+        run.nth_batch += 1;
+        shape.decode_context_tokens += u64::from(shape.decode_requests);
     }
 }

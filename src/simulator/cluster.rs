@@ -16,6 +16,7 @@ use super::cohort::Spent;
 use super::config::{ClusterSpec, Compat, PoolRole};
 use super::event::{Event, EventQueue};
 use super::pd_transfer::TransferNetwork;
+use super::pipeline::is_void;
 use super::recorder::{
     ArrivalFact, BatchFact, EventFact, EventKind, KvUseFact, PrefillFact, Recorder, RequestOutcome,
     RequestRecord, SimulationTotals, StageEndFact, StageFact,
@@ -84,10 +85,10 @@ struct Scope {
 pub(super) struct Simulation<'a, R> {
     pub(super) cluster: &'a ClusterSpec,
     pub(super) recorder: &'a mut R,
-    requests: Vec<RequestState>,
+    pub(super) requests: Vec<RequestState>,
     pub(super) replicas: Vec<Replica>,
     /// Number in the cluster of the first of `replicas`.
-    first_replica: u32,
+    pub(super) first_replica: u32,
     routers: Vec<Router>,
     /// Routes in place of the routers, if replicas help out in the other phase.
     pub(super) mixed_pool: Option<MixedPool>,
@@ -106,6 +107,10 @@ pub(super) struct Simulation<'a, R> {
     drained: Vec<(u32, u32)>,
     /// Compatibility mode: when caches arrive, and where.
     pub(super) wakes: Vec<(f64, u32)>,
+    /// Nothing happens after, seconds; infinite: no limit.
+    pub(super) limit_s: f64,
+    /// Whether steps may be made before others' events that come earlier.
+    pub(super) forecasts: bool,
     /// Requests that had not ended when nothing more happened.
     unfinished: usize,
     pub(super) batches: u64,
@@ -159,7 +164,13 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 TransferNetwork::new(spec, links)
             }),
             overlaps: cluster.overlaps(),
+            // The originals' order of events at equal times is that of their creation.
+            forecasts: R::ANY_ORDER
+                && cluster.compat.is_none()
+                && replicas.len() > 1
+                && mixed_pool.is_none(),
             mixed_pool,
+            limit_s: cluster.time_limit_s.unwrap_or(f64::INFINITY),
             unfinished: 0,
             closed_loop,
             cluster,
@@ -168,7 +179,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             requests,
             replicas,
             routers,
-            events: EventQueue::new(first_event),
+            events: EventQueue::new(first_event, !cluster.compat.is_none()),
             next_request: 0,
             arrived: Vec::new(),
             touched: Vec::new(),
@@ -202,9 +213,13 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     fn run(&mut self) {
-        let limit_s = self.cluster.time_limit_s.unwrap_or(f64::INFINITY);
+        let limit_s = self.limit_s;
         let mut past_limit = false;
         loop {
+            if self.forecasts {
+                let replicas = &self.replicas;
+                self.events.drop_void(|event| is_void(event, replicas));
+            }
             let arrival_s = self.next_arrival_s();
             let event_s = self.events.next_time_s();
             let next_s = arrival_s.min(event_s);
@@ -214,6 +229,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             if next_s > limit_s {
                 // Vidur executes the first event past the limit.
                 if self.cluster.compat == Compat::None {
+                    self.events.stop_at(limit_s);
                     break;
                 }
                 past_limit = true;
@@ -228,6 +244,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 self.handle(id, event);
             }
         }
+        self.catch_up_with_limit();
         let outcome = if self.events.now_s() >= limit_s || past_limit || limit_s.is_finite() {
             RequestOutcome::UnfinishedTimeLimit
         } else {
@@ -281,11 +298,11 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 stage,
                 slot,
             } => {
-                if self.is_alone(replica) {
-                    self.walk(replica, stage, slot);
-                } else {
-                    self.end_stage(replica, stage, slot);
-                }
+                self.end_stage(replica, stage, slot);
+                None
+            }
+            Event::PipelineEnd { replica, .. } => {
+                self.run_pipeline(replica);
                 None
             }
             Event::BatchEnd { replica, slot } => {
@@ -336,7 +353,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             Event::StageEnd { replica, stage, .. } => {
                 (EventKind::BatchStageEnd, Some(replica), Some(stage), None)
             }
-            Event::BatchEnd { replica, .. } => (EventKind::BatchEnd, Some(replica), None, None),
+            Event::PipelineEnd { replica, .. } | Event::BatchEnd { replica, .. } => {
+                (EventKind::BatchEnd, Some(replica), None, None)
+            }
             Event::LayerComputed { replica, stage, .. } => {
                 (EventKind::LayerComputed, Some(replica), Some(stage), None)
             }
@@ -405,7 +424,11 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             }
             return;
         }
+        if self.routers[0].measures() == Load::KvBlocks {
+            self.catch_up_pool(0);
+        }
         let replica = self.route_prompt(id);
+        self.catch_up(replica);
         self.requests[id as usize].prefill_replica = replica;
         if self.cluster.compat.is_alibaba_cloud()
             && let Some(decode) = self.routers.get_mut(1)
@@ -508,6 +531,13 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// Forms batches while the replica has free slots and something to run.
     fn schedule_replica(&mut self, replica: u32) {
+        if self.is_pipelined(replica) {
+            self.catch_up(replica);
+            while let Some(slot) = self.form_batch(replica) {
+                self.launch(replica, slot);
+            }
+            return self.announce(replica);
+        }
         let mut formed = false;
         while let Some(slot) = self.form_batch(replica) {
             formed = true;
@@ -573,7 +603,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let time = cost.stage_time_of(run, &batch.shape);
         batch.spent.total_s += time.total_s();
         batch.spent.model_s += time.model_s;
-        state.work.busy_s += time.total_s();
+        state.busy.add(time.total_s(), 1);
         if R::WANTS_BATCHES {
             self.recorder.stage_started(&StageFact {
                 stage_run_id: self.stage_runs,
@@ -627,14 +657,13 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     fn end_batch(&mut self, replica: u32, slot: u32) {
-        self.advance_decodes(replica, slot);
+        self.advance_decodes(replica, slot, self.events.now_s());
         self.complete_batch(replica, slot);
         self.schedule_after_batch(replica);
     }
 
-    /// One token for every decode of a batch.
-    pub(super) fn advance_decodes(&mut self, replica: u32, slot: u32) {
-        let now_s = self.events.now_s();
+    /// One token for every decode of a batch that ends at `now_s`.
+    pub(super) fn advance_decodes(&mut self, replica: u32, slot: u32, now_s: f64) {
         let batch = &mut self.replicas[replica as usize].batches[slot as usize];
         if !batch.decodes.is_empty() {
             let mut decoded = batch.spent;
@@ -892,7 +921,12 @@ impl Held {
 
 /// Adds the time a batch has waited for `stage`, which starts now, to its
 /// members' accounts.
-fn count_waiting(batch: &mut Batch, stage: u32, requests: &mut [RequestState], now_s: f64) {
+pub(super) fn count_waiting(
+    batch: &mut Batch,
+    stage: u32,
+    requests: &mut [RequestState],
+    now_s: f64,
+) {
     if stage > 0 {
         batch.spent.waiting_s += now_s - batch.last_stage_at_s;
         return;

@@ -132,6 +132,10 @@ impl Cohort {
     fn enrol(&mut self, id: u32, requests: &mut [RequestState]) {
         let request = &mut requests[id as usize];
         debug_assert!(request.generated >= 1 && request.generated < request.decode_tokens);
+        if self.members.is_empty() {
+            // Short sums are exact ones, and do not depend on whose cohort this was.
+            self.spent = Spent::default();
+        }
         request.joined_step = self.step;
         request.spent_at_join = self.spent;
         request.membership += 1;
@@ -211,10 +215,25 @@ impl Cohort {
         self.spent.add(spent);
     }
 
-    /// Whether a member may have all its tokens; never false if one has.
-    pub(crate) fn is_done_with_any(&self) -> bool {
-        let first = self.ends.peek();
-        first.is_some_and(|Reverse((end, ..))| *end <= self.step)
+    /// How many steps, at most `limit`, are sure to be alike from now on: no member is
+    /// done before the end of the last, and there are blocks for each if `free_blocks`
+    /// are.
+    pub(crate) fn steps_alike(&self, limit: usize, free_blocks: u64) -> usize {
+        let Some(Reverse((end, ..))) = self.ends.peek() else {
+            return 0;
+        };
+        // May be that of a member that has left: then it is not later than the first's.
+        let steps = end.saturating_sub(self.step).min(limit as u64);
+        if self.growth.is_empty() {
+            return steps as usize;
+        }
+        let mut needed = 0;
+        (0..steps)
+            .take_while(|ahead| {
+                needed += u64::from(self.growth[self.growth_slot(self.step + ahead)]);
+                needed <= free_blocks
+            })
+            .count()
     }
 
     /// Removes and returns a member that has all its tokens.

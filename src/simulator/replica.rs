@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 
 use super::cohort::{Cohort, Spent};
 use super::config::{Compat, PoolRole, PoolSpec};
+use super::exact_sum::ExactSum;
 use super::kv_cache::BlockPool;
+use super::pipeline::Pipeline;
 use super::recorder::RequestOutcome;
 use super::request::RequestState;
 use super::scheduler::replica::{BatchPolicy, Need, Reservation};
@@ -230,7 +232,7 @@ pub struct PoolWork {
     pub attended_pairs: f64,
     /// Rows through the LM head.
     pub sampled_tokens: u64,
-    /// Time stages were busy, summed over stages.
+    /// Time stages were busy, summed over stages; known at the end.
     pub busy_s: f64,
 }
 
@@ -277,7 +279,10 @@ pub(crate) struct Replica {
     pub batches: Vec<Batch>,
     pub running_batches: u32,
     pub stages: Vec<Stage>,
+    pub pipeline: Pipeline,
     pub work: PoolWork,
+    /// Time its stages were busy.
+    pub busy: ExactSum,
     /// Requests whose KV cache waits for room here.
     pub incoming: VecDeque<u32>,
 }
@@ -298,7 +303,10 @@ impl From<Replica> for ReplicaEnd {
         Self {
             pool: replica.pool,
             stages: replica.stages.len(),
-            work: replica.work,
+            work: PoolWork {
+                busy_s: replica.busy.total_s(),
+                ..replica.work
+            },
             preemptions: replica.queues.preemptions,
             blocks: replica.queues.blocks,
             has_waiting: !replica.queues.waiting.is_empty(),
@@ -355,7 +363,9 @@ impl Replica {
             batches: (0..stages).map(|_| Batch::new(growth)).collect(),
             running_batches: 0,
             stages: (0..stages).map(|_| Stage::default()).collect(),
+            pipeline: Pipeline::new(stages),
             work: PoolWork::default(),
+            busy: ExactSum::default(),
             incoming: VecDeque::new(),
         }
     }
@@ -380,6 +390,10 @@ impl Replica {
     /// Makes the batch of a slot, decodes only, the next one, one token further.
     pub(crate) fn repeat_batch(&mut self, slot: u32, id: u64, now_s: f64) {
         let batch = &mut self.batches[slot as usize];
+        let growth = batch.decodes.blocks_for_next_step();
+        if growth > 0 {
+            self.queues.blocks.take(growth, now_s);
+        }
         batch.id = id;
         batch.nth = self.work.batches;
         batch.scheduled_at_s = now_s;

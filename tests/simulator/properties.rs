@@ -155,8 +155,37 @@ proptest! {
             cluster.compat = Compat::Vidur;
         }
         prop_assert_eq!(
-            summary(&cluster, &requests, false),
-            summary(&cluster, &requests, true)
+            summary(&cluster, &requests, None, false),
+            summary(&cluster, &requests, None, true)
+        );
+    }
+
+    #[test]
+    fn steps_may_be_made_before_those_of_other_replicas(
+        requests in requests(),
+        replica in replica_scheduler(),
+        decode_replica in replica_scheduler(),
+        global in global_scheduler(),
+        disaggregated: bool,
+        replicas in 1u32..5,
+        stages in 1u32..3,
+        blocks in 4u64..150,
+        clients in proptest::option::of(1u32..30),
+        limit_s in proptest::option::of(0.0f64..3.0),
+    ) {
+        let pools = if disaggregated {
+            vec![
+                pool(PoolRole::Prefill, replicas, stages, blocks, replica),
+                pool(PoolRole::Decode, 3, 1, blocks, decode_replica),
+            ]
+        } else {
+            vec![pool(PoolRole::Mixed, replicas, stages, blocks, replica)]
+        };
+        let mut cluster = cluster(pools, global);
+        cluster.time_limit_s = limit_s;
+        prop_assert_eq!(
+            summary(&cluster, &requests, clients, false),
+            summary(&cluster, &requests, clients, true)
         );
     }
 
@@ -188,12 +217,12 @@ fn threads_change_nothing() {
     let prompt = |id: u32| if id % 1000 == 999 { 5000 } else { 1 + id % 7 };
     let request = |id: u32| (f64::from(id) * 1e-4, prompt(id), 1 + id % 3);
     let requests: Vec<_> = (0..200_000).map(request).collect();
-    let parallel = summary(&cluster, &requests, false);
-    assert!(parallel == summary(&cluster, &requests, true));
+    let parallel = summary(&cluster, &requests, None, false);
+    assert!(parallel == summary(&cluster, &requests, None, true));
     let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let alone = threads
         .expect("a pool")
-        .install(|| summary(&cluster, &requests, false));
+        .install(|| summary(&cluster, &requests, None, false));
     assert!(parallel == alone);
 }
 

@@ -134,15 +134,20 @@ impl<R: Recorder> Recorder for Watching<R> {
 
 /// Everything a summary says of a run, to the last bit, rows included; `by_events`
 /// without shortcuts.
-pub fn summary(cluster: &ClusterSpec, requests: &[(f64, u32, u32)], by_events: bool) -> String {
+pub fn summary(
+    cluster: &ClusterSpec,
+    requests: &[(f64, u32, u32)],
+    clients: Option<u32>,
+    by_events: bool,
+) -> String {
     let recorder = SummaryRecorder::new(requests.len(), 1, None);
     let (recorder, totals) = if by_events {
         let mut watching = Watching(recorder);
-        let totals = record(cluster, requests, None, &mut watching);
+        let totals = record(cluster, requests, clients, &mut watching);
         (watching.0, totals)
     } else {
         let mut recorder = recorder;
-        let totals = record(cluster, requests, None, &mut recorder);
+        let totals = record(cluster, requests, clients, &mut recorder);
         (recorder, totals)
     };
     let (summary, rows) = recorder.finish(&totals);

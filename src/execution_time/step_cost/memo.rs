@@ -58,14 +58,21 @@ impl Curve {
 
     #[inline]
     fn get(&self, x: f64, price: impl Fn(f64) -> f64) -> f64 {
+        match self.cell(x, &price) {
+            Some(cell) => cell.at(x),
+            None => price(x),
+        }
+    }
+
+    /// The cell `x` is in; none where the curve is not known or bends too much.
+    #[inline]
+    fn cell(&self, x: f64, price: &impl Fn(f64) -> f64) -> Option<Cell> {
         // Octave, knot and position straight from the bits: the exponent, the
         // leading bits of the mantissa, and the rest of them.
         let bits = x.to_bits();
         let octave = (bits >> MANTISSA_BITS).wrapping_sub(FIRST_KNOT.to_bits() >> MANTISSA_BITS);
         let octave = octave as usize;
-        let Some(page) = self.octaves.get(octave) else {
-            return price(x);
-        };
+        let page = self.octaves.get(octave)?;
         let page = page.get_or_init(|| empty_page(KNOTS_PER_OCTAVE + 1));
         let cell = (bits >> POSITION_BITS) as usize % KNOTS_PER_OCTAVE;
         let at = |index: usize| read_or_fill(&page[index], || price(knot(octave, index)));
@@ -73,12 +80,34 @@ impl Curve {
         let pair = cell & !1;
         let knots = [at(pair), at(pair + 1), at(pair + 2)];
         let bend = (knots[0] + knots[2] - 2.0 * knots[1]).abs();
-        if bend > BEND_MAX * knots[1] {
-            return price(x);
-        }
-        let (low, high) = (knots[cell - pair], knots[cell - pair + 1]);
-        let position = (bits % (1 << POSITION_BITS)) as f64 / (1u64 << POSITION_BITS) as f64;
-        low + (high - low) * position
+        (bend <= BEND_MAX * knots[1]).then(|| Cell {
+            key: bits >> POSITION_BITS,
+            low: knots[cell - pair],
+            high: knots[cell - pair + 1],
+        })
+    }
+}
+
+/// A straight piece of a curve.
+#[derive(Debug, Clone, Copy)]
+struct Cell {
+    /// Leading bits of all arguments in it.
+    key: u64,
+    low: f64,
+    high: f64,
+}
+
+impl Cell {
+    #[inline]
+    fn holds(&self, x: f64) -> bool {
+        x.to_bits() >> POSITION_BITS == self.key
+    }
+
+    #[inline]
+    fn at(&self, x: f64) -> f64 {
+        let position = x.to_bits() % (1 << POSITION_BITS);
+        let position = position as f64 / (1u64 << POSITION_BITS) as f64;
+        self.low + (self.high - self.low) * position
     }
 }
 
@@ -158,6 +187,30 @@ impl DecodeCurves {
             None => price(kv_tokens),
         }
     }
+
+    /// The same for several arguments, mostly next to one another: calls `each` with
+    /// every price.
+    #[inline]
+    pub(super) fn get_all(
+        &self,
+        batch: u32,
+        kv_tokens: impl Iterator<Item = f64>,
+        price: impl Fn(f64) -> f64,
+        mut each: impl FnMut(f64),
+    ) {
+        let curve = self.curves.get(batch as usize);
+        let curve = curve.map(|curve| curve.get_or_init(Curve::new));
+        let mut cell: Option<Cell> = None;
+        for x in kv_tokens {
+            if !cell.is_some_and(|cell| cell.holds(x)) {
+                cell = curve.and_then(|curve| curve.cell(x, &price));
+            }
+            each(match &cell {
+                Some(cell) => cell.at(x),
+                None => price(x),
+            });
+        }
+    }
 }
 
 const SLOTS_LOG2: u32 = 13;
@@ -226,12 +279,11 @@ impl ChunkShape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
 
     #[test]
     fn small_counts_are_priced_once_and_large_ones_between_knots() {
         let table = CountTable::new();
-        let calls = Cell::new(0);
+        let calls = std::cell::Cell::new(0);
         let price = |count: u32| {
             calls.set(calls.get() + 1);
             5.0 + f64::from(count)
@@ -273,6 +325,19 @@ mod tests {
         let jump = |x: f64| if x < 1000.0 { 1.0 } else { 1.5 };
         for x in [990.0, 999.0, 1000.0, 1001.0, 1010.0] {
             assert_eq!(curves.get(8, x, jump), jump(x), "{x}");
+        }
+    }
+
+    #[test]
+    fn many_prices_are_those_asked_for_one_by_one() {
+        let curve = |x: f64| if x < 3000.0 { x.sqrt() } else { 2.0 * x.sqrt() };
+        let arguments = || (0..4000).map(|step| 10.0 + 1.25 * f64::from(step));
+        for batch in [3, CURVES as u32 + 1] {
+            let (together, alone) = (DecodeCurves::new(), DecodeCurves::new());
+            let mut prices = Vec::new();
+            together.get_all(batch, arguments(), curve, |price| prices.push(price));
+            let expected: Vec<f64> = (arguments()).map(|x| alone.get(batch, x, curve)).collect();
+            assert_eq!(prices, expected);
         }
     }
 

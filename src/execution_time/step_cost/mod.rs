@@ -29,8 +29,8 @@ use super::graph::{Graph, NamedOperator, Stage};
 use super::roofline::KernelFits;
 use super::silicon::{SiliconDb, unpaid_share};
 use super::{
-    BackendKind, Operator, OperatorCost, PricedOperator, Provenance, StageTime, StepCost,
-    StepOptions, StepShape,
+    BackendKind, Operator, OperatorCost, PricedOperator, Provenance, StageRun, StageTime, StepCost,
+    StepOptions, StepShape, decode_times_one_by_one,
 };
 use crate::catalog::{DeviceSpec, EngineSpec, ModelSpec};
 use crate::memory::{Formats, Parallelism};
@@ -354,15 +354,17 @@ impl GraphCost {
         if batch == 0 {
             return 0.0;
         }
+        let price = |kv_tokens| self.attention_price_s(index, batch, kv_tokens);
+        let table = &self.tables[index].decode_attention;
+        table.get(batch, kv_tokens, price)
+    }
+
+    fn attention_price_s(&self, index: usize, batch: u32, kv_tokens: f64) -> f64 {
         let stage = &self.graph.stages()[index];
-        self.tables[index]
-            .decode_attention
-            .get(batch, kv_tokens, |kv_tokens| {
-                self.sum_s(|mut emit| {
-                    self.graph
-                        .decode_attention_operators(stage, batch, kv_tokens, &mut emit);
-                })
-            })
+        self.sum_s(|mut emit| {
+            self.graph
+                .decode_attention_operators(stage, batch, kv_tokens, &mut emit);
+        })
     }
 
     fn chunk_s(&self, index: usize, shape: ChunkShape) -> f64 {
@@ -535,12 +537,17 @@ impl GraphCost {
         rank_s + self.pool_tokens_s(index, self.pool_tokens(shape)) + head_s
     }
 
+    /// Whether two halves of a step take turns in layers with experts.
+    fn takes_turns(&self, index: usize) -> bool {
+        self.options.two_batch_overlap
+            && self.graph.parallelism().expert_parallel > 1
+            && self.graph.stages()[index].moe_layers > 0
+    }
+
     /// Time of all but the LM head in two halves that take turns in the layers
     /// with experts; none where there is nothing to overlap.
     fn overlapped_s(&self, index: usize, shape: &StepShape) -> Option<f64> {
-        let stage = &self.graph.stages()[index];
-        let spread = self.graph.parallelism().expert_parallel > 1;
-        if !self.options.two_batch_overlap || !spread || stage.moe_layers == 0 {
+        if !self.takes_turns(index) {
             return None;
         }
         let decode_only = shape.prefills.is_empty();
@@ -740,6 +747,37 @@ impl StepCost for GraphCost {
         }
     }
 
+    fn decode_times(&self, run: StageRun, shape: &StepShape, times: &mut [StageTime]) {
+        let index = run.stage as usize;
+        let requests = shape.decode_requests;
+        if requests == 0 || self.options.speculation.is_some() || self.takes_turns(index) {
+            return decode_times_one_by_one(self, run, shape, times);
+        }
+        // As `step_s`: all but attention stays the same.
+        let layers_s = self.decode_only_s(index, requests);
+        let head_s = self.head_s(index, self.sampled_rows(shape));
+        let host_s = match index {
+            0 => self.host_s(shape, requests),
+            _ => 0.0,
+        };
+        let kv_tokens = (0..times.len() as u64).map(|step| {
+            let context_tokens = shape.decode_context_tokens + step * u64::from(requests);
+            kv_tokens_per_decode(context_tokens, requests)
+        });
+        let batch = requests.div_ceil(self.attention_ranks());
+        let price = |kv_tokens| self.attention_price_s(index, batch, kv_tokens);
+        let mut times = times.iter_mut();
+        let attention = &self.tables[index].decode_attention;
+        attention.get_all(batch, kv_tokens, price, |attention_s| {
+            if let Some(time) = times.next() {
+                *time = StageTime {
+                    model_s: layers_s + attention_s + head_s,
+                    host_s,
+                };
+            }
+        });
+    }
+
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator> {
         let mut rows = Vec::new();
         for index in 0..self.tables.len() {
@@ -895,7 +933,11 @@ fn mean_kv_tokens(shape: &StepShape) -> f64 {
     if shape.decode_requests == 0 {
         return 1.0;
     }
-    1.0 + shape.decode_context_tokens as f64 / f64::from(shape.decode_requests)
+    kv_tokens_per_decode(shape.decode_context_tokens, shape.decode_requests)
+}
+
+fn kv_tokens_per_decode(context_tokens: u64, decodes: u32) -> f64 {
+    1.0 + context_tokens as f64 / f64::from(decodes)
 }
 
 impl std::fmt::Debug for GraphCost {

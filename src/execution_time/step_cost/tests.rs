@@ -455,3 +455,40 @@ fn uneven_experts_take_longer() {
     let uneven = with(super::super::operator::ExpertLoad::Uneven { factor: 2.0 });
     assert!(uneven > 1.1 * even, "{uneven} {even}");
 }
+
+#[test]
+fn steps_in_a_row_cost_what_each_costs() {
+    let mut costs: Vec<_> = (deployments().iter())
+        .map(|(model, parallelism)| cost(model, *parallelism, BackendKind::Silicon))
+        .collect();
+    costs.push(wide(StepOptions {
+        two_batch_overlap: true,
+        ..StepOptions::default()
+    }));
+    costs.push(wide(StepOptions {
+        speculation: Some(Speculation {
+            draft_tokens: 2,
+            acceptance: 0.5,
+        }),
+        ..StepOptions::default()
+    }));
+    for cost in &costs {
+        for (requests, context_tokens) in [(1, 3), (7, 900), (64, 64 * 1020), (300, 300 * 5000)] {
+            for stage in 0..cost.stages() {
+                let run = StageRun {
+                    replica: 0,
+                    nth_batch: 0,
+                    stage,
+                };
+                let mut shape = decodes(requests, 0);
+                shape.decode_context_tokens = context_tokens;
+                let mut times = [StageTime::default(); 40];
+                cost.decode_times(run, &shape, &mut times);
+                for time in times {
+                    assert_eq!(time, cost.stage_time(stage, &shape));
+                    shape.decode_context_tokens += u64::from(requests);
+                }
+            }
+        }
+    }
+}

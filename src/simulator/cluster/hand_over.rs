@@ -7,6 +7,7 @@ use crate::simulator::event::Event;
 use crate::simulator::recorder::Recorder;
 use crate::simulator::replica::Replica;
 use crate::simulator::request::{NO_REPLICA, RequestState};
+use crate::simulator::scheduler::global::Load;
 use crate::simulator::scheduler::global::mixed_pool::Candidate;
 
 impl<R: Recorder> Simulation<'_, R> {
@@ -32,6 +33,7 @@ impl<R: Recorder> Simulation<'_, R> {
         if receiver == sender {
             return;
         }
+        self.catch_up(receiver);
         let queues = &mut self.replicas[receiver as usize].queues;
         queues.promised_blocks += queues.blocks_to_start(&self.requests[id as usize]);
         self.replicas[receiver as usize].incoming.push_back(id);
@@ -58,7 +60,10 @@ impl<R: Recorder> Simulation<'_, R> {
             self.note_mixing(receiver);
             return receiver;
         }
-        let receiver = self.routers[1].route(blocks_of(replicas));
+        if self.routers[1].measures() == Load::KvBlocks {
+            self.catch_up_pool(1);
+        }
+        let receiver = self.routers[1].route(blocks_of(&self.replicas));
         self.account(1, id, receiver, true);
         receiver
     }
@@ -149,6 +154,7 @@ impl<R: Recorder> Simulation<'_, R> {
         });
         self.settle_transfers();
         for (id, sender) in drained.drain(..) {
+            self.catch_up(sender);
             self.replicas[sender as usize]
                 .queues
                 .release(id, &mut self.requests, now_s);
@@ -165,6 +171,8 @@ impl<R: Recorder> Simulation<'_, R> {
     pub(super) fn receive_kv(&mut self, id: u32) {
         let request = &mut self.requests[id as usize];
         let replica = request.decode_replica;
+        self.catch_up(replica);
+        let request = &mut self.requests[id as usize];
         request.decode_arrived_at_s = self.events.now_s();
         request.transfer_s = self.events.now_s() - request.transfer_started_at_s;
         let queues = &mut self.replicas[replica as usize].queues;

@@ -6,7 +6,7 @@
 //! 0.2 % wide and a percentile, taken at the middle of its bucket, is off by at
 //! most 0.1 %. Mean and maximum are exact. Nothing depends on the order of inserts.
 
-use super::exact_sum::ExactSum;
+use crate::simulator::exact_sum::ExactSum;
 
 const MANTISSA_BITS: u32 = 9;
 /// Times under 2^-27 s (7 ns) fall into the first bucket, over 2^13 s into the last.

@@ -3,7 +3,6 @@
 //! The simulator is generic over its [`Recorder`], so a fact nobody keeps costs
 //! nothing. Recorders add up; they never influence the simulation.
 
-mod exact_sum;
 mod histogram;
 mod summary;
 

@@ -1,11 +1,11 @@
 //! The recorder every sweep uses: distributions over all requests and tokens,
 //! and the request rows that are to be kept.
 
-use super::exact_sum::ExactSum;
 use super::{
     Distribution, Recorder, RequestOutcome, RequestRecord, RequestTargets, RunSummary,
     SimulationTotals, TimeHistogram,
 };
+use crate::simulator::exact_sum::ExactSum;
 
 /// Which request rows are kept.
 #[derive(Debug, Clone, Default)]

@@ -12,12 +12,12 @@ const LARGE_S: f64 = (1u64 << (62 - FRACTION_BITS)) as f64;
 
 /// A sum of times of at least zero, seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct ExactSum(u128);
+pub(crate) struct ExactSum(u128);
 
 impl ExactSum {
     /// Adds `time_s` `count` times.
-    pub(super) fn add(&mut self, time_s: f64, count: u32) {
-        debug_assert!(!(time_s < 0.0), "{time_s} s");
+    pub(crate) fn add(&mut self, time_s: f64, count: u32) {
+        debug_assert!(time_s.is_nan() || time_s >= 0.0, "{time_s} s");
         // The conversion to 64 bits is one instruction, that to 128 a call.
         let units = if time_s < LARGE_S {
             u128::from((time_s * UNIT + 0.5) as i64 as u64)
@@ -27,13 +27,17 @@ impl ExactSum {
         self.0 += units * u128::from(count);
     }
 
-    pub(super) fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.0 += other.0;
     }
 
+    pub(crate) fn total_s(self) -> f64 {
+        self.0 as f64 / UNIT
+    }
+
     /// The sum over `count`; NaN if that is 0.
-    pub(super) fn mean_s(self, count: u64) -> f64 {
-        self.0 as f64 / UNIT / count as f64
+    pub(crate) fn mean_s(self, count: u64) -> f64 {
+        self.total_s() / count as f64
     }
 }
 

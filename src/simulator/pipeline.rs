@@ -1,0 +1,380 @@
+//! A replica's pipeline without its events.
+//!
+//! Stages are first come, first served, and what a batch costs is known when it is
+//! formed; so is, then, when each stage will start and finish it: a stage starts
+//! when both it and the batch are free. Only the end of the batch is an event, and
+//! as batches leave in the order they entered, only the first one's is in the
+//! queue.
+//!
+//! Most batches are the one before again, one token further, and that can be told
+//! beforehand: until the first decode has all its tokens, a block is missing or
+//! somebody comes, nothing else can happen on the replica. Such steps are priced
+//! together. Those that end before anything else happens are made at once. Where
+//! others have events in between, the rest is kept as a forecast and only its end
+//! is in the queue; whoever wants to look at the replica or to change something
+//! first has it caught up with the present ([`Simulation::catch_up`]).
+//!
+//! Results are those of the chain of events in `cluster.rs`. That runs where a
+//! recorder wants to be told of batches or events, and on replicas whose caches
+//! leave while their prompts are being computed.
+
+use std::collections::VecDeque;
+
+use super::cluster::{Simulation, count_waiting};
+use super::config::PoolRole;
+use super::event::Event;
+use super::recorder::Recorder;
+use super::replica::{Batch, Replica};
+use crate::execution_time::{StageRun, StageTime};
+
+/// Steps that are priced together at most.
+pub(super) const STEPS: usize = 32;
+
+/// Batches on a replica's stages, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Pipeline {
+    /// When each stage will have done all of its batches, seconds.
+    free_at_s: Vec<f64>,
+    leaving: VecDeque<Leaving>,
+    /// Steps that follow the only batch in `leaving`: each is that batch again.
+    forecast: VecDeque<StageTime>,
+    /// Of the event that tells of the end of both; earlier ones are void.
+    generation: u32,
+    is_announced: bool,
+}
+
+/// A batch on its way through the stages.
+#[derive(Debug, Clone, Copy)]
+struct Leaving {
+    slot: u32,
+    /// When the last stage starts it, seconds.
+    started_at_s: f64,
+    /// When the last stage has executed it, seconds; after the limit, some time after.
+    at_s: f64,
+}
+
+impl Pipeline {
+    pub(crate) fn new(stages: u32) -> Self {
+        Self {
+            free_at_s: vec![0.0; stages as usize],
+            ..Self::default()
+        }
+    }
+
+    /// The batch that follows what leaves, if it has been forecast.
+    fn follow(&mut self) -> Option<(Leaving, StageTime)> {
+        let time = self.forecast.pop_front()?;
+        Some((self.leaving.pop_front()?, time))
+    }
+}
+
+impl<R: Recorder> Simulation<'_, R> {
+    /// Whether the stages of `replica` are handled here.
+    pub(super) fn is_pipelined(&self, replica: u32) -> bool {
+        let told = R::WANTS_EVENTS || R::WANTS_BATCHES;
+        // Vidur executes the first event past the limit: which one it is matters. And
+        // its events go by number, of which every stage takes some.
+        let numbered = !self.cluster.compat.is_none()
+            && self.replicas.len() > 1
+            && self.replicas[replica as usize].stages.len() > 1;
+        !told && !self.cluster.ends_past_its_limit() && !numbered && !self.sends_early(replica)
+    }
+
+    fn sends_early(&self, replica: u32) -> bool {
+        let prefills_only = self.replicas[replica as usize].role == PoolRole::Prefill;
+        self.overlaps && (prefills_only || self.mixed_pool.is_some())
+    }
+
+    /// Whether nothing is pending for the present time.
+    fn is_quiet(&self) -> bool {
+        let now_s = self.events.now_s();
+        self.events.next_time_s() > now_s && self.next_arrival_s() > now_s
+    }
+
+    /// Sends a batch that has just been formed through all stages.
+    pub(super) fn launch(&mut self, replica: u32, slot: u32) {
+        let now_s = self.events.now_s();
+        let limit_s = self.limit_s;
+        let state = &mut self.replicas[replica as usize];
+        let batch = &mut state.batches[slot as usize];
+        let cost = &self.cluster.pools[state.pool].cost;
+        let mut leaving = Leaving {
+            slot,
+            started_at_s: now_s,
+            at_s: now_s,
+        };
+        for (stage, free_at_s) in (0..).zip(&mut state.pipeline.free_at_s) {
+            let start_s = leaving.at_s.max(*free_at_s);
+            if start_s > limit_s {
+                // It never starts.
+                leaving.at_s = start_s;
+                break;
+            }
+            count_waiting(batch, stage, &mut self.requests, start_s);
+            let run = StageRun {
+                replica: self.first_replica + replica,
+                nth_batch: batch.nth,
+                stage,
+            };
+            let time = cost.stage_time_of(run, &batch.shape);
+            spend(batch, time);
+            state.busy.add(time.total_s(), 1);
+            leaving.started_at_s = start_s;
+            leaving.at_s = start_s + time.total_s();
+            batch.last_stage_at_s = leaving.at_s;
+            *free_at_s = leaving.at_s;
+        }
+        state.pipeline.leaving.push_back(leaving);
+    }
+
+    /// Has the queue tell when the first batch leaves the pipeline, and the forecast
+    /// is over.
+    pub(super) fn announce(&mut self, replica: u32) {
+        let pipeline = &mut self.replicas[replica as usize].pipeline;
+        let Some(&first) = pipeline.leaving.front() else {
+            return;
+        };
+        if pipeline.is_announced {
+            return;
+        }
+        pipeline.is_announced = true;
+        let (mut started_at_s, mut at_s) = (first.started_at_s, first.at_s);
+        for time in &pipeline.forecast {
+            (started_at_s, at_s) = (at_s, at_s + time.total_s());
+        }
+        let generation = pipeline.generation;
+        let event = Event::PipelineEnd {
+            replica,
+            generation,
+        };
+        self.events.push_as_of(started_at_s, at_s, event);
+    }
+
+    /// The forecast of `replica` is over, and a batch leaves the last stage. Goes on
+    /// until the replica has nothing to run, or something else happens first.
+    pub(super) fn run_pipeline(&mut self, replica: u32) {
+        self.replicas[replica as usize].pipeline.is_announced = false;
+        self.follow_forecast(replica, f64::INFINITY);
+        while let Some(left) = self.replicas[replica as usize].pipeline.leaving.pop_front() {
+            if !self.end_and_refill(replica, left.slot) || !self.goes_on(replica) {
+                break;
+            }
+        }
+        self.announce(replica);
+    }
+
+    /// Makes what has been forecast for `replica` happen, up to the present, and
+    /// forgets the rest: something will change.
+    pub(super) fn catch_up(&mut self, replica: u32) {
+        if !self.replicas[replica as usize].pipeline.forecast.is_empty() {
+            self.follow_forecast(replica, self.events.now_s());
+            let pipeline = &mut self.replicas[replica as usize].pipeline;
+            pipeline.forecast.clear();
+            pipeline.generation = pipeline.generation.wrapping_add(1);
+            pipeline.is_announced = false;
+            self.announce(replica);
+        }
+    }
+
+    /// The same for all replicas of a pool.
+    pub(super) fn catch_up_pool(&mut self, pool: usize) {
+        for replica in 0..self.replicas.len() {
+            if self.replicas[replica].pool == pool {
+                self.catch_up(replica as u32);
+            }
+        }
+    }
+
+    /// The same for all at the end, steps that end just then included.
+    pub(super) fn catch_up_with_limit(&mut self) {
+        for replica in 0..self.replicas.len() {
+            self.follow_forecast(replica as u32, self.limit_s.next_up());
+        }
+    }
+
+    /// Makes the steps forecast for `replica` happen that follow one that ends
+    /// before `until_s`.
+    fn follow_forecast(&mut self, replica: u32, until_s: f64) {
+        loop {
+            let pipeline = &mut self.replicas[replica as usize].pipeline;
+            let ends = pipeline
+                .leaving
+                .front()
+                .is_some_and(|first| first.at_s < until_s);
+            if !ends {
+                return;
+            }
+            let Some((left, time)) = pipeline.follow() else {
+                return;
+            };
+            self.advance_decodes(replica, left.slot, left.at_s);
+            self.start_again(replica, left.slot, left.at_s, time);
+            let next = Leaving {
+                slot: left.slot,
+                started_at_s: left.at_s,
+                at_s: left.at_s + time.total_s(),
+            };
+            let pipeline = &mut self.replicas[replica as usize].pipeline;
+            pipeline.leaving.push_back(next);
+        }
+    }
+
+    /// The batch of `slot` has been executed; forms what can be formed next.
+    /// Whether that is all that happens now.
+    fn end_and_refill(&mut self, replica: u32, slot: u32) -> bool {
+        if !self.is_quiet() {
+            self.events.push_now(Event::BatchEnd { replica, slot });
+            return false;
+        }
+        self.advance_decodes(replica, slot, self.events.now_s());
+        let repeats = self.repeats(replica, slot);
+        if repeats > 0 {
+            if self.replicas[replica as usize].stages.len() == 1 {
+                self.repeat(replica, slot, repeats);
+            } else {
+                self.repeat_once(replica, slot);
+            }
+            return true;
+        }
+        self.complete_batch(replica, slot);
+        if !self.is_quiet() || !self.wakes.is_empty() {
+            self.schedule_after_batch(replica);
+            return false;
+        }
+        while let Some(slot) = self.form_batch(replica) {
+            self.launch(replica, slot);
+        }
+        true
+    }
+
+    /// Moves the clock to the end of the first batch if nothing happens before.
+    fn goes_on(&mut self, replica: u32) -> bool {
+        let Some(first) = self.replicas[replica as usize].pipeline.leaving.front() else {
+            return false;
+        };
+        let other_s = self.events.next_time_s().min(self.next_arrival_s());
+        let goes_on = first.at_s < other_s && first.at_s <= self.limit_s;
+        if goes_on {
+            self.events.advance(first.at_s);
+        }
+        goes_on
+    }
+
+    /// How many of the next batches will be the present one again: decodes only, room
+    /// for their tokens, and nobody who might join, until one of them is done.
+    fn repeats(&self, replica: u32, slot: u32) -> usize {
+        let state = &self.replicas[replica as usize];
+        let batch = &state.batches[slot as usize];
+        let queues = &state.queues;
+        let alone = state.policy.repeats_decodes()
+            && batch.prefills.is_empty()
+            && queues.waiting.is_empty()
+            && queues.prefilling.is_empty()
+            && queues.ready.is_empty()
+            && state.incoming.is_empty();
+        if alone {
+            batch.decodes.steps_alike(STEPS, queues.blocks.free())
+        } else {
+            0
+        }
+    }
+
+    /// Starts the present batch again, one token further.
+    fn repeat_once(&mut self, replica: u32, slot: u32) {
+        let now_s = self.events.now_s();
+        self.replicas[replica as usize].repeat_batch(slot, self.batches, now_s);
+        self.batches += 1;
+        self.launch(replica, slot);
+    }
+
+    /// Has the only stage repeat the present batch up to `steps` times: those that
+    /// end before anything else happens, and one more.
+    fn repeat(&mut self, replica: u32, slot: u32, steps: usize) {
+        let mut now_s = self.events.now_s();
+        let other_s = self.events.next_time_s().min(self.next_arrival_s());
+        let mut times = [StageTime::default(); STEPS];
+        let steps = self.price_ahead(replica, slot, other_s - now_s, &mut times[..steps]);
+        for (index, &time) in times[..steps].iter().enumerate() {
+            self.start_again(replica, slot, now_s, time);
+            let at_s = now_s + time.total_s();
+            let is_last = index + 1 == steps || at_s >= other_s || at_s > self.limit_s;
+            if is_last {
+                let pipeline = &mut self.replicas[replica as usize].pipeline;
+                pipeline.leaving.push_back(Leaving {
+                    slot,
+                    started_at_s: now_s,
+                    at_s,
+                });
+                if self.forecasts {
+                    pipeline.forecast.extend(&times[index + 1..steps]);
+                }
+                return;
+            }
+            now_s = at_s;
+            self.advance_decodes(replica, slot, now_s);
+        }
+    }
+
+    /// Prices the next steps of a batch: all of `times` if they may be kept as a
+    /// forecast, else those that start within `free_s`. Returns how many.
+    fn price_ahead(
+        &mut self,
+        replica: u32,
+        slot: u32,
+        free_s: f64,
+        times: &mut [StageTime],
+    ) -> usize {
+        let state = &mut self.replicas[replica as usize];
+        let batch = &mut state.batches[slot as usize];
+        let cost = &self.cluster.pools[state.pool].cost;
+        let mut run = StageRun {
+            replica: self.first_replica + replica,
+            nth_batch: state.work.batches,
+            stage: 0,
+        };
+        batch.shape.decode_context_tokens = batch.decodes.context_tokens();
+        let mut wanted = times.len();
+        if !self.forecasts {
+            times[0] = cost.stage_time_of(run, &batch.shape);
+            // Steps get longer: no more than these start.
+            let start = (free_s / times[0].total_s()).ceil().max(1.0);
+            wanted = wanted.min(start as usize);
+        }
+        let first = usize::from(!self.forecasts);
+        if first < wanted {
+            run.nth_batch += first as u64;
+            batch.shape.decode_context_tokens += (first * batch.decodes.len()) as u64;
+            cost.decode_times(run, &batch.shape, &mut times[first..wanted]);
+        }
+        wanted
+    }
+
+    /// Starts the present batch again on the only stage, where it will take `time`.
+    fn start_again(&mut self, replica: u32, slot: u32, now_s: f64, time: StageTime) {
+        let state = &mut self.replicas[replica as usize];
+        state.repeat_batch(slot, self.batches, now_s);
+        self.batches += 1;
+        let batch = &mut state.batches[slot as usize];
+        count_waiting(batch, 0, &mut self.requests, now_s);
+        spend(batch, time);
+        state.busy.add(time.total_s(), 1);
+        batch.last_stage_at_s = now_s + time.total_s();
+        state.pipeline.free_at_s[0] = batch.last_stage_at_s;
+    }
+}
+
+/// Whether an event tells of an end that will not come.
+pub(super) fn is_void(event: Event, replicas: &[Replica]) -> bool {
+    match event {
+        Event::PipelineEnd {
+            replica,
+            generation,
+        } => replicas[replica as usize].pipeline.generation != generation,
+        _ => false,
+    }
+}
+
+fn spend(batch: &mut Batch, time: StageTime) {
+    batch.spent.total_s += time.total_s();
+    batch.spent.model_s += time.model_s;
+}
