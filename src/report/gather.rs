@@ -194,7 +194,7 @@ pub(super) fn condense(
         name: reader.name().to_string(),
         directory: dir.display().to_string(),
         complete: reader.manifest().is_some(),
-        runs: overview.runs.clone(),
+        runs: overview.runs,
         slo: reader.slo().clone(),
         objectives: reader.objectives().clone(),
         configurations: configurations.iter().filter(|c| c.all_ok).count() as u64,

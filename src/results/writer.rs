@@ -471,10 +471,13 @@ fn encode_blocks(shared: &Shared, blocks: &Receiver<Block>) {
     }
 }
 
+/// A finished block: its number, its runs without their requests, its request part.
+type Finished = (u64, (Vec<RunResult>, Option<FileEntry>));
+
 /// Finished blocks that are to be written together.
 #[derive(Default)]
 struct Group {
-    /// By block: its runs without their requests, and its request part.
+    /// By number.
     blocks: BTreeMap<u64, (Vec<RunResult>, Option<FileEntry>)>,
     runs: usize,
     last_written: Option<Instant>,
@@ -524,7 +527,7 @@ impl Group {
     /// One part for each sequence of neighbouring blocks, so that parts can be read
     /// one after the other in the order of runs.
     fn write(&mut self, shared: &Shared) -> Result<(), ResultError> {
-        let blocks: Vec<_> = std::mem::take(&mut self.blocks).into_iter().collect();
+        let blocks: Vec<Finished> = std::mem::take(&mut self.blocks).into_iter().collect();
         for blocks in blocks.chunk_by(|(a, _), (b, _)| a + 1 == *b) {
             write_summary_part(shared, blocks)?;
         }
@@ -535,10 +538,7 @@ impl Group {
 }
 
 /// Commits these neighbouring blocks: their request parts are there.
-fn write_summary_part(
-    shared: &Shared,
-    blocks: &[(u64, (Vec<RunResult>, Option<FileEntry>))],
-) -> Result<(), ResultError> {
+fn write_summary_part(shared: &Shared, blocks: &[Finished]) -> Result<(), ResultError> {
     let (Some((first, _)), Some((last, _))) = (blocks.first(), blocks.last()) else {
         return Ok(());
     };

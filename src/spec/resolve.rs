@@ -150,9 +150,12 @@ impl Deployment {
 #[derive(Default)]
 pub struct Resolver {
     costs: Costs,
-    /// Content hashes of catalog entries, by kind, name and version; none: unknown.
-    hashes: Mutex<BTreeMap<(&'static str, String, String), Option<String>>>,
+    /// Content hashes of catalog entries; none: unknown.
+    hashes: Mutex<BTreeMap<CatalogEntry, Option<String>>>,
 }
+
+/// Kind, name and version.
+type CatalogEntry = (&'static str, String, String);
 
 impl Resolver {
     /// Keeps fits of profiling files below `cache_dir` too.
