@@ -16,6 +16,7 @@ pub mod analytical;
 mod collective;
 mod cost;
 mod fabric;
+pub(crate) mod fair_share;
 pub mod flow;
 mod links;
 pub mod nccl;

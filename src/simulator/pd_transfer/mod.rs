@@ -1,7 +1,7 @@
 //! KV caches on their way from one replica to another.
 //!
 //! A fluid model. Every replica has a link out and a link in; transfers share
-//! them max-min fairly ([`fair_share`]). Rates change only when a transfer
+//! them max-min fairly ([`FairShare`]). Rates change only when a transfer
 //! starts, drains, or what it can use changes; between those times progress is
 //! linear. A transfer that has drained arrives one link latency later.
 //!
@@ -9,13 +9,11 @@
 //! [`Source`]: what has been computed so far, and how fast more is. Once it has
 //! caught up with its source it can use no more than that.
 
-mod fair_share;
-
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use super::config::KvTransferSpec;
-use fair_share::{FairShare, SAME_RATE};
+use crate::network::fair_share::{FairShare, SAME_RATE};
 
 /// Changes this close together happen at once: less than any link resolves.
 const SAME_TIME_S: f64 = 1e-12;
@@ -143,7 +141,8 @@ impl TransferNetwork {
             Some(place) => *place = transfer,
             None => self.slots.push(transfer),
         }
-        self.shares.add(slot, [2 * sender, 2 * receiver + 1]);
+        self.shares
+            .add(slot, &[(2 * sender, 1.0), (2 * receiver + 1, 1.0)]);
         if let Some(source) = self.sources.get_mut(&request) {
             source.slot = Some(slot);
             self.slots[slot as usize].caught_up = source.ready_bytes_at(now_s) <= 0.0;
