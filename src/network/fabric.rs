@@ -229,6 +229,7 @@ mod tests {
         Placement {
             gpus_per_server: 8,
             first_server: 0,
+            skipped_gpus: 0,
             tensor_parallel,
             pipeline_parallel: stages,
             attention_data_parallel: gpus_per_stage / tensor_parallel,
