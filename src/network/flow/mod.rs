@@ -26,7 +26,7 @@ pub use graph::NoRoute;
 pub use layout::{Layout, LayoutError};
 pub use start::{SendLatency, SimaiEnvironment};
 pub(crate) use transfers::Pace;
-pub use transfers::{LoneTransfer, TransferPaths};
+pub use transfers::{LoneTransfer, TransferError, TransferPaths};
 
 use super::collective::{Collective, GroupKind};
 use super::cost::{CollectiveCost, CostError};

@@ -108,6 +108,22 @@ pub struct LoneTransfer {
     pub time_s: f64,
 }
 
+/// Why caches cannot be moved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    /// Two GPUs that have to exchange parts of caches are not joined.
+    #[error(transparent)]
+    NoRoute(#[from] NoRoute),
+    /// A replica sits where there is no GPU.
+    #[error("GPU {gpu}, but the topology has {gpus} GPUs")]
+    UnknownGpu {
+        /// The GPU.
+        gpu: u32,
+        /// GPUs there are.
+        gpus: u32,
+    },
+}
+
 /// A flow of a transfer.
 struct Part {
     from: u32,
@@ -124,13 +140,14 @@ impl TransferPaths {
     /// `swap`. No replica sends or receives more than `limit_bytes_per_s`.
     ///
     /// # Errors
-    /// If no path leads from a GPU to one it has to send to.
+    /// If no path leads from a GPU to one it has to send to, or the topology does not
+    /// have it.
     pub fn new(
         network: &FlowNetwork,
         pools: &[(Placement, u32)],
         swap: bool,
         limit_bytes_per_s: Option<f64>,
-    ) -> Result<Self, NoRoute> {
+    ) -> Result<Self, TransferError> {
         Builder::new(network).build(pools, swap, limit_bytes_per_s, true)
     }
 
@@ -351,8 +368,14 @@ impl<'a> Builder<'a> {
         swap: bool,
         limit_bytes_per_s: Option<f64>,
         merge: bool,
-    ) -> Result<TransferPaths, NoRoute> {
+    ) -> Result<TransferPaths, TransferError> {
+        let gpus = self.topology.gpus();
         for (placement, replicas) in pools {
+            let end = placement.end(*replicas);
+            if end > gpus {
+                let gpu = end - 1;
+                return Err(TransferError::UnknownGpu { gpu, gpus });
+            }
             for replica in 0..*replicas {
                 self.add_replica(placement, replica, limit_bytes_per_s);
             }
@@ -841,7 +864,10 @@ mod tests {
         let islands = network(&TopologyPlan::new(Kind::NvlinkDomain, 16), &[]);
         let apart = [(placement(0, 8, 1, 1), 1), (placement(1, 8, 1, 1), 1)];
         let error = TransferPaths::new(&islands, &apart, false, None).unwrap_err();
-        assert_eq!((error.from, error.to), (0, 8));
+        assert_eq!(error, TransferError::NoRoute(NoRoute { from: 0, to: 8 }));
+        let outside = [(placement(0, 8, 1, 1), 1), (placement(1, 8, 1, 1), 2)];
+        let error = TransferPaths::new(&islands, &outside, false, None).unwrap_err();
+        assert_eq!(error.to_string(), "GPU 23, but the topology has 16 GPUs");
         let prefill = placement(0, 4, 1, 1);
         let decode = prefill.followed_by(1, prefill, true);
         let together = [(prefill, 1), (decode, 1)];
