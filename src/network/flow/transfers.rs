@@ -908,7 +908,7 @@ mod tests {
             transfers in proptest::collection::vec((0u32..3, 3u32..6), 1..12),
             edits in proptest::collection::vec((0usize..1000, 0.1f64..1.0), 0..6),
         ) {
-            let topology = TopologyPlan::new(kind, 128).generate().unwrap();
+            let topology = TopologyPlan::new(kind, 256).generate().unwrap();
             let links = topology.links();
             let edits: Vec<_> = edits.iter().map(|(link, factor)| {
                 let link = links[link % links.len()];
