@@ -78,13 +78,6 @@ const ZERO: Kernel = Kernel {
 };
 
 impl Generation {
-    fn nvlink_bytes_per_s(self) -> f64 {
-        match self {
-            Self::NvLink4 => NVLINK4,
-            Self::NvLink5 => NVLINK5,
-        }
-    }
-
     fn kernel(self, low_latency: bool, combine: bool) -> Kernel {
         match (self, low_latency, combine) {
             (Self::NvLink4, true, false) => Kernel {

@@ -9,6 +9,14 @@ use crate::memory::Parallelism;
 use crate::network::Placement;
 use crate::network::topology::Topology;
 
+impl RunConfig {
+    /// Whether a topology it names is the network all its pools sit in. To the originals
+    /// it is that of a replica alone.
+    pub fn places_pools(&self) -> bool {
+        self.compat.is_none() && self.network.topology_of != Some(TopologyOf::Replica)
+    }
+}
+
 /// Places the pools of a run in turn.
 pub(super) struct Sites<'a> {
     config: &'a RunConfig,
@@ -22,9 +30,7 @@ impl<'a> Sites<'a> {
     pub(super) fn new(config: &'a RunConfig, topology: Option<Arc<Topology>>) -> Self {
         Self {
             config,
-            topology: topology.filter(|_| {
-                config.compat.is_none() && config.network.topology_of != Some(TopologyOf::Replica)
-            }),
+            topology: topology.filter(|_| config.places_pools()),
             last: None,
         }
     }

@@ -354,7 +354,7 @@ impl Pricing<'_> {
                 (FabricModel::AnalyticalAsCalled, name.to_owned(), launch_ms)
             }
             BackendKind::SimaiAnalytical => {
-                let name = "NCCL-like model".to_owned();
+                let name = "NCCL-like model (DeepEP for experts)".to_owned();
                 (FabricModel::Nccl(self.nccl()), name, launch_ms)
             }
             BackendKind::SimaiSimulation => {

@@ -146,9 +146,9 @@ fn sites(config: &RunConfig, deployment: &Deployment, replicas: u32) -> Vec<Site
         replicas: replicas.min(pool.replicas),
         placement: pool.placement,
         servers_of: match (&config.network.topology, config.gpus_per_node) {
-            (Some(file), _) => file.display().to_string(),
-            (None, Some(_)) => "gpus_per_node".to_owned(),
-            (None, None) => pool.device.name.clone(),
+            (Some(file), _) if config.places_pools() => file.display().to_string(),
+            (_, Some(_)) => "gpus_per_node".to_owned(),
+            (_, None) => pool.device.name.clone(),
         },
         experts: match &deployment.model.moe {
             Some(_) => experts(&pool.parallelism, pool.peers),
