@@ -9,6 +9,7 @@
 //! control flow is here and, where a request changes replicas, in [`hand_over`];
 //! policies and accounts are leaves.
 
+mod apart;
 mod hand_over;
 
 use super::cohort::Spent;
@@ -19,7 +20,7 @@ use super::recorder::{
     ArrivalFact, BatchFact, EventFact, EventKind, KvUseFact, PrefillFact, Recorder, RequestOutcome,
     RequestRecord, SimulationTotals, StageEndFact, StageFact,
 };
-use super::replica::{Batch, PoolWork, PrefillWork, Replica, StaticGroup};
+use super::replica::{Batch, PoolWork, PrefillWork, Replica, ReplicaEnd, StaticGroup};
 use super::request::{NO_REPLICA, RequestState};
 use super::scheduler::global::mixed_pool::{Candidate, MixedPool};
 use super::scheduler::global::{Load, Router, python_set};
@@ -41,16 +42,52 @@ pub fn simulate<R: Recorder>(
     workload: &Workload,
     recorder: &mut R,
 ) -> SimulationTotals {
-    let mut simulation = Simulation::new(cluster, workload, recorder);
+    let longest_tokens = longest_request_tokens(cluster, workload);
+    if apart::applies::<R>(cluster, workload) {
+        return apart::simulate(cluster, &workload.requests, longest_tokens, recorder);
+    }
+    let scope = Scope {
+        replica: None,
+        clients: workload.clients,
+        longest_tokens,
+    };
+    let requests = (0..).zip(&workload.requests);
+    let requests = requests.map(|(id, request)| RequestState::new(id, request));
+    let mut simulation = Simulation::new(cluster, scope, requests.collect(), recorder);
     simulation.run();
-    simulation.totals()
+    let unfinished = simulation.unfinished;
+    let end_s = simulation.events.now_s();
+    let pools = cluster.pools.len();
+    let replicas = simulation.replicas.into_iter().map(ReplicaEnd::from);
+    totals(pools, unfinished, end_s, replicas)
+}
+
+/// Tokens of the longest request to plan for.
+fn longest_request_tokens(cluster: &ClusterSpec, workload: &Workload) -> u32 {
+    let longest = (workload.requests.iter())
+        .map(|request| request.prefill_tokens + request.decode_tokens)
+        .max();
+    cluster.max_request_tokens.or(longest).unwrap_or(0)
+}
+
+/// What of a cluster is simulated.
+#[derive(Debug, Clone, Copy)]
+struct Scope {
+    /// This replica only, of the only pool; none: all.
+    replica: Option<u32>,
+    /// Closed loop with as many clients.
+    clients: Option<u32>,
+    /// Tokens of the longest request to plan for.
+    longest_tokens: u32,
 }
 
 pub(super) struct Simulation<'a, R> {
     pub(super) cluster: &'a ClusterSpec,
     pub(super) recorder: &'a mut R,
-    requests: Vec<RequestState>,
+    pub(super) requests: Vec<RequestState>,
     pub(super) replicas: Vec<Replica>,
+    /// Number in the cluster of the first of `replicas`.
+    pub(super) first_replica: u32,
     routers: Vec<Router>,
     /// Routes in place of the routers, if replicas help out in the other phase.
     pub(super) mixed_pool: Option<MixedPool>,
@@ -69,32 +106,35 @@ pub(super) struct Simulation<'a, R> {
     drained: Vec<(u32, u32)>,
     /// Compatibility mode: when caches arrive, and where.
     pub(super) wakes: Vec<(f64, u32)>,
-    /// Requests not yet recorded.
-    open_requests: usize,
+    /// Nothing happens after, seconds; infinite: no limit.
+    pub(super) limit_s: f64,
+    /// Requests that had not ended when nothing more happened.
+    unfinished: usize,
     pub(super) batches: u64,
     stage_runs: u64,
 }
 
 impl<'a, R: Recorder> Simulation<'a, R> {
-    fn new(cluster: &'a ClusterSpec, workload: &Workload, recorder: &'a mut R) -> Self {
+    fn new(
+        cluster: &'a ClusterSpec,
+        scope: Scope,
+        mut requests: Vec<RequestState>,
+        recorder: &'a mut R,
+    ) -> Self {
         assert!(
             cluster.pools.len() == 1 || cluster.kv_transfer.is_some(),
             "two pools need a KV transfer"
         );
-        let longest = (workload.requests.iter())
-            .map(|request| request.prefill_tokens + request.decode_tokens)
-            .max();
-        let max_request_tokens = cluster.max_request_tokens.or(longest).unwrap_or(0);
         let mut replicas = Vec::new();
         let mut routers = Vec::new();
         for (index, pool) in cluster.pools.iter().enumerate() {
             let first = replicas.len() as u32;
-            routers.push(Router::new(cluster, pool.role, first, pool.replicas));
-            let replica = |_| Replica::new(index, pool, cluster.compat, max_request_tokens);
-            replicas.extend((0..pool.replicas).map(replica));
+            let count = scope.replica.map_or(pool.replicas, |_| 1);
+            routers.push(Router::new(cluster, pool.role, first, count));
+            let replica = |_| Replica::new(index, pool, cluster.compat, scope.longest_tokens);
+            replicas.extend((0..count).map(replica));
         }
-        let closed_loop = workload.clients.is_some();
-        let mut requests: Vec<_> = workload.requests.iter().map(RequestState::new).collect();
+        let closed_loop = scope.clients.is_some();
         if closed_loop {
             for request in &mut requests {
                 request.arrived_at_s = f64::NAN;
@@ -122,10 +162,12 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             }),
             overlaps: cluster.overlaps(),
             mixed_pool,
-            open_requests: requests.len(),
+            limit_s: cluster.time_limit_s.unwrap_or(f64::INFINITY),
+            unfinished: 0,
             closed_loop,
             cluster,
             recorder,
+            first_replica: scope.replica.unwrap_or(0),
             requests,
             replicas,
             routers,
@@ -138,7 +180,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             batches: 0,
             stage_runs: 0,
         };
-        for _ in 0..workload.clients.unwrap_or(0) {
+        for _ in 0..scope.clients.unwrap_or(0) {
             simulation.send_next_request();
         }
         simulation
@@ -163,7 +205,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     fn run(&mut self) {
-        let limit_s = self.cluster.time_limit_s.unwrap_or(f64::INFINITY);
+        let limit_s = self.limit_s;
         let mut past_limit = false;
         loop {
             let arrival_s = self.next_arrival_s();
@@ -175,6 +217,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             if next_s > limit_s {
                 // Vidur executes the first event past the limit.
                 if self.cluster.compat == Compat::None {
+                    self.events.stop_at(limit_s);
                     break;
                 }
                 past_limit = true;
@@ -196,6 +239,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         };
         for id in 0..self.requests.len() {
             if !self.requests[id].done {
+                self.unfinished += 1;
                 self.close(id as u32, outcome);
             }
         }
@@ -241,8 +285,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 stage,
                 slot,
             } => {
-                if self.is_alone(replica) {
-                    self.walk(replica, stage, slot);
+                if self.is_pipelined(replica) {
+                    self.run_pipeline(replica);
                 } else {
                     self.end_stage(replica, stage, slot);
                 }
@@ -403,21 +447,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let mut first_replica = 0;
         for pool in &self.cluster.pools {
             let replica = &self.replicas[first_replica];
-            let blocks = &replica.queues.blocks;
-            let tokens = match pool.role {
-                PoolRole::Prefill => u64::from(request.prefill_tokens),
-                PoolRole::Mixed | PoolRole::Decode => request.final_kv_tokens(),
-            };
-            let needed = blocks
-                .blocks_for(tokens)
-                .max(replica.queues.reserved_blocks);
-            if needed > blocks.total() {
-                return Some(RequestOutcome::RejectedTooLargeForKvCache);
-            }
-            let too_long = |longest| request.prefill_tokens > longest;
-            let prefills = pool.role != PoolRole::Decode;
-            if prefills && replica.policy.longest_prompt().is_some_and(too_long) {
-                return Some(RequestOutcome::RejectedPromptExceedsBatch);
+            if let Some(outcome) = replica.rejection(request) {
+                return Some(outcome);
             }
             first_replica += pool.replicas as usize;
         }
@@ -481,6 +512,12 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// Forms batches while the replica has free slots and something to run.
     fn schedule_replica(&mut self, replica: u32) {
+        if self.is_pipelined(replica) {
+            while let Some(slot) = self.form_batch(replica) {
+                self.launch(replica, slot);
+            }
+            return self.announce(replica);
+        }
         let mut formed = false;
         while let Some(slot) = self.form_batch(replica) {
             formed = true;
@@ -539,14 +576,14 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         count_waiting(batch, stage, &mut self.requests, now_s);
         let cost = &self.cluster.pools[state.pool].cost;
         let run = StageRun {
-            replica,
+            replica: self.first_replica + replica,
             nth_batch: batch.nth,
             stage,
         };
         let time = cost.stage_time_of(run, &batch.shape);
         batch.spent.total_s += time.total_s();
         batch.spent.model_s += time.model_s;
-        state.work.busy_s += time.total_s();
+        state.busy.add(time.total_s(), 1);
         if R::WANTS_BATCHES {
             self.recorder.stage_started(&StageFact {
                 stage_run_id: self.stage_runs,
@@ -801,36 +838,42 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let request = &mut self.requests[id as usize];
         debug_assert!(!request.done, "request {id} recorded twice");
         request.done = true;
-        self.open_requests -= 1;
-        self.recorder.request(&record_of(id, request, outcome));
+        self.recorder
+            .request(&record_of(request, self.first_replica, outcome));
     }
+}
 
-    fn totals(&mut self) -> SimulationTotals {
-        let end_s = self.events.now_s();
-        let mut totals = SimulationTotals {
-            end_s,
-            pools: vec![PoolWork::default(); self.cluster.pools.len()],
-            ..SimulationTotals::default()
-        };
-        let mut stages = 0;
-        let mut busy_s = 0.0;
-        for replica in &mut self.replicas {
-            let pool = &mut totals.pools[replica.pool];
-            *pool = pool.plus(replica.work);
-            stages += replica.stages.len();
-            busy_s += replica.work.busy_s;
-            totals.preemptions += replica.queues.preemptions;
-            totals.kv_cache_utilization += replica.queues.blocks.utilization(end_s);
-            if self.open_requests == 0 && replica.queues.waiting.is_empty() {
-                totals.leaked_blocks += replica.queues.blocks.used();
-            }
+/// What all `replicas` of the cluster, in order, have come to at `end_s`.
+fn totals(
+    pools: usize,
+    unfinished: usize,
+    end_s: f64,
+    replicas: impl ExactSizeIterator<Item = ReplicaEnd>,
+) -> SimulationTotals {
+    let mut totals = SimulationTotals {
+        end_s,
+        pools: vec![PoolWork::default(); pools],
+        ..SimulationTotals::default()
+    };
+    let count = replicas.len() as f64;
+    let mut stages = 0;
+    let mut busy_s = 0.0;
+    for mut replica in replicas {
+        let pool = &mut totals.pools[replica.pool];
+        *pool = pool.plus(replica.work);
+        stages += replica.stages;
+        busy_s += replica.work.busy_s;
+        totals.preemptions += replica.preemptions;
+        totals.kv_cache_utilization += replica.blocks.utilization(end_s);
+        if unfinished == 0 && !replica.has_waiting {
+            totals.leaked_blocks += replica.blocks.used();
         }
-        totals.kv_cache_utilization /= self.replicas.len() as f64;
-        if end_s > 0.0 {
-            totals.gpu_busy_fraction = busy_s / (stages as f64 * end_s);
-        }
-        totals
     }
+    totals.kv_cache_utilization /= count;
+    if end_s > 0.0 {
+        totals.gpu_busy_fraction = busy_s / (stages as f64 * end_s);
+    }
+    totals
 }
 
 /// KV cache blocks of each replica, in use or promised.
@@ -859,7 +902,12 @@ impl Held {
 
 /// Adds the time a batch has waited for `stage`, which starts now, to its
 /// members' accounts.
-fn count_waiting(batch: &mut Batch, stage: u32, requests: &mut [RequestState], now_s: f64) {
+pub(super) fn count_waiting(
+    batch: &mut Batch,
+    stage: u32,
+    requests: &mut [RequestState],
+    now_s: f64,
+) {
     if stage > 0 {
         batch.spent.waiting_s += now_s - batch.last_stage_at_s;
         return;
@@ -875,9 +923,13 @@ fn count_waiting(batch: &mut Batch, stage: u32, requests: &mut [RequestState], n
     }
 }
 
-fn record_of(id: u32, request: &RequestState, outcome: RequestOutcome) -> RequestRecord {
+fn record_of(request: &RequestState, first_replica: u32, outcome: RequestOutcome) -> RequestRecord {
+    let number = |replica| match replica {
+        NO_REPLICA => NO_REPLICA,
+        replica => first_replica + replica,
+    };
     RequestRecord {
-        request_id: id,
+        request_id: request.id,
         outcome,
         arrived_at_s: request.arrived_at_s,
         scheduled_at_s: request.scheduled_at_s,
@@ -893,11 +945,11 @@ fn record_of(id: u32, request: &RequestState, outcome: RequestOutcome) -> Reques
             waiting_s if waiting_s < ROUNDING_S => 0.0,
             waiting_s => waiting_s,
         },
-        prefill_replica_id: request.prefill_replica,
-        decode_replica_id: match request.decode_replica {
+        prefill_replica_id: number(request.prefill_replica),
+        decode_replica_id: number(match request.decode_replica {
             NO_REPLICA => request.prefill_replica,
             replica => replica,
-        },
+        }),
         pd_p2p_comm_size_bytes: request.transfer_bytes,
         pd_p2p_comm_time_s: request.transfer_s,
     }

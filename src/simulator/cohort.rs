@@ -132,6 +132,10 @@ impl Cohort {
     fn enrol(&mut self, id: u32, requests: &mut [RequestState]) {
         let request = &mut requests[id as usize];
         debug_assert!(request.generated >= 1 && request.generated < request.decode_tokens);
+        if self.members.is_empty() {
+            // Short sums are exact ones, and do not depend on whose cohort this was.
+            self.spent = Spent::default();
+        }
         request.joined_step = self.step;
         request.spent_at_join = self.spent;
         request.membership += 1;

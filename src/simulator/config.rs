@@ -284,6 +284,12 @@ impl ClusterSpec {
         two_pools && self.disaggregation.overlap_layers.is_some() && self.compat.is_none()
     }
 
+    /// Whether the first event past the time limit still happens, as in Vidur. Of the
+    /// cluster's events, one at a time, it is one.
+    pub(crate) fn ends_past_its_limit(&self) -> bool {
+        self.time_limit_s.is_some() && !self.compat.is_none()
+    }
+
     /// How requests are given to the replicas of a pool.
     pub fn pool_scheduler(&self, role: PoolRole) -> GlobalScheduler {
         let of_pool = match role {

@@ -2,20 +2,23 @@
 //!
 //! Ordering rule: earlier time first; at equal times, the event created first.
 //! Open-loop arrivals count as created before everything else. Events are
-//! numbered in order of creation.
+//! numbered in order of creation. An event that is put into the queue earlier than
+//! it would come about says when that will be.
 //!
 //! Most events happen at the very time that creates them (a batch reaching a
 //! stage, a replica looking at its queue). They wait in a plain queue: whatever
 //! is scheduled for the same time in the heap was created earlier, so it goes
 //! first, and among themselves first in is first out. Only what takes time goes
 //! through the heap. Simulated times are finite and never negative, so their bit
-//! patterns order like the numbers and a pair of integers is the whole key.
+//! patterns order like the numbers and integers are the whole key.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 
+const INFINITE: u64 = f64::INFINITY.to_bits();
+
 /// What happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
     /// A request enters the system.
     Arrival { request: u32 },
@@ -41,10 +44,39 @@ pub(crate) enum Event {
     KvArrived { request: u32 },
 }
 
+/// An event and when it goes off: bits of its time and of when it came about, then
+/// its number.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    key: (u64, u64, u64),
+    event: Event,
+}
+
+// The earliest is the greatest: what a heap has on top.
+impl Ord for Pending {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.key.cmp(&self.key)
+    }
+}
+
+impl PartialOrd for Pending {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Pending {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Pending {}
+
 /// Pending events in order.
 #[derive(Debug)]
 pub(crate) struct EventQueue {
-    later: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    later: BinaryHeap<Pending>,
     now: VecDeque<(u64, Event)>,
     now_bits: u64,
     next_id: u64,
@@ -72,6 +104,11 @@ impl EventQueue {
         self.now_bits = time_s.to_bits();
     }
 
+    /// Moves the clock to `time_s`, where everything stops, whatever is pending later.
+    pub(crate) fn stop_at(&mut self, time_s: f64) {
+        self.now_bits = time_s.to_bits();
+    }
+
     /// Schedules `event` for the present time, after all that is pending for it.
     pub(crate) fn push_now(&mut self, event: Event) {
         self.now.push_back((self.next_id, event));
@@ -80,6 +117,12 @@ impl EventQueue {
 
     /// Schedules `event` for `time_s`, not before the present.
     pub(crate) fn push(&mut self, time_s: f64, event: Event) {
+        self.push_as_of(self.now_s(), time_s, event);
+    }
+
+    /// The same of an event that comes about only at `created_at_s`, for its place
+    /// among others of the same time.
+    pub(crate) fn push_as_of(&mut self, created_at_s: f64, time_s: f64, event: Event) {
         debug_assert!(
             time_s.is_finite() && time_s >= self.now_s(),
             "event at {time_s}, now {}",
@@ -89,31 +132,31 @@ impl EventQueue {
         if bits == self.now_bits {
             self.push_now(event);
         } else {
-            self.later.push(Reverse((bits, self.next_id, event)));
+            let key = (bits, created_at_s.to_bits(), self.next_id);
+            self.later.push(Pending { key, event });
             self.next_id += 1;
         }
     }
 
     /// Time of the next event, or infinity.
     pub(crate) fn next_time_s(&self) -> f64 {
-        match self.later.peek() {
-            Some(Reverse((bits, ..))) if self.now.is_empty() || *bits == self.now_bits => {
-                f64::from_bits(*bits)
-            }
-            _ if !self.now.is_empty() => self.now_s(),
-            _ => f64::INFINITY,
+        let bits = self.later.peek().map_or(INFINITE, |first| first.key.0);
+        if self.now.is_empty() || bits == self.now_bits {
+            f64::from_bits(bits)
+        } else {
+            self.now_s()
         }
     }
 
     /// Removes the next event, moves the clock to it and returns it with its number.
     pub(crate) fn pop(&mut self) -> Option<(u64, Event)> {
-        let same_time = |Reverse((bits, ..)): &Reverse<(u64, u64, Event)>| *bits == self.now_bits;
+        let same_time = |first: &Pending| first.key.0 == self.now_bits;
         if !self.now.is_empty() && !self.later.peek().is_some_and(same_time) {
             return self.now.pop_front();
         }
-        let Reverse((bits, id, event)) = self.later.pop()?;
-        self.now_bits = bits;
-        Some((id, event))
+        let Pending { key, event } = self.later.pop()?;
+        self.now_bits = key.0;
+        Some((key.2, event))
     }
 }
 

@@ -19,13 +19,14 @@
 //! conserved. Every request is recorded exactly once. What can never be
 //! scheduled is rejected on arrival, so nothing waits forever.
 
-mod alone;
 mod cluster;
 mod cohort;
 pub mod config;
 mod event;
+mod exact_sum;
 mod kv_cache;
 mod pd_transfer;
+mod pipeline;
 pub mod recorder;
 mod replica;
 mod request;

@@ -5,7 +5,10 @@ use std::collections::VecDeque;
 
 use super::cohort::{Cohort, Spent};
 use super::config::{Compat, PoolRole, PoolSpec};
+use super::exact_sum::ExactSum;
 use super::kv_cache::BlockPool;
+use super::pipeline::Pipeline;
+use super::recorder::RequestOutcome;
 use super::request::RequestState;
 use super::scheduler::replica::{BatchPolicy, Need, Reservation};
 use crate::execution_time::{PrefillChunk, StepShape};
@@ -229,7 +232,7 @@ pub struct PoolWork {
     pub attended_pairs: f64,
     /// Rows through the LM head.
     pub sampled_tokens: u64,
-    /// Time stages were busy, summed over stages.
+    /// Time stages were busy, summed over stages; known at the end.
     pub busy_s: f64,
 }
 
@@ -276,9 +279,39 @@ pub(crate) struct Replica {
     pub batches: Vec<Batch>,
     pub running_batches: u32,
     pub stages: Vec<Stage>,
+    pub pipeline: Pipeline,
     pub work: PoolWork,
+    /// Time its stages were busy.
+    pub busy: ExactSum,
     /// Requests whose KV cache waits for room here.
     pub incoming: VecDeque<u32>,
+}
+
+/// What is left of a replica at the end of a simulation.
+#[derive(Debug)]
+pub(crate) struct ReplicaEnd {
+    pub pool: usize,
+    pub stages: usize,
+    pub work: PoolWork,
+    pub preemptions: u64,
+    pub blocks: BlockPool,
+    pub has_waiting: bool,
+}
+
+impl From<Replica> for ReplicaEnd {
+    fn from(replica: Replica) -> Self {
+        Self {
+            pool: replica.pool,
+            stages: replica.stages.len(),
+            work: PoolWork {
+                busy_s: replica.busy.total_s(),
+                ..replica.work
+            },
+            preemptions: replica.queues.preemptions,
+            blocks: replica.queues.blocks,
+            has_waiting: !replica.queues.waiting.is_empty(),
+        }
+    }
 }
 
 impl Replica {
@@ -330,9 +363,28 @@ impl Replica {
             batches: (0..stages).map(|_| Batch::new(growth)).collect(),
             running_batches: 0,
             stages: (0..stages).map(|_| Stage::default()).collect(),
+            pipeline: Pipeline::new(stages),
             work: PoolWork::default(),
+            busy: ExactSum::default(),
             incoming: VecDeque::new(),
         }
+    }
+
+    /// Why a request can never run here, if so.
+    pub(crate) fn rejection(&self, request: &RequestState) -> Option<RequestOutcome> {
+        let blocks = &self.queues.blocks;
+        let tokens = match self.role {
+            PoolRole::Prefill => u64::from(request.prefill_tokens),
+            PoolRole::Mixed | PoolRole::Decode => request.final_kv_tokens(),
+        };
+        let needed = blocks.blocks_for(tokens).max(self.queues.reserved_blocks);
+        if needed > blocks.total() {
+            return Some(RequestOutcome::RejectedTooLargeForKvCache);
+        }
+        let too_long = |longest| request.prefill_tokens > longest;
+        let prefills = self.role != PoolRole::Decode;
+        (prefills && self.policy.longest_prompt().is_some_and(too_long))
+            .then_some(RequestOutcome::RejectedPromptExceedsBatch)
     }
 
     /// Makes the batch of a slot, decodes only, the next one, one token further.

@@ -12,6 +12,8 @@ pub(crate) const NO_REPLICA: u32 = u32::MAX;
 /// leaves.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestState {
+    /// Index in the workload.
+    pub id: u32,
     pub arrived_at_s: f64,
     pub scheduled_at_s: f64,
     pub prefill_completed_at_s: f64,
@@ -50,8 +52,9 @@ pub(crate) struct RequestState {
 }
 
 impl RequestState {
-    pub(crate) fn new(request: &crate::workload::Request) -> Self {
+    pub(crate) fn new(id: u32, request: &crate::workload::Request) -> Self {
         Self {
+            id,
             arrived_at_s: request.arrived_at_s,
             scheduled_at_s: f64::NAN,
             prefill_completed_at_s: f64::NAN,

@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 use vidur_sweep::simulator::{
-    GlobalScheduler, PoolRole, ReplicaScheduler, RequestOutcome, RequestRecord,
+    Compat, GlobalScheduler, PoolRole, ReplicaScheduler, RequestOutcome, RequestRecord,
 };
 
-use crate::support::{cluster, pool, run, run_by_events, sarathi, split_wise, vllm};
+use crate::support::{cluster, pool, run, run_by_events, sarathi, split_wise, summary, vllm};
 
 pub fn replica_scheduler() -> impl Strategy<Value = ReplicaScheduler> {
     prop_oneof![
@@ -135,6 +135,32 @@ proptest! {
     }
 
     #[test]
+    fn replicas_that_nothing_connects_may_be_simulated_apart(
+        requests in requests(),
+        replica in replica_scheduler(),
+        random: bool,
+        replicas in 2u32..6,
+        stages in 1u32..4,
+        blocks in 4u64..150,
+        vidur: bool,
+        limit_s in proptest::option::of(0.0f64..3.0),
+    ) {
+        let global = if random { GlobalScheduler::Random } else { GlobalScheduler::RoundRobin };
+        let mut cluster = cluster(
+            vec![pool(PoolRole::Mixed, replicas, stages, blocks, replica)],
+            global,
+        );
+        cluster.time_limit_s = limit_s;
+        if vidur {
+            cluster.compat = Compat::Vidur;
+        }
+        prop_assert_eq!(
+            summary(&cluster, &requests, false),
+            summary(&cluster, &requests, true)
+        );
+    }
+
+    #[test]
     fn a_time_limit_leaves_nothing_unreported(
         requests in requests(), replica in replica_scheduler(), limit_s in 0.0f64..2.0,
     ) {
@@ -151,6 +177,24 @@ proptest! {
             prop_assert!(record.completed_at_s.is_nan() || record.completed_at_s <= limit_s);
         }
     }
+}
+
+/// Enough requests for replicas to be simulated in parallel.
+#[test]
+fn threads_change_nothing() {
+    let mixed = pool(PoolRole::Mixed, 70, 1, 100, sarathi(64, 8));
+    let cluster = cluster(vec![mixed], GlobalScheduler::RoundRobin);
+    // Every thousandth can never run.
+    let prompt = |id: u32| if id % 1000 == 999 { 5000 } else { 1 + id % 7 };
+    let request = |id: u32| (f64::from(id) * 1e-4, prompt(id), 1 + id % 3);
+    let requests: Vec<_> = (0..200_000).map(request).collect();
+    let parallel = summary(&cluster, &requests, false);
+    assert!(parallel == summary(&cluster, &requests, true));
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    let alone = threads
+        .expect("a pool")
+        .install(|| summary(&cluster, &requests, false));
+    assert!(parallel == alone);
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use vidur_sweep::execution_time::{PricedOperator, StageTime, StepCost, StepShape};
 use vidur_sweep::simulator::{
     ClusterSpec, Compat, Disaggregation, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole,
-    PoolSpec, Recorder, ReplicaScheduler, RequestRecord, SimulationTotals, simulate,
+    PoolSpec, Recorder, ReplicaScheduler, RequestRecord, SimulationTotals, SummaryRecorder,
+    simulate,
 };
 use vidur_sweep::workload::{Request, Workload};
 
@@ -117,11 +118,11 @@ impl Recorder for Everything {
     }
 }
 
-/// The same, and wants to be told of events: then every one goes through the queue.
-#[derive(Default)]
-struct Watching(Everything);
+/// The same as another recorder, and wants to be told of events: then every one
+/// goes through the queue, and replicas stay together.
+struct Watching<R>(R);
 
-impl Recorder for Watching {
+impl<R: Recorder> Recorder for Watching<R> {
     const WANTS_EVENTS: bool = true;
 
     fn request(&mut self, record: &RequestRecord) {
@@ -130,6 +131,23 @@ impl Recorder for Watching {
     fn token_intervals(&mut self, interval_s: f64, count: u32) {
         self.0.token_intervals(interval_s, count);
     }
+}
+
+/// Everything a summary says of a run, to the last bit, rows included; `by_events`
+/// without shortcuts.
+pub fn summary(cluster: &ClusterSpec, requests: &[(f64, u32, u32)], by_events: bool) -> String {
+    let recorder = SummaryRecorder::new(requests.len(), 1, None);
+    let (recorder, totals) = if by_events {
+        let mut watching = Watching(recorder);
+        let totals = record(cluster, requests, None, &mut watching);
+        (watching.0, totals)
+    } else {
+        let mut recorder = recorder;
+        let totals = record(cluster, requests, None, &mut recorder);
+        (recorder, totals)
+    };
+    let (summary, rows) = recorder.finish(&totals);
+    format!("{summary:#?} {rows:#?} {totals:#?}")
 }
 
 /// Runs a workload; records come back by request id.
@@ -150,7 +168,7 @@ pub fn run_by_events(
     requests: &[(f64, u32, u32)],
     clients: Option<u32>,
 ) -> (Everything, SimulationTotals) {
-    let mut watching = Watching::default();
+    let mut watching = Watching(Everything::default());
     let totals = record(cluster, requests, clients, &mut watching);
     let mut everything = watching.0;
     everything.records.sort_by_key(|record| record.request_id);

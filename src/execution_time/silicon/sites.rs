@@ -7,6 +7,9 @@
 //! wider than everything measured in one direction (LM heads) may borrow from
 //! further away in that direction.
 
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
 use super::curve::Curve;
 use super::{Found, How};
 
@@ -32,7 +35,13 @@ pub(super) struct Sites {
     starts: Vec<u32>,
     rows: Vec<u32>,
     latencies_ms: Vec<f32>,
+    /// What [`Self::within_reach`] has found: a deployment asks for the same few
+    /// shapes with every number of rows.
+    neighbours: RwLock<HashMap<Shape, Neighbours>>,
 }
+
+/// Squared distances and indices of shapes, nearest first.
+type Neighbours = Arc<[(f64, u32)]>;
 
 impl Sites {
     /// From points (shape, rows, time) of which those of one shape stand
@@ -117,11 +126,13 @@ impl Sites {
         let target = shape.map(|width| f64::from(width).log2());
         let covering = |index: usize| self.curve(index).covers(rows);
         let mut near = Nearest::default();
-        for (index, &[a, b]) in self.logs.iter().enumerate() {
-            let squared = (a - target[0]).powi(2) + (b - target[1]).powi(2);
-            if squared <= REACH * REACH && near.admits(squared) && covering(index) {
-                near.insert(squared, index);
-            }
+        let neighbours = self.within_reach(shape, target);
+        let neighbours = neighbours.iter().map(|&(far, index)| (far, index as usize));
+        for (squared, index) in neighbours
+            .filter(|&(_, index)| covering(index))
+            .take(NEAREST)
+        {
+            near.insert(squared, index);
         }
         if near.count > 0 {
             return Some((near, false));
@@ -139,6 +150,24 @@ impl Sites {
             }
         }
         (near.count > 0).then_some((near, beyond.is_some()))
+    }
+
+    /// The shapes within reach of `shape`, whose logarithms are `target`.
+    fn within_reach(&self, shape: Shape, target: [f64; 2]) -> Neighbours {
+        // Entries are whole whenever the lock is free, panic or not.
+        let known = self.neighbours.read();
+        if let Some(known) = known.unwrap_or_else(PoisonError::into_inner).get(&shape) {
+            return Arc::clone(known);
+        }
+        let squared = |&[a, b]: &[f64; 2]| (a - target[0]).powi(2) + (b - target[1]).powi(2);
+        let mut found: Vec<_> = self.logs.iter().map(squared).zip(0..).collect();
+        found.retain(|&(squared, _)| squared <= REACH * REACH);
+        found.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let found: Neighbours = found.into();
+        let known = self.neighbours.write();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        known.insert(shape, Arc::clone(&found));
+        found
     }
 
     /// The one direction in which `shape` is wider than all of `candidates`;

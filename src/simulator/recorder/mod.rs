@@ -309,7 +309,7 @@ pub struct KvUseFact {
 }
 
 /// Receives facts from the simulator; chosen at compile time.
-pub trait Recorder {
+pub trait Recorder: Send {
     /// A request ended (in whatever way).
     fn request(&mut self, record: &RequestRecord);
     /// `count` output tokens came `interval_s` after their predecessors. Of one
@@ -321,6 +321,27 @@ pub trait Recorder {
     const WANTS_EVENTS: bool = false;
     /// Whether batches, stages and KV use are to be told.
     const WANTS_BATCHES: bool = false;
+
+    /// Whether the order in which replicas tell their facts makes no difference, not
+    /// even in the last bit of a sum. Facts of one replica come in order of time
+    /// always.
+    const ANY_ORDER: bool = false;
+
+    /// A new recorder for some of the replicas, with `requests` to come, if what it
+    /// keeps can be added to this one ([`Self::merge`]); only with
+    /// [`Self::ANY_ORDER`].
+    fn part(&self, _requests: usize) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+    /// Adds what a recorder made by [`Self::part`] has kept.
+    fn merge(&mut self, _part: Self)
+    where
+        Self: Sized,
+    {
+    }
 
     /// An event was handled.
     fn event(&mut self, _fact: &EventFact) {}

@@ -5,6 +5,7 @@ use super::{
     Distribution, Recorder, RequestOutcome, RequestRecord, RequestTargets, RunSummary,
     SimulationTotals, TimeHistogram,
 };
+use crate::simulator::exact_sum::ExactSum;
 
 /// Which request rows are kept.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +17,9 @@ pub struct RequestLog {
 }
 
 /// Keeps what [`RunSummary`] needs, and rows of requests.
-#[derive(Debug, Default)]
+///
+/// What it makes of the facts does not depend on their order.
+#[derive(Debug)]
 pub struct SummaryRecorder {
     log: RequestLog,
     targets: Option<RequestTargets>,
@@ -30,7 +33,7 @@ pub struct SummaryRecorder {
     within_targets: u32,
     prompt_tokens: u64,
     output_tokens: u64,
-    first_arrival_s: Option<f64>,
+    first_arrival_s: f64,
     last_completion_s: f64,
 }
 
@@ -49,7 +52,15 @@ impl SummaryRecorder {
             ttft_s: Vec::with_capacity(capacity),
             e2e_s: Vec::with_capacity(capacity),
             scheduling_delay_s: Vec::with_capacity(capacity),
-            ..Self::default()
+            intervals: TimeHistogram::default(),
+            requests: 0,
+            rejected: 0,
+            unfinished: 0,
+            within_targets: 0,
+            prompt_tokens: 0,
+            output_tokens: 0,
+            first_arrival_s: f64::INFINITY,
+            last_completion_s: 0.0,
         }
     }
 
@@ -69,7 +80,7 @@ impl SummaryRecorder {
             completed: self.e2e_s.len() as u32,
             rejected: self.rejected,
             unfinished: self.unfinished,
-            duration_s: (self.last_completion_s - self.first_arrival_s.unwrap_or(0.0)).max(0.0),
+            duration_s: (self.last_completion_s - self.first_arrival_s).max(0.0),
             output_tokens: self.output_tokens,
             prompt_tokens: self.prompt_tokens,
             ttft: distribution(&mut self.ttft_s),
@@ -101,8 +112,7 @@ impl SummaryRecorder {
 impl Recorder for SummaryRecorder {
     fn request(&mut self, record: &RequestRecord) {
         self.requests += 1;
-        let first_s = self.first_arrival_s.unwrap_or(f64::INFINITY);
-        self.first_arrival_s = Some(first_s.min(record.arrived_at_s));
+        self.first_arrival_s = self.first_arrival_s.min(record.arrived_at_s);
         match record.outcome {
             RequestOutcome::Completed => {
                 self.ttft_s.push(record.ttft_s());
@@ -129,6 +139,28 @@ impl Recorder for SummaryRecorder {
     fn token_intervals(&mut self, interval_s: f64, count: u32) {
         self.intervals.insert(interval_s, count);
     }
+
+    const ANY_ORDER: bool = true;
+
+    fn part(&self, requests: usize) -> Option<Self> {
+        Some(Self::new(requests, self.log.every, self.targets))
+    }
+
+    fn merge(&mut self, mut part: Self) {
+        self.log.rows.append(&mut part.log.rows);
+        self.ttft_s.append(&mut part.ttft_s);
+        self.e2e_s.append(&mut part.e2e_s);
+        self.scheduling_delay_s.append(&mut part.scheduling_delay_s);
+        self.intervals.merge(&part.intervals);
+        self.requests += part.requests;
+        self.rejected += part.rejected;
+        self.unfinished += part.unfinished;
+        self.within_targets += part.within_targets;
+        self.prompt_tokens += part.prompt_tokens;
+        self.output_tokens += part.output_tokens;
+        self.first_arrival_s = self.first_arrival_s.min(part.first_arrival_s);
+        self.last_completion_s = self.last_completion_s.max(part.last_completion_s);
+    }
 }
 
 /// Exact statistics; nearest-rank percentiles. Reorders `samples_s`.
@@ -143,8 +175,11 @@ fn distribution(samples_s: &mut [f64]) -> Distribution {
             max_s: f64::NAN,
         };
     }
-    // The sum is taken before sorting: completion order is deterministic.
-    let mean_s = samples_s.iter().sum::<f64>() / samples_s.len() as f64;
+    let mut sum = ExactSum::default();
+    for &time_s in &*samples_s {
+        sum.add(time_s, 1);
+    }
+    let mean_s = sum.mean_s(samples_s.len() as u64);
     // Each quantile is looked for above the one before: not all need be in order.
     let count = samples_s.len();
     let mut above = 0;

@@ -148,7 +148,7 @@ impl BatchPolicy {
     pub(crate) fn reservation(&self) -> Reservation {
         match self.kind {
             Kind::Orca | Kind::FasterTransformer => Reservation::Longest,
-            Kind::SplitWise if self.compat.is_alibaba_cloud() => Reservation::Longest,
+            Kind::SplitWise if !self.compat.is_none() => Reservation::Longest,
             _ => Reservation::Grows,
         }
     }
