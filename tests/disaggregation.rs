@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use vidur_sweep::explore::{Plan, Simulate};
+use vidur_sweep::network::topology::{Fabric, TopologyPlan};
 use vidur_sweep::simulator::{
     ReplicaScheduler, RequestRecord, RunSummary, SummaryRecorder, simulate,
 };
@@ -157,4 +158,205 @@ fn a_mixed_pool_is_written_out_with_its_defaults() {
         (mixed.max_pending_prompt_tokens, mixed.max_kv_cache_fraction),
         (8192, 1.0)
     );
+}
+
+/// A topology in a file, and the override that names it.
+struct Network {
+    _folder: tempfile::TempDir,
+    set: String,
+}
+
+impl Network {
+    fn of(plan: &TopologyPlan, edits: &[&str]) -> Self {
+        let edits: Vec<_> = edits.iter().map(|edit| edit.parse().unwrap()).collect();
+        let topology = plan.generate().unwrap().edited(&edits).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("topology");
+        std::fs::write(&file, topology.to_string()).unwrap();
+        Self {
+            set: format!("network.topology={}", file.display()),
+            _folder: folder,
+        }
+    }
+
+    /// The documented deployment over it: prefill replicas on GPUs 0-3 and 4-7, decode
+    /// replicas on GPUs 8-9, 10-11 and 12-13.
+    fn config(&self, more: &[&str]) -> RunConfig {
+        let overrides = [&[self.set.as_str()], more].concat();
+        configs(&overrides).swap_remove(0)
+    }
+}
+
+fn spectrum(gpus: u32) -> TopologyPlan {
+    TopologyPlan::new(Fabric::SpectrumX, gpus)
+}
+
+/// Two prompts at the same time.
+const TOGETHER: [&str; 3] = [
+    "workload.requests=2",
+    "workload.arrivals=static",
+    "axes.qps=[1e9]",
+];
+/// Prompts that never meet.
+const APART: [&str; 2] = ["workload.requests=4", "axes.qps=[0.01]"];
+
+/// How long caches were on their way, and their size.
+fn transfers(config: &RunConfig) -> (Vec<f64>, f64) {
+    let (_, rows) = run(config);
+    let times_s = rows.iter().map(|row| row.pd_p2p_comm_time_s).collect();
+    (times_s, rows[0].pd_p2p_comm_size_bytes)
+}
+
+/// Bytes per second of a 400 Gb/s port without headers and acknowledgements.
+const PORT: f64 = 9000.0 / 182e-9;
+
+fn close(a: f64, b: f64) -> bool {
+    (a / b - 1.0).abs() < 3e-3
+}
+
+#[test]
+fn caches_cross_the_links_of_a_topology() {
+    let network = Network::of(&spectrum(32), &[]);
+    let (times_s, bytes) = transfers(&network.config(&APART));
+    // Into the NICs of two GPUs; 6 us to start, and the way.
+    let expected_s = bytes / (2.0 * PORT) + 12e-6;
+    assert!(
+        times_s.iter().all(|time_s| close(*time_s, expected_s)),
+        "{times_s:?} {expected_s}"
+    );
+    // A slow NIC of the first decode replica slows those that go there.
+    let slow = Network::of(&spectrum(32), &["8-36:0.5"]);
+    let (slow_s, _) =
+        transfers(&slow.config(&[&APART[..], &["decode.global_scheduler=round_robin"]].concat()));
+    assert!(close(slow_s[0], 2.0 * expected_s), "{slow_s:?}");
+    assert!(
+        slow_s.iter().any(|time_s| close(*time_s, expected_s)),
+        "{slow_s:?}"
+    );
+    // A limit of its own counts beside the links.
+    let limit = ["network.kv_transfer_bandwidth_gbps=100"];
+    let (limited_s, _) = transfers(&network.config(&[&APART[..], &limit].concat()));
+    assert!(
+        close(limited_s[0], bytes * 8.0 / 100e9 + 12e-6),
+        "{limited_s:?}"
+    );
+}
+
+/// All NICs of a server on one switch, and 800 Gb/s from there: what two receiving GPUs
+/// take.
+#[test]
+fn transfers_at_the_same_time_share_what_leads_out_of_a_server() {
+    let plan = |spines| TopologyPlan {
+        nics_per_switch: 8,
+        spine_switches: spines,
+        spine_bandwidth_gbps: 800.0,
+        ..TopologyPlan::new(Fabric::DcnPlus { dual_tor: false }, 32)
+    };
+    let (narrow, wide) = (Network::of(&plan(1), &[]), Network::of(&plan(8), &[]));
+    let (alone_s, bytes) = transfers(&narrow.config(&APART));
+    let (together_s, _) = transfers(&narrow.config(&TOGETHER));
+    let (free_s, _) = transfers(&wide.config(&TOGETHER));
+    let wire_s = bytes / (2.0 * PORT);
+    assert!(close(alone_s[0], wire_s + 14e-6), "{alone_s:?} {wire_s}");
+    // 9,052 bytes at 800 Gb/s, in whole nanoseconds.
+    let spine = 9000.0 / 90e-9;
+    for (together_s, free_s) in together_s.iter().zip(&free_s) {
+        let expected_s = 2.0 * bytes / spine + 14e-6;
+        assert!(close(*together_s, expected_s), "{together_s} {expected_s}");
+        assert!(close(*free_s, wire_s + 14e-6), "{free_s} {wire_s}");
+    }
+}
+
+#[test]
+fn pools_of_one_server_use_nvlink() {
+    let network = Network::of(&spectrum(16), &[]);
+    let same = [
+        "decode.device=h800",
+        "decode.replicas=1",
+        "prefill.replicas=1",
+    ];
+    let config = network.config(&[&APART[..], &same].concat());
+    let places: Vec<u32> = (resolve(&config).unwrap().pools.iter())
+        .map(|pool| pool.placement.first_gpu(0))
+        .collect();
+    assert_eq!(places, [0, 4]);
+    let (near_s, bytes) = transfers(&config);
+    let far = network.config(&[&APART[..], &["decode.replicas=1", "prefill.replicas=1"]].concat());
+    let (far_s, _) = transfers(&far);
+    // Two links of 2,880 Gb/s each, less what windows leave unused.
+    let nvlinks = bytes / (2.0 * 2880e9 / 8.0);
+    assert!(
+        (1.0..1.2).contains(&(near_s[0] / nvlinks)),
+        "{near_s:?} {nvlinks}"
+    );
+    assert!(near_s[0] < 0.2 * far_s[0], "{near_s:?} {far_s:?}");
+}
+
+#[test]
+fn each_pool_is_priced_where_it_sits() {
+    let whole = Network::of(&spectrum(32), &[]);
+    // The NVLinks of the second server: where decode replicas are.
+    let switch = |network: &TopologyPlan, gpu: u32| {
+        let topology = network.generate().unwrap();
+        topology.ports(gpu)[0].to
+    };
+    let slow = format!("node={}:0.01", switch(&spectrum(32), 8));
+    let slow = Network::of(&spectrum(32), &[slow.as_str()]);
+    let (fast, _) = run(&whole.config(&APART));
+    let (slow, _) = run(&slow.config(&APART));
+    assert_eq!(fast.ttft.p50_s, slow.ttft.p50_s);
+    assert!(
+        slow.tbt.p50_s > 1.05 * fast.tbt.p50_s,
+        "{} {}",
+        slow.tbt.p50_s,
+        fast.tbt.p50_s
+    );
+}
+
+#[test]
+fn a_run_over_a_topology_is_the_same_every_time() {
+    let network = Network::of(&spectrum(32), &["rail=2:0.3"]);
+    let more = [
+        "workload.requests=80",
+        "axes.network.kv_transfer_overlap=[layer_wise]",
+    ];
+    let config = network.config(&more);
+    let (first, second) = (run(&config).1, run(&config).1);
+    assert_eq!(format!("{first:?}"), format!("{second:?}"));
+    assert!(first.iter().all(|row| row.pd_p2p_comm_time_s > 0.0));
+}
+
+#[test]
+fn a_topology_must_have_room_and_agree() {
+    let small = Network::of(&spectrum(8), &[]);
+    match resolve(&small.config(&[])) {
+        Err(ResolveError::Infeasible(reason)) => {
+            assert!(reason.starts_with("the replicas take 14 GPUs"), "{reason}");
+            assert!(reason.contains("has 8"), "{reason}");
+        }
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("14 GPUs on 8"),
+    }
+    assert!(resolve(&small.config(&["network.topology_of=replica"])).is_ok());
+    let network = Network::of(&spectrum(32), &[]);
+    match resolve(&network.config(&["gpus_per_node=4"])) {
+        Err(ResolveError::Input(text)) => {
+            assert!(
+                text.starts_with("gpus_per_node is 4, but the servers of"),
+                "{text}"
+            );
+            assert!(text.contains("have 8 GPUs"), "{text}");
+        }
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("servers of 4 and of 8"),
+    }
+    assert!(resolve(&network.config(&["gpus_per_node=8"])).is_ok());
+    let islands = Network::of(&TopologyPlan::new(Fabric::NvlinkDomain, 32), &[]);
+    match resolve(&islands.config(&[])) {
+        Err(ResolveError::Infeasible(reason)) => {
+            assert!(reason.contains("a KV cache cannot be moved"), "{reason}");
+        }
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("no path between servers"),
+    }
 }

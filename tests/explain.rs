@@ -132,12 +132,57 @@ fn the_pools_of_a_run_sit_one_after_the_other() {
         .success()
         .stdout(predicate::str::contains(
             "decode placement on servers of 8 GPUs (h100)\nreplica 0: GPUs 8-15 (server 1: 0-7)",
+        ))
+        .stdout(predicate::str::contains(
+            "KV cache of 1000 tokens (131.1 MB), prefill replica 0 to decode replica 0: from NICs \
+             to NICs; alone 0.6",
         ));
     placed(&["--run", "2"])
         .assert()
         .code(2)
         .stderr(predicate::str::contains("has 2 runs, the first is 0"));
     placed(&["--tensor-parallel", "2"]).assert().code(2);
+}
+
+#[test]
+fn the_way_of_a_cache_between_pools_is_shown() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let topology = folder.path().join("topology");
+    let plan = TopologyPlan::new(Fabric::SpectrumX, 32);
+    let text = plan.generate().expect("a topology").to_string();
+    std::fs::write(&topology, text).expect("the topology is written");
+    let spec = folder.path().join("s.yaml");
+    let text = format!(
+        "name: way\nbase:\n  model: llama-3-8b\n  device: h100\n  backend: roofline\n  \
+         prefill: {{replicas: 1, tensor_parallel: 4}}\n  \
+         decode: {{replicas: 2, tensor_parallel: 2}}\n  network: {{topology: {}}}\n  \
+         workload: {{requests: 10, arrivals: poisson, lengths: {{type: fixed, prefill_tokens: 8, \
+         decode_tokens: 8}}}}\naxes:\n  qps: [1]\n  decode.replicas: [2, 20]\n  \
+         prefill.tensor_parallel: [4, 8]\n",
+        topology.display()
+    );
+    std::fs::write(&spec, text).expect("the specification is written");
+    let shown = |run: &str| {
+        let mut command = explain();
+        command.arg("--spec").arg(&spec).args(["--run", run]);
+        command.assert()
+    };
+    // The rest of the prefill server takes the first decode replica.
+    shown("0")
+        .success()
+        .stdout(predicate::str::contains(
+            "replica 0: GPUs 4-5 (server 0: 4-5)",
+        ))
+        .stdout(predicate::str::contains(
+            "decode replica 0: 4 flows over NVLink; alone 0.",
+        ));
+    // 131 MB into two NICs of 400 Gb/s, half of it over the spine.
+    shown("1").success().stdout(predicate::str::contains(
+        "decode replica 0: 8 flows over NICs and up to 3 switches; alone 1.3",
+    ));
+    shown("2").code(2).stderr(predicate::str::contains(
+        "run 2: the replicas take 44 GPUs, those left out in servers included",
+    ));
 }
 
 #[test]

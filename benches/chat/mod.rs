@@ -53,6 +53,7 @@ pub fn cluster(chunk_size: u32, batch_size_cap: u32, num_blocks: u64) -> Cluster
         }],
         global_scheduler: GlobalScheduler::RoundRobin,
         kv_transfer: None,
+        transfer_paths: None,
         disaggregation: Disaggregation::default(),
         seed: 0,
         time_limit_s: None,

@@ -212,25 +212,27 @@ impl Operator {
                 tokens_per_rank,
                 hidden_size,
                 experts_per_token,
+                experts,
                 expert_parallel,
                 element_bytes,
                 low_latency,
-                ..
             }
             | Self::ExpertCombine {
                 tokens_per_rank,
                 hidden_size,
                 experts_per_token,
+                experts,
                 expert_parallel,
                 element_bytes,
                 low_latency,
-                ..
             } => Some(ExpertExchange {
                 tokens_per_rank,
                 token_bytes: f64::from(hidden_size) * element_bytes,
                 experts_per_token,
+                experts,
                 ranks: expert_parallel,
                 low_latency,
+                combine: matches!(self, Self::ExpertCombine { .. }),
                 groups,
             }),
             _ => None,

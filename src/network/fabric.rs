@@ -174,12 +174,20 @@ impl Fabric {
         warnings.iter().cloned().collect()
     }
 
-    /// Tokens to the GPUs of their experts, or their results back: an all-to-all
-    /// of what the tokens of a rank are sent as.
+    /// Tokens to the GPUs of their experts, or their results back: over flows an
+    /// all-to-all of what the tokens of a rank are sent as; without a topology
+    /// DeepEP's kernels, where they run.
     ///
     /// # Errors
     /// As [`Self::collective_s`].
     pub fn exchange_s(&self, exchange: &ExpertExchange) -> Result<f64, String> {
+        if let FabricModel::Nccl(model) = &self.model
+            && let Some(kernels) = model.deepep()
+        {
+            let time_s = kernels.time_s(exchange);
+            let time_s = time_s.ok_or("no link joins the ranks")?;
+            return Ok(time_s + self.launch_s);
+        }
         let bytes = f64::from(exchange.tokens_per_rank) * exchange.token_bytes * exchange.copies();
         self.collective_s(Collective::AllToAll, bytes, exchange.ranks)
     }
@@ -229,6 +237,7 @@ mod tests {
         Placement {
             gpus_per_server: 8,
             first_server: 0,
+            skipped_gpus: 0,
             tensor_parallel,
             pipeline_parallel: stages,
             attention_data_parallel: gpus_per_stage / tensor_parallel,
@@ -270,8 +279,10 @@ mod tests {
             tokens_per_rank: 1000,
             token_bytes: 7168.0,
             experts_per_token: 8,
+            experts: 256,
             ranks: 8,
             low_latency,
+            combine: false,
             groups: (1, 1),
         };
         let throughput = fabric.exchange_s(&exchange(false)).unwrap();

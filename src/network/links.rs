@@ -53,10 +53,14 @@ pub struct ExpertExchange {
     pub token_bytes: f64,
     /// Experts a token visits.
     pub experts_per_token: u32,
+    /// Experts there are.
+    pub experts: u32,
     /// Ranks.
     pub ranks: u32,
     /// One message per expert and no forwarding inside nodes (decode kernels).
     pub low_latency: bool,
+    /// Results back, instead of tokens there.
+    pub combine: bool,
     /// Expert groups and how many of them a token may visit (node-limited
     /// routing); (1, 1): no limit.
     pub groups: (u32, u32),
@@ -76,7 +80,7 @@ impl ExpertExchange {
 
     /// Nodes a token visits on average, its own included, when `nodes` share the
     /// experts evenly.
-    fn nodes_visited(&self, nodes: u32) -> f64 {
+    pub(super) fn nodes_visited(&self, nodes: u32) -> f64 {
         let (groups, chosen) = self.groups;
         let all = f64::from(nodes);
         let candidates = if groups <= 1 || chosen >= groups {
@@ -276,8 +280,10 @@ mod tests {
             tokens_per_rank: 4096,
             token_bytes: 7168.0,
             experts_per_token: 8,
+            experts: 256,
             ranks,
             low_latency,
+            combine: false,
             groups: (1, 1),
         };
         let links = links();
@@ -294,8 +300,10 @@ mod tests {
             tokens_per_rank: 4096,
             token_bytes: 7168.0,
             experts_per_token: 8,
+            experts: 256,
             ranks: 64,
             low_latency: false,
+            combine: false,
             groups: (1, 1),
         };
         let limited = ExpertExchange {

@@ -2,7 +2,8 @@
 //!
 //! Four models. [`Links`]: alpha-beta formulas over the NVLink domain of a node
 //! and one NIC per GPU, where nothing was measured and nobody named a topology.
-//! [`nccl`]: NCCL's algorithms and protocols, fitted to measurements.
+//! [`nccl`]: NCCL's algorithms and protocols, fitted to measurements, and [`deepep`]
+//! for the exchange of experts' tokens.
 //! [`analytical`]: SimAI's bus-bandwidth formula. [`flow`]: SimAI's collectives
 //! as flows over a [`topology`]. [`CollectiveCost`] is what a cost model of a
 //! step sees of them, [`Placement`] says which GPUs a replica occupies, and
@@ -15,7 +16,9 @@
 pub mod analytical;
 mod collective;
 mod cost;
+pub mod deepep;
 mod fabric;
+pub(crate) mod fair_share;
 pub mod flow;
 mod links;
 pub mod nccl;

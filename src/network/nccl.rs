@@ -12,6 +12,7 @@ use std::str::FromStr;
 
 use super::collective::{Collective, GroupKind};
 use super::cost::{CollectiveCost, CostError};
+use super::deepep::DeepEpModel;
 use super::flow::GroupError;
 use super::topology::{NodeKind, Topology};
 
@@ -293,6 +294,16 @@ pub struct NcclPrice {
 }
 
 impl NcclModel {
+    /// DeepEP on the same machines, where it runs.
+    pub fn deepep(&self) -> Option<DeepEpModel> {
+        DeepEpModel::new(
+            self.generation,
+            self.gpus_per_server,
+            self.nvlink_gb_per_s,
+            self.nic_gb_per_s,
+        )
+    }
+
     /// Of the links of a topology: the first GPU's stand for all.
     pub fn of_topology(topology: &Topology, kernels: Kernels) -> Self {
         let gb_per_s = |kind| {

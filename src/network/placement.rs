@@ -14,9 +14,10 @@ use serde::Serialize;
 pub struct Placement {
     /// GPUs of a server.
     pub gpus_per_server: u32,
-    /// Where the first replica begins: a whole number of servers is left to
-    /// others before it.
+    /// Where the first replica begins: servers before this one are left to others.
     pub first_server: u32,
+    /// GPUs of that server that others have.
+    pub skipped_gpus: u32,
     /// Ranks of a tensor parallel group.
     pub tensor_parallel: u32,
     /// Pipeline stages.
@@ -36,11 +37,33 @@ impl Placement {
         self.gpus_per_stage() * self.pipeline_parallel
     }
 
-    /// Servers that `replicas` take.
-    pub fn servers(&self, replicas: u32) -> u32 {
-        match self.replicas_per_server() {
-            0 => replicas * self.servers_per_replica(),
-            several => replicas.div_ceil(several),
+    /// Where replicas of another shape begin after `replicas` of these: in the same
+    /// server if they `may_share` one and the first of them fits what is left of it,
+    /// else with the next. Replicas larger than a server have theirs for themselves.
+    pub fn followed_by(&self, replicas: u32, next: Self, may_share: bool) -> Self {
+        let (end, of_server) = (self.end(replicas), self.gpus_per_server.max(1));
+        let (server, used) = (end / of_server, end % of_server);
+        let may_share = may_share
+            && self.gpus_per_server == next.gpus_per_server
+            && self.gpus_per_replica() <= self.gpus_per_server
+            && used + next.gpus_per_replica() <= self.gpus_per_server;
+        let (first_server, skipped_gpus) = match (used, may_share) {
+            (0, _) => (server, 0),
+            (_, true) => (server, used),
+            (_, false) => (server + 1, 0),
+        };
+        Self {
+            first_server,
+            skipped_gpus,
+            ..next
+        }
+    }
+
+    /// The GPU after the last one of `replicas`.
+    pub fn end(&self, replicas: u32) -> u32 {
+        match replicas.checked_sub(1) {
+            None => self.first_server * self.gpus_per_server + self.skipped_gpus,
+            Some(last) => self.first_gpu(last).saturating_add(self.gpus_per_replica()),
         }
     }
 
@@ -56,11 +79,23 @@ impl Placement {
 
     /// First GPU of a replica.
     pub fn first_gpu(&self, replica: u32) -> u32 {
-        let (server, within) = match self.replicas_per_server() {
-            0 => (replica * self.servers_per_replica(), 0),
-            several => (replica / several, replica % several),
-        };
-        (self.first_server + server) * self.gpus_per_server + within * self.gpus_per_replica()
+        let per_server = self.replicas_per_server();
+        let size = self.gpus_per_replica();
+        if per_server == 0 {
+            let first = self.first_server + u32::from(self.skipped_gpus > 0);
+            let servers = replica.saturating_mul(self.servers_per_replica());
+            return first
+                .saturating_add(servers)
+                .saturating_mul(self.gpus_per_server);
+        }
+        let in_first = self.gpus_per_server.saturating_sub(self.skipped_gpus) / size.max(1);
+        if let Some(later) = replica.checked_sub(in_first) {
+            let server = self.first_server + 1 + later / per_server;
+            return server
+                .saturating_mul(self.gpus_per_server)
+                .saturating_add(later % per_server * size);
+        }
+        self.first_server * self.gpus_per_server + self.skipped_gpus + replica * size
     }
 
     /// All GPUs of a replica.
@@ -81,6 +116,15 @@ impl Placement {
             + stage * self.gpus_per_stage()
             + attention_rank * self.tensor_parallel;
         (first..first + self.tensor_parallel).collect()
+    }
+
+    /// GPUs that hold the KV caches of an attention rank: stage by stage, tensor rank
+    /// by tensor rank.
+    pub fn cache_holders(&self, replica: u32, attention_rank: u32) -> Vec<u32> {
+        let stages = 0..self.pipeline_parallel;
+        stages
+            .flat_map(|stage| self.tensor_group(replica, stage, attention_rank))
+            .collect()
     }
 
     /// Sender and receiver of activations after a stage, for one of its GPUs.
@@ -191,6 +235,7 @@ mod tests {
         Placement {
             gpus_per_server: 8,
             first_server: 1,
+            skipped_gpus: 0,
             tensor_parallel: tensor,
             pipeline_parallel: pipeline,
             attention_data_parallel: attention,
@@ -206,7 +251,36 @@ mod tests {
             [16, 17, 18],
             "two GPUs of a server stay idle"
         );
-        assert_eq!(three.servers(3), 2);
+        assert_eq!(three.end(3), 19);
+    }
+
+    #[test]
+    fn another_pool_takes_what_is_left_of_a_server() {
+        let (four, two) = (placement(4, 1, 1), placement(2, 1, 1));
+        // Three of four GPUs: 8-11, 12-15, 16-19; then two each from 20 on.
+        let next = four.followed_by(3, two, true);
+        assert_eq!((next.first_server, next.skipped_gpus), (2, 4));
+        assert_eq!(next.gpus(1), [22, 23]);
+        assert_eq!(next.first_gpu(2), 24);
+        assert_eq!(next.first_gpu(6), 32);
+        assert_eq!(four.followed_by(3, two, false).first_gpu(0), 24);
+        assert_eq!(four.followed_by(2, two, true).first_gpu(0), 16, "full");
+        // Six do not fit the four that are left, nor do they share with larger ones.
+        assert_eq!(
+            four.followed_by(1, placement(6, 1, 1), true).first_gpu(0),
+            16
+        );
+        assert_eq!(
+            placement(4, 3, 1).followed_by(1, two, true).first_gpu(0),
+            24
+        );
+        // A replica larger than a server starts at the next one.
+        assert_eq!(
+            two.followed_by(1, placement(8, 2, 1), true).first_gpu(0),
+            16
+        );
+        // Caches of an attention rank sit on all stages.
+        assert_eq!(placement(2, 2, 2).cache_holders(0, 1), [10, 11, 14, 15]);
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                     PoolRole::Decode => [spec.receiver_bytes_per_s; 2],
                     PoolRole::Prefill | PoolRole::Mixed => [spec.sender_bytes_per_s; 2],
                 });
-                TransferNetwork::new(spec, links)
+                TransferNetwork::new(spec, links, cluster.transfer_paths.clone())
             }),
             overlaps: cluster.overlaps(),
             // The originals' order of events at equal times is that of their creation.

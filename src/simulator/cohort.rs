@@ -215,6 +215,20 @@ impl Cohort {
         self.spent.add(spent);
     }
 
+    /// Several steps in a row, each of which starts when the one before ends; one has
+    /// just been counted.
+    pub(crate) fn steps(&mut self) -> Steps<'_> {
+        debug_assert!(self.late.is_empty());
+        Steps {
+            members: self.members.len() as u32,
+            slot: match self.growth.len() {
+                0 => 0,
+                _ => self.growth_slot(self.step),
+            },
+            cohort: self,
+        }
+    }
+
     /// How many steps, at most `limit`, are sure to be alike from now on: no member is
     /// done before the end of the last, and there are blocks for each if `free_blocks`
     /// are.
@@ -228,9 +242,14 @@ impl Cohort {
             return steps as usize;
         }
         let mut needed = 0;
-        (0..steps)
-            .take_while(|ahead| {
-                needed += u64::from(self.growth[self.growth_slot(self.step + ahead)]);
+        let first = self.growth_slot(self.step);
+        let growth = self.growth[first..]
+            .iter()
+            .chain(self.growth.iter().cycle());
+        growth
+            .take(steps as usize)
+            .take_while(|&&blocks| {
+                needed += u64::from(blocks);
                 needed <= free_blocks
             })
             .count()
@@ -308,5 +327,40 @@ impl Cohort {
             self.expel(id, requests);
             other.enrol(id, requests);
         }
+    }
+}
+
+/// Steps of a cohort in a row.
+pub(crate) struct Steps<'a> {
+    cohort: &'a mut Cohort,
+    members: u32,
+    /// Place in `growth` of the next step.
+    slot: usize,
+}
+
+impl Steps<'_> {
+    /// Blocks the next step takes.
+    #[inline]
+    pub(crate) fn blocks(&self) -> u64 {
+        self.cohort
+            .growth
+            .get(self.slot)
+            .copied()
+            .map_or(0, u64::from)
+    }
+
+    /// Counts a step that ended at `now_s`, as [`Cohort::advance`] does.
+    #[inline]
+    pub(crate) fn make(&mut self, now_s: f64, spent: Spent, recorder: &mut impl Recorder) {
+        let cohort = &mut *self.cohort;
+        recorder.token_intervals(now_s - cohort.last_token_at_s, self.members);
+        cohort.last_token_at_s = now_s;
+        cohort.step += 1;
+        self.slot += 1;
+        if self.slot == cohort.growth.len() {
+            self.slot = 0;
+        }
+        cohort.context_tokens += u64::from(self.members);
+        cohort.spent.add(spent);
     }
 }

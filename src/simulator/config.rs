@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::execution_time::StepCost;
+use crate::network::flow::TransferPaths;
 
 /// How requests are given to replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
@@ -255,6 +256,10 @@ pub struct ClusterSpec {
     pub global_scheduler: GlobalScheduler,
     /// KV transfer, if there are two pools.
     pub kv_transfer: Option<KvTransferSpec>,
+    /// Links between the replicas' GPUs that KV caches cross, in the place of the
+    /// bandwidths and the latency of [`Self::kv_transfer`]; replicas in the order of
+    /// pools.
+    pub transfer_paths: Option<Arc<TransferPaths>>,
     /// How two pools work together.
     pub disaggregation: Disaggregation,
     /// Seed of the random global scheduler.

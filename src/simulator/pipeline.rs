@@ -21,8 +21,10 @@
 use std::collections::VecDeque;
 
 use super::cluster::{Simulation, count_waiting};
+use super::cohort::Spent;
 use super::config::PoolRole;
 use super::event::Event;
+use super::exact_sum::ExactSum;
 use super::recorder::Recorder;
 use super::replica::{Batch, Replica};
 use crate::execution_time::{StageRun, StageTime};
@@ -37,7 +39,7 @@ pub(crate) struct Pipeline {
     free_at_s: Vec<f64>,
     leaving: VecDeque<Leaving>,
     /// Steps that follow the only batch in `leaving`: each is that batch again.
-    forecast: VecDeque<StageTime>,
+    forecast: Vec<StageTime>,
     /// Of the event that tells of the end of both; earlier ones are void.
     generation: u32,
     is_announced: bool,
@@ -59,12 +61,6 @@ impl Pipeline {
             free_at_s: vec![0.0; stages as usize],
             ..Self::default()
         }
-    }
-
-    /// The batch that follows what leaves, if it has been forecast.
-    fn follow(&mut self) -> Option<(Leaving, StageTime)> {
-        let time = self.forecast.pop_front()?;
-        Some((self.leaving.pop_front()?, time))
     }
 }
 
@@ -195,28 +191,74 @@ impl<R: Recorder> Simulation<'_, R> {
     /// Makes the steps forecast for `replica` happen that follow one that ends
     /// before `until_s`.
     fn follow_forecast(&mut self, replica: u32, until_s: f64) {
-        loop {
-            let pipeline = &mut self.replicas[replica as usize].pipeline;
-            let ends = pipeline
-                .leaving
-                .front()
-                .is_some_and(|first| first.at_s < until_s);
-            if !ends {
-                return;
-            }
-            let Some((left, time)) = pipeline.follow() else {
-                return;
-            };
-            self.advance_decodes(replica, left.slot, left.at_s);
-            self.start_again(replica, left.slot, left.at_s, time);
-            let next = Leaving {
-                slot: left.slot,
-                started_at_s: left.at_s,
-                at_s: left.at_s + time.total_s(),
-            };
-            let pipeline = &mut self.replicas[replica as usize].pipeline;
-            pipeline.leaving.push_back(next);
+        let pipeline = &mut self.replicas[replica as usize].pipeline;
+        let Some(&left) = pipeline.leaving.front() else {
+            return;
+        };
+        if pipeline.forecast.is_empty() || left.at_s >= until_s {
+            return;
         }
+        pipeline.leaving.clear();
+        let forecast = std::mem::take(&mut pipeline.forecast);
+        self.advance_decodes(replica, left.slot, left.at_s);
+        self.make_steps(replica, left.slot, left.at_s, until_s, &forecast);
+        let pipeline = &mut self.replicas[replica as usize].pipeline;
+        pipeline.forecast = forecast;
+        pipeline.forecast.clear();
+    }
+
+    /// Repeats the present batch, which has ended at `now_s`: those of the steps of
+    /// `times` that end before `until_s` but for the last, and one more, which is then
+    /// on its way. Returns how many.
+    fn make_steps(
+        &mut self,
+        replica: u32,
+        slot: u32,
+        mut now_s: f64,
+        until_s: f64,
+        times: &[StageTime],
+    ) -> usize {
+        let state = &mut self.replicas[replica as usize];
+        let batch = &mut state.batches[slot as usize];
+        let first_context_tokens = batch.decodes.context_tokens();
+        let mut steps = batch.decodes.steps();
+        let mut busy = ExactSum::default();
+        let mut made = 0;
+        let last = loop {
+            let time = times[made];
+            let at_s = now_s + time.total_s();
+            made += 1;
+            if at_s >= until_s || made == times.len() {
+                break time;
+            }
+            let growth = steps.blocks();
+            if growth > 0 {
+                state.queues.blocks.take(growth, now_s);
+            }
+            let spent = Spent {
+                total_s: time.total_s(),
+                model_s: time.model_s,
+                waiting_s: 0.0,
+            };
+            steps.make(at_s, spent, self.recorder);
+            busy.add(time.total_s(), 1);
+            now_s = at_s;
+        };
+        state.busy.merge(busy);
+        let done = made as u64 - 1;
+        let members = batch.decodes.len() as u64;
+        state
+            .work
+            .count_alike(&batch.shape, first_context_tokens, members, done);
+        self.batches += done;
+        self.start_again(replica, slot, now_s, last);
+        let pipeline = &mut self.replicas[replica as usize].pipeline;
+        pipeline.leaving.push_back(Leaving {
+            slot,
+            started_at_s: now_s,
+            at_s: now_s + last.total_s(),
+        });
+        made
     }
 
     /// The batch of `slot` has been executed; forms what can be formed next.
@@ -290,28 +332,15 @@ impl<R: Recorder> Simulation<'_, R> {
     /// Has the only stage repeat the present batch up to `steps` times: those that
     /// end before anything else happens, and one more.
     fn repeat(&mut self, replica: u32, slot: u32, steps: usize) {
-        let mut now_s = self.events.now_s();
+        let now_s = self.events.now_s();
         let other_s = self.events.next_time_s().min(self.next_arrival_s());
         let mut times = [StageTime::default(); STEPS];
         let steps = self.price_ahead(replica, slot, other_s - now_s, &mut times[..steps]);
-        for (index, &time) in times[..steps].iter().enumerate() {
-            self.start_again(replica, slot, now_s, time);
-            let at_s = now_s + time.total_s();
-            let is_last = index + 1 == steps || at_s >= other_s || at_s > self.limit_s;
-            if is_last {
-                let pipeline = &mut self.replicas[replica as usize].pipeline;
-                pipeline.leaving.push_back(Leaving {
-                    slot,
-                    started_at_s: now_s,
-                    at_s,
-                });
-                if self.forecasts {
-                    pipeline.forecast.extend(&times[index + 1..steps]);
-                }
-                return;
-            }
-            now_s = at_s;
-            self.advance_decodes(replica, slot, now_s);
+        let until_s = other_s.min(self.limit_s.next_up());
+        let made = self.make_steps(replica, slot, now_s, until_s, &times[..steps]);
+        if self.forecasts {
+            let pipeline = &mut self.replicas[replica as usize].pipeline;
+            pipeline.forecast.extend(&times[made..steps]);
         }
     }
 

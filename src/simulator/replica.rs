@@ -249,6 +249,25 @@ impl PoolWork {
         }
     }
 
+    /// Counts `steps` decode-only steps of `members` each, like `shape`, the first with
+    /// `context_tokens` in the cache and each other with one more per member.
+    pub(crate) fn count_alike(
+        &mut self,
+        shape: &StepShape,
+        context_tokens: u64,
+        members: u64,
+        steps: u64,
+    ) {
+        self.batches += steps;
+        self.batch_requests += steps * members;
+        self.tokens += steps * u64::from(shape.new_tokens());
+        self.sampled_tokens += steps * u64::from(shape.sampled_tokens);
+        // Whole numbers: exact, whatever the order.
+        let pairs =
+            steps * (context_tokens + members) + members * (steps * steps.saturating_sub(1) / 2);
+        self.attended_pairs += pairs as f64;
+    }
+
     fn count(&mut self, shape: &StepShape, requests: usize) {
         self.batches += 1;
         self.batch_requests += requests as u64;

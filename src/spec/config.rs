@@ -283,18 +283,21 @@ pub struct NetworkConfig {
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub rdma_bandwidth_gbps: Option<f64>,
     /// KV transfer per replica and direction, gigabits per second; default: the
-    /// NICs of its GPUs together.
+    /// NICs of its GPUs together. With a topology: at most that, besides its links.
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub kv_transfer_bandwidth_gbps: Option<f64>,
     /// Format in which a KV cache is sent; default: the cache's.
     #[serde(default)]
     pub kv_transfer_dtype: Option<DType>,
-    /// SimAI topology file over which collectives, expert exchange and sends
-    /// between stages are priced as flows; with backend `simai_simulation` by
-    /// default a Spectrum-X fabric of the device's links.
+    /// SimAI topology file over which collectives, expert exchange, sends between
+    /// stages and KV transfers are priced as flows; with backend `simai_simulation` by
+    /// default a Spectrum-X fabric of the device's links for each replica.
     #[serde(default)]
     pub topology: Option<PathBuf>,
+    /// Whose network the topology is; default: cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology_of: Option<TopologyOf>,
     /// SimAI configuration file (`SimAI.conf`); default: SimAI's own figures.
     #[serde(default)]
     pub simai_conf: Option<PathBuf>,
@@ -306,6 +309,16 @@ pub struct NetworkConfig {
     /// none.
     #[serde(default)]
     pub kv_transfer_overlap: Option<KvTransferOverlap>,
+}
+
+/// Whose network a topology is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TopologyOf {
+    /// That of all replicas, each at its place.
+    Cluster,
+    /// That of every replica alone; KV caches go from NIC to NIC.
+    Replica,
 }
 
 /// Whether a KV cache starts to leave before its prompt is complete.

@@ -18,6 +18,7 @@ mod identity;
 pub mod keys;
 mod load;
 mod overrides;
+mod placement;
 mod points;
 mod pricing;
 mod reference;
@@ -30,7 +31,7 @@ pub use columns::{latency_columns, objective_columns};
 pub use config::{
     EngineConfig, ExpertGroup, ExpertLoadConfig, KvTransferOverlap, MemoryCheck, MemoryConfig,
     MoeConfig, NetworkConfig, Objectives, OutputConfig, PoolMemoryConfig, PoolOverride,
-    RequestOutput, RunConfig, SearchConfig, Slo, SpeculativeConfig, SweepSpec,
+    RequestOutput, RunConfig, SearchConfig, Slo, SpeculativeConfig, SweepSpec, TopologyOf,
 };
 pub use constraint::{Constraint, ConstraintError, DERIVED_NAMES, Operand};
 pub use deployment::Replicas;

@@ -18,11 +18,12 @@ use crate::execution_time::vidur::{
 use crate::execution_time::{BackendKind, StepCost, StepOptions};
 use crate::memory::{Formats, Parallelism};
 use crate::network::Collective;
-use crate::network::flow::{FlowNetwork, SimaiConf, SimaiEnvironment};
+use crate::network::flow::{FlowNetwork, SimaiConf, SimaiEnvironment, TransferPaths};
 use crate::network::nccl::{Kernels, LinkGeneration, NcclModel};
 use crate::network::topology::{self, Topology, TopologyError, TopologyPlan};
 use crate::network::{Fabric, FabricModel, LinkOverrides, Placement, SimaiBinary};
 use crate::simulator::Compat;
+use crate::units::BYTES_PER_S_PER_GBPS;
 
 /// Cost models kept at a time; neighbouring runs of a sweep share theirs.
 const COSTS_KEPT: usize = 128;
@@ -83,6 +84,10 @@ pub(super) struct Pricing<'a> {
     pub formats: Formats,
     pub parallelism: Parallelism,
     pub block_size: u32,
+    /// GPUs of a server.
+    pub gpus_per_node: u32,
+    /// Where the pool sits in the network of the run, if it names one.
+    pub place: Option<(Placement, Arc<Topology>)>,
     /// Phases the pool is there for.
     pub phases: &'static [Phase],
     /// What steps do beyond the plain ones.
@@ -98,6 +103,10 @@ pub(super) struct Costs {
     /// Where results of an installed SimAI are kept.
     cache_dir: Option<PathBuf>,
     aicb_folders: Mutex<BTreeMap<PathBuf, String>>,
+    /// Topologies read so far.
+    topologies: Mutex<BTreeMap<PathBuf, Arc<Topology>>>,
+    /// Ways between replicas found so far.
+    paths: Mutex<BTreeMap<String, Arc<TransferPaths>>>,
 }
 
 /// A cost model, once it is made. Locked while that is being done, so that only those
@@ -164,6 +173,54 @@ impl Costs {
         let made = pricing.make(&self.library, self.cache_dir.as_deref())?;
         *cost = Some(made.clone());
         Ok(made)
+    }
+
+    /// The topology a run names.
+    pub(super) fn topology(
+        &self,
+        config: &RunConfig,
+    ) -> Result<Option<Arc<Topology>>, ResolveError> {
+        let Some(file) = &config.network.topology else {
+            return Ok(None);
+        };
+        let mut known = lock(&self.topologies);
+        if let Some(topology) = known.get(file) {
+            return Ok(Some(Arc::clone(topology)));
+        }
+        let loaded = Topology::load(file);
+        let topology = Arc::new(loaded.map_err(|error| ResolveError::Input(error.to_string()))?);
+        known.insert(file.clone(), Arc::clone(&topology));
+        Ok(Some(topology))
+    }
+
+    /// The ways of KV caches between pools that sit in a topology.
+    pub(super) fn transfer_paths(
+        &self,
+        config: &RunConfig,
+        topology: &Arc<Topology>,
+        pools: Vec<(Placement, u32)>,
+    ) -> Result<Arc<TransferPaths>, ResolveError> {
+        let network = &config.network;
+        let files = (&network.topology, &network.simai_conf);
+        let swap = config.mixed_pool.is_some();
+        let limit_gbps = network.kv_transfer_bandwidth_gbps;
+        let key = format!("{files:?} {pools:?} {swap} {limit_gbps:?}");
+        if let Some(paths) = lock(&self.paths).get(&key) {
+            return Ok(Arc::clone(paths));
+        }
+        let conf = simai_conf(config)?;
+        let flows = FlowNetwork::new(Arc::clone(topology), conf, SimaiEnvironment::default());
+        let limit = limit_gbps.map(|gbps| gbps * BYTES_PER_S_PER_GBPS);
+        let paths = TransferPaths::new(&flows, &pools, swap, limit);
+        let paths = Arc::new(paths.map_err(|error| {
+            ResolveError::Infeasible(format!("a KV cache cannot be moved: {error}"))
+        })?);
+        let mut known = lock(&self.paths);
+        if known.len() >= COSTS_KEPT {
+            known.clear();
+        }
+        known.insert(key, Arc::clone(&paths));
+        Ok(paths)
     }
 
     /// What a person should know of all prices so far, in alphabetical order.
@@ -256,12 +313,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pricing<'_> {
-    fn gpus_per_node(&self) -> u32 {
-        self.config
-            .gpus_per_node
-            .unwrap_or(self.device.gpus_per_node)
-    }
-
     fn links(&self) -> LinkOverrides {
         LinkOverrides {
             nvlink_bandwidth_gbps: self.config.network.nvlink_bandwidth_gbps,
@@ -288,16 +339,17 @@ impl Pricing<'_> {
             ),
         };
         format!(
-            "{} {} {:?} {:?} {:?} {:?} {} {:?} {:?} {:?} {files}",
+            "{} {} {:?} {:?} {:?} {:?} {} {:?} {:?} {:?} {:?} {files}",
             config.model,
             self.device.name,
             config.backend,
             self.engine.map(|engine| (&engine.name, &engine.version)),
             self.formats,
             self.parallelism,
-            self.gpus_per_node(),
+            self.gpus_per_node,
             self.links(),
             self.options,
+            self.place.as_ref().map(|(place, _)| place.first_gpu(0)),
             (
                 &config.network.topology,
                 &config.network.simai_conf,
@@ -330,7 +382,7 @@ impl Pricing<'_> {
                 (FabricModel::AnalyticalAsCalled, name.to_owned(), launch_ms)
             }
             BackendKind::SimaiAnalytical => {
-                let name = "NCCL-like model".to_owned();
+                let name = "NCCL-like model (DeepEP for experts)".to_owned();
                 (FabricModel::Nccl(self.nccl()), name, launch_ms)
             }
             BackendKind::SimaiSimulation => {
@@ -343,9 +395,15 @@ impl Pricing<'_> {
             }
             _ => return Ok(None),
         };
+        // Without a topology every replica has a network like any other.
+        let (first_server, skipped_gpus) = match &self.place {
+            Some((place, _)) => (place.first_server, place.skipped_gpus),
+            None => (0, 0),
+        };
         let placement = Placement {
-            gpus_per_server: self.gpus_per_node(),
-            first_server: 0,
+            gpus_per_server: self.gpus_per_node,
+            first_server,
+            skipped_gpus,
             tensor_parallel: self.parallelism.tensor_parallel,
             pipeline_parallel: self.parallelism.pipeline_parallel,
             attention_data_parallel: self.parallelism.attention_data_parallel,
@@ -372,7 +430,7 @@ impl Pricing<'_> {
         NcclModel {
             generation: generation
                 .unwrap_or_else(|| LinkGeneration::of_bandwidth(nvlink_gbps / 8.0)),
-            gpus_per_server: self.gpus_per_node(),
+            gpus_per_server: self.gpus_per_node,
             nvlink_gb_per_s: nvlink_gbps / 8.0,
             nic_gb_per_s: nic_gbps / 8.0,
             kernels: Kernels::Nccl,
@@ -407,25 +465,30 @@ impl Pricing<'_> {
     fn flows(&self) -> Result<(FlowNetwork, String), ResolveError> {
         let input = |error: TopologyError| ResolveError::Input(error.to_string());
         let network = &self.config.network;
-        let conf = match &network.simai_conf {
-            Some(file) => SimaiConf::load(file).map_err(input)?,
-            None => SimaiConf::default(),
+        let conf = simai_conf(self.config)?;
+        let loaded = match &self.place {
+            Some((_, topology)) => Some(Arc::clone(topology)),
+            // As the originals have it: groups begin at the first GPU.
+            None => match &network.topology {
+                Some(file) => Some(Arc::new(Topology::load(file).map_err(input)?)),
+                None => None,
+            },
         };
-        let topology = match &network.topology {
-            Some(file) => Topology::load(file).map_err(input)?,
+        let topology = match loaded {
+            Some(topology) => topology,
             None => {
-                let servers = self.parallelism.gpus().div_ceil(self.gpus_per_node());
+                let servers = self.parallelism.gpus().div_ceil(self.gpus_per_node);
                 let links = self.nccl();
                 let plan = TopologyPlan {
-                    gpus_per_server: self.gpus_per_node(),
+                    gpus_per_server: self.gpus_per_node,
                     gpu_type: self.device.name.to_uppercase(),
                     nvlink_bandwidth_gbps: links.nvlink_gb_per_s * 8.0,
                     nic_bandwidth_gbps: links.nic_gb_per_s * 8.0,
-                    rails: self.gpus_per_node(),
-                    ..TopologyPlan::new(topology::Fabric::SpectrumX, servers * self.gpus_per_node())
+                    rails: self.gpus_per_node,
+                    ..TopologyPlan::new(topology::Fabric::SpectrumX, servers * self.gpus_per_node)
                 };
                 let made = plan.generate();
-                made.map_err(|error| ResolveError::Infeasible(error.to_string()))?
+                Arc::new(made.map_err(|error| ResolveError::Infeasible(error.to_string()))?)
             }
         };
         let name = match &network.topology {
@@ -512,7 +575,7 @@ impl Pricing<'_> {
                 self.engine,
                 self.parallelism,
                 self.formats,
-                self.gpus_per_node(),
+                self.gpus_per_node,
                 &self.links(),
             )?;
             Ok(match &fabric {
@@ -539,7 +602,7 @@ impl Pricing<'_> {
             model_name: self.config.model.clone(),
             parallelism: self.parallelism,
             block_size: self.block_size,
-            gpus_per_node: self.gpus_per_node(),
+            gpus_per_node: self.gpus_per_node,
             keys: self.config.keys(),
             files: self.config.profile_files(self.device_name),
             fabric: self.fabric(cache_dir)?,
@@ -554,7 +617,7 @@ impl Pricing<'_> {
             path,
             self.model,
             self.parallelism,
-            self.gpus_per_node(),
+            self.gpus_per_node,
             &self.config.predictor(),
         );
         Ok(PoolCost::Table(Arc::new(cost.map_err(unpriced)?)))
@@ -565,6 +628,14 @@ impl Pricing<'_> {
         let path = needed(file, "recorded", "execution_times_file")?;
         let cost = RecordedCost::read(path, self.parallelism.pipeline_parallel);
         Ok(PoolCost::Recorded(Arc::new(cost.map_err(unpriced)?)))
+    }
+}
+
+/// SimAI's settings, as the run names them.
+fn simai_conf(config: &RunConfig) -> Result<SimaiConf, ResolveError> {
+    match &config.network.simai_conf {
+        Some(file) => SimaiConf::load(file).map_err(|error| ResolveError::Input(error.to_string())),
+        None => Ok(SimaiConf::default()),
     }
 }
 

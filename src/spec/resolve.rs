@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::placement::Sites;
 use super::pricing::{Costs, PoolCost, Pricing};
 use super::step_options::step_options;
 use super::{
@@ -24,7 +25,7 @@ use crate::memory::{
     VidurPlanInput, alibaba_plan, alibaba_transfer_bytes, kv_bytes_per_token,
     state_bytes_per_request, vidur_plan,
 };
-use crate::network::NIC_LATENCY_S;
+use crate::network::{NIC_LATENCY_S, Placement};
 use crate::simulator::{
     ClusterSpec, Compat, Disaggregation, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec, PoolWork,
     ReplicaScheduler,
@@ -70,6 +71,8 @@ pub struct Pool {
     pub parallelism: Parallelism,
     /// Replicas that share experts.
     pub peers: u32,
+    /// Where they sit: GPUs numbered over the servers of all pools.
+    pub placement: Placement,
     /// What one GPU of them holds.
     pub memory: MemoryPlan,
     /// Tokens per KV cache block.
@@ -193,6 +196,7 @@ impl Resolver {
             kv_cache: config.kv_cache_dtype.unwrap_or(model.kv_cache_dtype),
         };
         let mut warning = None;
+        let mut sites = Sites::new(config, self.costs.topology(config)?);
         let mut pools = Vec::new();
         for plan in plan_pools(config)? {
             let device = catalog.device(plan.device).map_err(input)?;
@@ -202,9 +206,16 @@ impl Resolver {
                 engine: engine.as_ref(),
                 formats,
             };
-            pools.push(self.resolve_pool(&context, &plan, device, &mut warning)?);
+            pools.push(self.resolve_pool(&context, &plan, device, &mut sites, &mut warning)?);
         }
-        let cluster = cluster_of(config, &model, formats, &pools);
+        let mut cluster = cluster_of(config, &model, formats, &pools);
+        if let (Some(topology), [_, _]) = (sites.topology(), &pools[..]) {
+            let places = pools.iter().map(|pool| (pool.placement, pool.replicas));
+            let paths = self
+                .costs
+                .transfer_paths(config, topology, places.collect())?;
+            cluster.transfer_paths = Some(paths);
+        }
         Ok(Deployment {
             model,
             formats,
@@ -257,6 +268,7 @@ impl Resolver {
         context: &PoolContext<'_>,
         plan: &PoolPlan<'_>,
         device: DeviceSpec,
+        sites: &mut Sites<'_>,
         warning: &mut Option<String>,
     ) -> Result<Pool, ResolveError> {
         let config = context.config;
@@ -296,6 +308,12 @@ impl Resolver {
             }
         };
         let block_size = plan.block_size(context);
+        let own = Parallelism {
+            attention_data_parallel: parallelism.attention_data_parallel / peers,
+            ..parallelism
+        };
+        let placement = sites.place(&device, own, plan.replicas, peers == 1)?;
+        let gpus_per_node = placement.gpus_per_server;
         let cost = self.costs.get(&Pricing {
             config,
             model: context.model,
@@ -305,24 +323,25 @@ impl Resolver {
             formats: context.formats,
             parallelism,
             block_size,
+            gpus_per_node,
+            place: sites
+                .topology()
+                .map(|topology| (placement, Arc::clone(topology))),
             phases: match config.mixed_pool {
                 None => phases_of(plan.role),
                 Some(_) => phases_of(PoolRole::Mixed),
             },
             options: step_options(config, context.model, &parallelism)?,
         })?;
-        let gpus_per_node = config.gpus_per_node.unwrap_or(device.gpus_per_node);
         let graph = Graph::new(context.model, parallelism, context.formats, gpus_per_node)
             .map_err(ResolveError::Infeasible)?;
         Ok(Pool {
             role: plan.role,
             replicas: plan.replicas,
             device,
-            parallelism: Parallelism {
-                attention_data_parallel: parallelism.attention_data_parallel / peers,
-                ..parallelism
-            },
+            parallelism: own,
             peers,
+            placement,
             memory,
             block_size,
             num_blocks: plan.memory.num_blocks.or(config.memory.num_blocks),
@@ -478,6 +497,7 @@ fn cluster_of(
         pools: specs.collect(),
         global_scheduler: config.global_scheduler,
         kv_transfer: kv_transfer_of(config, model, formats, pools),
+        transfer_paths: None,
         disaggregation: disaggregation_of(config, model),
         seed: config.seed.wrapping_add(u64::from(config.replication)),
         time_limit_s: config.time_limit_s,
@@ -568,8 +588,8 @@ fn limited(scheduler: &ReplicaScheduler, plan: Option<VidurPlan>) -> ReplicaSche
     scheduler
 }
 
-/// The link between the pools: every GPU of a replica sends its share of the
-/// cache over its own NIC.
+/// The link between the pools where no topology says what lies between them: every
+/// GPU of a replica sends its share of the cache over its own NIC.
 fn kv_transfer_of(
     config: &RunConfig,
     model: &ModelSpec,

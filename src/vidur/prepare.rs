@@ -14,7 +14,7 @@ use crate::memory::Formats;
 use crate::simulator::{Compat, GlobalScheduler, ReplicaScheduler};
 use crate::spec::{
     Deployment, EngineConfig, ExpertGroup, MemoryCheck, MemoryConfig, MoeConfig, NetworkConfig,
-    Pool, PoolOverride, Replicas, ResolveError, Resolver, RunConfig,
+    Pool, PoolOverride, Replicas, ResolveError, Resolver, RunConfig, TopologyOf,
 };
 use crate::units::DType;
 use crate::workload::Workload;
@@ -358,6 +358,12 @@ fn choose_backend(
             "a Spectrum-X fabric of the device's links stands for it; `vidur-sweep topology \
              generate` writes others"
         })?;
+        // As the originals have it.
+        config.network.topology_of = config
+            .network
+            .topology
+            .as_ref()
+            .map(|_| TopologyOf::Replica);
         config.network.simai_conf =
             file_or_note(conf, strict, notes, || "SimAI's own figures stand for it")?;
     }
@@ -585,6 +591,7 @@ fn network(settings: &Settings, compat: Compat) -> NetworkConfig {
             _ => DType::Float16,
         }),
         topology: None,
+        topology_of: None,
         simai_conf: None,
         simai_binary: None,
         kv_transfer_overlap: None,

@@ -2,7 +2,12 @@
 //! requests more need no more allocations, but those of the buffers that hold all
 //! requests.
 
+use std::sync::Arc;
+
 use allocation_counter::measure;
+use vidur_sweep::network::Placement;
+use vidur_sweep::network::flow::{FlowNetwork, SimaiConf, SimaiEnvironment, TransferPaths};
+use vidur_sweep::network::topology::{Fabric, TopologyPlan};
 use vidur_sweep::simulator::{
     ClusterSpec, GlobalScheduler, PoolRole, ReplicaScheduler, SummaryRecorder, simulate,
 };
@@ -92,4 +97,38 @@ fn hand_overs_do_not_allocate_in_steady_state() {
         pool(PoolRole::Decode, 2, 1, 4000, sarathi(256, 32)),
     ];
     assert_steady(&cluster(pools, GlobalScheduler::SplitWise));
+}
+
+#[test]
+fn hand_overs_over_a_topology_do_not_allocate_in_steady_state() {
+    let pools = vec![
+        pool(PoolRole::Prefill, 2, 1, 4000, sarathi(256, 32)),
+        pool(PoolRole::Decode, 2, 1, 4000, sarathi(256, 32)),
+    ];
+    let mut cluster = cluster(pools, GlobalScheduler::SplitWise);
+    // Two NICs' bandwidth above eight of them, so that spine links count.
+    let plan = TopologyPlan {
+        nics_per_switch: 8,
+        spine_switches: 1,
+        spine_bandwidth_gbps: 800.0,
+        ..TopologyPlan::new(Fabric::DcnPlus { dual_tor: false }, 64)
+    };
+    let topology = plan.generate().unwrap();
+    let network = FlowNetwork::new(topology, SimaiConf::default(), SimaiEnvironment::default());
+    let prefill = Placement {
+        gpus_per_server: 8,
+        first_server: 0,
+        skipped_gpus: 0,
+        tensor_parallel: 2,
+        pipeline_parallel: 2,
+        attention_data_parallel: 2,
+    };
+    let decode = Placement {
+        first_server: 2,
+        tensor_parallel: 4,
+        ..prefill
+    };
+    let paths = TransferPaths::new(&network, &[(prefill, 2), (decode, 2)], false, None);
+    cluster.transfer_paths = Some(Arc::new(paths.unwrap()));
+    assert_steady(&cluster);
 }

@@ -69,6 +69,7 @@ pub fn cluster(pools: Vec<PoolSpec>, global_scheduler: GlobalScheduler) -> Clust
         pools,
         global_scheduler,
         kv_transfer,
+        transfer_paths: None,
         disaggregation: Disaggregation::default(),
         seed: 7,
         time_limit_s: None,

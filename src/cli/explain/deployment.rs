@@ -139,6 +139,7 @@ impl Deployment {
         let placement = Placement {
             gpus_per_server: gpus_per_node,
             first_server: 0,
+            skipped_gpus: 0,
             tensor_parallel: parallelism.tensor_parallel,
             pipeline_parallel: parallelism.pipeline_parallel,
             attention_data_parallel: parallelism.attention_data_parallel,

@@ -181,8 +181,10 @@ pub fn run(args: Args) -> CliResult {
         (Some(steps), Some(out)) => steps::price_file(steps, out, args.backend.into())?,
         _ => match &args.spec {
             Some(spec) => {
-                let (title, sites) = placement::of_run(spec, args.run, args.replicas)?;
-                println!("{}", placement::only(&title, &sites, args.format)?);
+                let places = placement::of_run(spec, args.run, args.replicas)?;
+                let transfer = places.transfer.as_deref();
+                let text = placement::only(&places.title, &places.sites, transfer, args.format)?;
+                println!("{text}");
             }
             None => explain_one(&args)?,
         },
@@ -204,6 +206,7 @@ fn explain_one(args: &Args) -> Result<(), CliError> {
         let text = placement::only(
             deployment.title(),
             &[deployment.site(args.replicas)],
+            None,
             args.format,
         )?;
         println!("{text}");

@@ -9,10 +9,13 @@ use serde::Serialize;
 use super::{CliError, Format};
 use crate::explore::Plan;
 use crate::memory::Parallelism;
-use crate::network::topology::Topology;
 use crate::network::{PlacedGroup, PlacedGroupKind, Placement};
 use crate::simulator::PoolRole;
-use crate::spec::{self, Resolver, RunConfig};
+use crate::spec::{self, Deployment, Pool, Resolver, RunConfig};
+use crate::units::BYTES_PER_S_PER_GBPS;
+
+/// Prompt whose transfer is shown.
+const EXAMPLE_TOKENS: f64 = 1000.0;
 
 /// Replicas that are alike, and where they sit.
 #[derive(Debug)]
@@ -35,8 +38,14 @@ struct Row {
     placed: PlacedGroup,
 }
 
-/// The placement alone, in the format asked for.
-pub(super) fn only(title: &str, sites: &[Site], format: Format) -> Result<String, CliError> {
+/// The placement alone, in the format asked for; `transfer` is what there is to say of
+/// KV caches on their way.
+pub(super) fn only(
+    title: &str,
+    sites: &[Site],
+    transfer: Option<&str>,
+    format: Format,
+) -> Result<String, CliError> {
     let rows = || -> Vec<Row> {
         let of_site = |site: &Site| {
             let pool = site.role.name();
@@ -51,7 +60,8 @@ pub(super) fn only(title: &str, sites: &[Site], format: Format) -> Result<String
                 .iter()
                 .map(|site| site.text(sites.len() > 1))
                 .collect();
-            Ok(format!("{title}\n{}", sections.join("\n")))
+            let transfer = transfer.map_or_else(String::new, |text| format!("\n{text}"));
+            Ok(format!("{title}\n{}{transfer}", sections.join("\n")))
         }
         Format::Json => serde_json::to_string_pretty(&rows())
             .map_err(|error| CliError::Failure(error.to_string())),
@@ -59,13 +69,17 @@ pub(super) fn only(title: &str, sites: &[Site], format: Format) -> Result<String
     }
 }
 
-/// The pools of a run of a specification: its title and where they sit, at most
-/// `replicas` of each. A pool starts at the server after the one before.
-pub(super) fn of_run(
-    file: &Path,
-    run: u64,
-    replicas: u32,
-) -> Result<(String, Vec<Site>), CliError> {
+/// What there is to say of the places of a run's pools.
+pub(super) struct Places {
+    pub(super) title: String,
+    pub(super) sites: Vec<Site>,
+    /// How long a KV cache takes from one to the other.
+    pub(super) transfer: Option<String>,
+}
+
+/// The pools of a run of a specification: where they sit, one after the other, at most
+/// `replicas` of each.
+pub(super) fn of_run(file: &Path, run: u64, replicas: u32) -> Result<Places, CliError> {
     let spec = spec::load(file, &[]).map_err(|errors| CliError::BadInput(errors.to_string()))?;
     let wrong = |reason: String| CliError::BadInput(format!("{}: {reason}", file.display()));
     let plan = Plan::new(spec).map_err(wrong)?;
@@ -77,60 +91,71 @@ pub(super) fn of_run(
         )));
     }
     let config = plan.config(run).map_err(wrong)?;
-    let sites = sites(&config, replicas).map_err(|reason| wrong(format!("run {run}: {reason}")))?;
-    let title = format!("{}, run {run}: {}", file.display(), config.model);
-    Ok((title, sites))
+    let resolved = Resolver::default().resolve(&config);
+    let deployment = resolved.map_err(|error| wrong(format!("run {run}: {error}")))?;
+    Ok(Places {
+        title: format!("{}, run {run}: {}", file.display(), config.model),
+        sites: sites(&config, &deployment, replicas),
+        transfer: transfer(&deployment),
+    })
 }
 
-fn sites(config: &RunConfig, replicas: u32) -> Result<Vec<Site>, String> {
-    let topology = match &config.network.topology {
-        Some(file) => Some(Topology::load(file).map_err(|error| error.to_string())?),
-        None => None,
+/// A KV cache from the first prefill to the first decode replica, alone.
+fn transfer(deployment: &Deployment) -> Option<String> {
+    let spec = deployment.cluster.kv_transfer?;
+    let size_bytes = spec.bytes_per_request + spec.bytes_per_token * EXAMPLE_TOKENS;
+    let mut text = format!(
+        "KV cache of {EXAMPLE_TOKENS} tokens ({:.1} MB), prefill replica 0 to decode replica 0: ",
+        size_bytes * 1e-6
+    );
+    let (way, bytes_per_s, latency_s) = match &deployment.cluster.transfer_paths {
+        None => {
+            let least = spec.sender_bytes_per_s.min(spec.receiver_bytes_per_s);
+            ("from NICs to NICs".to_owned(), least, spec.latency_s)
+        }
+        Some(paths) => {
+            let alone = paths.alone(0, deployment.pools[0].replicas, size_bytes);
+            let switches = match alone.most_switches {
+                1 => "1 switch".to_owned(),
+                several => format!("up to {several} switches"),
+            };
+            let way = match (alone.flows, alone.flows_over_nvlink) {
+                (flows, inside) if flows == inside => format!("{flows} flows over NVLink"),
+                (flows, 0) => format!("{flows} flows over NICs and {switches}"),
+                (flows, inside) => {
+                    format!("{flows} flows, {inside} over NVLink, others over NICs and {switches}")
+                }
+            };
+            (way, alone.bytes_per_s, alone.latency_s)
+        }
     };
-    let resolved = Resolver::default().resolve(config);
-    let deployment = resolved.map_err(|error| error.to_string())?;
-    let mut first_server = 0;
-    let mut sites = Vec::new();
-    for pool in &deployment.pools {
-        let gpus_per_server = match (&topology, config.gpus_per_node) {
-            (Some(topology), _) => topology.gpus_per_server(),
-            (None, Some(gpus)) => gpus,
-            (None, None) => pool.device.gpus_per_node,
-        };
-        let placement = Placement {
-            gpus_per_server,
-            first_server,
-            tensor_parallel: pool.parallelism.tensor_parallel,
-            pipeline_parallel: pool.parallelism.pipeline_parallel,
-            attention_data_parallel: pool.parallelism.attention_data_parallel,
-        };
-        first_server += placement.servers(pool.replicas);
-        let servers_of = match (&config.network.topology, config.gpus_per_node) {
-            (Some(file), _) => file.display().to_string(),
-            (None, Some(_)) => "gpus_per_node".to_owned(),
-            (None, None) => pool.device.name.clone(),
-        };
-        let experts = match &deployment.model.moe {
+    let time_s = size_bytes / bytes_per_s + latency_s;
+    let _ = write!(
+        text,
+        "{way}; alone {:.3} ms ({:.1} Gb/s, {:.1} us of latency)",
+        time_s * 1e3,
+        bytes_per_s / BYTES_PER_S_PER_GBPS,
+        latency_s * 1e6
+    );
+    Some(text)
+}
+
+fn sites(config: &RunConfig, deployment: &Deployment, replicas: u32) -> Vec<Site> {
+    let site = |pool: &Pool| Site {
+        role: pool.role,
+        replicas: replicas.min(pool.replicas),
+        placement: pool.placement,
+        servers_of: match (&config.network.topology, config.gpus_per_node) {
+            (Some(file), _) if config.places_pools() => file.display().to_string(),
+            (_, Some(_)) => "gpus_per_node".to_owned(),
+            (_, None) => pool.device.name.clone(),
+        },
+        experts: match &deployment.model.moe {
             Some(_) => experts(&pool.parallelism, pool.peers),
             None => String::new(),
-        };
-        sites.push(Site {
-            role: pool.role,
-            replicas: replicas.min(pool.replicas),
-            placement,
-            servers_of,
-            experts,
-        });
-    }
-    if let Some(topology) = &topology {
-        let servers = topology.gpus() / topology.gpus_per_server().max(1);
-        if first_server > servers {
-            return Err(format!(
-                "its replicas take {first_server} servers, the topology has {servers}"
-            ));
-        }
-    }
-    Ok(sites)
+        },
+    };
+    deployment.pools.iter().map(site).collect()
 }
 
 impl Site {

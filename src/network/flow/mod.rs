@@ -25,7 +25,8 @@ pub use conf::SimaiConf;
 pub use graph::NoRoute;
 pub use layout::{Layout, LayoutError};
 pub use start::{SendLatency, SimaiEnvironment};
-pub use transfers::{TransferId, TransferNetwork};
+pub(crate) use transfers::Pace;
+pub use transfers::{LoneTransfer, TransferError, TransferPaths};
 
 use super::collective::{Collective, GroupKind};
 use super::cost::{CollectiveCost, CostError};
@@ -117,14 +118,19 @@ pub struct FlowNetwork {
 
 impl FlowNetwork {
     /// A network of a topology under settings.
-    pub fn new(topology: Topology, conf: SimaiConf, environment: SimaiEnvironment) -> Self {
+    pub fn new(
+        topology: impl Into<Arc<Topology>>,
+        conf: SimaiConf,
+        environment: SimaiEnvironment,
+    ) -> Self {
+        let topology = topology.into();
         let window_bytes = if conf.windows {
             window_bytes(&topology, conf.packet_payload_bytes)
         } else {
             0
         };
         Self {
-            topology: Arc::new(topology),
+            topology,
             conf,
             environment,
             window_bytes,

@@ -84,6 +84,20 @@ struct GpuEnds {
     nic: Option<(u32, u32)>,
 }
 
+/// How a GPU is attached, for others than the router.
+pub(super) struct Attached<'a> {
+    /// GPUs with the same switches over the same links are of one class: paths from
+    /// and to them look alike.
+    pub(super) class: u32,
+    /// Switches of the network.
+    pub(super) switches: &'a [u32],
+    pub(super) nvswitches: &'a [u32],
+    /// Its NVLinks, each direction.
+    pub(super) nvlink: Option<&'a Stage>,
+    /// Its NIC ports, each direction.
+    pub(super) nic: Option<&'a Stage>,
+}
+
 /// Shortest ways to the GPUs of one attachment. Vectors are by switch, from the
 /// lowest id of a network switch on.
 struct Destination {
@@ -208,6 +222,20 @@ impl<T: Clone + Deref<Target = Topology>> Router<T> {
         Some(Route { stages, shape })
     }
 
+    /// How a GPU is attached.
+    pub(super) fn attached(&mut self, gpu: u32) -> Attached<'_> {
+        self.ends(gpu);
+        let ends = self.ends[gpu as usize].as_ref().expect("just found");
+        let pair = |stages: Option<(u32, u32)>| Some(&self.stages[stages?.0 as usize]);
+        Attached {
+            class: ends.class,
+            switches: &self.attachments[ends.attachment as usize],
+            nvswitches: &ends.nvswitches,
+            nvlink: pair(ends.nvlink),
+            nic: pair(ends.nic),
+        }
+    }
+
     /// Ports of a GPU's NIC.
     pub(super) fn nic_ports(&mut self, gpu: u32) -> f64 {
         let nic = self.ends(gpu).nic;
@@ -310,7 +338,7 @@ impl<T: Clone + Deref<Target = Topology>> Router<T> {
     }
 
     /// Two GPUs of a server reach each other through an NVSwitch both have.
-    fn through_nvswitch(&mut self, from: u32, to: u32) -> Option<Route> {
+    pub(super) fn through_nvswitch(&mut self, from: u32, to: u32) -> Option<Route> {
         let topology = self.topology.clone();
         if topology.server(from) != topology.server(to) {
             return None;
@@ -352,7 +380,7 @@ impl<T: Clone + Deref<Target = Topology>> Router<T> {
         self.shapes.len() as u32 - 1
     }
 
-    fn network_shape(&mut self, from: u32, to: u32) -> Option<u32> {
+    pub(super) fn network_shape(&mut self, from: u32, to: u32) -> Option<u32> {
         let (source, target) = (self.ends(from).class, self.ends(to).class);
         let key = (source, target, false);
         if let Some(&found) = self.shape_ids.get(&key) {

@@ -145,10 +145,9 @@ impl<R: Recorder> Simulation<'_, R> {
         if transfers.generation() != generation {
             return;
         }
-        let latency_s = transfers.latency_s();
         let mut drained = std::mem::take(&mut self.drained);
         let events = &mut self.events;
-        transfers.advance(now_s, |request, sender| {
+        transfers.advance(now_s, |request, sender, latency_s| {
             drained.push((request, sender));
             events.push(now_s + latency_s, Event::KvArrived { request });
         });

@@ -1,21 +1,23 @@
 //! KV caches on their way from one replica to another.
 //!
-//! A fluid model. Every replica has a link out and a link in; transfers share
-//! them max-min fairly ([`fair_share`]). Rates change only when a transfer
+//! A fluid model. Every replica has a link out and a link in, or its GPUs have those of
+//! a topology ([`TransferPaths`]); transfers share them max-min fairly ([`FairShare`]).
+//! Rates change only when a transfer
 //! starts, drains, or what it can use changes; between those times progress is
-//! linear. A transfer that has drained arrives one link latency later.
+//! linear. A transfer that has drained arrives one latency later.
 //!
 //! A transfer may start while its cache is still being computed. It then has a
 //! [`Source`]: what has been computed so far, and how fast more is. Once it has
 //! caught up with its source it can use no more than that.
 
-mod fair_share;
-
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use std::sync::Arc;
+
 use super::config::KvTransferSpec;
-use fair_share::{FairShare, SAME_RATE};
+use crate::network::fair_share::{FairShare, SAME_RATE};
+use crate::network::flow::{Pace, TransferPaths};
 
 /// Changes this close together happen at once: less than any link resolves.
 const SAME_TIME_S: f64 = 1e-12;
@@ -24,6 +26,10 @@ const SAME_TIME_S: f64 = 1e-12;
 struct Transfer {
     request: u32,
     sender: u32,
+    /// Rate it reaches alone; infinite: that of its links.
+    limit_bytes_per_s: f64,
+    /// From its last byte to its arrival.
+    latency_s: f64,
     /// Number in order of starts: ties go to the first.
     number: u64,
     size_bytes: f64,
@@ -58,11 +64,23 @@ impl Source {
 /// When something next happens to a transfer: (time, number, slot, version).
 type Change = Reverse<(u64, u64, u32, u32)>;
 
+/// Ways over a topology.
+#[derive(Debug)]
+struct Paths {
+    found: Arc<TransferPaths>,
+    /// Transfers by replica, out and in: attention ranks take turns, as requests are
+    /// spread over them.
+    turns: Vec<[u32; 2]>,
+    /// Links of a transfer that starts.
+    links: Vec<(u32, f64)>,
+}
+
 /// All transfers in progress.
 #[derive(Debug)]
 pub(crate) struct TransferNetwork {
     spec: KvTransferSpec,
     shares: FairShare,
+    paths: Option<Paths>,
     slots: Vec<Transfer>,
     free_slots: Vec<u32>,
     /// (number, slot) of the changes that are due now.
@@ -76,11 +94,26 @@ pub(crate) struct TransferNetwork {
 }
 
 impl TransferNetwork {
-    /// For replicas with these links out and in, bytes per second.
-    pub(crate) fn new(spec: KvTransferSpec, links: impl Iterator<Item = [f64; 2]>) -> Self {
+    /// For replicas with these links out and in, bytes per second; or with the links of
+    /// a topology between them.
+    pub(crate) fn new(
+        spec: KvTransferSpec,
+        links: impl Iterator<Item = [f64; 2]>,
+        paths: Option<Arc<TransferPaths>>,
+    ) -> Self {
+        let shares = match &paths {
+            None => FairShare::new(links.flatten()),
+            Some(paths) => FairShare::new(paths.links().iter().copied()),
+        };
+        let replicas = paths.as_ref().map_or(0, |paths| paths.replicas());
         Self {
             spec,
-            shares: FairShare::new(links.flatten()),
+            shares,
+            paths: paths.map(|found| Paths {
+                found,
+                turns: vec![[0; 2]; replicas],
+                links: Vec::new(),
+            }),
             slots: Vec::new(),
             free_slots: Vec::new(),
             due: Vec::new(),
@@ -106,10 +139,6 @@ impl TransferNetwork {
                 .min(self.spec.receiver_bytes_per_s)
     }
 
-    pub(crate) fn latency_s(&self) -> f64 {
-        self.spec.latency_s
-    }
-
     /// Tells the due change from outdated ones.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
@@ -126,10 +155,13 @@ impl TransferNetwork {
         now_s: f64,
     ) {
         let slot = self.free_slots.pop().unwrap_or(self.slots.len() as u32);
+        let pace = self.add(slot, sender, receiver, size_bytes);
         let version = self.slots.get(slot as usize).map_or(0, |old| old.version);
         let transfer = Transfer {
             request,
             sender,
+            limit_bytes_per_s: pace.limit_bytes_per_s,
+            latency_s: pace.latency_s,
             number: self.started,
             size_bytes,
             remaining_bytes: size_bytes,
@@ -143,11 +175,37 @@ impl TransferNetwork {
             Some(place) => *place = transfer,
             None => self.slots.push(transfer),
         }
-        self.shares.add(slot, [2 * sender, 2 * receiver + 1]);
         if let Some(source) = self.sources.get_mut(&request) {
             source.slot = Some(slot);
             self.slots[slot as usize].caught_up = source.ready_bytes_at(now_s) <= 0.0;
         }
+    }
+
+    /// Puts a transfer on its links.
+    fn add(&mut self, slot: u32, sender: u32, receiver: u32, size_bytes: f64) -> Pace {
+        let Some(Paths {
+            found,
+            turns,
+            links,
+        }) = &mut self.paths
+        else {
+            let links = [(2 * sender, 1.0), (2 * receiver + 1, 1.0)];
+            self.shares.add(slot, &links);
+            return Pace {
+                limit_bytes_per_s: f64::INFINITY,
+                latency_s: self.spec.latency_s,
+            };
+        };
+        let mut rank = |replica: u32, way: usize| {
+            let turn = &mut turns[replica as usize][way];
+            let rank = *turn;
+            *turn = (rank + 1) % found.attention_ranks(replica);
+            (replica, rank)
+        };
+        let (from, to) = (rank(sender, 0), rank(receiver, 1));
+        let pace = found.find(from, to, size_bytes, links);
+        self.shares.add(slot, links);
+        pace
     }
 
     /// The cache of `request`, of `size_bytes` in the end, is being computed:
@@ -222,9 +280,9 @@ impl TransferNetwork {
     }
 
     /// Makes the changes due at `now_s`, a time given by [`Self::settle`]; (request,
-    /// sender) of each transfer that has drained goes to `drained`, first started
-    /// first. The caller then settles.
-    pub(crate) fn advance(&mut self, now_s: f64, mut drained: impl FnMut(u32, u32)) {
+    /// sender) of each transfer that has drained, and what is left until it arrives,
+    /// go to `drained`, first started first. The caller then settles.
+    pub(crate) fn advance(&mut self, now_s: f64, mut drained: impl FnMut(u32, u32, f64)) {
         self.due_at_s = None;
         let mut due = std::mem::take(&mut self.due);
         while let Some(&Reverse((bits, number, slot, version))) = self.changes.peek() {
@@ -248,7 +306,7 @@ impl TransferNetwork {
                 self.shares.touch(slot);
                 continue;
             }
-            drained(transfer.request, transfer.sender);
+            drained(transfer.request, transfer.sender, transfer.latency_s);
             self.shares.remove(slot);
             self.free_slots.push(slot);
         }
@@ -267,8 +325,10 @@ impl TransferNetwork {
         let limit = |slot: u32| {
             let transfer = &limits[slot as usize];
             match sources.get(&transfer.request) {
-                Some(source) if transfer.caught_up => source.bytes_per_s,
-                _ => f64::INFINITY,
+                Some(source) if transfer.caught_up => {
+                    source.bytes_per_s.min(transfer.limit_bytes_per_s)
+                }
+                _ => transfer.limit_bytes_per_s,
             }
         };
         self.shares.fill(limit);
@@ -331,7 +391,8 @@ mod tests {
             receiver_bytes_per_s: 100.0,
             latency_s: 0.0,
         };
-        TransferNetwork::new(spec, bandwidths.iter().map(|&bytes_per_s| [bytes_per_s; 2]))
+        let links = bandwidths.iter().map(|&bytes_per_s| [bytes_per_s; 2]);
+        TransferNetwork::new(spec, links, None)
     }
 
     /// Makes all changes up to `until_s`; returns (time, request) of drains.
@@ -339,7 +400,7 @@ mod tests {
         let mut drained = Vec::new();
         network.settle(from_s);
         while let Some(at_s) = network.due_at_s.filter(|&at_s| at_s <= until_s) {
-            network.advance(at_s, |request, _| drained.push((at_s, request)));
+            network.advance(at_s, |request, _, _| drained.push((at_s, request)));
             network.settle(at_s);
         }
         drained
@@ -524,7 +585,7 @@ mod tests {
                 }
                 now_s = next_s;
                 if due_s <= step_s {
-                    network.advance(now_s, |request, _| drained_at_s[request as usize] = now_s);
+                    network.advance(now_s, |request, _, _| drained_at_s[request as usize] = now_s);
                 } else if let Some((_, id, step)) = steps.next() {
                     let (request, plan) = (id as u32, &plans[id]);
                     let size = plan.size_bytes;
