@@ -93,6 +93,9 @@ impl Eq for Pending {}
 #[derive(Debug)]
 pub(crate) struct EventQueue {
     later: BinaryHeap<Pending>,
+    /// The next change of the KV transfers, of which there is one at a time: what
+    /// others start and finish puts it off more often than it happens.
+    transfer: Option<Pending>,
     now: VecDeque<(u64, Event)>,
     now_bits: u64,
     next_id: u64,
@@ -107,6 +110,7 @@ impl EventQueue {
         Self {
             by_number,
             later: BinaryHeap::new(),
+            transfer: None,
             now: VecDeque::new(),
             now_bits: 0,
             next_id: first_id,
@@ -148,23 +152,45 @@ impl EventQueue {
             "event at {time_s}, now {}",
             self.now_s()
         );
-        let bits = time_s.to_bits();
-        if bits == self.now_bits {
+        if time_s.to_bits() == self.now_bits {
             self.push_now(event);
         } else {
-            let (created, rank) = match self.by_number {
-                true => (0, 0),
-                false => (created_at_s.to_bits(), event.rank()),
-            };
-            let key = (bits, created, rank, self.next_id);
-            self.later.push(Pending { key, event });
-            self.next_id += 1;
+            let pending = self.number(created_at_s, time_s, event);
+            self.later.push(pending);
         }
+    }
+
+    /// Schedules the change of the KV transfers that comes next, in place of any that
+    /// was to; none: there is none.
+    pub(crate) fn set_transfer(&mut self, change: Option<(f64, Event)>) {
+        self.transfer = None;
+        if let Some((time_s, event)) = change {
+            if time_s.to_bits() == self.now_bits {
+                self.push_now(event);
+            } else {
+                self.transfer = Some(self.number(self.now_s(), time_s, event));
+            }
+        }
+    }
+
+    fn number(&mut self, created_at_s: f64, time_s: f64, event: Event) -> Pending {
+        let (created, rank) = match self.by_number {
+            true => (0, 0),
+            false => (created_at_s.to_bits(), event.rank()),
+        };
+        let key = (time_s.to_bits(), created, rank, self.next_id);
+        self.next_id += 1;
+        Pending { key, event }
+    }
+
+    /// The first event that takes time. The greater one is the earlier one.
+    fn first(&self) -> Option<&Pending> {
+        self.later.peek().max(self.transfer.as_ref())
     }
 
     /// Time of the next event, or infinity.
     pub(crate) fn next_time_s(&self) -> f64 {
-        let bits = self.later.peek().map_or(INFINITE, |first| first.key.0);
+        let bits = self.first().map_or(INFINITE, |first| first.key.0);
         if self.now.is_empty() || bits == self.now_bits {
             f64::from_bits(bits)
         } else {
@@ -183,11 +209,17 @@ impl EventQueue {
 
     /// Removes the next event, moves the clock to it and returns it with its number.
     pub(crate) fn pop(&mut self) -> Option<(u64, Event)> {
-        let same_time = |first: &Pending| first.key.0 == self.now_bits;
-        if !self.now.is_empty() && !self.later.peek().is_some_and(same_time) {
+        let first = self.first().copied();
+        let is_now = |first: Pending| first.key.0 == self.now_bits;
+        if !self.now.is_empty() && !first.is_some_and(is_now) {
             return self.now.pop_front();
         }
-        let Pending { key, event } = self.later.pop()?;
+        let Pending { key, event } = first?;
+        if self.transfer == first {
+            self.transfer = None;
+        } else {
+            self.later.pop();
+        }
         self.now_bits = key.0;
         Some((key.3, event))
     }
@@ -213,6 +245,15 @@ mod tests {
         assert_eq!(queue.next_time_s(), 1.0);
         assert_eq!(queue.pop(), Some((10, arrival(1))));
         assert_eq!(queue.now_s(), 1.0);
+        // Only the last change that was set is one.
+        queue.set_transfer(Some((1.5, arrival(7))));
+        queue.set_transfer(Some((3.0, arrival(8))));
+        queue.push(2.0, arrival(9));
+        assert_eq!(queue.pop().map(|(_, event)| event), Some(arrival(9)));
+        assert_eq!(queue.next_time_s(), 3.0);
+        assert_eq!(queue.pop().map(|(_, event)| event), Some(arrival(8)));
+        queue.set_transfer(Some((4.0, arrival(7))));
+        queue.set_transfer(None);
         assert_eq!(queue.pop(), None);
         assert_eq!(queue.next_time_s(), f64::INFINITY);
     }

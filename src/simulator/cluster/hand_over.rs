@@ -129,11 +129,16 @@ impl<R: Recorder> Simulation<'_, R> {
     /// Schedules the transfers' next change, if it is another one than before.
     pub(super) fn settle_transfers(&mut self) {
         let now_s = self.events.now_s();
-        if let Some(transfers) = &mut self.transfers
-            && let Some((at_s, generation)) = transfers.settle(now_s)
-        {
-            self.events
-                .push(at_s.max(now_s), Event::TransferDue { generation });
+        let Some(transfers) = &mut self.transfers else {
+            return;
+        };
+        match transfers.settle(now_s) {
+            Some((at_s, generation)) => {
+                let due = Event::TransferDue { generation };
+                self.events.set_transfer(Some((at_s.max(now_s), due)));
+            }
+            None if transfers.is_idle() => self.events.set_transfer(None),
+            None => {}
         }
     }
 

@@ -279,6 +279,11 @@ impl TransferNetwork {
         next_s.map(|at_s| (at_s, self.generation))
     }
 
+    /// Whether no change is due.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.due_at_s.is_none()
+    }
+
     /// Makes the changes due at `now_s`, a time given by [`Self::settle`]; (request,
     /// sender) of each transfer that has drained, and what is left until it arrives,
     /// go to `drained`, first started first. The caller then settles.
