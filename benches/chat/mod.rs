@@ -13,18 +13,21 @@ use vidur_sweep::simulator::{
 use vidur_sweep::workload::{Request, Workload};
 
 /// Roughly Llama-2-7B on one A100, in closed form: pricing is not measured here.
-pub struct ClosedForm;
+/// Each of the stages takes its part.
+pub struct ClosedForm {
+    pub stages: u32,
+}
 
 impl StepCost for ClosedForm {
     fn stages(&self) -> u32 {
-        1
+        self.stages
     }
     fn stage_time(&self, _stage: u32, shape: &StepShape) -> StageTime {
         let tokens = f64::from(shape.new_tokens());
         let model_ms =
             (9.0 + 0.005 * tokens).max(0.06 * tokens) + 3.4e-4 * shape.decode_context_tokens as f64;
         StageTime {
-            model_s: model_ms * 1e-3,
+            model_s: model_ms * 1e-3 / f64::from(self.stages),
             host_s: 0.0,
         }
     }
@@ -49,7 +52,7 @@ pub fn cluster(chunk_size: u32, batch_size_cap: u32, num_blocks: u64) -> Cluster
                 num_blocks,
                 block_size: 16,
             },
-            cost: Arc::new(ClosedForm),
+            cost: Arc::new(ClosedForm { stages: 1 }),
         }],
         global_scheduler: GlobalScheduler::RoundRobin,
         kv_transfer: None,
@@ -63,8 +66,8 @@ pub fn cluster(chunk_size: u32, batch_size_cap: u32, num_blocks: u64) -> Cluster
     }
 }
 
-/// Lengths with the means and skew of the Azure 2023 conversation trace
-/// (log-normal; 1,155 prompt and 211 output tokens on average), Poisson arrivals.
+/// Lengths like those of the Azure 2023 conversation trace (log-normal and cut: 1,046
+/// prompt and 190 output tokens on average), Poisson arrivals.
 pub fn chat_requests(count: u32, qps: f64) -> Workload {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let mut normal = {
