@@ -164,9 +164,12 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 TransferNetwork::new(spec, links, cluster.transfer_paths.clone())
             }),
             overlaps: cluster.overlaps(),
-            // The originals' order of events at equal times is that of their creation.
+            // The originals' order of events at equal times is that of their creation. And
+            // in a closed loop the end of a request is at once the arrival of another:
+            // what else happens at that very time would have to be told apart.
             forecasts: R::ANY_ORDER
                 && cluster.compat.is_none()
+                && !closed_loop
                 && replicas.len() > 1
                 && mixed_pool.is_none(),
             mixed_pool,
@@ -425,7 +428,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             return;
         }
         if self.routers[0].measures() == Load::KvBlocks {
-            self.catch_up_pool(0);
+            self.bring_up_to_date(0);
         }
         let replica = self.route_prompt(id);
         self.catch_up(replica);

@@ -172,11 +172,15 @@ impl<R: Recorder> Simulation<'_, R> {
         }
     }
 
-    /// The same for all replicas of a pool.
-    pub(super) fn catch_up_pool(&mut self, pool: usize) {
+    /// Makes what has been forecast for the replicas of a pool happen, up to the
+    /// present, for somebody who only looks: what is left of it still holds.
+    pub(super) fn bring_up_to_date(&mut self, pool: usize) {
+        if !self.forecasts {
+            return;
+        }
         for replica in 0..self.replicas.len() {
             if self.replicas[replica].pool == pool {
-                self.catch_up(replica as u32);
+                self.follow_forecast(replica as u32, self.events.now_s());
             }
         }
     }
@@ -199,12 +203,11 @@ impl<R: Recorder> Simulation<'_, R> {
             return;
         }
         pipeline.leaving.clear();
-        let forecast = std::mem::take(&mut pipeline.forecast);
+        let mut forecast = std::mem::take(&mut pipeline.forecast);
         self.advance_decodes(replica, left.slot, left.at_s);
-        self.make_steps(replica, left.slot, left.at_s, until_s, &forecast);
-        let pipeline = &mut self.replicas[replica as usize].pipeline;
-        pipeline.forecast = forecast;
-        pipeline.forecast.clear();
+        let made = self.make_steps(replica, left.slot, left.at_s, until_s, &forecast);
+        forecast.drain(..made);
+        self.replicas[replica as usize].pipeline.forecast = forecast;
     }
 
     /// Repeats the present batch, which has ended at `now_s`: those of the steps of

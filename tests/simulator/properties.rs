@@ -1,11 +1,15 @@
 //! What must hold for every scheduler, layout and load.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use vidur_sweep::simulator::{
     Compat, GlobalScheduler, PoolRole, ReplicaScheduler, RequestOutcome, RequestRecord,
 };
 
-use crate::support::{cluster, pool, run, run_by_events, sarathi, split_wise, summary, vllm};
+use crate::support::{
+    TickingCost, cluster, pool, run, run_by_events, sarathi, split_wise, summary, vllm,
+};
 
 pub fn replica_scheduler() -> impl Strategy<Value = ReplicaScheduler> {
     prop_oneof![
@@ -172,8 +176,10 @@ proptest! {
         blocks in 4u64..150,
         clients in proptest::option::of(1u32..30),
         limit_s in proptest::option::of(0.0f64..3.0),
+        ticking: bool,
     ) {
-        let pools = if disaggregated {
+        let mut requests = requests;
+        let mut pools = if disaggregated {
             vec![
                 pool(PoolRole::Prefill, replicas, stages, blocks, replica),
                 pool(PoolRole::Decode, 3, 1, blocks, decode_replica),
@@ -181,8 +187,25 @@ proptest! {
         } else {
             vec![pool(PoolRole::Mixed, replicas, stages, blocks, replica)]
         };
+        if ticking {
+            for pool in &mut pools {
+                let stages = pool.cost.stages();
+                pool.cost = Arc::new(TickingCost { stages });
+            }
+            for request in &mut requests {
+                request.0 = (request.0 * 128.0).floor() / 128.0;
+            }
+        }
         let mut cluster = cluster(pools, global);
         cluster.time_limit_s = limit_s;
+        if let Some(transfer) = &mut cluster.kv_transfer
+            && ticking
+        {
+            // A block of 16 tokens takes a tick.
+            transfer.bytes_per_token = 1.0;
+            (transfer.sender_bytes_per_s, transfer.receiver_bytes_per_s) = (2048.0, 2048.0);
+            transfer.latency_s = 1.0 / 128.0;
+        }
         prop_assert_eq!(
             summary(&cluster, &requests, clients, false),
             summary(&cluster, &requests, clients, true)

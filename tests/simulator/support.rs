@@ -37,6 +37,29 @@ impl StepCost for LinearCost {
     }
 }
 
+/// Whole multiples of 1/128 s, so that many things happen at the same time.
+pub struct TickingCost {
+    pub stages: u32,
+}
+
+impl StepCost for TickingCost {
+    fn stages(&self) -> u32 {
+        self.stages
+    }
+
+    fn stage_time(&self, _stage: u32, shape: &StepShape) -> StageTime {
+        let ticks = 1 + shape.prefill_tokens() / 64 + shape.decode_requests / 8;
+        StageTime {
+            model_s: f64::from(ticks) / 128.0,
+            host_s: 0.0,
+        }
+    }
+
+    fn explain(&self, _shape: &StepShape) -> Vec<PricedOperator> {
+        Vec::new()
+    }
+}
+
 pub fn pool(
     role: PoolRole,
     replicas: u32,

@@ -61,7 +61,7 @@ impl<R: Recorder> Simulation<'_, R> {
             return receiver;
         }
         if self.routers[1].measures() == Load::KvBlocks {
-            self.catch_up_pool(1);
+            self.bring_up_to_date(1);
         }
         let receiver = self.routers[1].route(blocks_of(&self.replicas));
         self.account(1, id, receiver, true);
