@@ -172,8 +172,15 @@ fn peak_mb() -> f64 {
     kb.map_or(f64::NAN, |kb| kb / 1024.0)
 }
 
-/// The fastest of some processes: seconds per unit, and its peak memory.
-fn best(series: usize, value: u32) -> (f64, f64) {
+/// What one value of a series has come to.
+struct Point {
+    value: u32,
+    time_s: f64,
+    peak_mb: f64,
+}
+
+/// The fastest of some processes.
+fn best(series: usize, value: u32) -> Point {
     let program = std::env::current_exe().expect("this program");
     let runs = (0..REPEATS).map(|_| {
         let arguments = ["point", &series.to_string(), &value.to_string()];
@@ -181,11 +188,16 @@ fn best(series: usize, value: u32) -> (f64, f64) {
         let text = String::from_utf8(output.expect("runs").stdout).expect("text");
         let mut figures = text.split_whitespace().map(|figure| figure.parse::<f64>());
         match (figures.next(), figures.next()) {
-            (Some(Ok(time_s)), Some(Ok(peak_mb))) => (time_s, peak_mb),
+            (Some(Ok(time_s)), Some(Ok(peak_mb))) => Point {
+                value,
+                time_s,
+                peak_mb,
+            },
             _ => panic!("no figures: {text}"),
         }
     });
-    runs.min_by(|a, b| a.0.total_cmp(&b.0)).expect("some runs")
+    runs.min_by(|a, b| a.time_s.total_cmp(&b.time_s))
+        .expect("some runs")
 }
 
 /// Exponent of the power law through `points`, least squares in logarithms.
@@ -212,23 +224,22 @@ fn main() {
     println!("|---|---|---|---|---|---|");
     for (index, series) in SERIES.iter().enumerate() {
         let points: Vec<_> = (series.values.iter())
-            .map(|&value| (value, best(index, value)))
+            .map(|&value| best(index, value))
             .collect();
-        let list = |each: &dyn Fn(&(u32, (f64, f64))) -> String| {
-            points.iter().map(each).collect::<Vec<_>>().join(", ")
-        };
+        let list =
+            |each: fn(&Point) -> String| points.iter().map(each).collect::<Vec<_>>().join(", ");
         let line: Vec<_> = (points.iter())
-            .map(|&(value, (time_s, _))| (f64::from(value), time_s))
+            .map(|point| (f64::from(point.value), point.time_s))
             .collect();
         println!(
             "| {} | {} | {} ns per {} | {:.2} | {} | {} |",
             series.name,
-            list(&|point| point.0.to_string()),
-            list(&|point| format!("{:.0}", point.1.0 * 1e9)),
+            list(|point| point.value.to_string()),
+            list(|point| format!("{:.0}", point.time_s * 1e9)),
             series.unit,
             exponent(&line),
             series.ideal,
-            list(&|point| format!("{:.0}", point.1.1)),
+            list(|point| format!("{:.0}", point.peak_mb)),
         );
     }
 }
