@@ -4,8 +4,12 @@
 mod chat;
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use vidur_sweep::network::Placement;
+use vidur_sweep::network::flow::{FlowNetwork, SimaiConf, SimaiEnvironment, TransferPaths};
+use vidur_sweep::network::topology::{Fabric, TopologyPlan};
 use vidur_sweep::simulator::{
     ClusterSpec, GlobalScheduler, KvTransferSpec, PoolRole, PoolSpec, SummaryRecorder, simulate,
 };
@@ -97,7 +101,43 @@ fn transfers(c: &mut Criterion) {
     group.bench_function("80_replicas", |b| {
         b.iter(|| run(black_box(&cluster), &workload, 0));
     });
+    // The same bandwidths as NICs of eight GPUs a replica, below a fabric that takes
+    // all of it or a quarter.
+    for (name, spine_bandwidth_gbps) in [("open_fabric", 0.8), ("crowded_fabric", 0.2)] {
+        cluster.transfer_paths = Some(Arc::new(paths(spine_bandwidth_gbps)));
+        group.bench_function(name, |b| {
+            b.iter(|| run(black_box(&cluster), &workload, 0));
+        });
+    }
     group.finish();
+}
+
+/// Between forty prefill and forty decode replicas, each a server of eight GPUs with
+/// NICs of 100 Mb/s on a switch of its own and one link up.
+fn paths(spine_bandwidth_gbps: f64) -> TransferPaths {
+    let plan = TopologyPlan {
+        nic_bandwidth_gbps: 0.1,
+        nics_per_switch: 8,
+        spine_switches: 1,
+        spine_bandwidth_gbps,
+        ..TopologyPlan::new(Fabric::DcnPlus { dual_tor: false }, 640)
+    };
+    let topology = plan.generate().expect("a topology");
+    let network = FlowNetwork::new(topology, SimaiConf::default(), SimaiEnvironment::default());
+    let prefill = Placement {
+        gpus_per_server: 8,
+        first_server: 0,
+        skipped_gpus: 0,
+        tensor_parallel: 8,
+        pipeline_parallel: 1,
+        attention_data_parallel: 1,
+    };
+    let decode = Placement {
+        first_server: 40,
+        ..prefill
+    };
+    let pools = [(prefill, 40), (decode, 40)];
+    TransferPaths::new(&network, &pools, false, None).expect("paths")
 }
 
 criterion_group! {
