@@ -120,6 +120,7 @@ fn paths(spine_bandwidth_gbps: f64) -> TransferPaths {
         nics_per_switch: 8,
         spine_switches: 1,
         spine_bandwidth_gbps,
+        access_switches_max: None,
         ..TopologyPlan::new(Fabric::DcnPlus { dual_tor: false }, 640)
     };
     let topology = plan.generate().expect("a topology");
