@@ -199,8 +199,15 @@ impl TransferPaths {
                 .start_ns(Algorithm::Ring, bytes, !part.nvlink);
             latency_ns = latency_ns.max(start_ns + MEMORY_BUS_NS + message.tail_ns(shape));
         });
+        // A limit that a link keeps anyway is none: sharing need not look at it.
+        let limit_bytes_per_s = size_bytes.max(1.0) / (slowest_ns * 1e-9);
+        let kept =
+            |&(link, share): &(u32, f64)| self.links[link as usize] <= limit_bytes_per_s * share;
         Pace {
-            limit_bytes_per_s: size_bytes.max(1.0) / (slowest_ns * 1e-9),
+            limit_bytes_per_s: match links.iter().any(kept) {
+                true => f64::INFINITY,
+                false => limit_bytes_per_s,
+            },
             latency_s: latency_ns * 1e-9,
         }
     }
