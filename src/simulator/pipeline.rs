@@ -249,10 +249,9 @@ impl<R: Recorder> Simulation<'_, R> {
         };
         state.busy.merge(busy);
         let done = made as u64 - 1;
-        let members = batch.decodes.len() as u64;
         state
             .work
-            .count_alike(&batch.shape, first_context_tokens, members, done);
+            .count_alike(&batch.shape, first_context_tokens, done);
         self.batches += done;
         self.start_again(replica, slot, now_s, last);
         let pipeline = &mut self.replicas[replica as usize].pipeline;

@@ -249,18 +249,13 @@ impl PoolWork {
         }
     }
 
-    /// Counts `steps` decode-only steps of `members` each, like `shape`, the first with
-    /// `context_tokens` in the cache and each other with one more per member.
-    pub(crate) fn count_alike(
-        &mut self,
-        shape: &StepShape,
-        context_tokens: u64,
-        members: u64,
-        steps: u64,
-    ) {
+    /// Counts `steps` decode-only steps like `shape`, the first with `context_tokens` in
+    /// the cache and each other with one more per decode.
+    pub(crate) fn count_alike(&mut self, shape: &StepShape, context_tokens: u64, steps: u64) {
+        let members = u64::from(shape.decode_requests);
         self.batches += steps;
         self.batch_requests += steps * members;
-        self.tokens += steps * u64::from(shape.new_tokens());
+        self.tokens += steps * members;
         self.sampled_tokens += steps * u64::from(shape.sampled_tokens);
         // Whole numbers: exact, whatever the order.
         let pairs =

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use vidur_sweep::simulator::{
-    Compat, GlobalScheduler, PoolRole, ReplicaScheduler, RequestOutcome, RequestRecord,
+    Compat, GlobalScheduler, PoolRole, PoolSpec, ReplicaScheduler, RequestOutcome, RequestRecord,
 };
 
 use crate::support::{
@@ -52,6 +52,17 @@ fn requests() -> impl Strategy<Value = Vec<(f64, u32, u32)>> {
     })
 }
 
+/// One pool that does both phases, or does the first for a pool that does the other.
+fn pools(first: PoolSpec, decoding: Option<PoolSpec>) -> Vec<PoolSpec> {
+    let role = match decoding {
+        Some(_) => PoolRole::Prefill,
+        None => first.role,
+    };
+    std::iter::once(PoolSpec { role, ..first })
+        .chain(decoding)
+        .collect()
+}
+
 fn check_record(record: &RequestRecord, disaggregated: bool) -> Result<(), TestCaseError> {
     match record.outcome {
         RequestOutcome::Completed => {
@@ -91,14 +102,8 @@ proptest! {
         blocks in 4u64..150,
         clients in proptest::option::of(1u32..30),
     ) {
-        let pools = if disaggregated {
-            vec![
-                pool(PoolRole::Prefill, replicas, stages, blocks, replica),
-                pool(PoolRole::Decode, 2, 1, blocks, decode_replica),
-            ]
-        } else {
-            vec![pool(PoolRole::Mixed, replicas, stages, blocks, replica)]
-        };
+        let decoding = disaggregated.then(|| pool(PoolRole::Decode, 2, 1, blocks, decode_replica));
+        let pools = pools(pool(PoolRole::Mixed, replicas, stages, blocks, replica), decoding);
         let cluster = cluster(pools, global);
         let (everything, totals) = run(&cluster, &requests, clients);
         // Shortcuts change nothing, to the last bit.
@@ -179,14 +184,8 @@ proptest! {
         ticking: bool,
     ) {
         let mut requests = requests;
-        let mut pools = if disaggregated {
-            vec![
-                pool(PoolRole::Prefill, replicas, stages, blocks, replica),
-                pool(PoolRole::Decode, 3, 1, blocks, decode_replica),
-            ]
-        } else {
-            vec![pool(PoolRole::Mixed, replicas, stages, blocks, replica)]
-        };
+        let decoding = disaggregated.then(|| pool(PoolRole::Decode, 3, 1, blocks, decode_replica));
+        let mut pools = pools(pool(PoolRole::Mixed, replicas, stages, blocks, replica), decoding);
         if ticking {
             for pool in &mut pools {
                 let stages = pool.cost.stages();
