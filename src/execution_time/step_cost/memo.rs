@@ -119,13 +119,17 @@ fn knot(octave: usize, index: usize) -> f64 {
 
 const PAGE: usize = 256;
 const PAGES: usize = 4;
+/// Pages of counts at which the curve may bend too much: up to 65,536.
+const BENT_PAGES: usize = 256;
 
 /// Prices by a count (tokens, rows): every small count, and a curve over the
-/// larger ones.
+/// larger ones but for those where it is not straight.
 #[derive(Debug)]
 pub(super) struct CountTable {
     pages: Box<[OnceLock<Page>]>,
     beyond: Curve,
+    /// Prices of larger counts where the curve bends.
+    bent: OnceLock<Box<[OnceLock<Page>]>>,
 }
 
 impl CountTable {
@@ -138,6 +142,7 @@ impl CountTable {
         Self {
             pages: empty_pages(pages),
             beyond: Curve::new(),
+            bent: OnceLock::new(),
         }
     }
 
@@ -148,18 +153,30 @@ impl CountTable {
 
     #[inline]
     pub(super) fn get(&self, count: u32, price: impl Fn(u32) -> f64) -> f64 {
-        let index = count as usize;
-        match self.pages.get(index / PAGE) {
-            Some(page) => {
-                let page = page.get_or_init(|| empty_page(PAGE));
-                read_or_fill(&page[index % PAGE], || price(count))
+        if count < self.exact_below() {
+            return read_or_price(&self.pages, count, price);
+        }
+        // From here on all knots are whole numbers.
+        let at_knot = |count: f64| price(count as u32);
+        match self.beyond.cell(f64::from(count), &at_knot) {
+            Some(cell) => cell.at(f64::from(count)),
+            None => {
+                let bent = self.bent.get_or_init(|| empty_pages(BENT_PAGES));
+                read_or_price(bent, count, price)
             }
-            // From here on all knots are whole numbers.
-            None => self
-                .beyond
-                .get(f64::from(count), |count| price(count as u32)),
         }
     }
+}
+
+/// The entry of `count`, priced when first asked for; every time, beyond the pages.
+#[inline]
+fn read_or_price(pages: &[OnceLock<Page>], count: u32, price: impl Fn(u32) -> f64) -> f64 {
+    let index = count as usize;
+    let Some(page) = pages.get(index / PAGE) else {
+        return price(count);
+    };
+    let page = page.get_or_init(|| empty_page(PAGE));
+    read_or_fill(&page[index % PAGE], || price(count))
 }
 
 /// Most decodes of a step with a curve of their own.
@@ -298,6 +315,21 @@ mod tests {
         assert_eq!(calls.get(), 4, "three knots for 64 counts");
         let far = 1 << 24;
         assert_eq!(table.get(far, price), 5.0 + f64::from(far));
+    }
+
+    #[test]
+    fn large_counts_where_the_curve_bends_are_priced_once() {
+        let table = CountTable::new();
+        let calls = std::cell::Cell::new(0);
+        let zigzag = |count: u32| {
+            calls.set(calls.get() + 1);
+            f64::from(count) * f64::from(10 + count / 64 % 2)
+        };
+        let all = || (4096..4160).map(|count| (count, table.get(count, zigzag)));
+        assert!(all().all(|(count, price)| price == zigzag(count)));
+        calls.set(0);
+        assert_eq!(all().count(), 64);
+        assert_eq!(calls.get(), 0);
     }
 
     #[test]
