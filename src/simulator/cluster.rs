@@ -16,7 +16,6 @@ use super::cohort::Spent;
 use super::config::{ClusterSpec, Compat, PoolRole};
 use super::event::{Event, EventQueue};
 use super::pd_transfer::TransferNetwork;
-use super::pipeline::is_void;
 use super::recorder::{
     ArrivalFact, BatchFact, EventFact, EventKind, KvUseFact, PrefillFact, Recorder, RequestOutcome,
     RequestRecord, SimulationTotals, StageEndFact, StageFact,
@@ -155,6 +154,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             }
             _ => None,
         };
+        let replica_count = replicas.len();
         let mut simulation = Self {
             transfers: cluster.kv_transfer.map(|spec| {
                 let links = replicas.iter().map(|replica: &Replica| match replica.role {
@@ -182,7 +182,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             requests,
             replicas,
             routers,
-            events: EventQueue::new(first_event, !cluster.compat.is_none()),
+            events: EventQueue::new(replica_count, first_event, !cluster.compat.is_none()),
             next_request: 0,
             arrived: Vec::new(),
             touched: Vec::new(),
@@ -219,10 +219,6 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let limit_s = self.limit_s;
         let mut past_limit = false;
         loop {
-            if self.forecasts {
-                let replicas = &self.replicas;
-                self.events.drop_void(|event| is_void(event, replicas));
-            }
             let arrival_s = self.next_arrival_s();
             let event_s = self.events.next_time_s();
             let next_s = arrival_s.min(event_s);
@@ -304,7 +300,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 self.end_stage(replica, stage, slot);
                 None
             }
-            Event::PipelineEnd { replica, .. } => {
+            Event::PipelineEnd { replica } => {
                 self.run_pipeline(replica);
                 None
             }
@@ -356,7 +352,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             Event::StageEnd { replica, stage, .. } => {
                 (EventKind::BatchStageEnd, Some(replica), Some(stage), None)
             }
-            Event::PipelineEnd { replica, .. } | Event::BatchEnd { replica, .. } => {
+            Event::PipelineEnd { replica } | Event::BatchEnd { replica, .. } => {
                 (EventKind::BatchEnd, Some(replica), None, None)
             }
             Event::LayerComputed { replica, stage, .. } => {
@@ -387,7 +383,17 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             decode_tokens: request.decode_tokens,
         });
         self.arrived.push(id);
-        self.events.push_now(Event::GlobalSchedule);
+        if self.is_undisturbed() {
+            self.schedule_globally();
+        } else {
+            self.events.push_now(Event::GlobalSchedule);
+        }
+    }
+
+    /// Whether what would be scheduled for now, after all that is, may be done at
+    /// once: nothing is, and nobody wants to be told of events.
+    fn is_undisturbed(&self) -> bool {
+        !R::WANTS_EVENTS && self.is_quiet()
     }
 
     /// Gives the requests that have arrived to replicas and wakes those.
@@ -411,9 +417,15 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             _ => touched = python_set::iteration_order(&touched),
         }
         touched.dedup();
-        for replica in touched.drain(..) {
-            self.events.push_now(Event::ReplicaSchedule { replica });
+        match touched[..] {
+            [replica] if self.is_undisturbed() => self.schedule_replica(replica),
+            _ => {
+                for &replica in &touched {
+                    self.events.push_now(Event::ReplicaSchedule { replica });
+                }
+            }
         }
+        touched.clear();
         self.touched = touched;
     }
 
@@ -536,9 +548,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     fn schedule_replica(&mut self, replica: u32) {
         if self.is_pipelined(replica) {
             self.catch_up(replica);
-            while let Some(slot) = self.form_batch(replica) {
-                self.launch(replica, slot);
-            }
+            self.refill(replica);
             return self.announce(replica);
         }
         let mut formed = false;

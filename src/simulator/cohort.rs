@@ -216,15 +216,19 @@ impl Cohort {
     }
 
     /// Several steps in a row, each of which starts when the one before ends; one has
-    /// just been counted.
+    /// just been counted. They count when [`Steps::end`] is called.
     pub(crate) fn steps(&mut self) -> Steps<'_> {
         debug_assert!(self.late.is_empty());
         Steps {
             members: self.members.len() as u32,
+            made: 0,
             slot: match self.growth.len() {
                 0 => 0,
                 _ => self.growth_slot(self.step),
             },
+            last_token_at_s: self.last_token_at_s,
+            total_s: self.spent.total_s,
+            model_s: self.spent.model_s,
             cohort: self,
         }
     }
@@ -238,7 +242,11 @@ impl Cohort {
         };
         // May be that of a member that has left: then it is not later than the first's.
         let steps = end.saturating_sub(self.step).min(limit as u64);
-        if self.growth.is_empty() {
+        let Some(rounds) = steps.checked_div(self.growth.len() as u64) else {
+            return steps as usize;
+        };
+        // Nobody takes more than a block in as many steps as a block has tokens.
+        if (rounds + 1) * self.members.len() as u64 <= free_blocks {
             return steps as usize;
         }
         let mut needed = 0;
@@ -330,12 +338,17 @@ impl Cohort {
     }
 }
 
-/// Steps of a cohort in a row.
+/// Steps of a cohort in a row: what of it changes with each, to be kept in registers.
 pub(crate) struct Steps<'a> {
     cohort: &'a mut Cohort,
     members: u32,
+    made: u64,
     /// Place in `growth` of the next step.
     slot: usize,
+    last_token_at_s: f64,
+    /// Of the cohort's account; steps in a row do not wait.
+    total_s: f64,
+    model_s: f64,
 }
 
 impl Steps<'_> {
@@ -349,18 +362,34 @@ impl Steps<'_> {
             .map_or(0, u64::from)
     }
 
-    /// Counts a step that ended at `now_s`, as [`Cohort::advance`] does.
+    /// Makes a step that ended at `now_s` and took `total_s`, `model_s` without host
+    /// overhead, as [`Cohort::advance`] does.
     #[inline]
-    pub(crate) fn make(&mut self, now_s: f64, spent: Spent, recorder: &mut impl Recorder) {
-        let cohort = &mut *self.cohort;
-        recorder.token_intervals(now_s - cohort.last_token_at_s, self.members);
-        cohort.last_token_at_s = now_s;
-        cohort.step += 1;
+    pub(crate) fn make(
+        &mut self,
+        now_s: f64,
+        total_s: f64,
+        model_s: f64,
+        recorder: &mut impl Recorder,
+    ) {
+        recorder.token_intervals(now_s - self.last_token_at_s, self.members);
+        self.last_token_at_s = now_s;
+        self.total_s += total_s;
+        self.model_s += model_s;
+        self.made += 1;
         self.slot += 1;
-        if self.slot == cohort.growth.len() {
+        if self.slot == self.cohort.growth.len() {
             self.slot = 0;
         }
-        cohort.context_tokens += u64::from(self.members);
-        cohort.spent.add(spent);
+    }
+
+    /// Counts the steps made.
+    pub(crate) fn end(self) {
+        let cohort = self.cohort;
+        cohort.last_token_at_s = self.last_token_at_s;
+        cohort.step += self.made;
+        cohort.context_tokens += self.made * u64::from(self.members);
+        cohort.spent.total_s = self.total_s;
+        cohort.spent.model_s = self.model_s;
     }
 }

@@ -21,12 +21,11 @@
 use std::collections::VecDeque;
 
 use super::cluster::{Simulation, count_waiting};
-use super::cohort::Spent;
 use super::config::PoolRole;
 use super::event::Event;
 use super::exact_sum::ExactSum;
 use super::recorder::Recorder;
-use super::replica::{Batch, Replica};
+use super::replica::Batch;
 use crate::execution_time::{StageRun, StageTime};
 
 /// Steps that are priced together at most.
@@ -40,8 +39,7 @@ pub(crate) struct Pipeline {
     leaving: VecDeque<Leaving>,
     /// Steps that follow the only batch in `leaving`: each is that batch again.
     forecast: Vec<StageTime>,
-    /// Of the event that tells of the end of both; earlier ones are void.
-    generation: u32,
+    /// Whether the queue will tell of the end of both.
     is_announced: bool,
 }
 
@@ -82,7 +80,7 @@ impl<R: Recorder> Simulation<'_, R> {
     }
 
     /// Whether nothing is pending for the present time.
-    fn is_quiet(&self) -> bool {
+    pub(super) fn is_quiet(&self) -> bool {
         let now_s = self.events.now_s();
         self.events.next_time_s() > now_s && self.next_arrival_s() > now_s
     }
@@ -138,12 +136,7 @@ impl<R: Recorder> Simulation<'_, R> {
         for time in &pipeline.forecast {
             (started_at_s, at_s) = (at_s, at_s + time.total_s());
         }
-        let generation = pipeline.generation;
-        let event = Event::PipelineEnd {
-            replica,
-            generation,
-        };
-        self.events.push_as_of(started_at_s, at_s, event);
+        self.events.set_end(replica, started_at_s, at_s);
     }
 
     /// The forecast of `replica` is over, and a batch leaves the last stage. Goes on
@@ -166,7 +159,6 @@ impl<R: Recorder> Simulation<'_, R> {
             self.follow_forecast(replica, self.events.now_s());
             let pipeline = &mut self.replicas[replica as usize].pipeline;
             pipeline.forecast.clear();
-            pipeline.generation = pipeline.generation.wrapping_add(1);
             pipeline.is_announced = false;
             self.announce(replica);
         }
@@ -226,29 +218,25 @@ impl<R: Recorder> Simulation<'_, R> {
         let first_context_tokens = batch.decodes.context_tokens();
         let mut steps = batch.decodes.steps();
         let mut busy = ExactSum::default();
-        let mut made = 0;
-        let last = loop {
-            let time = times[made];
+        let mut done = 0;
+        for time in &times[..times.len() - 1] {
             let at_s = now_s + time.total_s();
-            made += 1;
-            if at_s >= until_s || made == times.len() {
-                break time;
+            if at_s >= until_s {
+                break;
             }
             let growth = steps.blocks();
             if growth > 0 {
                 state.queues.blocks.take(growth, now_s);
             }
-            let spent = Spent {
-                total_s: time.total_s(),
-                model_s: time.model_s,
-                waiting_s: 0.0,
-            };
-            steps.make(at_s, spent, self.recorder);
+            steps.make(at_s, time.total_s(), time.model_s, self.recorder);
             busy.add(time.total_s(), 1);
             now_s = at_s;
-        };
+            done += 1;
+        }
+        steps.end();
         state.busy.merge(busy);
-        let done = made as u64 - 1;
+        let (last, made) = (times[done], done + 1);
+        let done = done as u64;
         state
             .work
             .count_alike(&batch.shape, first_context_tokens, done);
@@ -285,10 +273,17 @@ impl<R: Recorder> Simulation<'_, R> {
             self.schedule_after_batch(replica);
             return false;
         }
-        while let Some(slot) = self.form_batch(replica) {
+        self.refill(replica);
+        true
+    }
+
+    /// Forms batches while the replica has free slots and something to run.
+    pub(super) fn refill(&mut self, replica: u32) {
+        while self.replicas[replica as usize].has_free_slot()
+            && let Some(slot) = self.form_batch(replica)
+        {
             self.launch(replica, slot);
         }
-        true
     }
 
     /// Moves the clock to the end of the first batch if nothing happens before.
@@ -391,17 +386,6 @@ impl<R: Recorder> Simulation<'_, R> {
         state.busy.add(time.total_s(), 1);
         batch.last_stage_at_s = now_s + time.total_s();
         state.pipeline.free_at_s[0] = batch.last_stage_at_s;
-    }
-}
-
-/// Whether an event tells of an end that will not come.
-pub(super) fn is_void(event: Event, replicas: &[Replica]) -> bool {
-    match event {
-        Event::PipelineEnd {
-            replica,
-            generation,
-        } => replicas[replica as usize].pipeline.generation != generation,
-        _ => false,
     }
 }
 

@@ -105,7 +105,8 @@ impl Cell {
 
     #[inline]
     fn at(&self, x: f64) -> f64 {
-        let position = x.to_bits() % (1 << POSITION_BITS);
+        // Signed: the conversion is one instruction.
+        let position = (x.to_bits() % (1 << POSITION_BITS)) as i64;
         let position = position as f64 / (1u64 << POSITION_BITS) as f64;
         self.low + (self.high - self.low) * position
     }
@@ -206,26 +207,27 @@ impl DecodeCurves {
     }
 
     /// The same for several arguments, mostly next to one another: calls `each` with
-    /// every price.
+    /// what comes with the argument and the price.
     #[inline]
-    pub(super) fn get_all(
+    pub(super) fn get_all<T>(
         &self,
         batch: u32,
-        kv_tokens: impl Iterator<Item = f64>,
+        kv_tokens: impl Iterator<Item = (f64, T)>,
         price: impl Fn(f64) -> f64,
-        mut each: impl FnMut(f64),
+        mut each: impl FnMut(T, f64),
     ) {
         let curve = self.curves.get(batch as usize);
         let curve = curve.map(|curve| curve.get_or_init(Curve::new));
         let mut cell: Option<Cell> = None;
-        for x in kv_tokens {
+        for (x, with) in kv_tokens {
             if !cell.is_some_and(|cell| cell.holds(x)) {
                 cell = curve.and_then(|curve| curve.cell(x, &price));
             }
-            each(match &cell {
+            let price = match &cell {
                 Some(cell) => cell.at(x),
                 None => price(x),
-            });
+            };
+            each(with, price);
         }
     }
 }
@@ -367,7 +369,11 @@ mod tests {
         for batch in [3, CURVES as u32 + 1] {
             let (together, alone) = (DecodeCurves::new(), DecodeCurves::new());
             let mut prices = Vec::new();
-            together.get_all(batch, arguments(), curve, |price| prices.push(price));
+            let with = arguments().zip(0..);
+            together.get_all(batch, with, curve, |index, price| {
+                assert_eq!(index, prices.len());
+                prices.push(price);
+            });
             let expected: Vec<f64> = (arguments()).map(|x| alone.get(batch, x, curve)).collect();
             assert_eq!(prices, expected);
         }
