@@ -191,6 +191,10 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             batches: 0,
             stage_runs: 0,
         };
+        for replica in 0..simulation.replicas.len() {
+            let is_used = simulation.can_be_pipelined(&simulation.replicas[replica]);
+            simulation.replicas[replica].pipeline.is_used = is_used;
+        }
         for _ in 0..scope.clients.unwrap_or(0) {
             simulation.send_next_request();
         }
@@ -391,9 +395,10 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// Whether what would be scheduled for now, after all that is, may be done at
-    /// once: nothing is, and nobody wants to be told of events.
+    /// once: nothing is, nobody wants to be told of events, and the simulation does
+    /// not end with a certain one.
     fn is_undisturbed(&self) -> bool {
-        !R::WANTS_EVENTS && self.is_quiet()
+        !R::WANTS_EVENTS && !self.cluster.ends_past_its_limit() && self.is_quiet()
     }
 
     /// Gives the requests that have arrived to replicas and wakes those.
@@ -546,7 +551,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// Forms batches while the replica has free slots and something to run.
     fn schedule_replica(&mut self, replica: u32) {
-        if self.is_pipelined(replica) {
+        if self.replicas[replica as usize].pipeline.is_used {
             self.catch_up(replica);
             self.refill(replica);
             return self.announce(replica);

@@ -54,6 +54,8 @@ pub(crate) struct Cohort {
     /// Members that need a new block at a step, by step modulo block size; empty
     /// where requests reserve all their blocks at the start.
     growth: Vec<u32>,
+    /// Place in `growth` of the next step; 0 where that is empty.
+    slot: usize,
     /// Time of the members' last token, but for those in `late`.
     last_token_at_s: f64,
     /// Members whose last token came at another time; it is in their state.
@@ -94,14 +96,12 @@ impl Cohort {
 
     /// Blocks the next step takes.
     pub(crate) fn blocks_for_next_step(&self) -> u64 {
-        if self.growth.is_empty() {
-            return 0;
-        }
-        u64::from(self.growth[self.growth_slot(self.step)])
+        self.growth.get(self.slot).copied().map_or(0, u64::from)
     }
 
-    fn growth_slot(&self, step: u64) -> usize {
-        (step % self.growth.len() as u64) as usize
+    fn count_step(&mut self) {
+        self.step += 1;
+        self.slot = next_slot(self.slot, self.growth.len());
     }
 
     /// KV cache tokens of a member before the next step.
@@ -114,12 +114,17 @@ impl Cohort {
     /// to date, does: at the step that starts with a multiple of the block size in
     /// its cache.
     fn count_growth(&mut self, request: &RequestState, change: i32) {
-        let size = self.growth.len() as u64;
+        let size = self.growth.len();
         if size == 0 {
             return;
         }
-        let until = (size - request.decode_context_tokens() % size) % size;
-        let slot = self.growth_slot(self.step + until);
+        // Steps until then are the tokens missing in its last block.
+        let held = (request.decode_context_tokens() % size as u64) as usize;
+        let slot = match held {
+            0 => self.slot,
+            held if self.slot >= held => self.slot - held,
+            held => self.slot + size - held,
+        };
         self.growth[slot] = self.growth[slot].wrapping_add_signed(change);
     }
 
@@ -203,16 +208,27 @@ impl Cohort {
         if steady > 0 {
             recorder.token_intervals(now_s - self.last_token_at_s, steady as u32);
         }
+        if !self.late.is_empty() {
+            self.advance_late(now_s, requests, recorder);
+        }
+        self.last_token_at_s = now_s;
+        self.count_step();
+        self.context_tokens += self.members.len() as u64;
+        self.spent.add(spent);
+    }
+
+    fn advance_late(
+        &mut self,
+        now_s: f64,
+        requests: &mut [RequestState],
+        recorder: &mut impl Recorder,
+    ) {
         for late in self.late.drain(..) {
             let request = &mut requests[late as usize];
             recorder.token_intervals(now_s - request.last_token_at_s, 1);
             // The batch has waited since its members' last token; this one longer or shorter.
             request.spent.waiting_s += self.last_token_at_s - request.last_token_at_s;
         }
-        self.last_token_at_s = now_s;
-        self.step += 1;
-        self.context_tokens += self.members.len() as u64;
-        self.spent.add(spent);
     }
 
     /// Several steps in a row, each of which starts when the one before ends; one has
@@ -222,10 +238,7 @@ impl Cohort {
         Steps {
             members: self.members.len() as u32,
             made: 0,
-            slot: match self.growth.len() {
-                0 => 0,
-                _ => self.growth_slot(self.step),
-            },
+            slot: self.slot,
             last_token_at_s: self.last_token_at_s,
             total_s: self.spent.total_s,
             model_s: self.spent.model_s,
@@ -250,8 +263,7 @@ impl Cohort {
             return steps as usize;
         }
         let mut needed = 0;
-        let first = self.growth_slot(self.step);
-        let growth = self.growth[first..]
+        let growth = self.growth[self.slot..]
             .iter()
             .chain(self.growth.iter().cycle());
         growth
@@ -338,6 +350,12 @@ impl Cohort {
     }
 }
 
+/// The place after `slot` of `size`; 0 of none.
+#[inline]
+fn next_slot(slot: usize, size: usize) -> usize {
+    if slot + 1 < size { slot + 1 } else { 0 }
+}
+
 /// Steps of a cohort in a row: what of it changes with each, to be kept in registers.
 pub(crate) struct Steps<'a> {
     cohort: &'a mut Cohort,
@@ -377,10 +395,7 @@ impl Steps<'_> {
         self.total_s += total_s;
         self.model_s += model_s;
         self.made += 1;
-        self.slot += 1;
-        if self.slot == self.cohort.growth.len() {
-            self.slot = 0;
-        }
+        self.slot = next_slot(self.slot, self.cohort.growth.len());
     }
 
     /// Counts the steps made.
@@ -388,6 +403,7 @@ impl Steps<'_> {
         let cohort = self.cohort;
         cohort.last_token_at_s = self.last_token_at_s;
         cohort.step += self.made;
+        cohort.slot = self.slot;
         cohort.context_tokens += self.made * u64::from(self.members);
         cohort.spent.total_s = self.total_s;
         cohort.spent.model_s = self.model_s;

@@ -25,7 +25,7 @@ use super::config::PoolRole;
 use super::event::Event;
 use super::exact_sum::ExactSum;
 use super::recorder::Recorder;
-use super::replica::Batch;
+use super::replica::{Batch, Replica};
 use crate::execution_time::{StageRun, StageTime};
 
 /// Steps that are priced together at most.
@@ -34,6 +34,8 @@ pub(super) const STEPS: usize = 32;
 /// Batches on a replica's stages, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Pipeline {
+    /// Whether this is used: else the stages have events.
+    pub(super) is_used: bool,
     /// When each stage will have done all of its batches, seconds.
     free_at_s: Vec<f64>,
     leaving: VecDeque<Leaving>,
@@ -63,26 +65,26 @@ impl Pipeline {
 }
 
 impl<R: Recorder> Simulation<'_, R> {
-    /// Whether the stages of `replica` are handled here.
-    pub(super) fn is_pipelined(&self, replica: u32) -> bool {
+    /// Whether the stages of `replica` are to be handled here.
+    pub(super) fn can_be_pipelined(&self, replica: &Replica) -> bool {
         let told = R::WANTS_EVENTS || R::WANTS_BATCHES;
         // Vidur executes the first event past the limit: which one it is matters. And
         // its events go by number, of which every stage takes some.
-        let numbered = !self.cluster.compat.is_none()
-            && self.replicas.len() > 1
-            && self.replicas[replica as usize].stages.len() > 1;
-        !told && !self.cluster.ends_past_its_limit() && !numbered && !self.sends_early(replica)
-    }
-
-    fn sends_early(&self, replica: u32) -> bool {
-        let prefills_only = self.replicas[replica as usize].role == PoolRole::Prefill;
-        self.overlaps && (prefills_only || self.mixed_pool.is_some())
+        let numbered =
+            !self.cluster.compat.is_none() && self.replicas.len() > 1 && replica.stages.len() > 1;
+        let prefills_only = replica.role == PoolRole::Prefill;
+        let sends_early = self.overlaps && (prefills_only || self.mixed_pool.is_some());
+        !told && !self.cluster.ends_past_its_limit() && !numbered && !sends_early
     }
 
     /// Whether nothing is pending for the present time.
     pub(super) fn is_quiet(&self) -> bool {
-        let now_s = self.events.now_s();
-        self.events.next_time_s() > now_s && self.next_arrival_s() > now_s
+        self.next_pending_s() > self.events.now_s()
+    }
+
+    /// When something happens next that is in the queue, or somebody arrives.
+    fn next_pending_s(&self) -> f64 {
+        self.events.next_time_s().min(self.next_arrival_s())
     }
 
     /// Sends a batch that has just been formed through all stages.
@@ -145,7 +147,10 @@ impl<R: Recorder> Simulation<'_, R> {
         self.replicas[replica as usize].pipeline.is_announced = false;
         self.follow_forecast(replica, f64::INFINITY);
         while let Some(left) = self.replicas[replica as usize].pipeline.leaving.pop_front() {
-            if !self.end_and_refill(replica, left.slot) || !self.goes_on(replica) {
+            let Some(free_until_s) = self.end_and_refill(replica, left.slot) else {
+                break;
+            };
+            if !self.goes_on(replica, free_until_s) {
                 break;
             }
         }
@@ -251,30 +256,31 @@ impl<R: Recorder> Simulation<'_, R> {
         made
     }
 
-    /// The batch of `slot` has been executed; forms what can be formed next.
-    /// Whether that is all that happens now.
-    fn end_and_refill(&mut self, replica: u32, slot: u32) -> bool {
-        if !self.is_quiet() {
+    /// The batch of `slot` has been executed; forms what can be formed next. Returns
+    /// when something else happens; none if that is now.
+    fn end_and_refill(&mut self, replica: u32, slot: u32) -> Option<f64> {
+        let pending_s = self.next_pending_s();
+        if pending_s <= self.events.now_s() {
             self.events.push_now(Event::BatchEnd { replica, slot });
-            return false;
+            return None;
         }
         self.advance_decodes(replica, slot, self.events.now_s());
         let repeats = self.repeats(replica, slot);
         if repeats > 0 {
             if self.replicas[replica as usize].stages.len() == 1 {
-                self.repeat(replica, slot, repeats);
+                self.repeat(replica, slot, repeats, pending_s);
             } else {
                 self.repeat_once(replica, slot);
             }
-            return true;
+            return Some(pending_s);
         }
         self.complete_batch(replica, slot);
         if !self.is_quiet() || !self.wakes.is_empty() {
             self.schedule_after_batch(replica);
-            return false;
+            return None;
         }
         self.refill(replica);
-        true
+        Some(self.next_pending_s())
     }
 
     /// Forms batches while the replica has free slots and something to run.
@@ -286,13 +292,12 @@ impl<R: Recorder> Simulation<'_, R> {
         }
     }
 
-    /// Moves the clock to the end of the first batch if nothing happens before.
-    fn goes_on(&mut self, replica: u32) -> bool {
+    /// Moves the clock to the end of the first batch if that is before `free_until_s`.
+    fn goes_on(&mut self, replica: u32, free_until_s: f64) -> bool {
         let Some(first) = self.replicas[replica as usize].pipeline.leaving.front() else {
             return false;
         };
-        let other_s = self.events.next_time_s().min(self.next_arrival_s());
-        let goes_on = first.at_s < other_s && first.at_s <= self.limit_s;
+        let goes_on = first.at_s < free_until_s && first.at_s <= self.limit_s;
         if goes_on {
             self.events.advance(first.at_s);
         }
@@ -327,13 +332,12 @@ impl<R: Recorder> Simulation<'_, R> {
     }
 
     /// Has the only stage repeat the present batch up to `steps` times: those that
-    /// end before anything else happens, and one more.
-    fn repeat(&mut self, replica: u32, slot: u32, steps: usize) {
+    /// end before `pending_s`, when something else happens, and one more.
+    fn repeat(&mut self, replica: u32, slot: u32, steps: usize, pending_s: f64) {
         let now_s = self.events.now_s();
-        let other_s = self.events.next_time_s().min(self.next_arrival_s());
         let mut times = [StageTime::default(); STEPS];
-        let steps = self.price_ahead(replica, slot, other_s - now_s, &mut times[..steps]);
-        let until_s = other_s.min(self.limit_s.next_up());
+        let steps = self.price_ahead(replica, slot, pending_s - now_s, &mut times[..steps]);
+        let until_s = pending_s.min(self.limit_s.next_up());
         let made = self.make_steps(replica, slot, now_s, until_s, &times[..steps]);
         if self.forecasts {
             let pipeline = &mut self.replicas[replica as usize].pipeline;

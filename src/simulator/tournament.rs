@@ -6,7 +6,8 @@
 pub(crate) struct Tournament<K> {
     /// A power of two of them, those beyond the count never less than others.
     keys: Vec<K>,
-    /// Winner of each subtree; `winners[1]` is the overall one.
+    /// Winner of each subtree: `winners[1]` is the overall one, those of `node` come
+    /// from `2 * node` and the next, and the second half are the leaves.
     winners: Vec<u32>,
 }
 
@@ -16,9 +17,10 @@ impl<K: Copy + Ord> Tournament<K> {
         let leaves = count.next_power_of_two();
         let mut keys = vec![greatest; leaves];
         keys[..count].fill(first);
+        let leaf = |node: usize| node.saturating_sub(leaves) as u32;
         let mut tree = Self {
             keys,
-            winners: vec![0; leaves.max(2)],
+            winners: (0..2 * leaves).map(leaf).collect(),
         };
         for node in (1..leaves).rev() {
             tree.winners[node] = tree.winner_of(node);
@@ -35,7 +37,7 @@ impl<K: Copy + Ord> Tournament<K> {
     /// The least key.
     #[inline]
     pub(crate) fn least_key(&self) -> K {
-        self.keys[self.winners[1] as usize]
+        self.keys[self.least() as usize]
     }
 
     #[inline]
@@ -46,9 +48,8 @@ impl<K: Copy + Ord> Tournament<K> {
     #[inline]
     pub(crate) fn set(&mut self, index: u32, key: K) {
         self.keys[index as usize] = key;
-        let leaves = self.keys.len();
-        let mut node = (leaves + index as usize) / 2;
-        while node >= 1 && leaves > 1 {
+        let mut node = (self.keys.len() + index as usize) / 2;
+        while node >= 1 {
             let winner = self.winner_of(node);
             if winner != index && self.winners[node] == winner {
                 // It neither won here before nor does now: nothing changes above.
@@ -61,15 +62,7 @@ impl<K: Copy + Ord> Tournament<K> {
 
     #[inline]
     fn winner_of(&self, node: usize) -> u32 {
-        let leaves = self.keys.len();
-        let child = |child: usize| {
-            if child >= leaves {
-                (child - leaves) as u32
-            } else {
-                self.winners[child]
-            }
-        };
-        let (left, right) = (child(2 * node), child(2 * node + 1));
+        let [left, right] = [self.winners[2 * node], self.winners[2 * node + 1]];
         if self.keys[right as usize] < self.keys[left as usize] {
             right
         } else {
