@@ -157,7 +157,7 @@ impl<R: Recorder> Simulation<'_, R> {
             events.push(now_s + latency_s, Event::KvArrived { request });
         });
         self.settle_transfers();
-        for (id, sender) in drained.drain(..) {
+        for &(id, sender) in &drained {
             self.catch_up(sender);
             self.replicas[sender as usize]
                 .queues
@@ -166,9 +166,9 @@ impl<R: Recorder> Simulation<'_, R> {
             if R::WANTS_BATCHES {
                 self.tell_kv_use(sender);
             }
-            self.events
-                .push_now(Event::ReplicaSchedule { replica: sender });
         }
+        self.wake(drained.iter().map(|&(_, sender)| sender));
+        drained.clear();
         self.drained = drained;
     }
 
@@ -182,7 +182,7 @@ impl<R: Recorder> Simulation<'_, R> {
         let queues = &mut self.replicas[replica as usize].queues;
         request.blocks = queues.blocks_to_start(request);
         queues.ready.join(id, &mut self.requests);
-        self.events.push_now(Event::ReplicaSchedule { replica });
+        self.wake(std::iter::once(replica));
     }
 
     // Layer by layer, while the prompt's last chunk is being computed.
