@@ -11,7 +11,11 @@
 //! a flow another rate, its other links join in, unless they have bandwidth to spare
 //! before and after; and so on until nothing changes outside. Every flow then still
 //! has a full link on which nobody has more than it, so the division is the right
-//! one, and work is proportional to what the change concerns.
+//! one, and work is proportional to what the change concerns. Links on which flows
+//! that a changed link holds back share with others that they hold back themselves
+//! will have to join: they do from the start. A flow that has all its links for itself
+//! has what the tightest gives, and one that leaves links that held nobody back leaves
+//! others as they are.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -19,21 +23,42 @@ use std::collections::BinaryHeap;
 /// Rates closer than this are the same, their difference rounding.
 pub(crate) const SAME_RATE: f64 = 1e-12;
 
+const NONE: u32 = u32::MAX;
+
 /// Links, the flows on them, and buffers kept between fillings.
 #[derive(Debug, Default)]
 pub(crate) struct FairShare {
     links: Vec<Link>,
+    /// Flows by link.
+    on_links: Vec<Vec<OnLink>>,
     flows: Vec<Flow>,
+    /// Links by flow, so many places for each.
+    crossings: Vec<Crossing>,
+    places: usize,
     /// Number of the filling under way; tells which links take part.
     filling: u64,
     /// Number of its round; tells what has been looked at.
     round: u64,
-    /// Links whose flows have changed since the last filling.
+    /// The first round of the filling.
+    first_round: u64,
+    /// Links whose flows have changed since the last filling, if that concerns others.
     changed: Vec<u32>,
     /// Links that take part, and the flows on them.
     active_links: Vec<u32>,
     active_flows: Vec<u32>,
-    limited: Vec<u32>,
+    /// Those of them that cross other links, too.
+    leaving: Vec<u32>,
+    /// How many have not stopped.
+    growing: usize,
+    /// (limit, flow) of the flows that can use less than links elsewhere leave them.
+    /// Bits of rates are ordered as rates.
+    limited: Vec<(u64, u32)>,
+    /// The least of these limits. Once it has been reached, the list is in order, the
+    /// lowest last.
+    least_limit: u64,
+    is_sorted: bool,
+    /// (level, link) of links elsewhere that hold flows back.
+    holding: Vec<(u64, u32)>,
     /// (rate at which it is full, link); out of date where flows stopped since.
     full_at: BinaryHeap<Reverse<(u64, u32)>>,
 }
@@ -41,15 +66,16 @@ pub(crate) struct FairShare {
 #[derive(Debug)]
 struct Link {
     bytes_per_s: f64,
-    flows: Vec<OnLink>,
+    /// Rate of the flows that it holds back; infinite: of none.
+    level_bytes_per_s: f64,
     filling: u64,
     round: u64,
     left_bytes_per_s: f64,
-    growing: u32,
     /// Sum of the weights of the growing flows.
     growing_weight: f64,
-    /// Rate of the flows that it holds back; infinite: of none.
-    level_bytes_per_s: f64,
+    growing: u32,
+    /// First of the flows that it holds back from elsewhere in this round.
+    first_held: u32,
 }
 
 /// A flow in the list of a link.
@@ -62,7 +88,7 @@ struct OnLink {
 }
 
 /// A link in the list of a flow.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Crossing {
     link: u32,
     /// Where the flow stands in the list of the link.
@@ -72,14 +98,15 @@ struct Crossing {
 
 #[derive(Debug, Clone, Default)]
 struct Flow {
-    crossings: Vec<Crossing>,
-    filling: u64,
-    round: u64,
-    stopped: bool,
-    limit_bytes_per_s: f64,
     bytes_per_s: f64,
     /// Before this filling.
     old_bytes_per_s: f64,
+    round: u64,
+    /// How many links it crosses.
+    links: u32,
+    /// The next one that the same link elsewhere holds back.
+    next_held: u32,
+    stopped: bool,
 }
 
 impl FairShare {
@@ -87,16 +114,18 @@ impl FairShare {
     pub(crate) fn new(bytes_per_s: impl Iterator<Item = f64>) -> Self {
         let link = |bytes_per_s| Link {
             bytes_per_s,
-            flows: Vec::new(),
+            level_bytes_per_s: f64::INFINITY,
             filling: 0,
             round: 0,
             left_bytes_per_s: 0.0,
-            growing: 0,
             growing_weight: 0.0,
-            level_bytes_per_s: f64::INFINITY,
+            growing: 0,
+            first_held: NONE,
         };
+        let links: Vec<_> = bytes_per_s.map(link).collect();
         Self {
-            links: bytes_per_s.map(link).collect(),
+            on_links: vec![Vec::new(); links.len()],
+            links,
             ..Self::default()
         }
     }
@@ -105,51 +134,76 @@ impl FairShare {
     /// weight, more than 0, on each.
     pub(crate) fn add(&mut self, flow: u32, links: &[(u32, f64)]) {
         let index = flow as usize;
-        if index >= self.flows.len() {
-            self.flows.resize_with(index + 1, Flow::default);
+        if index >= self.flows.len() || links.len() > self.places {
+            self.make_room(index, links.len());
         }
-        let state = &mut self.flows[index];
-        let mut crossings = std::mem::take(&mut state.crossings);
-        crossings.clear();
-        for &(link, weight) in links {
-            let list = &mut self.links[link as usize].flows;
-            let crossing = crossings.len() as u32;
-            crossings.push(Crossing {
+        self.flows[index] = Flow {
+            links: links.len() as u32,
+            ..Flow::default()
+        };
+        let places = &mut self.crossings[index * self.places..];
+        for (crossing, (place, &(link, weight))) in (0..).zip(places.iter_mut().zip(links)) {
+            let list = &mut self.on_links[link as usize];
+            *place = Crossing {
                 link,
                 position: list.len() as u32,
                 weight,
-            });
+            };
             list.push(OnLink {
                 flow,
                 crossing,
                 weight,
             });
+            self.changed.push(link);
         }
-        *state = Flow {
-            crossings,
-            ..Flow::default()
-        };
-        self.touch(flow);
     }
 
-    /// Takes a flow off its links.
-    pub(crate) fn remove(&mut self, flow: u32) {
-        self.touch(flow);
-        for crossing in 0..self.flows[flow as usize].crossings.len() {
-            let Crossing { link, position, .. } = self.flows[flow as usize].crossings[crossing];
-            let list = &mut self.links[link as usize].flows;
-            list.swap_remove(position as usize);
-            if let Some(moved) = list.get(position as usize) {
-                let crossings = &mut self.flows[moved.flow as usize].crossings;
-                crossings[moved.crossing as usize].position = position;
+    /// Makes room for a flow of this number and for one that crosses so many links.
+    fn make_room(&mut self, index: usize, links: usize) {
+        if index >= self.flows.len() {
+            self.flows.resize_with(index + 1, Flow::default);
+        }
+        let before = self.places;
+        self.places = before.max(links);
+        self.crossings
+            .resize(self.flows.len() * self.places, Crossing::default());
+        if before < self.places {
+            // The last one first: nobody is overwritten before it has moved.
+            for flow in (0..self.flows.len()).rev() {
+                let from = flow * before;
+                let crossings = from..from + self.flows[flow].links as usize;
+                self.crossings.copy_within(crossings, flow * self.places);
             }
         }
     }
 
+    /// Takes a flow off its links.
+    pub(crate) fn remove(&mut self, flow: u32) {
+        let first = flow as usize * self.places;
+        for index in first..first + self.flows[flow as usize].links as usize {
+            let Crossing { link, position, .. } = self.crossings[index];
+            let list = &mut self.on_links[link as usize];
+            list.swap_remove(position as usize);
+            if let Some(moved) = list.get(position as usize) {
+                let index = moved.flow as usize * self.places + moved.crossing as usize;
+                self.crossings[index].position = position;
+            }
+            let level_bytes_per_s = &mut self.links[link as usize].level_bytes_per_s;
+            if list.is_empty() {
+                *level_bytes_per_s = f64::INFINITY;
+            } else if *level_bytes_per_s < f64::INFINITY {
+                // One that holds nobody back is of no concern.
+                self.changed.push(link);
+            }
+        }
+        self.flows[flow as usize].links = 0;
+    }
+
     /// What a flow can use has changed.
     pub(crate) fn touch(&mut self, flow: u32) {
-        let crossings = self.flows[flow as usize].crossings.iter();
-        self.changed.extend(crossings.map(|crossing| crossing.link));
+        let crossings = crossings(&self.crossings, self.places, flow, &self.flows);
+        let links = crossings.iter().map(|crossing| crossing.link);
+        self.changed.extend(links);
     }
 
     /// Whether rates are out of date.
@@ -159,17 +213,16 @@ impl FairShare {
 
     /// Brings rates up to date. `limit` says the most a flow can use.
     pub(crate) fn fill(&mut self, limit: impl Fn(u32) -> f64) {
+        if let Some(flow) = self.lone_flow() {
+            self.fill_alone(flow, limit(flow));
+            return;
+        }
         self.filling += 1;
+        self.first_round = self.round + 1;
         self.active_links.clear();
         let mut joining = std::mem::take(&mut self.changed);
         while !joining.is_empty() {
-            for link in joining.drain(..) {
-                let joined =
-                    std::mem::replace(&mut self.links[link as usize].filling, self.filling);
-                if joined != self.filling {
-                    self.active_links.push(link);
-                }
-            }
+            self.join(&mut joining);
             self.collect(&limit);
             self.grow();
             self.find_concerned(&mut joining);
@@ -184,102 +237,237 @@ impl FairShare {
         self.active_flows.iter().map(rate)
     }
 
+    /// The flow that has all links for itself on which something has changed.
+    fn lone_flow(&self) -> Option<u32> {
+        let alone = |link: u32| match self.on_links[link as usize][..] {
+            [OnLink { flow, .. }] => flow,
+            _ => NONE,
+        };
+        let flow = alone(*self.changed.first()?);
+        if flow == NONE || self.changed.iter().any(|&link| alone(link) != flow) {
+            return None;
+        }
+        let crossings = crossings(&self.crossings, self.places, flow, &self.flows);
+        let mut links = crossings.iter().map(|crossing| crossing.link);
+        links.all(|link| alone(link) == flow).then_some(flow)
+    }
+
+    /// Gives a flow what its links have.
+    fn fill_alone(&mut self, flow: u32, limit_bytes_per_s: f64) {
+        let (mut least, mut tightest) = (f64::INFINITY, NONE);
+        for crossing in crossings(&self.crossings, self.places, flow, &self.flows) {
+            let link = &mut self.links[crossing.link as usize];
+            link.level_bytes_per_s = f64::INFINITY;
+            let share = link.bytes_per_s / crossing.weight.max(f64::EPSILON);
+            if share < least || (share == least && crossing.link < tightest) {
+                (least, tightest) = (share, crossing.link);
+            }
+        }
+        if least < limit_bytes_per_s {
+            self.links[tightest as usize].level_bytes_per_s = least;
+        }
+        self.flows[flow as usize].bytes_per_s = least.min(limit_bytes_per_s);
+        self.changed.clear();
+        self.active_flows.clear();
+        self.active_flows.push(flow);
+    }
+
+    /// Lets links take part, and with them those that will have to: what a link holds
+    /// back now changes, and so does what that leaves to others on its other links.
+    fn join(&mut self, joining: &mut Vec<u32>) {
+        let (links, flows, all) = (&mut self.links[..], &self.flows[..], &self.crossings[..]);
+        let filling = self.filling;
+        let mut next = self.active_links.len();
+        for link in joining.drain(..) {
+            let joined = std::mem::replace(&mut links[link as usize].filling, filling);
+            if joined != filling {
+                self.active_links.push(link);
+            }
+        }
+        while let Some(&link) = self.active_links.get(next) {
+            next += 1;
+            let level_bytes_per_s = links[link as usize].level_bytes_per_s;
+            if level_bytes_per_s == f64::INFINITY {
+                continue;
+            }
+            for on in &self.on_links[link as usize] {
+                if flows[on.flow as usize].bytes_per_s < level_bytes_per_s {
+                    continue;
+                }
+                for crossing in crossings(all, self.places, on.flow, flows) {
+                    let other = &mut links[crossing.link as usize];
+                    if other.filling != filling && other.level_bytes_per_s < f64::INFINITY {
+                        other.filling = filling;
+                        self.active_links.push(crossing.link);
+                    }
+                }
+            }
+        }
+    }
+
     /// Finds the flows on the links that take part, and what holds them elsewhere.
     fn collect(&mut self, limit: impl Fn(u32) -> f64) {
         self.round += 1;
         self.active_flows.clear();
+        self.leaving.clear();
         self.limited.clear();
-        for &link in &self.active_links {
-            for &OnLink { flow: id, .. } in &self.links[link as usize].flows {
-                let flow = &mut self.flows[id as usize];
-                if flow.round == self.round {
-                    continue;
-                }
-                flow.round = self.round;
-                if flow.filling != self.filling {
-                    flow.filling = self.filling;
-                    flow.old_bytes_per_s = flow.bytes_per_s;
-                }
-                flow.stopped = false;
-                flow.limit_bytes_per_s = limit(id);
-                for crossing in &flow.crossings {
-                    let other = &self.links[crossing.link as usize];
-                    if other.filling != self.filling {
-                        let level = other.level_bytes_per_s;
-                        flow.limit_bytes_per_s = flow.limit_bytes_per_s.min(level);
-                    }
-                }
-                if flow.limit_bytes_per_s.is_finite() {
-                    self.limited.push(id);
-                }
-                self.active_flows.push(id);
-            }
-        }
-    }
-
-    fn grow(&mut self) {
         self.full_at.clear();
+        let (links, flows, all) = (
+            &mut self.links[..],
+            &mut self.flows[..],
+            &self.crossings[..],
+        );
+        let (filling, round, first_round) = (self.filling, self.round, self.first_round);
+        let mut least_limit = u64::MAX;
         for &index in &self.active_links {
-            let link = &mut self.links[index as usize];
+            let list = &self.on_links[index as usize][..];
+            let link = &mut links[index as usize];
             link.left_bytes_per_s = link.bytes_per_s;
             link.level_bytes_per_s = f64::INFINITY;
-            link.growing = link.flows.len() as u32;
-            link.growing_weight = link.flows.iter().map(|flow| flow.weight).sum();
+            link.growing = list.len() as u32;
+            link.growing_weight = list.iter().map(|on| on.weight).sum();
             if link.growing > 0 {
                 self.full_at.push(Reverse((link.share().to_bits(), index)));
             }
-        }
-        let flows = &self.flows;
-        let limit = |id: u32| flows[id as usize].limit_bytes_per_s;
-        // Lowest limit last.
-        self.limited
-            .sort_unstable_by(|&a, &b| limit(b).total_cmp(&limit(a)).then(b.cmp(&a)));
-        while let Some((share, link)) = self.next_full() {
-            match self.limited.last() {
-                Some(&flow) if self.flows[flow as usize].stopped => {
-                    self.limited.pop();
+            for &OnLink { flow: id, .. } in list {
+                let flow = &mut flows[id as usize];
+                if flow.round == round {
+                    continue;
                 }
-                Some(&flow) if self.flows[flow as usize].limit_bytes_per_s <= share => {
-                    self.limited.pop();
-                    self.stop(flow, self.flows[flow as usize].limit_bytes_per_s);
+                if flow.round < first_round {
+                    flow.old_bytes_per_s = flow.bytes_per_s;
                 }
-                _ => {
-                    self.links[link as usize].level_bytes_per_s = share;
-                    for position in 0..self.links[link as usize].flows.len() {
-                        let OnLink { flow, .. } = self.links[link as usize].flows[position];
-                        if !self.flows[flow as usize].stopped {
-                            self.stop(flow, share);
-                        }
+                flow.round = round;
+                flow.stopped = false;
+                self.active_flows.push(id);
+                let (mut least, mut holder) = (limit(id), NONE);
+                let mut leaves = false;
+                for crossing in crossings(all, self.places, id, flows) {
+                    let other = &links[crossing.link as usize];
+                    if other.filling == filling {
+                        continue;
+                    }
+                    leaves = true;
+                    if other.level_bytes_per_s < least {
+                        (least, holder) = (other.level_bytes_per_s, crossing.link);
                     }
                 }
+                if leaves {
+                    self.leaving.push(id);
+                }
+                if holder != NONE {
+                    let first_held = &mut links[holder as usize].first_held;
+                    let next = std::mem::replace(first_held, id);
+                    flows[id as usize].next_held = next;
+                    if next == NONE {
+                        self.holding.push((least.to_bits(), holder));
+                    }
+                } else if least < f64::INFINITY {
+                    self.limited.push((least.to_bits(), id));
+                    least_limit = least_limit.min(least.to_bits());
+                }
             }
         }
+        self.growing = self.active_flows.len();
+        self.least_limit = least_limit;
+        self.is_sorted = false;
     }
 
-    /// The link that is full first, and the rate of its growing flows then.
-    fn next_full(&mut self) -> Option<(f64, u32)> {
-        while let Some(&Reverse((bits, index))) = self.full_at.peek() {
-            let link = &self.links[index as usize];
+    fn grow(&mut self) {
+        // Lowest last.
+        self.holding.sort_unstable_by(|a, b| b.cmp(a));
+        let mut next_limit = self.next_limit();
+        if let Some(&Reverse((full_at, index))) = self.full_at.peek()
+            && self.on_links[index as usize].len() == self.growing
+            && next_limit > full_at
+        {
+            // All of them are on the link that is full first.
+            let share = f64::from_bits(full_at);
+            self.links[index as usize].level_bytes_per_s = share;
+            for &flow in &self.active_flows {
+                self.flows[flow as usize].bytes_per_s = share;
+            }
+            self.growing = 0;
+        }
+        while self.growing > 0
+            && let Some(&Reverse((full_at, index))) = self.full_at.peek()
+        {
+            // No link is full before that.
+            while next_limit <= full_at {
+                self.stop_limited(next_limit);
+                next_limit = self.next_limit();
+            }
+            let link = &mut self.links[index as usize];
+            if link.growing == 0 {
+                self.full_at.pop();
+                continue;
+            }
             let share = link.share();
-            if link.growing > 0 && share <= f64::from_bits(bits) {
-                return Some((share, index));
+            if share > f64::from_bits(full_at) {
+                // Flows that stopped early have left more to the others.
+                if let Some(mut first) = self.full_at.peek_mut() {
+                    first.0.0 = share.to_bits();
+                }
+                continue;
             }
-            // Flows that stopped early have left more to the others.
-            self.full_at.pop();
-            if link.growing > 0 {
-                self.full_at.push(Reverse((share.to_bits(), index)));
+            link.level_bytes_per_s = share;
+            let list = std::mem::take(&mut self.on_links[index as usize]);
+            for on in &list {
+                self.stop(on.flow, share);
             }
+            self.on_links[index as usize] = list;
         }
-        None
+        for (_, link) in self.holding.drain(..) {
+            self.links[link as usize].first_held = NONE;
+        }
     }
 
+    /// The lowest limit of the flows that have not reached theirs.
+    fn next_limit(&self) -> u64 {
+        let held = self.holding.last().map_or(u64::MAX, |&(level, _)| level);
+        held.min(self.least_limit)
+    }
+
+    /// Stops flows that have this limit, the lowest there is.
+    fn stop_limited(&mut self, limit: u64) {
+        if self.least_limit == limit {
+            self.stop_own(limit);
+            return;
+        }
+        let Some((_, link)) = self.holding.pop() else {
+            return;
+        };
+        let first_held = &mut self.links[link as usize].first_held;
+        let mut next = std::mem::replace(first_held, NONE);
+        while next != NONE {
+            self.stop(next, f64::from_bits(limit));
+            next = self.flows[next as usize].next_held;
+        }
+    }
+
+    /// Stops a flow that can use no more than this, the lowest limit of its kind.
+    fn stop_own(&mut self, limit: u64) {
+        if !std::mem::replace(&mut self.is_sorted, true) {
+            self.limited.sort_unstable_by(|a, b| b.cmp(a));
+        }
+        if let Some((_, flow)) = self.limited.pop() {
+            self.stop(flow, f64::from_bits(limit));
+        }
+        self.least_limit = self.limited.last().map_or(u64::MAX, |&(limit, _)| limit);
+    }
+
+    /// Stops a flow at this rate, unless it has before.
     fn stop(&mut self, flow: u32, bytes_per_s: f64) {
-        let flow = &mut self.flows[flow as usize];
-        flow.stopped = true;
-        flow.bytes_per_s = bytes_per_s;
-        for crossing in &flow.crossings {
-            let link = &mut self.links[crossing.link as usize];
-            if link.filling == self.filling {
+        let (links, state) = (&mut self.links[..], &mut self.flows[flow as usize]);
+        if std::mem::replace(&mut state.stopped, true) {
+            return;
+        }
+        state.bytes_per_s = bytes_per_s;
+        self.growing -= 1;
+        let filling = self.filling;
+        for crossing in crossings(&self.crossings, self.places, flow, &self.flows) {
+            let link = &mut links[crossing.link as usize];
+            if link.filling == filling {
                 let used = crossing.weight * bytes_per_s;
                 link.left_bytes_per_s = (link.left_bytes_per_s - used).max(0.0);
                 link.growing -= 1;
@@ -291,28 +479,39 @@ impl FairShare {
     /// Links outside that a changed rate concerns: those that hold flows back, and
     /// those that would be above their bandwidth.
     fn find_concerned(&mut self, concerned: &mut Vec<u32>) {
-        for &id in &self.active_flows {
-            let flow = &self.flows[id as usize];
-            let change = (flow.bytes_per_s - flow.old_bytes_per_s).abs();
-            if change <= SAME_RATE * flow.old_bytes_per_s {
+        let (links, flows) = (&mut self.links[..], &self.flows[..]);
+        let (filling, round) = (self.filling, self.round);
+        for &id in &self.leaving {
+            let flow = &flows[id as usize];
+            let change = flow.bytes_per_s - flow.old_bytes_per_s;
+            if change.abs() <= SAME_RATE * flow.old_bytes_per_s {
                 continue;
             }
-            for crossing in &flow.crossings {
-                let link = &mut self.links[crossing.link as usize];
-                let looked_at = std::mem::replace(&mut link.round, self.round) == self.round;
-                if link.filling == self.filling || looked_at {
+            for crossing in crossings(&self.crossings, self.places, id, flows) {
+                let link = &mut links[crossing.link as usize];
+                if link.filling == filling || link.round == round {
                     continue;
                 }
-                let rate = |on: &OnLink| on.weight * self.flows[on.flow as usize].bytes_per_s;
-                let used = || link.flows.iter().map(rate).sum::<f64>();
-                if link.level_bytes_per_s.is_finite()
-                    || used() > link.bytes_per_s * (1.0 + SAME_RATE)
-                {
+                let holds = link.level_bytes_per_s < f64::INFINITY;
+                if !holds && change < 0.0 {
+                    continue;
+                }
+                link.round = round;
+                let rate = |on: &OnLink| on.weight * flows[on.flow as usize].bytes_per_s;
+                let list = &self.on_links[crossing.link as usize];
+                let used = || list.iter().map(rate).sum::<f64>();
+                if holds || used() > link.bytes_per_s * (1.0 + SAME_RATE) {
                     concerned.push(crossing.link);
                 }
             }
         }
     }
+}
+
+/// What a flow crosses.
+fn crossings<'a>(all: &'a [Crossing], places: usize, flow: u32, flows: &[Flow]) -> &'a [Crossing] {
+    let first = flow as usize * places;
+    &all[first..first + flows[flow as usize].links as usize]
 }
 
 impl Link {
@@ -437,14 +636,19 @@ mod tests {
             check(&bandwidths, &flows, &rates(&bandwidths, &flows))?;
         }
 
-        /// Flows that come, change what they can use and go one by one share as if all
-        /// were filled at once.
+        /// Flows that come, change what they can use and go, one by one or several
+        /// between two fillings, share as if all were filled at once.
         #[test]
         fn changes_settled_where_they_happen_are_right(
             bandwidths in proptest::collection::vec(1.0f64..100.0, 20),
-            flows in proptest::collection::vec(links(), 1..60),
+            flows in proptest::collection::vec((links(), any::<bool>()), 1..60),
             changes in proptest::collection::vec(
-                (any::<prop::sample::Index>(), proptest::option::of(0.0f64..50.0)), 0..40,
+                (
+                    any::<prop::sample::Index>(),
+                    proptest::option::of(0.0f64..50.0),
+                    any::<bool>(),
+                ),
+                0..80,
             ),
         ) {
             let mut network = FairShare::new(bandwidths.iter().copied());
@@ -457,15 +661,22 @@ mod tests {
                 let rates: Vec<_> = here.keys().map(|&id| current[id as usize]).collect();
                 check(&bandwidths, &flows, &rates)
             };
-            for (id, links) in (0..).zip(&flows) {
+            for (id, (links, settles)) in (0..).zip(&flows) {
                 network.add(id, links);
                 here.insert(id, (links.clone(), f64::INFINITY));
-                fill(&mut network, &here)?;
+                if *settles {
+                    fill(&mut network, &here)?;
+                }
             }
-            for (index, limit) in changes {
+            for (index, limit, settles) in changes {
                 let id = index.index(flows.len()) as u32;
                 match (limit, here.get_mut(&id)) {
-                    (_, None) => continue,
+                    // Comes back.
+                    (_, None) => {
+                        let links = &flows[id as usize].0;
+                        network.add(id, links);
+                        here.insert(id, (links.clone(), f64::INFINITY));
+                    }
                     (Some(limit), Some(flow)) => {
                         flow.1 = limit;
                         network.touch(id);
@@ -475,8 +686,11 @@ mod tests {
                         network.remove(id);
                     }
                 }
-                fill(&mut network, &here)?;
+                if settles {
+                    fill(&mut network, &here)?;
+                }
             }
+            fill(&mut network, &here)?;
         }
     }
 }

@@ -10,10 +10,12 @@
 //! [`Source`]: what has been computed so far, and how fast more is. Once it has
 //! caught up with its source it can use no more than that.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+mod agenda;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use agenda::Agenda;
 
 use super::config::KvTransferSpec;
 use crate::network::fair_share::{FairShare, SAME_RATE};
@@ -37,8 +39,8 @@ struct Transfer {
     remaining_bytes: f64,
     bytes_per_s: f64,
     updated_at_s: f64,
-    /// Tells its next change from outdated ones.
-    version: u32,
+    /// Its cache is being computed.
+    has_source: bool,
     /// It has sent all its source has computed.
     caught_up: bool,
 }
@@ -60,9 +62,6 @@ impl Source {
         (self.ready_bytes + self.bytes_per_s * (now_s - self.since_s)).min(self.size_bytes)
     }
 }
-
-/// When something next happens to a transfer: (time, number, slot, version).
-type Change = Reverse<(u64, u64, u32, u32)>;
 
 /// Ways over a topology.
 #[derive(Debug)]
@@ -86,7 +85,8 @@ pub(crate) struct TransferNetwork {
     /// (number, slot) of the changes that are due now.
     due: Vec<(u64, u32)>,
     sources: BTreeMap<u32, Source>,
-    changes: BinaryHeap<Change>,
+    /// By slot.
+    changes: Agenda,
     started: u64,
     generation: u64,
     /// When the present generation's change is due.
@@ -118,7 +118,7 @@ impl TransferNetwork {
             free_slots: Vec::new(),
             due: Vec::new(),
             sources: BTreeMap::new(),
-            changes: BinaryHeap::new(),
+            changes: Agenda::new(),
             started: 0,
             generation: 0,
             due_at_s: None,
@@ -156,8 +156,7 @@ impl TransferNetwork {
     ) {
         let slot = self.free_slots.pop().unwrap_or(self.slots.len() as u32);
         let pace = self.add(slot, sender, receiver, size_bytes);
-        let version = self.slots.get(slot as usize).map_or(0, |old| old.version);
-        let transfer = Transfer {
+        let mut transfer = Transfer {
             request,
             sender,
             limit_bytes_per_s: pace.limit_bytes_per_s,
@@ -167,17 +166,25 @@ impl TransferNetwork {
             remaining_bytes: size_bytes,
             bytes_per_s: 0.0,
             updated_at_s: now_s,
-            version,
+            has_source: false,
             caught_up: false,
         };
         self.started += 1;
+        if let Some(source) = self.source_mut(request) {
+            source.slot = Some(slot);
+            transfer.has_source = true;
+            transfer.caught_up = source.ready_bytes_at(now_s) <= 0.0;
+        }
         match self.slots.get_mut(slot as usize) {
             Some(place) => *place = transfer,
             None => self.slots.push(transfer),
         }
-        if let Some(source) = self.sources.get_mut(&request) {
-            source.slot = Some(slot);
-            self.slots[slot as usize].caught_up = source.ready_bytes_at(now_s) <= 0.0;
+    }
+
+    fn source_mut(&mut self, request: u32) -> Option<&mut Source> {
+        match self.sources.is_empty() {
+            true => None,
+            false => self.sources.get_mut(&request),
         }
     }
 
@@ -249,9 +256,11 @@ impl TransferNetwork {
         if let Some(slot) = slot {
             self.progress(slot, now_s);
             self.shares.touch(slot);
-            self.slots[slot as usize].caught_up = false;
+            let transfer = &mut self.slots[slot as usize];
+            transfer.has_source = false;
+            transfer.caught_up = false;
             // Whatever was due was that of a transfer with a source.
-            self.slots[slot as usize].bytes_per_s = 0.0;
+            transfer.bytes_per_s = 0.0;
         }
         self.sources.remove(&request);
     }
@@ -262,15 +271,8 @@ impl TransferNetwork {
         if self.shares.is_stale() {
             self.share(now_s);
         }
-        while let Some(&Reverse((_, _, slot, version))) = self.changes.peek()
-            && self.slots[slot as usize].version != version
-        {
-            self.changes.pop();
-        }
-        let next_s = self
-            .changes
-            .peek()
-            .map(|Reverse((bits, ..))| f64::from_bits(*bits));
+        let next_s = self.changes.first_s();
+        let next_s = (next_s < f64::INFINITY).then_some(next_s);
         if next_s == self.due_at_s {
             return None;
         }
@@ -289,22 +291,14 @@ impl TransferNetwork {
     /// go to `drained`, first started first. The caller then settles.
     pub(crate) fn advance(&mut self, now_s: f64, mut drained: impl FnMut(u32, u32, f64)) {
         self.due_at_s = None;
-        let mut due = std::mem::take(&mut self.due);
-        while let Some(&Reverse((bits, number, slot, version))) = self.changes.peek() {
-            let current = self.slots[slot as usize].version == version;
-            if current && f64::from_bits(bits) > now_s + SAME_TIME_S {
-                break;
-            }
-            self.changes.pop();
-            if current {
-                due.push((number, slot));
-            }
+        self.due.clear();
+        while let Some(slot) = self.changes.take(now_s + SAME_TIME_S) {
+            self.due.push((self.slots[slot as usize].number, slot));
         }
-        due.sort_unstable();
-        for (_, slot) in due.drain(..) {
+        self.due.sort_unstable();
+        for &(_, slot) in &self.due {
             let transfer = &mut self.slots[slot as usize];
-            transfer.version = transfer.version.wrapping_add(1);
-            if let Some(source) = self.sources.get(&transfer.request) {
+            if let Some(source) = transfer.source(&self.sources) {
                 transfer.remaining_bytes = transfer.size_bytes - source.ready_bytes_at(now_s);
                 transfer.updated_at_s = now_s;
                 transfer.caught_up = true;
@@ -315,13 +309,11 @@ impl TransferNetwork {
             self.shares.remove(slot);
             self.free_slots.push(slot);
         }
-        self.due = due;
     }
 
     fn progress(&mut self, slot: u32, now_s: f64) {
         let transfer = &mut self.slots[slot as usize];
-        let source = self.sources.get(&transfer.request);
-        transfer.progress(source, now_s);
+        transfer.progress(transfer.source(&self.sources), now_s);
     }
 
     fn share(&mut self, now_s: f64) {
@@ -329,7 +321,7 @@ impl TransferNetwork {
         let limits: &[Transfer] = slots;
         let limit = |slot: u32| {
             let transfer = &limits[slot as usize];
-            match sources.get(&transfer.request) {
+            match transfer.source(sources) {
                 Some(source) if transfer.caught_up => {
                     source.bytes_per_s.min(transfer.limit_bytes_per_s)
                 }
@@ -339,23 +331,27 @@ impl TransferNetwork {
         self.shares.fill(limit);
         for (slot, bytes_per_s) in self.shares.filled() {
             let transfer = &mut slots[slot as usize];
-            let source = sources.get(&transfer.request);
+            let source = transfer.source(sources);
             let same = (bytes_per_s - transfer.bytes_per_s).abs() <= SAME_RATE * bytes_per_s;
             if same && source.is_none() {
                 continue;
             }
             transfer.progress(source, now_s);
             transfer.bytes_per_s = bytes_per_s;
-            transfer.version = transfer.version.wrapping_add(1);
-            if let Some(after_s) = transfer.changes_after_s(source) {
-                let bits = (now_s + after_s).to_bits();
-                changes.push(Reverse((bits, transfer.number, slot, transfer.version)));
-            }
+            let after_s = transfer.changes_after_s(source);
+            changes.set(slot, now_s + after_s.unwrap_or(f64::INFINITY));
         }
     }
 }
 
 impl Transfer {
+    fn source<'a>(&self, sources: &'a BTreeMap<u32, Source>) -> Option<&'a Source> {
+        match self.has_source {
+            true => sources.get(&self.request),
+            false => None,
+        }
+    }
+
     fn progress(&mut self, source: Option<&Source>, now_s: f64) {
         let sent_bytes = self.bytes_per_s * (now_s - self.updated_at_s);
         let missing_bytes = source.map_or(0.0, |source| {
