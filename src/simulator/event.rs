@@ -118,6 +118,8 @@ pub(crate) struct EventQueue {
     /// The next change of the KV transfers, of which there is one at a time: what
     /// others start and finish puts it off more often than it happens.
     transfer: Option<Pending>,
+    /// Time of the first of all these.
+    first_bits: u64,
     now: VecDeque<(u64, Event)>,
     now_bits: u64,
     next_id: u64,
@@ -134,6 +136,7 @@ impl EventQueue {
             later: BinaryHeap::new(),
             ends: Tournament::new(replicas, NEVER, NEVER),
             transfer: None,
+            first_bits: time_bits(NEVER),
             now: VecDeque::new(),
             now_bits: 0,
             next_id: first_id,
@@ -170,6 +173,7 @@ impl EventQueue {
         } else {
             let pending = self.number(time_s, event);
             self.later.push(pending);
+            self.first_bits = self.first_bits.min(time_s.to_bits());
         }
     }
 
@@ -186,6 +190,7 @@ impl EventQueue {
             self.ends.set(replica, place(time_s, then));
             self.next_id += 1;
         }
+        self.look_up_first();
     }
 
     fn check(&self, time_s: f64) {
@@ -207,6 +212,7 @@ impl EventQueue {
                 self.transfer = Some(self.number(time_s, event));
             }
         }
+        self.look_up_first();
     }
 
     /// What decides at equal times, before ranks do.
@@ -230,26 +236,25 @@ impl EventQueue {
         self.later.peek().max(self.transfer.as_ref())
     }
 
-    fn first_time_bits(&self) -> u64 {
+    fn look_up_first(&mut self) {
         let end = time_bits(self.ends.least_key());
-        self.first_other()
-            .map_or(end, |other| other.time_bits().min(end))
+        let other = self.first_other().map_or(end, Pending::time_bits);
+        self.first_bits = other.min(end);
     }
 
     /// Time of the next event, or infinity.
     #[inline]
     pub(crate) fn next_time_s(&self) -> f64 {
-        if self.now.is_empty() {
-            f64::from_bits(self.first_time_bits())
-        } else {
-            self.now_s()
-        }
+        f64::from_bits(match self.now.is_empty() {
+            true => self.first_bits,
+            false => self.now_bits,
+        })
     }
 
     /// Removes the next event, moves the clock to it and returns it with its number;
     /// ends of pipelines have none.
     pub(crate) fn pop(&mut self) -> Option<(u64, Event)> {
-        if !self.now.is_empty() && self.first_time_bits() != self.now_bits {
+        if !self.now.is_empty() && self.first_bits != self.now_bits {
             return self.now.pop_front();
         }
         let (end, replica) = (self.ends.least_key(), self.ends.least());
@@ -261,6 +266,7 @@ impl EventQueue {
                 return None;
             }
             self.ends.set(replica, NEVER);
+            self.look_up_first();
             self.now_bits = time_bits(end);
             return Some((0, Event::PipelineEnd { replica }));
         };
@@ -269,6 +275,7 @@ impl EventQueue {
         } else {
             self.later.pop();
         }
+        self.look_up_first();
         self.now_bits = time_bits(key.0);
         Some((key.2, event))
     }
