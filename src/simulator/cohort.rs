@@ -94,10 +94,15 @@ impl Cohort {
 
     /// Blocks the next step takes.
     pub(crate) fn blocks_for_next_step(&self) -> u64 {
+        self.blocks_for_step_in(0)
+    }
+
+    /// Blocks a step takes that comes after so many others.
+    pub(crate) fn blocks_for_step_in(&self, steps: u64) -> u64 {
         if self.growth.is_empty() {
             return 0;
         }
-        u64::from(self.growth[self.growth_slot(self.step)])
+        u64::from(self.growth[self.growth_slot(self.step + steps)])
     }
 
     fn growth_slot(&self, step: u64) -> usize {

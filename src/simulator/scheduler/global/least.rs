@@ -29,12 +29,21 @@ impl LeastLoaded {
         self.winners[1]
     }
 
+    pub(crate) fn load(&self, index: u32) -> u64 {
+        self.loads[index as usize]
+    }
+
     pub(crate) fn change(&mut self, index: u32, update: impl FnOnce(u64) -> u64) {
-        let index = index as usize;
-        self.loads[index] = update(self.loads[index]);
-        let mut node = (self.leaves + index) / 2;
+        let load = &mut self.loads[index as usize];
+        *load = update(*load);
+        let mut node = (self.leaves + index as usize) / 2;
         while node >= 1 {
-            self.winners[node] = self.winner_of(node);
+            let winner = self.winner_of(node);
+            // The same one with the same load as before: so it is further up.
+            if self.winners[node] == winner && winner != index {
+                break;
+            }
+            self.winners[node] = winner;
             node /= 2;
         }
     }

@@ -26,8 +26,9 @@ pub(crate) enum Load {
     WaitingRequests,
     /// Prompt tokens routed there and not yet prefilled.
     PendingPrefillTokens,
-    /// KV cache blocks in use there or promised to requests that wait, looked up
-    /// when routing.
+    /// KV cache blocks in use there or promised to requests that wait. The router
+    /// knows of no more than there are, and those who route make sure of the least
+    /// (see [`Router::least`]).
     KvBlocks,
 }
 
@@ -46,7 +47,6 @@ enum Policy {
     Random(Box<ChaCha8Rng>),
     PythonRandom(Box<MersenneTwister>),
     Least(LeastLoaded),
-    LeastLookedUp,
 }
 
 impl Router {
@@ -72,13 +72,13 @@ impl Router {
             }
             (GlobalScheduler::Lor, Compat::None) => (least(), Load::OutstandingRequests),
             (GlobalScheduler::Lor, _) => (least(), Load::WaitingRequests),
-            (GlobalScheduler::LeastKv, _) => (Policy::LeastLookedUp, Load::KvBlocks),
+            (GlobalScheduler::LeastKv, _) => (least(), Load::KvBlocks),
             (GlobalScheduler::SplitWise, compat) if !compat.is_none() => {
                 // What Vidur-AlibabaCloud calls least outstanding is in turn.
                 (Policy::RoundRobin { next: 0 }, Load::None)
             }
             (GlobalScheduler::SplitWise, _) => match role {
-                PoolRole::Decode => (Policy::LeastLookedUp, Load::KvBlocks),
+                PoolRole::Decode => (least(), Load::KvBlocks),
                 PoolRole::Mixed | PoolRole::Prefill => (least(), Load::PendingPrefillTokens),
             },
         };
@@ -95,8 +95,8 @@ impl Router {
         self.load
     }
 
-    /// Replica for the next request; `load_of` says what [`Load::KvBlocks`] counts.
-    pub(crate) fn route(&mut self, load_of: impl Fn(u32) -> u64) -> u32 {
+    /// Replica for the next request.
+    pub(crate) fn route(&mut self) -> u32 {
         self.first_replica
             + match &mut self.policy {
                 Policy::RoundRobin { next } => {
@@ -107,10 +107,40 @@ impl Router {
                 Policy::Random(rng) => rng.random_range(0..self.replicas),
                 Policy::PythonRandom(rng) => rng.below(self.replicas),
                 Policy::Least(loads) => loads.least(),
-                Policy::LeastLookedUp => (0..self.replicas)
-                    .min_by_key(|replica| load_of(self.first_replica + replica))
-                    .unwrap_or(0),
             }
+    }
+
+    /// The replica it takes for the least loaded, if it looks at load. Where others
+    /// may have more than is known of them but not less, it is if its own load is as
+    /// known (see [`Self::set`]).
+    pub(crate) fn least(&self) -> Option<u32> {
+        match &self.policy {
+            Policy::Least(loads) => Some(self.first_replica + loads.least()),
+            _ => None,
+        }
+    }
+
+    /// Sets the load of a replica; whether it is another than was known.
+    pub(crate) fn set(&mut self, replica: u32, load: u64) -> bool {
+        let Policy::Least(loads) = &mut self.policy else {
+            return false;
+        };
+        let index = replica - self.first_replica;
+        let changes = loads.load(index) != load;
+        if changes {
+            loads.change(index, |_| load);
+        }
+        changes
+    }
+
+    /// Sets the load of a replica if it is less than was known.
+    pub(crate) fn lower(&mut self, replica: u32, load: u64) {
+        if let Policy::Least(loads) = &mut self.policy {
+            let index = replica - self.first_replica;
+            if load < loads.load(index) {
+                loads.change(index, |_| load);
+            }
+        }
     }
 
     /// Sets the load of every replica of the pool.
