@@ -39,7 +39,7 @@ pub fn global_scheduler() -> impl Strategy<Value = GlobalScheduler> {
     ]
 }
 
-fn requests() -> impl Strategy<Value = Vec<(f64, u32, u32)>> {
+pub fn requests() -> impl Strategy<Value = Vec<(f64, u32, u32)>> {
     proptest::collection::vec((0.0f64..0.05, 1u32..400, 1u32..80), 1..80).prop_map(|draws| {
         let mut at_s = 0.0;
         draws
@@ -53,7 +53,7 @@ fn requests() -> impl Strategy<Value = Vec<(f64, u32, u32)>> {
 }
 
 /// One pool that does both phases, or does the first for a pool that does the other.
-fn pools(first: PoolSpec, decoding: Option<PoolSpec>) -> Vec<PoolSpec> {
+pub fn pools(first: PoolSpec, decoding: Option<PoolSpec>) -> Vec<PoolSpec> {
     let role = match decoding {
         Some(_) => PoolRole::Prefill,
         None => first.role,

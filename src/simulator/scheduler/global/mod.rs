@@ -164,3 +164,63 @@ impl Router {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What happens to the load of a replica between two requests.
+    #[derive(Debug, Clone)]
+    enum Change {
+        /// It is more, and nobody says so.
+        Grows(u32, u64),
+        /// It is another, perhaps less, and the router is told.
+        Becomes(u32, u64),
+        /// The next request adds so much where it goes.
+        Request(u64),
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        prop_oneof![
+            (0u32..40, 1u64..5).prop_map(|(replica, more)| Change::Grows(replica, more)),
+            (0u32..40, 0u64..12).prop_map(|(replica, load)| Change::Becomes(replica, load)),
+            (0u64..8).prop_map(Change::Request),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_least_is_found_by_what_is_known_at_least(
+            replicas in 1u32..40,
+            first_replica in 0u32..3,
+            changes in proptest::collection::vec(change(), 0..200),
+        ) {
+            let mut router = Router {
+                policy: Policy::Least(LeastLoaded::new(replicas)),
+                load: Load::KvBlocks,
+                first_replica,
+                replicas,
+            };
+            let mut loads = vec![0; replicas as usize];
+            for change in changes {
+                match change {
+                    Change::Grows(replica, more) => loads[(replica % replicas) as usize] += more,
+                    Change::Becomes(replica, load) => {
+                        loads[(replica % replicas) as usize] = load;
+                        router.lower(first_replica + replica % replicas, load);
+                    }
+                    Change::Request(load) => {
+                        while let Some(replica) = router.least()
+                            && router.set(replica, loads[(replica - first_replica) as usize])
+                        {}
+                        let chosen = (router.route() - first_replica) as usize;
+                        let least = (0..loads.len()).min_by_key(|&replica| loads[replica]);
+                        prop_assert_eq!(Some(chosen), least);
+                        loads[chosen] += load;
+                    }
+                }
+            }
+        }
+    }
+}
