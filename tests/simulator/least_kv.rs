@@ -6,7 +6,7 @@ use vidur_sweep::simulator::{
     Compat, GlobalScheduler, KvUseFact, PoolRole, Recorder, RequestRecord, StageFact,
 };
 
-use crate::properties::{pools, replica_scheduler, requests};
+use crate::properties::{pools, replica_scheduler, requests, tick, tick_transfers};
 use crate::support::{cluster, pool, record, sarathi, split_wise, summary, vllm};
 
 const BLOCK_SIZE: u32 = 16;
@@ -98,7 +98,9 @@ proptest! {
             1 => Just(Compat::Vidur),
             1 => Just(Compat::VidurAlibabaCloud),
         ],
+        ticking: bool,
     ) {
+        let mut requests = requests;
         // The pools of Vidur-AlibabaCloud know no other.
         let scheduler = |drawn| match compat {
             Compat::VidurAlibabaCloud => split_wise(512, 16),
@@ -107,13 +109,21 @@ proptest! {
         let (replica, decode_replica) = (scheduler(replica), scheduler(decode_replica));
         let decoding =
             disaggregated.then(|| pool(PoolRole::Decode, replicas, 1, blocks, decode_replica));
-        let pools = pools(pool(PoolRole::Mixed, replicas, stages, blocks, replica), decoding);
+        let mut pools = pools(pool(PoolRole::Mixed, replicas, stages, blocks, replica), decoding);
+        if ticking {
+            tick(&mut pools, &mut requests);
+        }
         let global = match by_memory || !disaggregated {
             true => GlobalScheduler::LeastKv,
             false => GlobalScheduler::SplitWise,
         };
         let mut cluster = cluster(pools, global);
         cluster.compat = compat;
+        if let Some(transfer) = &mut cluster.kv_transfer
+            && ticking
+        {
+            tick_transfers(transfer);
+        }
         prop_assert_eq!(
             summary(&cluster, &requests, clients, false),
             summary(&cluster, &requests, clients, true)

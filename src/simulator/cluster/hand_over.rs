@@ -86,9 +86,8 @@ impl<R: Recorder> Simulation<'_, R> {
         request.decode_arrived_at_s = now_s + request.transfer_s;
         let (sender, receiver) = (request.prefill_replica, request.decode_replica);
         self.wakes.push((request.decode_arrived_at_s, receiver));
-        let queues = &mut self.replicas[sender as usize].queues;
-        queues.release(id, &mut self.requests, now_s);
-        self.note_freed(sender);
+        let sender = &mut self.replicas[sender as usize].queues;
+        sender.release(id, &mut self.requests, now_s);
         let receiver = &mut self.replicas[receiver as usize].queues;
         receiver.enqueue(id, &self.requests);
     }
