@@ -1,13 +1,18 @@
 //! Routing by KV cache: the replica with the fewest blocks in use or promised, of
 //! all of them, at that very moment.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
+use vidur_sweep::execution_time::{PricedOperator, StageTime, StepCost, StepShape};
 use vidur_sweep::simulator::{
     Compat, GlobalScheduler, KvUseFact, PoolRole, Recorder, RequestRecord, StageFact,
 };
 
 use crate::properties::{pools, replica_scheduler, requests, tick, tick_transfers};
-use crate::support::{cluster, pool, record, sarathi, split_wise, summary, vllm};
+use crate::support::{
+    cluster, pool, record, run, run_by_events, sarathi, split_wise, summary, vllm,
+};
 
 const BLOCK_SIZE: u32 = 16;
 
@@ -56,8 +61,48 @@ impl Recorder for Onlooker {
     }
 }
 
+/// Every batch takes so many ticks of 1/128 s.
+struct FixedCost(f64);
+
+impl StepCost for FixedCost {
+    fn stages(&self) -> u32 {
+        1
+    }
+    fn stage_time(&self, _stage: u32, _shape: &StepShape) -> StageTime {
+        StageTime {
+            model_s: self.0 / 128.0,
+            host_s: 0.0,
+        }
+    }
+    fn explain(&self, _shape: &StepShape) -> Vec<PricedOperator> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn what_has_become_free_counts_at_once() {
+    let mut prefill = pool(PoolRole::Prefill, 1, 1, 100, vllm(512, 8));
+    let mut decode = pool(PoolRole::Decode, 2, 1, 100, vllm(512, 8));
+    prefill.cost = Arc::new(FixedCost(1.0));
+    decode.cost = Arc::new(FixedCost(4.0));
+    let mut cluster = cluster(vec![prefill, decode], GlobalScheduler::LeastKv);
+    cluster.kv_transfer.iter_mut().for_each(tick_transfers);
+    // The first one's ten blocks share the link with the second's five, arrive at tick 17
+    // and are free at 21, when the third's prompt is complete, which started later.
+    let requests = [(0.0, 160, 2), (1.0, 80, 100), (20.0, 16, 2)];
+    let requests = requests.map(|(tick, prompt, output)| (tick / 128.0, prompt, output));
+    for (everything, _) in [
+        run(&cluster, &requests, None),
+        run_by_events(&cluster, &requests, None),
+    ] {
+        assert_eq!(everything.records[0].completed_at_s, 21.0 / 128.0);
+        let replicas = everything.records.iter().map(|r| r.decode_replica_id);
+        assert_eq!(replicas.collect::<Vec<_>>(), [1, 2, 1]);
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn the_chosen_one_is_the_least_of_all(
@@ -99,8 +144,11 @@ proptest! {
             1 => Just(Compat::VidurAlibabaCloud),
         ],
         ticking: bool,
+        longest in proptest::option::of(16u32..480),
     ) {
         let mut requests = requests;
+        // Vidur has one pool.
+        let disaggregated = disaggregated && compat != Compat::Vidur;
         // The pools of Vidur-AlibabaCloud know no other.
         let scheduler = |drawn| match compat {
             Compat::VidurAlibabaCloud => split_wise(512, 16),
@@ -119,6 +167,8 @@ proptest! {
         };
         let mut cluster = cluster(pools, global);
         cluster.compat = compat;
+        // Some take less than was promised to them.
+        cluster.max_request_tokens = longest;
         if let Some(transfer) = &mut cluster.kv_transfer
             && ticking
         {
