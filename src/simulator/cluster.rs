@@ -16,7 +16,6 @@ use super::cohort::Spent;
 use super::config::{ClusterSpec, Compat, PoolRole};
 use super::event::{Event, EventQueue};
 use super::pd_transfer::TransferNetwork;
-use super::pipeline::is_void;
 use super::recorder::{
     ArrivalFact, BatchFact, EventFact, EventKind, KvUseFact, PrefillFact, Recorder, RequestOutcome,
     RequestRecord, SimulationTotals, StageEndFact, StageFact,
@@ -155,6 +154,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             }
             _ => None,
         };
+        let replica_count = replicas.len();
         let mut simulation = Self {
             transfers: cluster.kv_transfer.map(|spec| {
                 let links = replicas.iter().map(|replica: &Replica| match replica.role {
@@ -182,7 +182,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             requests,
             replicas,
             routers,
-            events: EventQueue::new(first_event, !cluster.compat.is_none()),
+            events: EventQueue::new(replica_count, first_event, !cluster.compat.is_none()),
             next_request: 0,
             arrived: Vec::new(),
             touched: Vec::new(),
@@ -191,6 +191,10 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             batches: 0,
             stage_runs: 0,
         };
+        for replica in 0..simulation.replicas.len() {
+            let is_used = simulation.can_be_pipelined(&simulation.replicas[replica]);
+            simulation.replicas[replica].pipeline.is_used = is_used;
+        }
         for _ in 0..scope.clients.unwrap_or(0) {
             simulation.send_next_request();
         }
@@ -219,10 +223,6 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let limit_s = self.limit_s;
         let mut past_limit = false;
         loop {
-            if self.forecasts {
-                let replicas = &self.replicas;
-                self.events.drop_void(|event| is_void(event, replicas));
-            }
             let arrival_s = self.next_arrival_s();
             let event_s = self.events.next_time_s();
             let next_s = arrival_s.min(event_s);
@@ -304,7 +304,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 self.end_stage(replica, stage, slot);
                 None
             }
-            Event::PipelineEnd { replica, .. } => {
+            Event::PipelineEnd { replica } => {
                 self.run_pipeline(replica);
                 None
             }
@@ -356,7 +356,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             Event::StageEnd { replica, stage, .. } => {
                 (EventKind::BatchStageEnd, Some(replica), Some(stage), None)
             }
-            Event::PipelineEnd { replica, .. } | Event::BatchEnd { replica, .. } => {
+            Event::PipelineEnd { replica } | Event::BatchEnd { replica, .. } => {
                 (EventKind::BatchEnd, Some(replica), None, None)
             }
             Event::LayerComputed { replica, stage, .. } => {
@@ -387,7 +387,18 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             decode_tokens: request.decode_tokens,
         });
         self.arrived.push(id);
-        self.events.push_now(Event::GlobalSchedule);
+        if self.is_undisturbed() {
+            self.schedule_globally();
+        } else {
+            self.events.push_now(Event::GlobalSchedule);
+        }
+    }
+
+    /// Whether what would be scheduled for now, after all that is, may be done at
+    /// once: nothing is, nobody wants to be told of events, and the simulation does
+    /// not end with a certain one.
+    fn is_undisturbed(&self) -> bool {
+        !R::WANTS_EVENTS && !self.cluster.ends_past_its_limit() && self.is_quiet()
     }
 
     /// Gives the requests that have arrived to replicas and wakes those.
@@ -411,9 +422,15 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             _ => touched = python_set::iteration_order(&touched),
         }
         touched.dedup();
-        for replica in touched.drain(..) {
-            self.events.push_now(Event::ReplicaSchedule { replica });
+        match touched[..] {
+            [replica] if self.is_undisturbed() => self.schedule_replica(replica),
+            _ => {
+                for &replica in &touched {
+                    self.events.push_now(Event::ReplicaSchedule { replica });
+                }
+            }
         }
+        touched.clear();
         self.touched = touched;
     }
 
@@ -488,7 +505,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         all.min_by_key(|&replica| self.present_load_blocks(replica))
     }
 
-    /// KV cache blocks may have become free on `replica`, or less of them be promised.
+    /// KV cache blocks may have become free on `replica`, or fewer be promised.
     fn note_freed(&mut self, replica: u32) {
         let state = &self.replicas[replica as usize];
         let router = &mut self.routers[state.pool];
@@ -571,11 +588,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// Forms batches while the replica has free slots and something to run.
     fn schedule_replica(&mut self, replica: u32) {
-        if self.is_pipelined(replica) {
+        if self.replicas[replica as usize].pipeline.is_used {
             self.catch_up(replica);
-            while let Some(slot) = self.form_batch(replica) {
-                self.launch(replica, slot);
-            }
+            self.refill(replica);
             return self.announce(replica);
         }
         let mut formed = false;
@@ -744,7 +759,6 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         }
         self.replicas[index].batches[slot as usize].prefills = prefills;
         self.park_decodes(replica, slot, held);
-        self.note_freed(replica);
         if R::WANTS_BATCHES {
             self.tell_batch(replica, slot);
         }
@@ -790,6 +804,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             };
             queues.blocks.give(all.blocks, now_s);
             queues.admitted -= all.requests;
+            self.note_freed(replica);
             return;
         }
         let all = held.plus(earlier);
@@ -877,9 +892,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             held.blocks += std::mem::take(&mut self.requests[id as usize].blocks);
             held.requests += 1;
         } else {
-            state.queues.release(id, &mut self.requests, now_s);
+            self.release(id, replica);
         }
-        let pool = state.pool;
+        let pool = self.replicas[replica as usize].pool;
         self.account_outstanding(pool, id, replica);
         if let Some(pool) = &mut self.mixed_pool
             && self.requests[id as usize].decode_replica == replica
@@ -892,6 +907,14 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         if self.closed_loop {
             self.send_next_request();
         }
+    }
+
+    /// Gives a request's blocks on `replica` back.
+    fn release(&mut self, id: u32, replica: u32) {
+        let now_s = self.events.now_s();
+        let queues = &mut self.replicas[replica as usize].queues;
+        queues.release(id, &mut self.requests, now_s);
+        self.note_freed(replica);
     }
 
     fn close(&mut self, id: u32, outcome: RequestOutcome) {

@@ -54,6 +54,8 @@ pub(crate) struct Cohort {
     /// Members that need a new block at a step, by step modulo block size; empty
     /// where requests reserve all their blocks at the start.
     growth: Vec<u32>,
+    /// Place in `growth` of the next step; 0 where that is empty.
+    slot: usize,
     /// Time of the members' last token, but for those in `late`.
     last_token_at_s: f64,
     /// Members whose last token came at another time; it is in their state.
@@ -94,19 +96,18 @@ impl Cohort {
 
     /// Blocks the next step takes.
     pub(crate) fn blocks_for_next_step(&self) -> u64 {
-        self.blocks_for_step_in(0)
+        self.growth.get(self.slot).copied().map_or(0, u64::from)
     }
 
     /// Blocks a step takes that comes after so many others.
-    pub(crate) fn blocks_for_step_in(&self, steps: u64) -> u64 {
-        if self.growth.is_empty() {
-            return 0;
-        }
-        u64::from(self.growth[self.growth_slot(self.step + steps)])
+    pub(crate) fn blocks_for_step_in(&self, steps: usize) -> u64 {
+        let slot = (self.slot + steps).checked_rem(self.growth.len());
+        slot.map_or(0, |slot| u64::from(self.growth[slot]))
     }
 
-    fn growth_slot(&self, step: u64) -> usize {
-        (step % self.growth.len() as u64) as usize
+    fn count_step(&mut self) {
+        self.step += 1;
+        self.slot = next_slot(self.slot, self.growth.len());
     }
 
     /// KV cache tokens of a member before the next step.
@@ -119,12 +120,17 @@ impl Cohort {
     /// to date, does: at the step that starts with a multiple of the block size in
     /// its cache.
     fn count_growth(&mut self, request: &RequestState, change: i32) {
-        let size = self.growth.len() as u64;
+        let size = self.growth.len();
         if size == 0 {
             return;
         }
-        let until = (size - request.decode_context_tokens() % size) % size;
-        let slot = self.growth_slot(self.step + until);
+        // Steps until then are the tokens missing in its last block.
+        let held = (request.decode_context_tokens() % size as u64) as usize;
+        let slot = match held {
+            0 => self.slot,
+            held if self.slot >= held => self.slot - held,
+            held => self.slot + size - held,
+        };
         self.growth[slot] = self.growth[slot].wrapping_add_signed(change);
     }
 
@@ -208,28 +214,40 @@ impl Cohort {
         if steady > 0 {
             recorder.token_intervals(now_s - self.last_token_at_s, steady as u32);
         }
+        if !self.late.is_empty() {
+            self.advance_late(now_s, requests, recorder);
+        }
+        self.last_token_at_s = now_s;
+        self.count_step();
+        self.context_tokens += self.members.len() as u64;
+        self.spent.add(spent);
+    }
+
+    fn advance_late(
+        &mut self,
+        now_s: f64,
+        requests: &mut [RequestState],
+        recorder: &mut impl Recorder,
+    ) {
         for late in self.late.drain(..) {
             let request = &mut requests[late as usize];
             recorder.token_intervals(now_s - request.last_token_at_s, 1);
             // The batch has waited since its members' last token; this one longer or shorter.
             request.spent.waiting_s += self.last_token_at_s - request.last_token_at_s;
         }
-        self.last_token_at_s = now_s;
-        self.step += 1;
-        self.context_tokens += self.members.len() as u64;
-        self.spent.add(spent);
     }
 
     /// Several steps in a row, each of which starts when the one before ends; one has
-    /// just been counted.
+    /// just been counted. They count when [`Steps::end`] is called.
     pub(crate) fn steps(&mut self) -> Steps<'_> {
         debug_assert!(self.late.is_empty());
         Steps {
             members: self.members.len() as u32,
-            slot: match self.growth.len() {
-                0 => 0,
-                _ => self.growth_slot(self.step),
-            },
+            made: 0,
+            slot: self.slot,
+            last_token_at_s: self.last_token_at_s,
+            total_s: self.spent.total_s,
+            model_s: self.spent.model_s,
             cohort: self,
         }
     }
@@ -243,12 +261,15 @@ impl Cohort {
         };
         // May be that of a member that has left: then it is not later than the first's.
         let steps = end.saturating_sub(self.step).min(limit as u64);
-        if self.growth.is_empty() {
+        let Some(rounds) = steps.checked_div(self.growth.len() as u64) else {
+            return steps as usize;
+        };
+        // Nobody takes more than a block in as many steps as a block has tokens.
+        if (rounds + 1) * self.members.len() as u64 <= free_blocks {
             return steps as usize;
         }
         let mut needed = 0;
-        let first = self.growth_slot(self.step);
-        let growth = self.growth[first..]
+        let growth = self.growth[self.slot..]
             .iter()
             .chain(self.growth.iter().cycle());
         growth
@@ -335,12 +356,23 @@ impl Cohort {
     }
 }
 
-/// Steps of a cohort in a row.
+/// The place after `slot` of `size`; 0 of none.
+#[inline]
+fn next_slot(slot: usize, size: usize) -> usize {
+    if slot + 1 < size { slot + 1 } else { 0 }
+}
+
+/// Steps of a cohort in a row: what of it changes with each, to be kept in registers.
 pub(crate) struct Steps<'a> {
     cohort: &'a mut Cohort,
     members: u32,
+    made: u64,
     /// Place in `growth` of the next step.
     slot: usize,
+    last_token_at_s: f64,
+    /// Of the cohort's account; steps in a row do not wait.
+    total_s: f64,
+    model_s: f64,
 }
 
 impl Steps<'_> {
@@ -354,18 +386,32 @@ impl Steps<'_> {
             .map_or(0, u64::from)
     }
 
-    /// Counts a step that ended at `now_s`, as [`Cohort::advance`] does.
+    /// Makes a step that ended at `now_s` and took `total_s`, `model_s` without host
+    /// overhead, as [`Cohort::advance`] does.
     #[inline]
-    pub(crate) fn make(&mut self, now_s: f64, spent: Spent, recorder: &mut impl Recorder) {
-        let cohort = &mut *self.cohort;
-        recorder.token_intervals(now_s - cohort.last_token_at_s, self.members);
-        cohort.last_token_at_s = now_s;
-        cohort.step += 1;
-        self.slot += 1;
-        if self.slot == cohort.growth.len() {
-            self.slot = 0;
-        }
-        cohort.context_tokens += u64::from(self.members);
-        cohort.spent.add(spent);
+    pub(crate) fn make(
+        &mut self,
+        now_s: f64,
+        total_s: f64,
+        model_s: f64,
+        recorder: &mut impl Recorder,
+    ) {
+        recorder.token_intervals(now_s - self.last_token_at_s, self.members);
+        self.last_token_at_s = now_s;
+        self.total_s += total_s;
+        self.model_s += model_s;
+        self.made += 1;
+        self.slot = next_slot(self.slot, self.cohort.growth.len());
+    }
+
+    /// Counts the steps made.
+    pub(crate) fn end(self) {
+        let cohort = self.cohort;
+        cohort.last_token_at_s = self.last_token_at_s;
+        cohort.step += self.made;
+        cohort.slot = self.slot;
+        cohort.context_tokens += self.made * u64::from(self.members);
+        cohort.spent.total_s = self.total_s;
+        cohort.spent.model_s = self.model_s;
     }
 }

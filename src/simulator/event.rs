@@ -11,13 +11,18 @@
 //! stage, a replica looking at its queue). They wait in a plain queue: whatever
 //! is scheduled for the same time in the heap was created earlier, so it goes
 //! first, and among themselves first in is first out. Only what takes time goes
-//! through the heap. Simulated times are finite and never negative, so their bit
-//! patterns order like the numbers and integers are the whole key.
+//! through the heap, but for the ends of pipelines: a replica has one of those,
+//! that changes often, and they have a tournament of their own. Simulated times
+//! are finite and never negative, so their bit patterns order like the numbers
+//! and integers are the whole key.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 
-const INFINITE: u64 = f64::INFINITY.to_bits();
+use super::tournament::Tournament;
+
+/// Key of what never happens; its time is infinite.
+const NEVER: u128 = (f64::INFINITY.to_bits() as u128) << 64;
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +40,8 @@ pub(crate) enum Event {
     /// A stage has executed a batch.
     StageEnd { replica: u32, stage: u32, slot: u32 },
     /// A batch has left the pipeline of a replica whose stages have no events of
-    /// their own, unless something else happened to it first.
-    PipelineEnd { replica: u32, generation: u32 },
+    /// their own.
+    PipelineEnd { replica: u32 },
     /// A batch has left the last stage.
     BatchEnd { replica: u32, slot: u32 },
     /// A stage has computed its first layer of a batch whose prompts hand their
@@ -60,12 +65,27 @@ impl Event {
     }
 }
 
-/// An event and when it goes off: bits of its time and of when it came about, its
-/// rank, its number.
+/// An event and its place: that of its time, then its rank and its number.
 #[derive(Debug, Clone, Copy)]
 struct Pending {
-    key: (u64, u64, u32, u64),
+    key: (u128, u32, u64),
     event: Event,
+}
+
+impl Pending {
+    fn time_bits(&self) -> u64 {
+        time_bits(self.key.0)
+    }
+}
+
+/// Place in time: bits of the time first, then of when the event came about, or its
+/// number where only that decides.
+fn place(time_s: f64, then: u64) -> u128 {
+    u128::from(time_s.to_bits()) << 64 | u128::from(then)
+}
+
+fn time_bits(place: u128) -> u64 {
+    (place >> 64) as u64
 }
 
 // The earliest is the greatest: what a heap has on top.
@@ -93,6 +113,8 @@ impl Eq for Pending {}
 #[derive(Debug)]
 pub(crate) struct EventQueue {
     later: BinaryHeap<Pending>,
+    /// Places in time of the end of each replica's pipeline.
+    ends: Tournament<u128>,
     /// The next change of the KV transfers, of which there is one at a time: what
     /// others start and finish puts it off more often than it happens.
     transfer: Option<Pending>,
@@ -104,12 +126,13 @@ pub(crate) struct EventQueue {
 }
 
 impl EventQueue {
-    /// A queue at time zero; the first event created gets number `first_id`.
-    /// `by_number`: only numbers decide at equal times.
-    pub(crate) fn new(first_id: u64, by_number: bool) -> Self {
+    /// A queue at time zero for `replicas`; the first event created gets number
+    /// `first_id`. `by_number`: only numbers decide at equal times.
+    pub(crate) fn new(replicas: usize, first_id: u64, by_number: bool) -> Self {
         Self {
             by_number,
             later: BinaryHeap::new(),
+            ends: Tournament::new(replicas, NEVER, NEVER),
             transfer: None,
             now: VecDeque::new(),
             now_bits: 0,
@@ -141,23 +164,36 @@ impl EventQueue {
 
     /// Schedules `event` for `time_s`, not before the present.
     pub(crate) fn push(&mut self, time_s: f64, event: Event) {
-        self.push_as_of(self.now_s(), time_s, event);
+        self.check(time_s);
+        if time_s.to_bits() == self.now_bits {
+            self.push_now(event);
+        } else {
+            let pending = self.number(time_s, event);
+            self.later.push(pending);
+        }
     }
 
-    /// The same of an event that comes about only at `created_at_s`, for its place
-    /// among others of the same time.
-    pub(crate) fn push_as_of(&mut self, created_at_s: f64, time_s: f64, event: Event) {
+    /// Schedules the end of a replica's pipeline, in place of what was scheduled
+    /// before. It comes about only at `created_at_s`, for its place among others of
+    /// the same time.
+    pub(crate) fn set_end(&mut self, replica: u32, created_at_s: f64, time_s: f64) {
+        self.check(time_s);
+        if time_s.to_bits() == self.now_bits {
+            self.ends.set(replica, NEVER);
+            self.push_now(Event::PipelineEnd { replica });
+        } else {
+            let then = self.then(created_at_s);
+            self.ends.set(replica, place(time_s, then));
+            self.next_id += 1;
+        }
+    }
+
+    fn check(&self, time_s: f64) {
         debug_assert!(
             time_s.is_finite() && time_s >= self.now_s(),
             "event at {time_s}, now {}",
             self.now_s()
         );
-        if time_s.to_bits() == self.now_bits {
-            self.push_now(event);
-        } else {
-            let pending = self.number(created_at_s, time_s, event);
-            self.later.push(pending);
-        }
     }
 
     /// Schedules the change of the KV transfers that comes next, in place of any that
@@ -168,60 +204,73 @@ impl EventQueue {
             if time_s.to_bits() == self.now_bits {
                 self.push_now(event);
             } else {
-                self.transfer = Some(self.number(self.now_s(), time_s, event));
+                self.transfer = Some(self.number(time_s, event));
             }
         }
     }
 
-    fn number(&mut self, created_at_s: f64, time_s: f64, event: Event) -> Pending {
-        let (created, rank) = match self.by_number {
-            true => (0, 0),
-            false => (created_at_s.to_bits(), event.rank()),
-        };
-        let key = (time_s.to_bits(), created, rank, self.next_id);
+    /// What decides at equal times, before ranks do.
+    fn then(&self, created_at_s: f64) -> u64 {
+        match self.by_number {
+            true => self.next_id,
+            false => created_at_s.to_bits(),
+        }
+    }
+
+    fn number(&mut self, time_s: f64, event: Event) -> Pending {
+        let place = place(time_s, self.then(self.now_s()));
+        let key = (place, event.rank(), self.next_id);
         self.next_id += 1;
         Pending { key, event }
     }
 
-    /// The first event that takes time. The greater one is the earlier one.
-    fn first(&self) -> Option<&Pending> {
+    /// The first of the events that have no place of their own. The greater one is
+    /// the earlier one.
+    fn first_other(&self) -> Option<&Pending> {
         self.later.peek().max(self.transfer.as_ref())
     }
 
+    fn first_time_bits(&self) -> u64 {
+        let end = time_bits(self.ends.least_key());
+        self.first_other()
+            .map_or(end, |other| other.time_bits().min(end))
+    }
+
     /// Time of the next event, or infinity.
+    #[inline]
     pub(crate) fn next_time_s(&self) -> f64 {
-        let bits = self.first().map_or(INFINITE, |first| first.key.0);
-        if self.now.is_empty() || bits == self.now_bits {
-            f64::from_bits(bits)
+        if self.now.is_empty() {
+            f64::from_bits(self.first_time_bits())
         } else {
             self.now_s()
         }
     }
 
-    /// Removes the events at the head that are void, without moving the clock.
-    pub(crate) fn drop_void(&mut self, is_void: impl Fn(Event) -> bool) {
-        while let Some(first) = self.later.peek()
-            && is_void(first.event)
-        {
-            self.later.pop();
-        }
-    }
-
-    /// Removes the next event, moves the clock to it and returns it with its number.
+    /// Removes the next event, moves the clock to it and returns it with its number;
+    /// ends of pipelines have none.
     pub(crate) fn pop(&mut self) -> Option<(u64, Event)> {
-        let first = self.first().copied();
-        let is_now = |first: Pending| first.key.0 == self.now_bits;
-        if !self.now.is_empty() && !first.is_some_and(is_now) {
+        if !self.now.is_empty() && self.first_time_bits() != self.now_bits {
             return self.now.pop_front();
         }
-        let Pending { key, event } = first?;
-        if self.transfer == first {
+        let (end, replica) = (self.ends.least_key(), self.ends.least());
+        let Some(&Pending { key, event }) = self
+            .first_other()
+            .filter(|other| (other.key.0, other.key.1) < (end, replica))
+        else {
+            if end == NEVER {
+                return None;
+            }
+            self.ends.set(replica, NEVER);
+            self.now_bits = time_bits(end);
+            return Some((0, Event::PipelineEnd { replica }));
+        };
+        if self.transfer.is_some_and(|transfer| transfer.key == key) {
             self.transfer = None;
         } else {
             self.later.pop();
         }
-        self.now_bits = key.0;
-        Some((key.3, event))
+        self.now_bits = time_bits(key.0);
+        Some((key.2, event))
     }
 }
 
@@ -232,7 +281,7 @@ mod tests {
     #[test]
     fn ties_are_first_created_first() {
         let arrival = |request| Event::Arrival { request };
-        let mut queue = EventQueue::new(10, false);
+        let mut queue = EventQueue::new(1, 10, false);
         queue.push(1.0, arrival(1));
         queue.push(0.5, arrival(2));
         queue.push(0.5, arrival(0));
@@ -256,5 +305,41 @@ mod tests {
         queue.set_transfer(None);
         assert_eq!(queue.pop(), None);
         assert_eq!(queue.next_time_s(), f64::INFINITY);
+    }
+
+    #[test]
+    fn ends_of_pipelines_go_first_by_replica() {
+        let end = |replica| Event::PipelineEnd { replica };
+        let mut queue = EventQueue::new(3, 0, false);
+        queue.push(2.0, Event::GlobalSchedule);
+        queue.set_end(2, 0.0, 2.0);
+        queue.set_end(1, 0.5, 2.0);
+        queue.set_end(0, 0.0, 5.0);
+        // In place of the one before.
+        queue.set_end(0, 0.0, 2.0);
+        let order = [end(0), end(2), Event::GlobalSchedule, end(1)];
+        assert_eq!(
+            order.map(|_| queue.pop().map(|(_, event)| event)),
+            order.map(Some)
+        );
+        assert_eq!(queue.pop(), None);
+        // For the present: like all others.
+        queue.push_now(Event::GlobalSchedule);
+        queue.set_end(1, 2.0, 2.0);
+        assert_eq!(
+            queue.pop().map(|(_, event)| event),
+            Some(Event::GlobalSchedule)
+        );
+        assert_eq!(queue.pop().map(|(_, event)| event), Some(end(1)));
+        // By number.
+        let mut queue = EventQueue::new(3, 0, true);
+        queue.set_end(2, 0.0, 2.0);
+        queue.push(2.0, Event::GlobalSchedule);
+        queue.set_end(0, 0.0, 2.0);
+        let order = [end(2), Event::GlobalSchedule, end(0)];
+        assert_eq!(
+            order.map(|_| queue.pop().map(|(_, event)| event)),
+            order.map(Some)
+        );
     }
 }

@@ -7,8 +7,12 @@
 /// Fraction bits of a term.
 const FRACTION_BITS: u32 = 44;
 const UNIT: f64 = (1u64 << FRACTION_BITS) as f64;
-/// Terms below fit a signed integer register: six days.
-const LARGE_S: f64 = (1u64 << (62 - FRACTION_BITS)) as f64;
+/// Added to a term below 2^51, in units, it leaves the term, rounded, in the lower
+/// bits of the sum: two operations, where a conversion with its checks has eight.
+const SHIFT: f64 = (1u64 << 52) as f64;
+const SHIFTED: u64 = (1 << 52) - 1;
+/// Terms below are less than 2^51 units: two minutes.
+const LARGE_S: f64 = (1u64 << (51 - FRACTION_BITS)) as f64;
 
 /// A sum of times of at least zero, seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,15 +20,20 @@ pub(crate) struct ExactSum(u128);
 
 impl ExactSum {
     /// Adds `time_s` `count` times.
+    #[inline]
     pub(crate) fn add(&mut self, time_s: f64, count: u32) {
         debug_assert!(time_s.is_nan() || time_s >= 0.0, "{time_s} s");
-        // The conversion to 64 bits is one instruction, that to 128 a call.
-        let units = if time_s < LARGE_S {
-            u128::from((time_s * UNIT + 0.5) as i64 as u64)
+        if time_s < LARGE_S {
+            let units = (time_s * UNIT + SHIFT).to_bits() & SHIFTED;
+            self.0 += u128::from(units) * u128::from(count);
         } else {
-            (time_s * UNIT) as u128
-        };
-        self.0 += units * u128::from(count);
+            self.add_large(time_s, count);
+        }
+    }
+
+    #[cold]
+    fn add_large(&mut self, time_s: f64, count: u32) {
+        self.0 += (time_s * UNIT) as u128 * u128::from(count);
     }
 
     pub(crate) fn merge(&mut self, other: Self) {

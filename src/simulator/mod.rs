@@ -31,6 +31,7 @@ pub mod recorder;
 mod replica;
 mod request;
 mod scheduler;
+mod tournament;
 
 pub use cluster::simulate;
 pub use config::{

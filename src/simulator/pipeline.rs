@@ -21,7 +21,6 @@
 use std::collections::VecDeque;
 
 use super::cluster::{Simulation, count_waiting};
-use super::cohort::Spent;
 use super::config::PoolRole;
 use super::event::Event;
 use super::exact_sum::ExactSum;
@@ -35,13 +34,14 @@ pub(super) const STEPS: usize = 32;
 /// Batches on a replica's stages, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Pipeline {
+    /// Whether this is used: else the stages have events.
+    pub(super) is_used: bool,
     /// When each stage will have done all of its batches, seconds.
     free_at_s: Vec<f64>,
     leaving: VecDeque<Leaving>,
     /// Steps that follow the only batch in `leaving`: each is that batch again.
     forecast: Vec<StageTime>,
-    /// Of the event that tells of the end of both; earlier ones are void.
-    generation: u32,
+    /// Whether the queue will tell of the end of both.
     is_announced: bool,
 }
 
@@ -65,26 +65,26 @@ impl Pipeline {
 }
 
 impl<R: Recorder> Simulation<'_, R> {
-    /// Whether the stages of `replica` are handled here.
-    pub(super) fn is_pipelined(&self, replica: u32) -> bool {
+    /// Whether the stages of `replica` are to be handled here.
+    pub(super) fn can_be_pipelined(&self, replica: &Replica) -> bool {
         let told = R::WANTS_EVENTS || R::WANTS_BATCHES;
         // Vidur executes the first event past the limit: which one it is matters. And
         // its events go by number, of which every stage takes some.
-        let numbered = !self.cluster.compat.is_none()
-            && self.replicas.len() > 1
-            && self.replicas[replica as usize].stages.len() > 1;
-        !told && !self.cluster.ends_past_its_limit() && !numbered && !self.sends_early(replica)
-    }
-
-    fn sends_early(&self, replica: u32) -> bool {
-        let prefills_only = self.replicas[replica as usize].role == PoolRole::Prefill;
-        self.overlaps && (prefills_only || self.mixed_pool.is_some())
+        let numbered =
+            !self.cluster.compat.is_none() && self.replicas.len() > 1 && replica.stages.len() > 1;
+        let prefills_only = replica.role == PoolRole::Prefill;
+        let sends_early = self.overlaps && (prefills_only || self.mixed_pool.is_some());
+        !told && !self.cluster.ends_past_its_limit() && !numbered && !sends_early
     }
 
     /// Whether nothing is pending for the present time.
-    fn is_quiet(&self) -> bool {
-        let now_s = self.events.now_s();
-        self.events.next_time_s() > now_s && self.next_arrival_s() > now_s
+    pub(super) fn is_quiet(&self) -> bool {
+        self.next_pending_s() > self.events.now_s()
+    }
+
+    /// When something happens next that is in the queue, or somebody arrives.
+    fn next_pending_s(&self) -> f64 {
+        self.events.next_time_s().min(self.next_arrival_s())
     }
 
     /// Sends a batch that has just been formed through all stages.
@@ -138,12 +138,7 @@ impl<R: Recorder> Simulation<'_, R> {
         for time in &pipeline.forecast {
             (started_at_s, at_s) = (at_s, at_s + time.total_s());
         }
-        let generation = pipeline.generation;
-        let event = Event::PipelineEnd {
-            replica,
-            generation,
-        };
-        self.events.push_as_of(started_at_s, at_s, event);
+        self.events.set_end(replica, started_at_s, at_s);
     }
 
     /// The forecast of `replica` is over, and a batch leaves the last stage. Goes on
@@ -152,7 +147,10 @@ impl<R: Recorder> Simulation<'_, R> {
         self.replicas[replica as usize].pipeline.is_announced = false;
         self.follow_forecast(replica, f64::INFINITY);
         while let Some(left) = self.replicas[replica as usize].pipeline.leaving.pop_front() {
-            if !self.end_and_refill(replica, left.slot) || !self.goes_on(replica) {
+            let Some(free_until_s) = self.end_and_refill(replica, left.slot) else {
+                break;
+            };
+            if !self.goes_on(replica, free_until_s) {
                 break;
             }
         }
@@ -166,7 +164,6 @@ impl<R: Recorder> Simulation<'_, R> {
             self.follow_forecast(replica, self.events.now_s());
             let pipeline = &mut self.replicas[replica as usize].pipeline;
             pipeline.forecast.clear();
-            pipeline.generation = pipeline.generation.wrapping_add(1);
             pipeline.is_announced = false;
             self.announce(replica);
         }
@@ -176,6 +173,13 @@ impl<R: Recorder> Simulation<'_, R> {
     /// somebody who only looks: what is left of it still holds.
     pub(super) fn bring_up_to_date(&mut self, replica: u32) {
         self.follow_forecast(replica, self.events.now_s());
+    }
+
+    /// The same for all at the end, steps that end just then included.
+    pub(super) fn catch_up_with_limit(&mut self) {
+        for replica in 0..self.replicas.len() {
+            self.follow_forecast(replica as u32, self.limit_s.next_up());
+        }
     }
 
     /// KV cache blocks that `replica` would have in use or promised if it were brought
@@ -195,13 +199,6 @@ impl<R: Recorder> Simulation<'_, R> {
             }
         }
         blocks
-    }
-
-    /// The same for all at the end, steps that end just then included.
-    pub(super) fn catch_up_with_limit(&mut self) {
-        for replica in 0..self.replicas.len() {
-            self.follow_forecast(replica as u32, self.limit_s.next_up());
-        }
     }
 
     /// Makes the steps forecast for `replica` happen that follow one that ends
@@ -238,29 +235,25 @@ impl<R: Recorder> Simulation<'_, R> {
         let first_context_tokens = batch.decodes.context_tokens();
         let mut steps = batch.decodes.steps();
         let mut busy = ExactSum::default();
-        let mut made = 0;
-        let last = loop {
-            let time = times[made];
+        let mut done = 0;
+        for time in &times[..times.len() - 1] {
             let at_s = now_s + time.total_s();
-            made += 1;
-            if at_s >= until_s || made == times.len() {
-                break time;
+            if at_s >= until_s {
+                break;
             }
             let growth = steps.blocks();
             if growth > 0 {
                 state.queues.blocks.take(growth, now_s);
             }
-            let spent = Spent {
-                total_s: time.total_s(),
-                model_s: time.model_s,
-                waiting_s: 0.0,
-            };
-            steps.make(at_s, spent, self.recorder);
+            steps.make(at_s, time.total_s(), time.model_s, self.recorder);
             busy.add(time.total_s(), 1);
             now_s = at_s;
-        };
+            done += 1;
+        }
+        steps.end();
         state.busy.merge(busy);
-        let done = made as u64 - 1;
+        let (last, made) = (times[done], done + 1);
+        let done = done as u64;
         state
             .work
             .count_alike(&batch.shape, first_context_tokens, done);
@@ -275,41 +268,48 @@ impl<R: Recorder> Simulation<'_, R> {
         made
     }
 
-    /// The batch of `slot` has been executed; forms what can be formed next.
-    /// Whether that is all that happens now.
-    fn end_and_refill(&mut self, replica: u32, slot: u32) -> bool {
-        if !self.is_quiet() {
+    /// The batch of `slot` has been executed; forms what can be formed next. Returns
+    /// when something else happens; none if that is now.
+    fn end_and_refill(&mut self, replica: u32, slot: u32) -> Option<f64> {
+        let pending_s = self.next_pending_s();
+        if pending_s <= self.events.now_s() {
             self.events.push_now(Event::BatchEnd { replica, slot });
-            return false;
+            return None;
         }
         self.advance_decodes(replica, slot, self.events.now_s());
         let repeats = self.repeats(replica, slot);
         if repeats > 0 {
             if self.replicas[replica as usize].stages.len() == 1 {
-                self.repeat(replica, slot, repeats);
+                self.repeat(replica, slot, repeats, pending_s);
             } else {
                 self.repeat_once(replica, slot);
             }
-            return true;
+            return Some(pending_s);
         }
         self.complete_batch(replica, slot);
         if !self.is_quiet() || !self.wakes.is_empty() {
             self.schedule_after_batch(replica);
-            return false;
+            return None;
         }
-        while let Some(slot) = self.form_batch(replica) {
-            self.launch(replica, slot);
-        }
-        true
+        self.refill(replica);
+        Some(self.next_pending_s())
     }
 
-    /// Moves the clock to the end of the first batch if nothing happens before.
-    fn goes_on(&mut self, replica: u32) -> bool {
+    /// Forms batches while the replica has free slots and something to run.
+    pub(super) fn refill(&mut self, replica: u32) {
+        while self.replicas[replica as usize].has_free_slot()
+            && let Some(slot) = self.form_batch(replica)
+        {
+            self.launch(replica, slot);
+        }
+    }
+
+    /// Moves the clock to the end of the first batch if that is before `free_until_s`.
+    fn goes_on(&mut self, replica: u32, free_until_s: f64) -> bool {
         let Some(first) = self.replicas[replica as usize].pipeline.leaving.front() else {
             return false;
         };
-        let other_s = self.events.next_time_s().min(self.next_arrival_s());
-        let goes_on = first.at_s < other_s && first.at_s <= self.limit_s;
+        let goes_on = first.at_s < free_until_s && first.at_s <= self.limit_s;
         if goes_on {
             self.events.advance(first.at_s);
         }
@@ -344,13 +344,12 @@ impl<R: Recorder> Simulation<'_, R> {
     }
 
     /// Has the only stage repeat the present batch up to `steps` times: those that
-    /// end before anything else happens, and one more.
-    fn repeat(&mut self, replica: u32, slot: u32, steps: usize) {
+    /// end before `pending_s`, when something else happens, and one more.
+    fn repeat(&mut self, replica: u32, slot: u32, steps: usize, pending_s: f64) {
         let now_s = self.events.now_s();
-        let other_s = self.events.next_time_s().min(self.next_arrival_s());
         let mut times = [StageTime::default(); STEPS];
-        let steps = self.price_ahead(replica, slot, other_s - now_s, &mut times[..steps]);
-        let until_s = other_s.min(self.limit_s.next_up());
+        let steps = self.price_ahead(replica, slot, pending_s - now_s, &mut times[..steps]);
+        let until_s = pending_s.min(self.limit_s.next_up());
         let made = self.make_steps(replica, slot, now_s, until_s, &times[..steps]);
         if self.forecasts {
             let pipeline = &mut self.replicas[replica as usize].pipeline;
@@ -403,17 +402,6 @@ impl<R: Recorder> Simulation<'_, R> {
         state.busy.add(time.total_s(), 1);
         batch.last_stage_at_s = now_s + time.total_s();
         state.pipeline.free_at_s[0] = batch.last_stage_at_s;
-    }
-}
-
-/// Whether an event tells of an end that will not come.
-pub(super) fn is_void(event: Event, replicas: &[Replica]) -> bool {
-    match event {
-        Event::PipelineEnd {
-            replica,
-            generation,
-        } => replicas[replica as usize].pipeline.generation != generation,
-        _ => false,
     }
 }
 

@@ -421,6 +421,12 @@ impl Replica {
         self.work.count(&batch.shape, batch.requests());
     }
 
+    /// Whether one more batch may be in flight.
+    #[inline]
+    pub(crate) fn has_free_slot(&self) -> bool {
+        (self.running_batches as usize) < self.batches.len()
+    }
+
     /// Forms the next batch, if a slot is free and there is anything to run.
     /// Returns its slot.
     pub(crate) fn form_batch(
@@ -429,7 +435,7 @@ impl Replica {
         requests: &mut [RequestState],
         now_s: f64,
     ) -> Option<u32> {
-        if self.running_batches as usize == self.batches.len() {
+        if !self.has_free_slot() {
             return None;
         }
         let slot = self.batches.iter().position(|batch| !batch.in_flight)?;

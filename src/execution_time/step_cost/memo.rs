@@ -105,7 +105,8 @@ impl Cell {
 
     #[inline]
     fn at(&self, x: f64) -> f64 {
-        let position = x.to_bits() % (1 << POSITION_BITS);
+        // Signed: the conversion is one instruction.
+        let position = (x.to_bits() % (1 << POSITION_BITS)) as i64;
         let position = position as f64 / (1u64 << POSITION_BITS) as f64;
         self.low + (self.high - self.low) * position
     }
@@ -119,13 +120,17 @@ fn knot(octave: usize, index: usize) -> f64 {
 
 const PAGE: usize = 256;
 const PAGES: usize = 4;
+/// Pages of counts at which the curve may bend too much: up to 65,536.
+const BENT_PAGES: usize = 256;
 
 /// Prices by a count (tokens, rows): every small count, and a curve over the
-/// larger ones.
+/// larger ones but for those where it is not straight.
 #[derive(Debug)]
 pub(super) struct CountTable {
     pages: Box<[OnceLock<Page>]>,
     beyond: Curve,
+    /// Prices of larger counts where the curve bends.
+    bent: OnceLock<Box<[OnceLock<Page>]>>,
 }
 
 impl CountTable {
@@ -138,6 +143,7 @@ impl CountTable {
         Self {
             pages: empty_pages(pages),
             beyond: Curve::new(),
+            bent: OnceLock::new(),
         }
     }
 
@@ -148,18 +154,30 @@ impl CountTable {
 
     #[inline]
     pub(super) fn get(&self, count: u32, price: impl Fn(u32) -> f64) -> f64 {
-        let index = count as usize;
-        match self.pages.get(index / PAGE) {
-            Some(page) => {
-                let page = page.get_or_init(|| empty_page(PAGE));
-                read_or_fill(&page[index % PAGE], || price(count))
+        if count < self.exact_below() {
+            return read_or_price(&self.pages, count, price);
+        }
+        // From here on all knots are whole numbers.
+        let at_knot = |count: f64| price(count as u32);
+        match self.beyond.cell(f64::from(count), &at_knot) {
+            Some(cell) => cell.at(f64::from(count)),
+            None => {
+                let bent = self.bent.get_or_init(|| empty_pages(BENT_PAGES));
+                read_or_price(bent, count, price)
             }
-            // From here on all knots are whole numbers.
-            None => self
-                .beyond
-                .get(f64::from(count), |count| price(count as u32)),
         }
     }
+}
+
+/// The entry of `count`, priced when first asked for; every time, beyond the pages.
+#[inline]
+fn read_or_price(pages: &[OnceLock<Page>], count: u32, price: impl Fn(u32) -> f64) -> f64 {
+    let index = count as usize;
+    let Some(page) = pages.get(index / PAGE) else {
+        return price(count);
+    };
+    let page = page.get_or_init(|| empty_page(PAGE));
+    read_or_fill(&page[index % PAGE], || price(count))
 }
 
 /// Most decodes of a step with a curve of their own.
@@ -189,26 +207,27 @@ impl DecodeCurves {
     }
 
     /// The same for several arguments, mostly next to one another: calls `each` with
-    /// every price.
+    /// what comes with the argument and the price.
     #[inline]
-    pub(super) fn get_all(
+    pub(super) fn get_all<T>(
         &self,
         batch: u32,
-        kv_tokens: impl Iterator<Item = f64>,
+        kv_tokens: impl Iterator<Item = (f64, T)>,
         price: impl Fn(f64) -> f64,
-        mut each: impl FnMut(f64),
+        mut each: impl FnMut(T, f64),
     ) {
         let curve = self.curves.get(batch as usize);
         let curve = curve.map(|curve| curve.get_or_init(Curve::new));
         let mut cell: Option<Cell> = None;
-        for x in kv_tokens {
+        for (x, with) in kv_tokens {
             if !cell.is_some_and(|cell| cell.holds(x)) {
                 cell = curve.and_then(|curve| curve.cell(x, &price));
             }
-            each(match &cell {
+            let price = match &cell {
                 Some(cell) => cell.at(x),
                 None => price(x),
-            });
+            };
+            each(with, price);
         }
     }
 }
@@ -301,6 +320,21 @@ mod tests {
     }
 
     #[test]
+    fn large_counts_where_the_curve_bends_are_priced_once() {
+        let table = CountTable::new();
+        let calls = std::cell::Cell::new(0);
+        let zigzag = |count: u32| {
+            calls.set(calls.get() + 1);
+            f64::from(count) * f64::from(10 + count / 64 % 2)
+        };
+        let all = || (4096..4160).map(|count| (count, table.get(count, zigzag)));
+        assert!(all().all(|(count, price)| price == zigzag(count)));
+        calls.set(0);
+        assert_eq!(all().count(), 64);
+        assert_eq!(calls.get(), 0);
+    }
+
+    #[test]
     fn knots_are_even_within_octaves() {
         assert_eq!(knot(0, 0), 16.0);
         assert_eq!(knot(0, 1), 16.25);
@@ -335,7 +369,11 @@ mod tests {
         for batch in [3, CURVES as u32 + 1] {
             let (together, alone) = (DecodeCurves::new(), DecodeCurves::new());
             let mut prices = Vec::new();
-            together.get_all(batch, arguments(), curve, |price| prices.push(price));
+            let with = arguments().zip(0..);
+            together.get_all(batch, with, curve, |index, price| {
+                assert_eq!(index, prices.len());
+                prices.push(price);
+            });
             let expected: Vec<f64> = (arguments()).map(|x| alone.get(batch, x, curve)).collect();
             assert_eq!(prices, expected);
         }

@@ -19,12 +19,11 @@ mod ranks;
 
 pub use peers::PeerCost;
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
 use self::memo::{ChunkCache, ChunkShape, CountTable, DecodeCurves};
 use self::pricer::Pricer;
-use self::ranks::{Ranks, groups};
+use self::ranks::{RankLoad, Shares, groups};
 use super::graph::{Graph, NamedOperator, Stage};
 use super::roofline::KernelFits;
 use super::silicon::{SiliconDb, unpaid_share};
@@ -111,22 +110,6 @@ impl HalfTables {
             exchange: [CountTable::new(), CountTable::new()],
         }
     }
-}
-
-thread_local! {
-    /// Room to sort prompt chunks in, reused from step to step.
-    static SCRATCH: RefCell<Ranks> = RefCell::new(Ranks::default());
-}
-
-/// One rank's share of a step.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct RankLoad<'a> {
-    /// Prompt chunks, equal ones side by side.
-    prefills: &'a [super::PrefillChunk],
-    prefill_tokens: u32,
-    decodes: u32,
-    /// Mean keys a decode reads, its own included.
-    kv_tokens: f64,
 }
 
 impl GraphCost {
@@ -410,47 +393,31 @@ impl GraphCost {
             + self.rank_tokens_s(index, self.rank_tokens(load))
     }
 
-    /// Calls `with` with the share of the rank with the most work.
+    /// Calls `with` with the shares of the ranks.
+    fn with_shares<T>(&self, shape: &StepShape, with: impl FnOnce(Shares<'_>) -> T) -> T {
+        let ranks = self.attention_ranks();
+        let decodes = (shape.decode_requests.div_ceil(ranks), mean_kv_tokens(shape));
+        ranks::with_shares(&shape.prefills, ranks, decodes, with)
+    }
+
+    /// Calls `with` with the share of the rank with the most work, the first of
+    /// equals.
     fn with_busiest_rank<T>(
         &self,
         index: usize,
         shape: &StepShape,
-        with: impl FnOnce(&RankLoad) -> T,
+        with: impl FnOnce(&RankLoad<'_>) -> T,
     ) -> T {
-        let ranks = self.attention_ranks();
-        let base = RankLoad {
-            prefills: &[],
-            prefill_tokens: 0,
-            decodes: shape.decode_requests.div_ceil(ranks),
-            kv_tokens: mean_kv_tokens(shape),
-        };
-        if ranks == 1 && shape.prefills.len() <= 1 {
-            return with(&RankLoad {
-                prefills: &shape.prefills,
-                prefill_tokens: shape.prefill_tokens(),
-                ..base
-            });
-        }
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.assign(&shape.prefills, ranks);
-            let mut busiest = RankLoad { ..base };
-            let mut busiest_s = -1.0;
-            for (prefills, prefill_tokens) in scratch.loads() {
-                let load = RankLoad {
-                    prefills,
-                    prefill_tokens,
-                    ..base
-                };
-                let time_s = if ranks == 1 {
-                    0.0
-                } else {
-                    self.rank_s(index, &load)
-                };
-                if time_s > busiest_s {
-                    (busiest, busiest_s) = (load, time_s);
-                }
-            }
-            with(&busiest)
+        self.with_shares(shape, |shares| {
+            with(&shares.longest(|load| self.rank_s(index, load)))
+        })
+    }
+
+    /// Time of the rank with the most work.
+    fn busiest_rank_s(&self, index: usize, shape: &StepShape) -> f64 {
+        self.with_shares(shape, |shares| {
+            let times = shares.iter().map(|load| self.rank_s(index, &load));
+            times.fold(0.0, f64::max)
         })
     }
 
@@ -533,8 +500,9 @@ impl GraphCost {
                 + self.decode_attention_s(index, batch, mean_kv_tokens(shape))
                 + head_s;
         }
-        let rank_s = self.with_busiest_rank(index, shape, |load| self.rank_s(index, load));
-        rank_s + self.pool_tokens_s(index, self.pool_tokens(shape)) + head_s
+        self.busiest_rank_s(index, shape)
+            + self.pool_tokens_s(index, self.pool_tokens(shape))
+            + head_s
     }
 
     /// Whether two halves of a step take turns in layers with experts.
@@ -760,21 +728,18 @@ impl StepCost for GraphCost {
             0 => self.host_s(shape, requests),
             _ => 0.0,
         };
-        let kv_tokens = (0..times.len() as u64).map(|step| {
+        let kv_tokens = (0..).map(|step| {
             let context_tokens = shape.decode_context_tokens + step * u64::from(requests);
             kv_tokens_per_decode(context_tokens, requests)
         });
         let batch = requests.div_ceil(self.attention_ranks());
         let price = |kv_tokens| self.attention_price_s(index, batch, kv_tokens);
-        let mut times = times.iter_mut();
         let attention = &self.tables[index].decode_attention;
-        attention.get_all(batch, kv_tokens, price, |attention_s| {
-            if let Some(time) = times.next() {
-                *time = StageTime {
-                    model_s: layers_s + attention_s + head_s,
-                    host_s,
-                };
-            }
+        attention.get_all(batch, kv_tokens.zip(times), price, |time, attention_s| {
+            *time = StageTime {
+                model_s: layers_s + attention_s + head_s,
+                host_s,
+            };
         });
     }
 

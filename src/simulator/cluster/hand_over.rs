@@ -86,8 +86,7 @@ impl<R: Recorder> Simulation<'_, R> {
         request.decode_arrived_at_s = now_s + request.transfer_s;
         let (sender, receiver) = (request.prefill_replica, request.decode_replica);
         self.wakes.push((request.decode_arrived_at_s, receiver));
-        let sender = &mut self.replicas[sender as usize].queues;
-        sender.release(id, &mut self.requests, now_s);
+        self.release(id, sender);
         let receiver = &mut self.replicas[receiver as usize].queues;
         receiver.enqueue(id, &self.requests);
     }
@@ -155,10 +154,7 @@ impl<R: Recorder> Simulation<'_, R> {
         self.settle_transfers();
         for (id, sender) in drained.drain(..) {
             self.catch_up(sender);
-            self.replicas[sender as usize]
-                .queues
-                .release(id, &mut self.requests, now_s);
-            self.note_freed(sender);
+            self.release(id, sender);
             self.account_outstanding(0, id, sender);
             if R::WANTS_BATCHES {
                 self.tell_kv_use(sender);

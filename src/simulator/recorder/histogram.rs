@@ -35,23 +35,36 @@ impl Default for TimeHistogram {
             first: 0,
             total: 0,
             sum: ExactSum::default(),
-            max_s: f64::NAN,
+            max_s: f64::NEG_INFINITY,
         }
     }
 }
 
 impl TimeHistogram {
     /// Adds `count` samples of `time_s`.
+    #[inline]
     pub fn insert(&mut self, time_s: f64, count: u32) {
         let key = time_s.to_bits() >> (52 - MANTISSA_BITS);
+        let place = key.wrapping_sub(OFFSET + self.first as u64) as usize;
+        match self.counts.get_mut(place) {
+            Some(counted) => *counted += u64::from(count),
+            None => self.insert_outside(key, count),
+        }
+        self.total += u64::from(count);
+        self.sum.add(time_s, count);
+        if time_s > self.max_s {
+            self.max_s = time_s;
+        }
+    }
+
+    /// Counts samples for whose bucket there is no room yet.
+    #[cold]
+    fn insert_outside(&mut self, key: u64, count: u32) {
         let bucket = (key.saturating_sub(OFFSET) as usize).min(BUCKETS - 1);
         if bucket.wrapping_sub(self.first) >= self.counts.len() {
             self.widen(bucket, bucket + 1);
         }
         self.counts[bucket - self.first] += u64::from(count);
-        self.total += u64::from(count);
-        self.sum.add(time_s, count);
-        self.max_s = self.max_s.max(time_s);
     }
 
     /// Adds all samples of `other`.
@@ -69,7 +82,6 @@ impl TimeHistogram {
     }
 
     /// Makes room for the buckets from `from` to before `to`.
-    #[cold]
     fn widen(&mut self, from: usize, to: usize) {
         let (mut first, mut end) = (from, to);
         if !self.counts.is_empty() {
@@ -96,7 +108,10 @@ impl TimeHistogram {
 
     /// Exact maximum; NaN without samples.
     pub fn max_s(&self) -> f64 {
-        self.max_s
+        match self.total {
+            0 => f64::NAN,
+            _ => self.max_s,
+        }
     }
 
     /// The `quantiles` (ascending, in [0, 1]) within 0.1 %; NaN without samples.

@@ -4,7 +4,6 @@
 //! least of. What the load is depends on the policy (see [`Router::measures`]).
 //! Where replicas help out in the other phase, [`mixed_pool`] routes both.
 
-mod least;
 pub(crate) mod mixed_pool;
 pub(crate) mod python_set;
 
@@ -12,8 +11,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::simulator::config::{ClusterSpec, Compat, GlobalScheduler, PoolRole};
+use crate::simulator::tournament::Tournament;
 use crate::workload::MersenneTwister;
-use least::LeastLoaded;
 
 /// What a replica's load counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +45,7 @@ enum Policy {
     RoundRobin { next: u32 },
     Random(Box<ChaCha8Rng>),
     PythonRandom(Box<MersenneTwister>),
-    Least(LeastLoaded),
+    Least(Tournament<u64>),
 }
 
 impl Router {
@@ -56,7 +55,7 @@ impl Router {
         first_replica: u32,
         replicas: u32,
     ) -> Self {
-        let least = || Policy::Least(LeastLoaded::new(replicas));
+        let least = || Policy::Least(no_loads(replicas));
         let (policy, load) = match (cluster.pool_scheduler(role), cluster.compat) {
             (GlobalScheduler::RoundRobin, _) => (Policy::RoundRobin { next: 0 }, Load::None),
             (GlobalScheduler::Random, Compat::None) => {
@@ -122,47 +121,46 @@ impl Router {
 
     /// Sets the load of a replica; whether it is another than was known.
     pub(crate) fn set(&mut self, replica: u32, load: u64) -> bool {
-        let Policy::Least(loads) = &mut self.policy else {
-            return false;
-        };
-        let index = replica - self.first_replica;
-        let changes = loads.load(index) != load;
-        if changes {
-            loads.change(index, |_| load);
-        }
-        changes
+        self.change(replica, |_| load)
     }
 
     /// Sets the load of a replica if it is less than was known.
     pub(crate) fn lower(&mut self, replica: u32, load: u64) {
-        if let Policy::Least(loads) = &mut self.policy {
-            let index = replica - self.first_replica;
-            if load < loads.load(index) {
-                loads.change(index, |_| load);
-            }
-        }
+        self.change(replica, |known| known.min(load));
     }
 
     /// Sets the load of every replica of the pool.
     pub(crate) fn look_up(&mut self, load_of: impl Fn(u32) -> u64) {
-        if let Policy::Least(loads) = &mut self.policy {
-            for replica in 0..self.replicas {
-                loads.change(replica, |_| load_of(self.first_replica + replica));
-            }
+        for replica in self.first_replica..self.first_replica + self.replicas {
+            self.set(replica, load_of(replica));
         }
     }
 
     pub(crate) fn add(&mut self, replica: u32, amount: u64) {
-        if let Policy::Least(loads) = &mut self.policy {
-            loads.change(replica - self.first_replica, |load| load + amount);
-        }
+        self.change(replica, |load| load + amount);
     }
 
     pub(crate) fn remove(&mut self, replica: u32, amount: u64) {
-        if let Policy::Least(loads) = &mut self.policy {
-            loads.change(replica - self.first_replica, |load| load - amount);
-        }
+        self.change(replica, |load| load - amount);
     }
+
+    /// Changes a load, if any are looked at; whether that makes it another.
+    fn change(&mut self, replica: u32, update: impl FnOnce(u64) -> u64) -> bool {
+        let Policy::Least(loads) = &mut self.policy else {
+            return false;
+        };
+        let index = replica - self.first_replica;
+        let (known, load) = (loads.key(index), update(loads.key(index)));
+        if load != known {
+            loads.set(index, load);
+        }
+        load != known
+    }
+}
+
+/// Replicas without load.
+fn no_loads(replicas: u32) -> Tournament<u64> {
+    Tournament::new(replicas as usize, 0, u64::MAX)
 }
 
 #[cfg(test)]
@@ -197,7 +195,7 @@ mod tests {
             changes in proptest::collection::vec(change(), 0..200),
         ) {
             let mut router = Router {
-                policy: Policy::Least(LeastLoaded::new(replicas)),
+                policy: Policy::Least(no_loads(replicas)),
                 load: Load::KvBlocks,
                 first_replica,
                 replicas,
