@@ -65,7 +65,14 @@ impl<'a> Row<'a> {
 
 /// Six significant digits: what a page can show, at a third of the size.
 fn rounded(value: f64) -> f64 {
-    format!("{value:.5e}").parse().unwrap_or(value)
+    let decimals = 5i32.saturating_sub(value.abs().log10().floor() as i32);
+    // Powers of ten up to the 22nd are exact, so what is divided by one is the number
+    // nearest to the decimal one, which is how it is written.
+    match decimals {
+        0..=22 => (value * 10f64.powi(decimals)).round() / 10f64.powi(decimals),
+        -22..0 => (value / 10f64.powi(-decimals)).round() * 10f64.powi(-decimals),
+        _ => value,
+    }
 }
 
 /// Writes the page into the result directory; gives its path.
@@ -111,4 +118,26 @@ pub fn render(dir: &Path) -> Result<String, ReportError> {
 /// JSON that cannot end the element it stands in: no `<` is left as such.
 fn embed(page: &Page<'_>) -> String {
     serde_json::json!(page).to_string().replace('<', "\\u003c")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn six_digits_are_written() {
+        for (value, written) in [
+            (0.0, "0.0"),
+            (-0.123_456_789, "-0.123457"),
+            (1.0 / 3.0 * 1e-7, "3.33333e-8"),
+            (999_999.96, "1000000.0"),
+            (12_345_678.9, "12345700.0"),
+            (2.5, "2.5"),
+            (9.876_543_21e15, "9876540000000000.0"),
+            (1e-300, "1e-300"),
+        ] {
+            assert_eq!(serde_json::json!(rounded(value)).to_string(), written);
+        }
+        assert!(rounded(f64::NAN).is_nan() && rounded(f64::INFINITY).is_infinite());
+    }
 }

@@ -422,16 +422,16 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             _ => touched = python_set::iteration_order(&touched),
         }
         touched.dedup();
-        match touched[..] {
-            [replica] if self.is_undisturbed() => self.schedule_replica(replica),
-            _ => {
-                for &replica in &touched {
-                    self.events.push_now(Event::ReplicaSchedule { replica });
-                }
-            }
-        }
-        touched.clear();
+        self.wake(touched.drain(..));
         self.touched = touched;
+    }
+
+    /// Has `replicas` look at their queues, after all that is scheduled for now.
+    fn wake(&mut self, replicas: impl ExactSizeIterator<Item = u32>) {
+        if replicas.len() == 1 && self.is_undisturbed() {
+            return replicas.for_each(|replica| self.schedule_replica(replica));
+        }
+        replicas.for_each(|replica| self.events.push_now(Event::ReplicaSchedule { replica }));
     }
 
     fn route(&mut self, id: u32) {
@@ -730,7 +730,13 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// What a batch has come to, its decodes' tokens counted.
-    pub(super) fn complete_batch(&mut self, replica: u32, slot: u32) {
+    fn complete_batch(&mut self, replica: u32, slot: u32) {
+        let held = self.complete_members(replica, slot);
+        self.take_apart(replica, slot, held);
+    }
+
+    /// Ends what has all its tokens in a batch, and its prompt chunks.
+    pub(super) fn complete_members(&mut self, replica: u32, slot: u32) -> Held {
         let index = replica as usize;
         let mut held = Held::default();
         let batch = &self.replicas[index].batches[slot as usize];
@@ -758,11 +764,16 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             }
         }
         self.replicas[index].batches[slot as usize].prefills = prefills;
+        held
+    }
+
+    /// Frees a batch's slot, and what waited for the batch to end goes on.
+    pub(super) fn take_apart(&mut self, replica: u32, slot: u32, held: Held) {
         self.park_decodes(replica, slot, held);
         if R::WANTS_BATCHES {
             self.tell_batch(replica, slot);
         }
-        if self.replicas[index].role == PoolRole::Decode {
+        if self.replicas[replica as usize].role == PoolRole::Decode {
             self.admit_transfers(replica);
         }
         self.settle_transfers();
@@ -961,7 +972,7 @@ fn totals(
 
 /// Blocks of ended members of a static batch.
 #[derive(Debug, Clone, Copy, Default)]
-struct Held {
+pub(super) struct Held {
     blocks: u64,
     requests: u32,
 }

@@ -277,6 +277,31 @@ impl<R: Recorder> Simulation<'_, R> {
             return None;
         }
         self.advance_decodes(replica, slot, self.events.now_s());
+        if self.repeat_if_alike(replica, slot, pending_s) {
+            return Some(pending_s);
+        }
+        let held = self.complete_members(replica, slot);
+        let pending_s = self.next_pending_s();
+        let is_quiet = pending_s > self.events.now_s();
+        if is_quiet && self.mixed_pool.is_none() {
+            // Decodes that are left by themselves would be taken apart to be put
+            // together again.
+            self.replicas[replica as usize].batches[slot as usize].leave_decodes();
+            if self.repeat_if_alike(replica, slot, pending_s) {
+                return Some(pending_s);
+            }
+        }
+        self.take_apart(replica, slot, held);
+        if !self.is_quiet() || !self.wakes.is_empty() {
+            self.schedule_after_batch(replica);
+            return None;
+        }
+        self.refill(replica);
+        Some(self.next_pending_s())
+    }
+
+    /// Starts the present batch again, if all of the next batch will be its decodes.
+    fn repeat_if_alike(&mut self, replica: u32, slot: u32, pending_s: f64) -> bool {
         let repeats = self.repeats(replica, slot);
         if repeats > 0 {
             if self.replicas[replica as usize].stages.len() == 1 {
@@ -284,15 +309,8 @@ impl<R: Recorder> Simulation<'_, R> {
             } else {
                 self.repeat_once(replica, slot);
             }
-            return Some(pending_s);
         }
-        self.complete_batch(replica, slot);
-        if !self.is_quiet() || !self.wakes.is_empty() {
-            self.schedule_after_batch(replica);
-            return None;
-        }
-        self.refill(replica);
-        Some(self.next_pending_s())
+        repeats > 0
     }
 
     /// Forms batches while the replica has free slots and something to run.
@@ -324,6 +342,7 @@ impl<R: Recorder> Simulation<'_, R> {
         let queues = &state.queues;
         let alone = state.policy.repeats_decodes()
             && batch.prefills.is_empty()
+            && !batch.decodes.is_empty()
             && queues.waiting.is_empty()
             && queues.prefilling.is_empty()
             && queues.ready.is_empty()

@@ -91,6 +91,13 @@ impl Batch {
         }
     }
 
+    /// Makes the shape that of the decodes alone, prompts having ended.
+    pub(crate) fn leave_decodes(&mut self) {
+        self.shape.prefills.clear();
+        self.shape.decode_requests = self.decodes.len() as u32;
+        self.shape.sampled_tokens = self.shape.decode_requests;
+    }
+
     /// Lists the members in batch order: decodes, then prompts, unless the
     /// policy keeps an order of its own.
     pub(crate) fn compose(&mut self) {

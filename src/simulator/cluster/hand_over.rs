@@ -152,16 +152,16 @@ impl<R: Recorder> Simulation<'_, R> {
             events.push(now_s + latency_s, Event::KvArrived { request });
         });
         self.settle_transfers();
-        for (id, sender) in drained.drain(..) {
+        for &(id, sender) in &drained {
             self.catch_up(sender);
             self.release(id, sender);
             self.account_outstanding(0, id, sender);
             if R::WANTS_BATCHES {
                 self.tell_kv_use(sender);
             }
-            self.events
-                .push_now(Event::ReplicaSchedule { replica: sender });
         }
+        self.wake(drained.iter().map(|&(_, sender)| sender));
+        drained.clear();
         self.drained = drained;
     }
 
@@ -175,7 +175,7 @@ impl<R: Recorder> Simulation<'_, R> {
         let queues = &mut self.replicas[replica as usize].queues;
         request.blocks = queues.blocks_to_start(request);
         queues.ready.join(id, &mut self.requests);
-        self.events.push_now(Event::ReplicaSchedule { replica });
+        self.wake(std::iter::once(replica));
     }
 
     // Layer by layer, while the prompt's last chunk is being computed.
