@@ -55,10 +55,10 @@ const SERIES: &[Series] = &[
         case: |replicas| replicas_under(GlobalScheduler::Lor, replicas),
     },
     Series {
-        name: "replicas, least KV cache (50,000 requests)",
-        values: &[8, 64, 512],
+        name: "replicas, least KV cache (500,000 requests)",
+        values: &[8, 64, 512, 4096],
         unit: "request",
-        ideal: "looks at all: 1",
+        ideal: "log n: 0.1-0.2",
         case: |replicas| replicas_under(GlobalScheduler::LeastKv, replicas),
     },
     Series {
@@ -93,10 +93,7 @@ fn requests(count: u32) -> Case {
 }
 
 fn replicas_under(scheduler: GlobalScheduler, replicas: u32) -> Case {
-    let count = match scheduler {
-        GlobalScheduler::LeastKv => 50_000,
-        _ => 500_000,
-    };
+    let count = 500_000;
     let mut cluster = cluster(512, 128, 7424);
     cluster.pools[0].replicas = replicas;
     cluster.global_scheduler = scheduler;

@@ -444,17 +444,11 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             }
             return;
         }
-        if self.routers[0].measures() == Load::KvBlocks {
-            self.bring_up_to_date(0);
-        }
         let replica = self.route_prompt(id);
         self.catch_up(replica);
         self.requests[id as usize].prefill_replica = replica;
-        if self.cluster.compat.is_alibaba_cloud()
-            && let Some(decode) = self.routers.get_mut(1)
-        {
-            let blocks = blocks_of(&self.replicas);
-            self.requests[id as usize].decode_replica = decode.route(blocks);
+        if self.cluster.compat.is_alibaba_cloud() && self.routers.len() > 1 {
+            self.requests[id as usize].decode_replica = self.route_in(1);
         }
         self.recorder.request_routed(id, replica);
         self.account(0, id, replica, true);
@@ -466,7 +460,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     fn route_prompt(&mut self, id: u32) -> u32 {
         let (replicas, request) = (&self.replicas, &self.requests[id as usize]);
         let Some(pool) = &mut self.mixed_pool else {
-            return self.routers[0].route(blocks_of(replicas));
+            return self.route_in(0);
         };
         let replica = pool.route_prompt(u64::from(request.prefill_tokens), |replica| {
             let state = &replicas[replica as usize];
@@ -478,6 +472,46 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         });
         self.note_mixing(replica);
         replica
+    }
+
+    /// Replica of a pool for the next request, by the pool's router.
+    fn route_in(&mut self, pool: usize) -> u32 {
+        if self.routers[pool].measures() == Load::KvBlocks {
+            self.find_least_kv(pool);
+        }
+        self.routers[pool].route()
+    }
+
+    /// Has the router of a pool find the replica with the fewest KV cache blocks in use
+    /// or promised. What it knows of each is no more than there are: a forecast only
+    /// takes blocks, and whenever some may have become free it has been told
+    /// ([`Self::note_freed`]). So it need only be told of the one it would choose, until
+    /// that stays.
+    fn find_least_kv(&mut self, pool: usize) {
+        while let Some(replica) = self.routers[pool].least() {
+            self.bring_up_to_date(replica);
+            let blocks = self.replicas[replica as usize].queues.load_blocks();
+            if !self.routers[pool].set(replica, blocks) {
+                break;
+            }
+        }
+        debug_assert_eq!(self.routers[pool].least(), self.least_kv_of_all(pool));
+    }
+
+    /// The same by looking at all of them, which changes nothing.
+    fn least_kv_of_all(&self, pool: usize) -> Option<u32> {
+        let of_pool = |replica: &u32| self.replicas[*replica as usize].pool == pool;
+        let all = (0..self.replicas.len() as u32).filter(of_pool);
+        all.min_by_key(|&replica| self.present_load_blocks(replica))
+    }
+
+    /// KV cache blocks may have become free on `replica`, or fewer be promised.
+    fn note_freed(&mut self, replica: u32) {
+        let state = &self.replicas[replica as usize];
+        let router = &mut self.routers[state.pool];
+        if router.measures() == Load::KvBlocks {
+            router.lower(replica, state.queues.load_blocks());
+        }
     }
 
     /// Why a request can never run here, if so.
@@ -540,8 +574,11 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     pub(super) fn form_batch(&mut self, replica: u32) -> Option<u32> {
         let now_s = self.events.now_s();
         let state = &mut self.replicas[replica as usize];
-        let slot = state.form_batch(self.batches, &mut self.requests, now_s)?;
+        let formed = state.form_batch(self.batches, &mut self.requests, now_s);
+        self.note_freed(replica);
+        let slot = formed?;
         if R::WANTS_BATCHES {
+            let state = &mut self.replicas[replica as usize];
             state.batches[slot as usize].compose();
             self.recorder.batch_formed(replica, self.batches);
         }
@@ -778,6 +815,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             };
             queues.blocks.give(all.blocks, now_s);
             queues.admitted -= all.requests;
+            self.note_freed(replica);
             return;
         }
         let all = held.plus(earlier);
@@ -865,9 +903,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             held.blocks += std::mem::take(&mut self.requests[id as usize].blocks);
             held.requests += 1;
         } else {
-            state.queues.release(id, &mut self.requests, now_s);
+            self.release(id, replica);
         }
-        let pool = state.pool;
+        let pool = self.replicas[replica as usize].pool;
         self.account_outstanding(pool, id, replica);
         if let Some(pool) = &mut self.mixed_pool
             && self.requests[id as usize].decode_replica == replica
@@ -880,6 +918,14 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         if self.closed_loop {
             self.send_next_request();
         }
+    }
+
+    /// Gives a request's blocks on `replica` back.
+    fn release(&mut self, id: u32, replica: u32) {
+        let now_s = self.events.now_s();
+        let queues = &mut self.replicas[replica as usize].queues;
+        queues.release(id, &mut self.requests, now_s);
+        self.note_freed(replica);
     }
 
     fn close(&mut self, id: u32, outcome: RequestOutcome) {
@@ -922,14 +968,6 @@ fn totals(
         totals.gpu_busy_fraction = busy_s / (stages as f64 * end_s);
     }
     totals
-}
-
-/// KV cache blocks of each replica, in use or promised.
-fn blocks_of(replicas: &[Replica]) -> impl Fn(u32) -> u64 {
-    |replica| {
-        let queues = &replicas[replica as usize].queues;
-        queues.blocks.used() + queues.promised_blocks
-    }
 }
 
 /// Blocks of ended members of a static batch.

@@ -99,6 +99,12 @@ impl Cohort {
         self.growth.get(self.slot).copied().map_or(0, u64::from)
     }
 
+    /// Blocks a step takes that comes after so many others.
+    pub(crate) fn blocks_for_step_in(&self, steps: usize) -> u64 {
+        let slot = (self.slot + steps).checked_rem(self.growth.len());
+        slot.map_or(0, |slot| u64::from(self.growth[slot]))
+    }
+
     fn count_step(&mut self) {
         self.step += 1;
         self.slot = next_slot(self.slot, self.growth.len());

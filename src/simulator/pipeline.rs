@@ -175,17 +175,10 @@ impl<R: Recorder> Simulation<'_, R> {
         }
     }
 
-    /// Makes what has been forecast for the replicas of a pool happen, up to the
-    /// present, for somebody who only looks: what is left of it still holds.
-    pub(super) fn bring_up_to_date(&mut self, pool: usize) {
-        if !self.forecasts {
-            return;
-        }
-        for replica in 0..self.replicas.len() {
-            if self.replicas[replica].pool == pool {
-                self.follow_forecast(replica as u32, self.events.now_s());
-            }
-        }
+    /// Makes what has been forecast for `replica` happen, up to the present, for
+    /// somebody who only looks: what is left of it still holds.
+    pub(super) fn bring_up_to_date(&mut self, replica: u32) {
+        self.follow_forecast(replica, self.events.now_s());
     }
 
     /// The same for all at the end, steps that end just then included.
@@ -193,6 +186,25 @@ impl<R: Recorder> Simulation<'_, R> {
         for replica in 0..self.replicas.len() {
             self.follow_forecast(replica as u32, self.limit_s.next_up());
         }
+    }
+
+    /// KV cache blocks that `replica` would have in use or promised if it were brought
+    /// up to date.
+    pub(super) fn present_load_blocks(&self, replica: u32) -> u64 {
+        let state = &self.replicas[replica as usize];
+        let mut blocks = state.queues.load_blocks();
+        if let Some(left) = state.pipeline.leaving.front() {
+            let decodes = &state.batches[left.slot as usize].decodes;
+            let mut at_s = left.at_s;
+            for (step, time) in (1..).zip(&state.pipeline.forecast) {
+                if at_s >= self.events.now_s() {
+                    break;
+                }
+                blocks += decodes.blocks_for_step_in(step);
+                at_s += time.total_s();
+            }
+        }
+        blocks
     }
 
     /// Makes the steps forecast for `replica` happen that follow one that ends

@@ -160,6 +160,11 @@ pub(crate) struct ReplicaQueues {
 }
 
 impl ReplicaQueues {
+    /// KV cache blocks in use or promised.
+    pub(crate) fn load_blocks(&self) -> u64 {
+        self.blocks.used() + self.promised_blocks
+    }
+
     /// Blocks a request takes when it is admitted, or its cache is.
     pub(crate) fn blocks_to_start(&self, request: &RequestState) -> u64 {
         self.blocks

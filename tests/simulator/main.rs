@@ -3,6 +3,7 @@
 
 mod allocations;
 mod disaggregation;
+mod least_kv;
 mod naive;
 mod properties;
 mod support;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use vidur_sweep::simulator::{
-    Compat, GlobalScheduler, PoolRole, PoolSpec, ReplicaScheduler, RequestOutcome, RequestRecord,
+    Compat, GlobalScheduler, KvTransferSpec, PoolRole, PoolSpec, ReplicaScheduler, RequestOutcome,
+    RequestRecord,
 };
 
 use crate::support::{
@@ -39,7 +40,7 @@ pub fn global_scheduler() -> impl Strategy<Value = GlobalScheduler> {
     ]
 }
 
-fn requests() -> impl Strategy<Value = Vec<(f64, u32, u32)>> {
+pub fn requests() -> impl Strategy<Value = Vec<(f64, u32, u32)>> {
     proptest::collection::vec((0.0f64..0.05, 1u32..400, 1u32..80), 1..80).prop_map(|draws| {
         let mut at_s = 0.0;
         draws
@@ -53,7 +54,7 @@ fn requests() -> impl Strategy<Value = Vec<(f64, u32, u32)>> {
 }
 
 /// One pool that does both phases, or does the first for a pool that does the other.
-fn pools(first: PoolSpec, decoding: Option<PoolSpec>) -> Vec<PoolSpec> {
+pub fn pools(first: PoolSpec, decoding: Option<PoolSpec>) -> Vec<PoolSpec> {
     let role = match decoding {
         Some(_) => PoolRole::Prefill,
         None => first.role,
@@ -61,6 +62,24 @@ fn pools(first: PoolSpec, decoding: Option<PoolSpec>) -> Vec<PoolSpec> {
     std::iter::once(PoolSpec { role, ..first })
         .chain(decoding)
         .collect()
+}
+
+/// Has everything happen at whole multiples of a tick, many things at the same time.
+pub fn tick(pools: &mut [PoolSpec], requests: &mut [(f64, u32, u32)]) {
+    for pool in pools {
+        let stages = pool.cost.stages();
+        pool.cost = Arc::new(TickingCost { stages });
+    }
+    for request in requests {
+        request.0 = (request.0 * 128.0).floor() / 128.0;
+    }
+}
+
+/// The same for transfers: a block of 16 tokens takes a tick.
+pub fn tick_transfers(transfer: &mut KvTransferSpec) {
+    transfer.bytes_per_token = 1.0;
+    (transfer.sender_bytes_per_s, transfer.receiver_bytes_per_s) = (2048.0, 2048.0);
+    transfer.latency_s = 1.0 / 128.0;
 }
 
 fn check_record(record: &RequestRecord, disaggregated: bool) -> Result<(), TestCaseError> {
@@ -187,23 +206,14 @@ proptest! {
         let decoding = disaggregated.then(|| pool(PoolRole::Decode, 3, 1, blocks, decode_replica));
         let mut pools = pools(pool(PoolRole::Mixed, replicas, stages, blocks, replica), decoding);
         if ticking {
-            for pool in &mut pools {
-                let stages = pool.cost.stages();
-                pool.cost = Arc::new(TickingCost { stages });
-            }
-            for request in &mut requests {
-                request.0 = (request.0 * 128.0).floor() / 128.0;
-            }
+            tick(&mut pools, &mut requests);
         }
         let mut cluster = cluster(pools, global);
         cluster.time_limit_s = limit_s;
         if let Some(transfer) = &mut cluster.kv_transfer
             && ticking
         {
-            // A block of 16 tokens takes a tick.
-            transfer.bytes_per_token = 1.0;
-            (transfer.sender_bytes_per_s, transfer.receiver_bytes_per_s) = (2048.0, 2048.0);
-            transfer.latency_s = 1.0 / 128.0;
+            tick_transfers(transfer);
         }
         prop_assert_eq!(
             summary(&cluster, &requests, clients, false),

@@ -143,7 +143,7 @@ impl Split {
                     NO_REPLICA
                 }
                 None => {
-                    let replica = router.route(|_| 0);
+                    let replica = router.route();
                     first[replica as usize + 1] += 1;
                     replica
                 }

@@ -1,13 +1,12 @@
 //! From prefill to decode: where a request decodes, and the way of its KV cache
 //! there. What it means is told in docs/disaggregation.md.
 
-use super::{Simulation, blocks_of};
+use super::Simulation;
 use crate::simulator::config::PoolRole;
 use crate::simulator::event::Event;
 use crate::simulator::recorder::Recorder;
 use crate::simulator::replica::Replica;
 use crate::simulator::request::{NO_REPLICA, RequestState};
-use crate::simulator::scheduler::global::Load;
 use crate::simulator::scheduler::global::mixed_pool::Candidate;
 
 impl<R: Recorder> Simulation<'_, R> {
@@ -60,10 +59,7 @@ impl<R: Recorder> Simulation<'_, R> {
             self.note_mixing(receiver);
             return receiver;
         }
-        if self.routers[1].measures() == Load::KvBlocks {
-            self.bring_up_to_date(1);
-        }
-        let receiver = self.routers[1].route(blocks_of(&self.replicas));
+        let receiver = self.route_in(1);
         self.account(1, id, receiver, true);
         receiver
     }
@@ -90,8 +86,7 @@ impl<R: Recorder> Simulation<'_, R> {
         request.decode_arrived_at_s = now_s + request.transfer_s;
         let (sender, receiver) = (request.prefill_replica, request.decode_replica);
         self.wakes.push((request.decode_arrived_at_s, receiver));
-        let sender = &mut self.replicas[sender as usize].queues;
-        sender.release(id, &mut self.requests, now_s);
+        self.release(id, sender);
         let receiver = &mut self.replicas[receiver as usize].queues;
         receiver.enqueue(id, &self.requests);
     }
@@ -159,9 +154,7 @@ impl<R: Recorder> Simulation<'_, R> {
         self.settle_transfers();
         for &(id, sender) in &drained {
             self.catch_up(sender);
-            self.replicas[sender as usize]
-                .queues
-                .release(id, &mut self.requests, now_s);
+            self.release(id, sender);
             self.account_outstanding(0, id, sender);
             if R::WANTS_BATCHES {
                 self.tell_kv_use(sender);
@@ -274,7 +267,7 @@ impl<R: Recorder> Simulation<'_, R> {
 pub(super) fn candidate(state: &Replica) -> Candidate {
     let queues = &state.queues;
     Candidate {
-        used_blocks: queues.blocks.used() + queues.promised_blocks,
+        used_blocks: queues.load_blocks(),
         needed_blocks: 0,
         total_blocks: queues.blocks.total(),
         is_able: true,
