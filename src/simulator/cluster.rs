@@ -16,6 +16,7 @@ use super::cohort::Spent;
 use super::config::{ClusterSpec, Compat, PoolRole};
 use super::event::{Event, EventQueue};
 use super::pd_transfer::TransferNetwork;
+use super::pipeline::STEPS;
 use super::recorder::{
     ArrivalFact, BatchFact, EventFact, EventKind, KvUseFact, PrefillFact, Recorder, RequestOutcome,
     RequestRecord, SimulationTotals, StageEndFact, StageFact,
@@ -24,7 +25,7 @@ use super::replica::{Batch, PoolWork, PrefillWork, Replica, ReplicaEnd, StaticGr
 use super::request::{NO_REPLICA, RequestState};
 use super::scheduler::global::mixed_pool::{Candidate, MixedPool};
 use super::scheduler::global::{Load, Router, python_set};
-use crate::execution_time::StageRun;
+use crate::execution_time::{StageRun, StageTime};
 use crate::workload::Workload;
 
 /// Waiting times are differences of sums; what is shorter is their rounding.
@@ -110,6 +111,8 @@ pub(super) struct Simulation<'a, R> {
     pub(super) limit_s: f64,
     /// Whether steps may be made before others' events that come earlier.
     pub(super) forecasts: bool,
+    /// Room for the times of steps that are priced together.
+    pub(super) times: Vec<StageTime>,
     /// Requests that had not ended when nothing more happened.
     unfinished: usize,
     pub(super) batches: u64,
@@ -174,6 +177,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 && mixed_pool.is_none(),
             mixed_pool,
             limit_s: cluster.time_limit_s.unwrap_or(f64::INFINITY),
+            times: vec![StageTime::default(); STEPS],
             unfinished: 0,
             closed_loop,
             cluster,

@@ -372,7 +372,7 @@ impl<R: Recorder> Simulation<'_, R> {
     /// end before `pending_s`, when something else happens, and one more.
     fn repeat(&mut self, replica: u32, slot: u32, steps: usize, pending_s: f64) {
         let now_s = self.events.now_s();
-        let mut times = [StageTime::default(); STEPS];
+        let mut times = std::mem::take(&mut self.times);
         let steps = self.price_ahead(replica, slot, pending_s - now_s, &mut times[..steps]);
         let until_s = pending_s.min(self.limit_s.next_up());
         let made = self.make_steps(replica, slot, now_s, until_s, &times[..steps]);
@@ -380,10 +380,11 @@ impl<R: Recorder> Simulation<'_, R> {
             let pipeline = &mut self.replicas[replica as usize].pipeline;
             pipeline.forecast.extend(&times[made..steps]);
         }
+        self.times = times;
     }
 
     /// Prices the next steps of a batch: all of `times` if they may be kept as a
-    /// forecast, else those that start within `free_s`. Returns how many.
+    /// forecast, else about as many as start within `free_s`. Returns how many.
     fn price_ahead(
         &mut self,
         replica: u32,
@@ -393,8 +394,7 @@ impl<R: Recorder> Simulation<'_, R> {
     ) -> usize {
         let state = &mut self.replicas[replica as usize];
         let batch = &mut state.batches[slot as usize];
-        let cost = &self.cluster.pools[state.pool].cost;
-        let mut run = StageRun {
+        let run = StageRun {
             replica: self.first_replica + replica,
             nth_batch: state.work.batches,
             stage: 0,
@@ -402,17 +402,12 @@ impl<R: Recorder> Simulation<'_, R> {
         batch.shape.decode_context_tokens = batch.decodes.context_tokens();
         let mut wanted = times.len();
         if !self.forecasts {
-            times[0] = cost.stage_time_of(run, &batch.shape);
-            // Steps get longer: no more than these start.
-            let start = (free_s / times[0].total_s()).ceil().max(1.0);
+            // They will take about as long as the one that has just ended.
+            let start = (free_s / batch.spent.total_s).ceil().max(1.0);
             wanted = wanted.min(start as usize);
         }
-        let first = usize::from(!self.forecasts);
-        if first < wanted {
-            run.nth_batch += first as u64;
-            batch.shape.decode_context_tokens += (first * batch.decodes.len()) as u64;
-            cost.decode_times(run, &batch.shape, &mut times[first..wanted]);
-        }
+        let cost = &self.cluster.pools[state.pool].cost;
+        cost.decode_times(run, &batch.shape, &mut times[..wanted]);
         wanted
     }
 

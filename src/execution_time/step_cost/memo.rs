@@ -80,35 +80,48 @@ impl Curve {
         let pair = cell & !1;
         let knots = [at(pair), at(pair + 1), at(pair + 2)];
         let bend = (knots[0] + knots[2] - 2.0 * knots[1]).abs();
-        (bend <= BEND_MAX * knots[1]).then(|| Cell {
-            key: bits >> POSITION_BITS,
-            low: knots[cell - pair],
-            high: knots[cell - pair + 1],
-        })
+        let (low, high) = (knots[cell - pair], knots[cell - pair + 1]);
+        (bend <= BEND_MAX * knots[1]).then(|| Cell::new(bits, low, high))
     }
 }
 
 /// A straight piece of a curve.
 #[derive(Debug, Clone, Copy)]
 struct Cell {
-    /// Leading bits of all arguments in it.
-    key: u64,
+    /// Least argument in it, and the least beyond it.
+    from: f64,
+    to: f64,
+    /// One over the difference, a power of two.
+    per_width: f64,
     low: f64,
-    high: f64,
+    rise: f64,
 }
 
 impl Cell {
+    /// The cell of the argument with these `bits`.
     #[inline]
-    fn holds(&self, x: f64) -> bool {
-        x.to_bits() >> POSITION_BITS == self.key
+    fn new(bits: u64, low: f64, high: f64) -> Self {
+        let within = (1 << POSITION_BITS) - 1;
+        let from = f64::from_bits(bits & !within);
+        let to = f64::from_bits((bits | within) + 1);
+        Self {
+            from,
+            to,
+            per_width: 1.0 / (to - from),
+            low,
+            rise: high - low,
+        }
+    }
+
+    /// Whether `x`, not less than the argument it was made for, is in it.
+    #[inline]
+    fn reaches(&self, x: f64) -> bool {
+        x < self.to
     }
 
     #[inline]
     fn at(&self, x: f64) -> f64 {
-        // Signed: the conversion is one instruction.
-        let position = (x.to_bits() % (1 << POSITION_BITS)) as i64;
-        let position = position as f64 / (1u64 << POSITION_BITS) as f64;
-        self.low + (self.high - self.low) * position
+        self.low + self.rise * ((x - self.from) * self.per_width)
     }
 }
 
@@ -206,8 +219,8 @@ impl DecodeCurves {
         }
     }
 
-    /// The same for several arguments, mostly next to one another: calls `each` with
-    /// what comes with the argument and the price.
+    /// The same for several arguments in ascending order, mostly next to one another:
+    /// calls `each` with what comes with the argument and the price.
     #[inline]
     pub(super) fn get_all<T>(
         &self,
@@ -218,16 +231,19 @@ impl DecodeCurves {
     ) {
         let curve = self.curves.get(batch as usize);
         let curve = curve.map(|curve| curve.get_or_init(Curve::new));
-        let mut cell: Option<Cell> = None;
+        // Reaches nothing.
+        let mut cell = Cell::new(0, 0.0, 0.0);
         for (x, with) in kv_tokens {
-            if !cell.is_some_and(|cell| cell.holds(x)) {
-                cell = curve.and_then(|curve| curve.cell(x, &price));
+            if !cell.reaches(x) {
+                match curve.and_then(|curve| curve.cell(x, &price)) {
+                    Some(found) => cell = found,
+                    None => {
+                        each(with, price(x));
+                        continue;
+                    }
+                }
             }
-            let price = match &cell {
-                Some(cell) => cell.at(x),
-                None => price(x),
-            };
-            each(with, price);
+            each(with, cell.at(x));
         }
     }
 }

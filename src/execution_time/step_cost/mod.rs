@@ -728,10 +728,11 @@ impl StepCost for GraphCost {
             0 => self.host_s(shape, requests),
             _ => 0.0,
         };
-        let kv_tokens = (0..).map(|step| {
-            let context_tokens = shape.decode_context_tokens + step * u64::from(requests);
-            kv_tokens_per_decode(context_tokens, requests)
-        });
+        // Sums of whole numbers: as exact as those of integers.
+        let decodes = f64::from(requests);
+        let first = shape.decode_context_tokens as f64;
+        let context_tokens = std::iter::successors(Some(first), |tokens| Some(tokens + decodes));
+        let kv_tokens = context_tokens.map(|tokens| kv_tokens_per_decode(tokens, decodes));
         let batch = requests.div_ceil(self.attention_ranks());
         let price = |kv_tokens| self.attention_price_s(index, batch, kv_tokens);
         let attention = &self.tables[index].decode_attention;
@@ -898,11 +899,12 @@ fn mean_kv_tokens(shape: &StepShape) -> f64 {
     if shape.decode_requests == 0 {
         return 1.0;
     }
-    kv_tokens_per_decode(shape.decode_context_tokens, shape.decode_requests)
+    let decodes = f64::from(shape.decode_requests);
+    kv_tokens_per_decode(shape.decode_context_tokens as f64, decodes)
 }
 
-fn kv_tokens_per_decode(context_tokens: u64, decodes: u32) -> f64 {
-    1.0 + context_tokens as f64 / f64::from(decodes)
+fn kv_tokens_per_decode(context_tokens: f64, decodes: f64) -> f64 {
+    1.0 + context_tokens / decodes
 }
 
 impl std::fmt::Debug for GraphCost {

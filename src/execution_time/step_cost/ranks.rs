@@ -193,9 +193,9 @@ mod tests {
     #[test]
     fn ranks_without_prompts_are_told_of_once() {
         let idle = (vec![], 0);
-        assert_eq!(spread(&[], 4), [idle.clone()]);
+        assert_eq!(spread(&[], 4), std::slice::from_ref(&idle));
         let busy = (vec![chunk(3)], 3);
-        assert_eq!(spread(&[chunk(3)], 1), [busy.clone()]);
+        assert_eq!(spread(&[chunk(3)], 1), std::slice::from_ref(&busy));
         assert_eq!(spread(&[chunk(3)], 4), [busy.clone(), idle.clone()]);
         let both = [chunk(3), chunk(3)];
         assert_eq!(spread(&both, 2), [busy.clone(), busy.clone()]);
