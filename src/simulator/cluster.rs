@@ -722,6 +722,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// One token for every decode of a batch that ends at `now_s`.
+    #[inline]
     pub(super) fn advance_decodes(&mut self, replica: u32, slot: u32, now_s: f64) {
         let batch = &mut self.replicas[replica as usize].batches[slot as usize];
         if !batch.decodes.is_empty() {

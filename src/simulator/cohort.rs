@@ -203,6 +203,7 @@ impl Cohort {
     }
 
     /// Counts a step that ended at `now_s`: one token for every member.
+    #[inline]
     pub(crate) fn advance(
         &mut self,
         now_s: f64,

@@ -113,6 +113,8 @@ impl Eq for Pending {}
 #[derive(Debug)]
 pub(crate) struct EventQueue {
     later: BinaryHeap<Pending>,
+    /// Those that came in order: what takes the same time each time does.
+    in_order: VecDeque<Pending>,
     /// Places in time of the end of each replica's pipeline.
     ends: Tournament<u128>,
     /// The next change of the KV transfers, of which there is one at a time: what
@@ -134,6 +136,7 @@ impl EventQueue {
         Self {
             by_number,
             later: BinaryHeap::new(),
+            in_order: VecDeque::new(),
             ends: Tournament::new(replicas, NEVER, NEVER),
             transfer: None,
             first_bits: time_bits(NEVER),
@@ -172,7 +175,11 @@ impl EventQueue {
             self.push_now(event);
         } else {
             let pending = self.number(time_s, event);
-            self.later.push(pending);
+            if self.in_order.back().is_none_or(|last| *last > pending) {
+                self.in_order.push_back(pending);
+            } else {
+                self.later.push(pending);
+            }
             self.first_bits = self.first_bits.min(time_s.to_bits());
         }
     }
@@ -233,7 +240,8 @@ impl EventQueue {
     /// The first of the events that have no place of their own. The greater one is
     /// the earlier one.
     fn first_other(&self) -> Option<&Pending> {
-        self.later.peek().max(self.transfer.as_ref())
+        let later = self.later.peek().max(self.in_order.front());
+        later.max(self.transfer.as_ref())
     }
 
     fn look_up_first(&mut self) {
@@ -270,8 +278,11 @@ impl EventQueue {
             self.now_bits = time_bits(end);
             return Some((0, Event::PipelineEnd { replica }));
         };
-        if self.transfer.is_some_and(|transfer| transfer.key == key) {
+        let is_first = |pending: &Pending| pending.key == key;
+        if self.transfer.as_ref().is_some_and(is_first) {
             self.transfer = None;
+        } else if self.in_order.front().is_some_and(is_first) {
+            self.in_order.pop_front();
         } else {
             self.later.pop();
         }

@@ -4,71 +4,89 @@
 /// Keys by index, and the least of them.
 #[derive(Debug)]
 pub(crate) struct Tournament<K> {
-    /// A power of two of them, those beyond the count never less than others.
-    keys: Vec<K>,
-    /// Winner of each subtree: `winners[1]` is the overall one, those of `node` come
-    /// from `2 * node` and the next, and the second half are the leaves.
-    winners: Vec<u32>,
+    /// A power of two.
+    leaves: usize,
+    /// Winners of the two subtrees of every inner node: those of `node` are its
+    /// children `2 * node` and the next, node 1 is the root, and the leaves come after
+    /// all inner nodes.
+    pairs: Vec<[Winner<K>; 2]>,
+    least: Winner<K>,
+}
+
+/// A key and where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Winner<K> {
+    index: u32,
+    key: K,
 }
 
 impl<K: Copy + Ord> Tournament<K> {
     /// `count` keys, all `first`; none will be greater than `greatest`.
     pub(crate) fn new(count: usize, first: K, greatest: K) -> Self {
         let leaves = count.next_power_of_two();
-        let mut keys = vec![greatest; leaves];
-        keys[..count].fill(first);
-        let leaf = |node: usize| node.saturating_sub(leaves) as u32;
-        let mut tree = Self {
-            keys,
-            winners: (0..2 * leaves).map(leaf).collect(),
+        let leaf = |index: usize| Winner {
+            index: index as u32,
+            key: if index < count { first } else { greatest },
         };
+        let mut pairs = vec![[leaf(0); 2]; leaves];
         for node in (1..leaves).rev() {
-            tree.winners[node] = tree.winner_of(node);
+            let child = |child: usize| match child.checked_sub(leaves) {
+                Some(index) => leaf(index),
+                None => winner(&pairs[child]),
+            };
+            pairs[node] = [child(2 * node), child(2 * node + 1)];
         }
-        tree
+        Self {
+            leaves,
+            pairs,
+            least: leaf(0),
+        }
     }
 
     /// Index of the least key.
     #[inline]
     pub(crate) fn least(&self) -> u32 {
-        self.winners[1]
+        self.least.index
     }
 
     /// The least key.
     #[inline]
     pub(crate) fn least_key(&self) -> K {
-        self.keys[self.least() as usize]
+        self.least.key
     }
 
     #[inline]
     pub(crate) fn key(&self, index: u32) -> K {
-        self.keys[index as usize]
+        match self.leaves {
+            1 => self.least.key,
+            leaves => {
+                let leaf = leaves + index as usize;
+                self.pairs[leaf / 2][leaf % 2].key
+            }
+        }
     }
 
     #[inline]
     pub(crate) fn set(&mut self, index: u32, key: K) {
-        self.keys[index as usize] = key;
-        let mut node = (self.keys.len() + index as usize) / 2;
-        while node >= 1 {
-            let winner = self.winner_of(node);
-            if winner != index && self.winners[node] == winner {
-                // It neither won here before nor does now: nothing changes above.
-                break;
+        let mut present = Winner { index, key };
+        let mut node = self.leaves + index as usize;
+        while node > 1 {
+            let pair = &mut self.pairs[node / 2];
+            if pair[node % 2] == present {
+                // Nothing changes above.
+                return;
             }
-            self.winners[node] = winner;
+            pair[node % 2] = present;
+            present = winner(pair);
             node /= 2;
         }
+        self.least = present;
     }
+}
 
-    #[inline]
-    fn winner_of(&self, node: usize) -> u32 {
-        let [left, right] = [self.winners[2 * node], self.winners[2 * node + 1]];
-        if self.keys[right as usize] < self.keys[left as usize] {
-            right
-        } else {
-            left
-        }
-    }
+#[inline]
+fn winner<K: Copy + Ord>(&[left, right]: &[Winner<K>; 2]) -> Winner<K> {
+    if right.key < left.key { right } else { left }
 }
 
 #[cfg(test)]
