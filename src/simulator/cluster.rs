@@ -113,6 +113,8 @@ pub(super) struct Simulation<'a, R> {
     pub(super) forecasts: bool,
     /// Room for the times of steps that are priced together.
     pub(super) times: Vec<StageTime>,
+    /// ... and of the time between their tokens, seconds.
+    pub(super) intervals_s: [f64; STEPS],
     /// Requests that had not ended when nothing more happened.
     unfinished: usize,
     pub(super) batches: u64,
@@ -178,6 +180,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             mixed_pool,
             limit_s: cluster.time_limit_s.unwrap_or(f64::INFINITY),
             times: vec![StageTime::default(); STEPS],
+            intervals_s: [0.0; STEPS],
             unfinished: 0,
             closed_loop,
             cluster,

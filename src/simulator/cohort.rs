@@ -282,6 +282,12 @@ impl Cohort {
             .count()
     }
 
+    /// Whether a member has all its tokens, or had before it left.
+    pub(crate) fn has_finished(&self) -> bool {
+        let first = self.ends.peek();
+        first.is_some_and(|&Reverse((end, ..))| end <= self.step)
+    }
+
     /// Removes and returns a member that has all its tokens.
     pub(crate) fn pop_finished(&mut self, requests: &mut [RequestState]) -> Option<u32> {
         while let Some(&Reverse((end, id, membership))) = self.ends.peek() {
@@ -388,21 +394,17 @@ impl Steps<'_> {
     }
 
     /// Makes a step that ended at `now_s` and took `total_s`, `model_s` without host
-    /// overhead, as [`Cohort::advance`] does.
+    /// overhead, as [`Cohort::advance`] does, but for the recorder. Returns the time
+    /// since the last token.
     #[inline]
-    pub(crate) fn make(
-        &mut self,
-        now_s: f64,
-        total_s: f64,
-        model_s: f64,
-        recorder: &mut impl Recorder,
-    ) {
-        recorder.token_intervals(now_s - self.last_token_at_s, self.members);
+    pub(crate) fn make(&mut self, now_s: f64, total_s: f64, model_s: f64) -> f64 {
+        let interval_s = now_s - self.last_token_at_s;
         self.last_token_at_s = now_s;
         self.total_s += total_s;
         self.model_s += model_s;
         self.made += 1;
         self.slot = next_slot(self.slot, self.cohort.growth.len());
+        interval_s
     }
 
     /// Counts the steps made.

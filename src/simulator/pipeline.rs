@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use super::cluster::{Simulation, count_waiting};
 use super::config::PoolRole;
 use super::event::Event;
-use super::exact_sum::ExactSum;
+use super::exact_sum::ExactRun;
 use super::recorder::Recorder;
 use super::replica::{Batch, Replica};
 use crate::execution_time::{StageRun, StageTime};
@@ -240,9 +240,9 @@ impl<R: Recorder> Simulation<'_, R> {
         let batch = &mut state.batches[slot as usize];
         let first_context_tokens = batch.decodes.context_tokens();
         let mut steps = batch.decodes.steps();
-        let mut busy = ExactSum::default();
+        let mut busy = ExactRun::default();
         let mut done = 0;
-        for time in &times[..times.len() - 1] {
+        for (time, interval_s) in times[..times.len() - 1].iter().zip(&mut self.intervals_s) {
             let at_s = now_s + time.total_s();
             if at_s >= until_s {
                 break;
@@ -251,13 +251,18 @@ impl<R: Recorder> Simulation<'_, R> {
             if growth > 0 {
                 state.queues.blocks.take(growth, now_s);
             }
-            steps.make(at_s, time.total_s(), time.model_s, self.recorder);
-            busy.add(time.total_s(), 1);
+            *interval_s = steps.make(at_s, time.total_s(), time.model_s);
+            busy.add(time.total_s());
             now_s = at_s;
             done += 1;
         }
         steps.end();
-        state.busy.merge(busy);
+        if done > 0 {
+            let members = batch.decodes.len() as u32;
+            let intervals_s = &self.intervals_s[..done];
+            self.recorder.all_token_intervals(intervals_s, members);
+        }
+        state.busy.add_run(busy, 1);
         let (last, made) = (times[done], done + 1);
         let done = done as u64;
         state
@@ -283,7 +288,9 @@ impl<R: Recorder> Simulation<'_, R> {
             return None;
         }
         self.advance_decodes(replica, slot, self.events.now_s());
-        if self.repeat_if_alike(replica, slot, pending_s) {
+        let batch = &self.replicas[replica as usize].batches[slot as usize];
+        let nobody_ends = batch.prefills.is_empty() && !batch.decodes.has_finished();
+        if nobody_ends && self.repeat_if_alike(replica, slot, pending_s) {
             return Some(pending_s);
         }
         let held = self.complete_members(replica, slot);

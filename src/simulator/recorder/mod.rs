@@ -316,6 +316,13 @@ pub trait Recorder: Send {
     /// batch, tokens of decodes come before those of prompts (complete again
     /// after a restart).
     fn token_intervals(&mut self, interval_s: f64, count: u32);
+    /// The same for the tokens of several steps in a row, in order; at most a few
+    /// dozen of them.
+    fn all_token_intervals(&mut self, intervals_s: &[f64], count: u32) {
+        for &interval_s in intervals_s {
+            self.token_intervals(interval_s, count);
+        }
+    }
 
     /// Whether [`Self::event`] is to be called.
     const WANTS_EVENTS: bool = false;
@@ -376,6 +383,10 @@ impl<A: Recorder, B: Recorder> Recorder for (A, B) {
     fn token_intervals(&mut self, interval_s: f64, count: u32) {
         self.0.token_intervals(interval_s, count);
         self.1.token_intervals(interval_s, count);
+    }
+    fn all_token_intervals(&mut self, intervals_s: &[f64], count: u32) {
+        self.0.all_token_intervals(intervals_s, count);
+        self.1.all_token_intervals(intervals_s, count);
     }
     fn event(&mut self, fact: &EventFact) {
         self.0.event(fact);

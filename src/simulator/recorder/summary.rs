@@ -161,6 +161,10 @@ impl Recorder for SummaryRecorder {
         self.intervals.insert(interval_s, count);
     }
 
+    fn all_token_intervals(&mut self, intervals_s: &[f64], count: u32) {
+        self.intervals.insert_all(intervals_s, count);
+    }
+
     const ANY_ORDER: bool = true;
 
     fn part(&self, requests: usize) -> Option<Self> {
