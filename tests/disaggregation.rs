@@ -148,6 +148,13 @@ fn what_does_not_go_together_is_said() {
     );
     let text = reason(&["compat=vidur", "decode.global_scheduler=least_kv"]);
     assert!(text.contains("in none of the originals"), "{text}");
+    let text = reason(&["compat=vidur"]);
+    assert!(
+        text.starts_with("Vidur has no prefill and decode"),
+        "{text}"
+    );
+    let text = reason(&["compat=vidur-alibabacloud", "replica_scheduler=sarathi"]);
+    assert!(text.contains("set both, or leave out compat"), "{text}");
 }
 
 #[test]

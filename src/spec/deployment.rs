@@ -3,7 +3,7 @@
 
 use super::{KvTransferOverlap, PoolOverride, RunConfig};
 use crate::memory::Parallelism;
-use crate::simulator::{GlobalScheduler, ReplicaScheduler};
+use crate::simulator::{Compat, GlobalScheduler, ReplicaScheduler};
 
 /// Replicas of a configuration, by what they do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,10 +78,35 @@ impl RunConfig {
                 "{key} needs a prefill and a decode pool: pd_node_ratio below 1"
             ));
         }
+        self.check_originals_pools()?;
         if self.mixed_pool.is_some() && pools != [GlobalScheduler::SplitWise; 2] {
             return Err("mixed_pool needs global_scheduler split_wise in both pools".to_owned());
         }
         Ok(())
+    }
+
+    /// Whether the original that `compat` names has two pools, and these schedulers for
+    /// them.
+    fn check_originals_pools(&self) -> Result<(), String> {
+        let is_split_wise = |pool: &PoolOverride| {
+            let scheduler = pool.replica_scheduler.as_ref();
+            let scheduler = scheduler.or(self.replica_scheduler.as_ref());
+            matches!(scheduler, Some(ReplicaScheduler::SplitWise { .. }))
+        };
+        let both = [&self.prefill, &self.decode].into_iter().all(is_split_wise);
+        match self.compat {
+            Compat::None => Ok(()),
+            Compat::Vidur => Err(
+                "Vidur has no prefill and decode pools: set pd_node_ratio 1, or leave out compat"
+                    .to_owned(),
+            ),
+            _ if both && self.global_scheduler == GlobalScheduler::SplitWise => Ok(()),
+            _ => Err(
+                "Vidur-AlibabaCloud separates prefill from decode only with global_scheduler \
+                 split_wise and replica_scheduler split_wise: set both, or leave out compat"
+                    .to_owned(),
+            ),
+        }
     }
 
     /// How a replica outside of pool overrides is cut over GPUs.
