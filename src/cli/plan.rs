@@ -13,10 +13,12 @@ use crate::explore::survey::Reasons;
 use crate::explore::{Plan, RunOne, Simulate, Survey, preflight, survey};
 use crate::report::ReportFormat;
 use crate::results::RunStatus;
-use crate::spec::{SearchConfig, value_label};
+use crate::spec::{Replicas, RunConfig, SearchConfig, value_label};
 
-/// Requests simulated to measure the speed of this machine, per probe.
+/// Requests simulated to measure the speed of this machine, per probe: so many, and
+/// some for every replica.
 const PROBE_REQUESTS: u32 = 1000;
+const PROBE_REQUESTS_PER_REPLICA: u32 = 8;
 
 /// Values of an axis shown in the table.
 const VALUES_SHOWN: usize = 8;
@@ -132,25 +134,48 @@ pub fn run(args: Args) -> CliResult {
     }
 }
 
-/// Requests per second that one thread simulates: the first and the last run
-/// that can be simulated, shortened. Each is run twice, for most runs of a sweep
-/// find their prices in memory.
+/// Requests per second that one thread simulates: of the first and the last run that
+/// can be simulated.
 fn measure(plan: &Plan, runner: &Simulate, found: &Survey) -> Option<f64> {
     let (first, last) = found.feasible_ends?;
     let (mut requests, mut time_s) = (0.0, 0.0);
     for index in [first, last] {
-        let mut config = plan.config(index).ok()?;
-        config.workload.requests = config.workload.requests.min(PROBE_REQUESTS);
-        runner.run(index, &config);
-        let started = Instant::now();
-        let result = runner.run(index, &config);
-        time_s += started.elapsed().as_secs_f64();
-        if result.status != RunStatus::Ok {
-            return None;
-        }
+        let config = plan.config(index).ok()?;
+        time_s += expected_s(runner, index, &config)?;
         requests += f64::from(config.workload.requests);
     }
     Some(requests / time_s)
+}
+
+/// How long a run will take: as long as it does shortened, and for the rest of its
+/// requests as much more as half of those take. What it takes to set it up, much of it
+/// where there are many replicas, is so counted once.
+fn expected_s(runner: &Simulate, index: u64, config: &RunConfig) -> Option<f64> {
+    let replicas = match config.split_replicas() {
+        Ok(Replicas::Disaggregated { prefill, decode }) => prefill.saturating_add(decode),
+        _ => config.replicas,
+    };
+    let of_replicas = replicas.saturating_mul(PROBE_REQUESTS_PER_REPLICA);
+    let all = config.workload.requests;
+    let whole = all.min(of_replicas.max(PROBE_REQUESTS));
+    let time_s = |requests: u32| {
+        let mut config = config.clone();
+        config.workload.requests = requests;
+        // Most runs of a sweep find their prices in memory.
+        runner.run(index, &config);
+        let started = Instant::now();
+        let result = runner.run(index, &config);
+        (result.status == RunStatus::Ok).then(|| started.elapsed().as_secs_f64())
+    };
+    let whole_s = time_s(whole)?;
+    if whole == all {
+        return Some(whole_s);
+    }
+    let half = whole / 2;
+    let more_s = (whole_s - time_s(half)?) / f64::from(whole - half);
+    // Short times are noisy: a request costs something.
+    let more_s = more_s.max(0.2 * whole_s / f64::from(whole));
+    Some(whole_s + more_s * f64::from(all - whole))
 }
 
 fn summarise(
