@@ -187,6 +187,7 @@ fn summarise(
 ) -> Summary {
     let spec = plan.spec();
     let requests = found.extrapolate(found.requests);
+    let feasible = found.extrapolate(found.feasible);
     let mut reasons: Vec<Reason> = found
         .infeasible
         .iter()
@@ -209,13 +210,14 @@ fn summarise(
         passed_over: plan.passed_over(),
         excluded: found.extrapolate(found.excluded),
         infeasible: found.extrapolate(found.num_infeasible()),
-        feasible: found.extrapolate(found.feasible),
+        feasible,
         infeasible_reasons: reasons,
         requests,
         threads,
         estimate: rate.map(|rate| Estimate {
             requests_per_s_per_thread: rate,
-            time_s: requests as f64 / rate / threads as f64,
+            // A run keeps one thread busy, mostly.
+            time_s: requests as f64 / rate / (threads as u64).min(feasible.max(1)) as f64,
         }),
     }
 }
