@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use vidur_sweep::simulator::{
-    Compat, GlobalScheduler, KvTransferSpec, PoolRole, PoolSpec, ReplicaScheduler, RequestOutcome,
-    RequestRecord,
+    ClusterSpec, Compat, GlobalScheduler, KvTransferSpec, PoolRole, PoolSpec, ReplicaScheduler,
+    RequestOutcome, RequestRecord,
 };
 
 use crate::support::{
@@ -80,6 +80,24 @@ pub fn tick_transfers(transfer: &mut KvTransferSpec) {
     transfer.bytes_per_token = 1.0;
     (transfer.sender_bytes_per_s, transfer.receiver_bytes_per_s) = (2048.0, 2048.0);
     transfer.latency_s = 1.0 / 128.0;
+}
+
+/// That the shortcuts and the chain of events come to the same, to the last bit;
+/// `ticking`: with transfers that take whole ticks.
+pub fn shortcuts_agree(
+    mut cluster: ClusterSpec,
+    requests: &[(f64, u32, u32)],
+    clients: Option<u32>,
+    ticking: bool,
+) -> Result<(), TestCaseError> {
+    if ticking {
+        cluster.kv_transfer.iter_mut().for_each(tick_transfers);
+    }
+    prop_assert_eq!(
+        summary(&cluster, requests, clients, false),
+        summary(&cluster, requests, clients, true)
+    );
+    Ok(())
 }
 
 fn check_record(record: &RequestRecord, disaggregated: bool) -> Result<(), TestCaseError> {
@@ -210,15 +228,7 @@ proptest! {
         }
         let mut cluster = cluster(pools, global);
         cluster.time_limit_s = limit_s;
-        if let Some(transfer) = &mut cluster.kv_transfer
-            && ticking
-        {
-            tick_transfers(transfer);
-        }
-        prop_assert_eq!(
-            summary(&cluster, &requests, clients, false),
-            summary(&cluster, &requests, clients, true)
-        );
+        shortcuts_agree(cluster, &requests, clients, ticking)?;
     }
 
     #[test]
