@@ -56,10 +56,11 @@ pub(crate) enum Event {
 
 impl Event {
     /// Place among events that came about at the same time, whoever of them was put
-    /// into the queue first: ends of batches by replica, then all others.
+    /// into the queue first: ends of batches by replica, then all others. Ends of
+    /// pipelines are ranked with those of stages, in the tournament.
     fn rank(self) -> u32 {
         match self {
-            Self::StageEnd { replica, .. } | Self::PipelineEnd { replica, .. } => replica,
+            Self::StageEnd { replica, .. } => replica,
             _ => u32::MAX,
         }
     }

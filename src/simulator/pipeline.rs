@@ -299,7 +299,8 @@ impl<R: Recorder> Simulation<'_, R> {
         if is_quiet && self.mixed_pool.is_none() {
             // Decodes that are left by themselves would be taken apart to be put
             // together again.
-            self.replicas[replica as usize].batches[slot as usize].leave_decodes();
+            let batch = &mut self.replicas[replica as usize].batches[slot as usize];
+            batch.describe(&self.requests);
             if self.repeat_if_alike(replica, slot, pending_s) {
                 return Some(pending_s);
             }

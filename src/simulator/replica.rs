@@ -73,7 +73,7 @@ impl Batch {
     }
 
     /// Fills in the shape from the members.
-    fn describe(&mut self, requests: &[RequestState]) {
+    pub(crate) fn describe(&mut self, requests: &[RequestState]) {
         let shape = &mut self.shape;
         shape.prefills.clear();
         shape.decode_requests = self.decodes.len() as u32;
@@ -89,13 +89,6 @@ impl Batch {
                 shape.sampled_tokens += 1;
             }
         }
-    }
-
-    /// Makes the shape that of the decodes alone, prompts having ended.
-    pub(crate) fn leave_decodes(&mut self) {
-        self.shape.prefills.clear();
-        self.shape.decode_requests = self.decodes.len() as u32;
-        self.shape.sampled_tokens = self.shape.decode_requests;
     }
 
     /// Lists the members in batch order: decodes, then prompts, unless the
