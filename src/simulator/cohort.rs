@@ -2,14 +2,14 @@
 //!
 //! The heart of the simulator's speed: a step touches no member. The cohort
 //! counts its steps, and everything about a member follows from the step at
-//! which it joined. When members finish is kept in a heap by step; how many
+//! which it joined. The steps after which somebody is done are marked; how many
 //! need a new KV cache block is counted by step modulo block size; the sum of
-//! contexts grows by the number of members. Joining and leaving cost
-//! O(log members); a step costs O(1) whatever the batch size.
+//! contexts grows by the number of members. Joining costs O(1), leaving a look
+//! along a list of numbers; a step costs O(1) whatever the batch size.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+mod ends;
 
+use self::ends::Ends;
 use super::recorder::Recorder;
 use super::request::RequestState;
 
@@ -48,9 +48,8 @@ pub(crate) struct Cohort {
     step: u64,
     /// Sum of the members' KV cache tokens before the next step.
     context_tokens: u64,
-    /// (step after which it is done, request, membership); stale where the
-    /// request has left since.
-    ends: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    /// When they are done.
+    ends: Ends,
     /// Members that need a new block at a step, by step modulo block size; empty
     /// where requests reserve all their blocks at the start.
     growth: Vec<u32>,
@@ -136,33 +135,30 @@ impl Cohort {
 
     /// Adds a request that has generated at least one token and has more to come.
     pub(crate) fn join(&mut self, id: u32, requests: &mut [RequestState]) {
-        self.enrol(id, requests);
-        self.members.push(id);
-    }
-
-    fn enrol(&mut self, id: u32, requests: &mut [RequestState]) {
-        let request = &mut requests[id as usize];
-        debug_assert!(request.generated >= 1 && request.generated < request.decode_tokens);
         if self.members.is_empty() {
             // Short sums are exact ones, and do not depend on whose cohort this was.
             self.spent = Spent::default();
+            self.last_token_at_s = requests[id as usize].last_token_at_s;
+            self.ends.clear();
         }
+        let request = &mut requests[id as usize];
+        debug_assert!(request.generated >= 1 && request.generated < request.decode_tokens);
         request.joined_step = self.step;
         request.spent_at_join = self.spent;
-        request.membership += 1;
-        if self.members.is_empty() {
-            self.last_token_at_s = request.last_token_at_s;
-        } else if self.last_token_at_s != request.last_token_at_s {
+        request.is_late = request.last_token_at_s != self.last_token_at_s;
+        if request.is_late {
             self.late.push(id);
         }
         self.context_tokens += request.decode_context_tokens();
-        let end = self.step + u64::from(request.decode_tokens - request.generated);
-        self.ends.push(Reverse((end, id, request.membership)));
+        let left = request.decode_tokens - request.generated;
+        self.ends.push(self.step + u64::from(left));
+        self.members.push(id);
         self.count_growth(&requests[id as usize], 1);
     }
 
-    /// Writes into the request what the cohort has counted for it.
-    fn settle(&self, id: u32, requests: &mut [RequestState]) {
+    /// Writes into the request what the cohort has counted for it, and counts on
+    /// without it. The caller removes it from the lists.
+    fn settle(&mut self, id: u32, requests: &mut [RequestState]) {
         let request = &mut requests[id as usize];
         let steps = self.step - request.joined_step;
         request.generated += steps as u32;
@@ -173,33 +169,35 @@ impl Cohort {
                 .div_ceil(self.growth.len() as u64);
             request.blocks = request.blocks.max(held);
         }
-        if !self.late.contains(&id) {
+        if !request.is_late {
             request.last_token_at_s = self.last_token_at_s;
         }
-    }
-
-    /// Takes a member out, up to date. The caller removes it from `members`.
-    fn expel(&mut self, id: u32, requests: &mut [RequestState]) {
-        self.settle(id, requests);
-        let request = &mut requests[id as usize];
-        request.membership += 1;
         self.context_tokens -= request.decode_context_tokens();
         self.count_growth(&requests[id as usize], -1);
-        self.late.retain(|&late| late != id);
+    }
+
+    /// Takes out the member at a place, up to date.
+    fn expel(&mut self, index: usize, requests: &mut [RequestState]) -> u32 {
+        let id = self.members.remove(index);
+        self.ends.remove(index);
+        self.settle(id, requests);
+        if requests[id as usize].is_late {
+            self.late.retain(|&late| late != id);
+        }
+        id
     }
 
     /// Removes and returns the member that joined last.
     pub(crate) fn pop_last(&mut self, requests: &mut [RequestState]) -> Option<u32> {
-        let id = *self.members.last()?;
-        self.expel(id, requests);
-        self.members.pop();
-        Some(id)
+        let last = self.members.len().checked_sub(1)?;
+        Some(self.expel(last, requests))
     }
 
     /// Removes a member, wherever it stands.
     pub(crate) fn remove(&mut self, id: u32, requests: &mut [RequestState]) {
-        self.expel(id, requests);
-        self.forget(id);
+        if let Some(index) = self.members.iter().position(|&member| member == id) {
+            self.expel(index, requests);
+        }
     }
 
     /// Counts a step that ended at `now_s`: one token for every member.
@@ -232,6 +230,7 @@ impl Cohort {
     ) {
         for late in self.late.drain(..) {
             let request = &mut requests[late as usize];
+            request.is_late = false;
             recorder.token_intervals(now_s - request.last_token_at_s, 1);
             // The batch has waited since its members' last token; this one longer or shorter.
             request.spent.waiting_s += self.last_token_at_s - request.last_token_at_s;
@@ -257,24 +256,23 @@ impl Cohort {
     /// done before the end of the last, and there are blocks for each if `free_blocks`
     /// are.
     pub(crate) fn steps_alike(&self, limit: usize, free_blocks: u64) -> usize {
-        let Some(Reverse((end, ..))) = self.ends.peek() else {
+        if self.members.is_empty() {
             return 0;
-        };
-        // May be that of a member that has left: then it is not later than the first's.
-        let steps = end.saturating_sub(self.step).min(limit as u64);
-        let Some(rounds) = steps.checked_div(self.growth.len() as u64) else {
-            return steps as usize;
+        }
+        let steps = self.ends.steps_until_done(self.step, limit);
+        let Some(rounds) = steps.checked_div(self.growth.len()) else {
+            return steps;
         };
         // Nobody takes more than a block in as many steps as a block has tokens.
-        if (rounds + 1) * self.members.len() as u64 <= free_blocks {
-            return steps as usize;
+        if (rounds + 1) as u64 * self.members.len() as u64 <= free_blocks {
+            return steps;
         }
         let mut needed = 0;
         let growth = self.growth[self.slot..]
             .iter()
             .chain(self.growth.iter().cycle());
         growth
-            .take(steps as usize)
+            .take(steps)
             .take_while(|&&blocks| {
                 needed += u64::from(blocks);
                 needed <= free_blocks
@@ -282,34 +280,16 @@ impl Cohort {
             .count()
     }
 
-    /// Whether a member has all its tokens, or had before it left.
-    pub(crate) fn has_finished(&self) -> bool {
-        let first = self.ends.peek();
-        first.is_some_and(|&Reverse((end, ..))| end <= self.step)
+    /// Whether a member may have all its tokens.
+    #[inline]
+    pub(crate) fn may_have_finished(&self) -> bool {
+        self.ends.may_be_done(self.step)
     }
 
     /// Removes and returns a member that has all its tokens.
     pub(crate) fn pop_finished(&mut self, requests: &mut [RequestState]) -> Option<u32> {
-        while let Some(&Reverse((end, id, membership))) = self.ends.peek() {
-            let stale = requests[id as usize].membership != membership;
-            if !stale && end > self.step {
-                return None;
-            }
-            self.ends.pop();
-            if !stale {
-                debug_assert_eq!(end, self.step);
-                self.expel(id, requests);
-                self.forget(id);
-                return Some(id);
-            }
-        }
-        None
-    }
-
-    fn forget(&mut self, id: u32) {
-        if let Some(position) = self.members.iter().position(|&member| member == id) {
-            self.members.remove(position);
-        }
+        let index = self.ends.find_done(self.step, &self.members)?;
+        Some(self.expel(index, requests))
     }
 
     /// Appends all of `tail`'s members, keeping the order, and empties it. Work
@@ -326,40 +306,53 @@ impl Cohort {
             std::mem::swap(self, tail);
             return;
         }
-        if self.len() >= tail.len() {
-            tail.move_members_to(self, requests);
-            self.members.append(&mut tail.members);
-        } else {
-            std::mem::swap(self, tail);
-            // `tail` now holds those that go first.
-            tail.move_members_to(self, requests);
-            self.members.splice(0..0, tail.members.drain(..));
+        let count = tail.len();
+        if self.len() >= count {
+            tail.move_to(0, count, self, requests);
+            return;
         }
+        std::mem::swap(self, tail);
+        // `tail` now holds those that go first.
+        let count = tail.len();
+        tail.move_to(0, count, self, requests);
+        self.members.rotate_right(count);
+        self.ends.rotate_to_front(count);
     }
 
-    /// Moves the first `count` members into the empty cohort `batch`.
+    /// Moves the first `count` members into the empty cohort `batch`. Work is
+    /// proportional to those moved or those that stay, whichever are fewer.
     pub(crate) fn split_front(
-        &mut self,
+        self: &mut Box<Self>,
         count: usize,
-        batch: &mut Self,
+        batch: &mut Box<Self>,
         requests: &mut [RequestState],
     ) {
         debug_assert!(batch.is_empty() && count <= self.len());
-        for index in 0..count {
-            let id = self.members[index];
-            self.expel(id, requests);
-            batch.join(id, requests);
+        if count <= self.len() / 2 {
+            self.move_to(0, count, batch, requests);
+        } else {
+            std::mem::swap(self, batch);
+            batch.move_to(count, batch.len(), self, requests);
         }
-        self.members.drain(..count);
     }
 
-    /// Re-enrols every member in `other`; the caller moves the list itself.
-    fn move_members_to(&mut self, other: &mut Self, requests: &mut [RequestState]) {
-        for index in 0..self.members.len() {
-            let id = self.members[index];
-            self.expel(id, requests);
-            other.enrol(id, requests);
+    /// Moves the members from place `from` to before `to` to the end of `other`.
+    fn move_to(&mut self, from: usize, to: usize, other: &mut Self, requests: &mut [RequestState]) {
+        for index in from..to {
+            self.settle(self.members[index], requests);
         }
+        if !self.late.is_empty() {
+            let moved = &self.members[from..to];
+            for &id in moved {
+                requests[id as usize].is_late = false;
+            }
+            self.late.retain(|&id| requests[id as usize].is_late);
+        }
+        for &id in &self.members[from..to] {
+            other.join(id, requests);
+        }
+        self.members.drain(from..to);
+        self.ends.remove_range(from, to);
     }
 }
 

@@ -289,7 +289,7 @@ impl<R: Recorder> Simulation<'_, R> {
         }
         self.advance_decodes(replica, slot, self.events.now_s());
         let batch = &self.replicas[replica as usize].batches[slot as usize];
-        let nobody_ends = batch.prefills.is_empty() && !batch.decodes.has_finished();
+        let nobody_ends = batch.prefills.is_empty() && !batch.decodes.may_have_finished();
         if nobody_ends && self.repeat_if_alike(replica, slot, pending_s) {
             return Some(pending_s);
         }

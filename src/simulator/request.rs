@@ -41,8 +41,8 @@ pub(crate) struct RequestState {
     /// Cohort counters when it joined.
     pub joined_step: u64,
     pub spent_at_join: Spent,
-    /// Distinguishes this stay in a cohort from earlier ones.
-    pub membership: u32,
+    /// In a cohort: whether its last token came at another time than the others'.
+    pub is_late: bool,
     pub prefill_replica: u32,
     pub decode_replica: u32,
     pub transfer_bytes: f64,
@@ -72,7 +72,7 @@ impl RequestState {
             spent: Spent::default(),
             joined_step: 0,
             spent_at_join: Spent::default(),
-            membership: 0,
+            is_late: false,
             prefill_replica: NO_REPLICA,
             decode_replica: NO_REPLICA,
             transfer_bytes: 0.0,

@@ -1,0 +1,162 @@
+//! When the members of a cohort are done, by the steps of the cohort.
+//!
+//! A mark per step, modulo the horizon, says whether somebody may be done after it;
+//! only then is the list looked through. Marks outlive members that leave early
+//! until their step comes, and say too much of members that end beyond the
+//! horizon: both cost a look.
+
+/// Steps with a mark of their own; most outputs are shorter.
+const HORIZON: usize = 1024;
+const WORDS: usize = HORIZON / 64;
+/// Members that are looked at together.
+const BLOCK: usize = 16;
+
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    /// Step after which each member is done, modulo 2^32, in the order of the members.
+    steps: Vec<u32>,
+    marks: [u64; WORDS],
+}
+
+impl Ends {
+    /// A mark's word and bit.
+    #[inline]
+    fn place(step: u64) -> (usize, u32) {
+        let slot = step as usize % HORIZON;
+        (slot / 64, slot as u32 % 64)
+    }
+
+    fn mark(&mut self, step: u64) {
+        let (word, bit) = Self::place(step);
+        self.marks[word] |= 1 << bit;
+    }
+
+    /// Adds a member that is done after step `end`, at the end of the list.
+    pub(super) fn push(&mut self, end: u64) {
+        self.mark(end);
+        self.steps.push(end as u32);
+    }
+
+    /// Takes a member out.
+    pub(super) fn remove(&mut self, index: usize) {
+        self.steps.remove(index);
+    }
+
+    /// Takes the members from `from` to before `to` out.
+    pub(super) fn remove_range(&mut self, from: usize, to: usize) {
+        self.steps.drain(from..to);
+        self.marks = [0; WORDS];
+        for index in 0..self.steps.len() {
+            self.mark(u64::from(self.steps[index]));
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.steps.clear();
+        self.marks = [0; WORDS];
+    }
+
+    /// Moves the last `count` members to the front.
+    pub(super) fn rotate_to_front(&mut self, count: usize) {
+        self.steps.rotate_right(count);
+    }
+
+    /// Whether somebody may be done after step `now`.
+    #[inline]
+    pub(super) fn may_be_done(&self, now: u64) -> bool {
+        let (word, bit) = Self::place(now);
+        self.marks[word] >> bit & 1 == 1
+    }
+
+    /// How many steps, at most `limit` and fewer than 64, are sure to be made from `now`
+    /// on before the next member is done; nobody is now.
+    #[inline]
+    pub(super) fn steps_until_done(&self, now: u64, limit: usize) -> usize {
+        debug_assert!(limit < 64 && !self.steps.contains(&(now as u32)));
+        let (word, bit) = Self::place(now);
+        let (first, second) = (self.marks[word], self.marks[(word + 1) % WORDS]);
+        let ahead = first >> bit | (second << 1) << (63 - bit);
+        // A mark for now is that of a later round.
+        ((ahead & !1).trailing_zeros() as usize).min(limit)
+    }
+
+    /// Place of the member that is done after step `now`: of several, the one with the
+    /// lowest number in `members`.
+    pub(super) fn find_done(&mut self, now: u64, members: &[u32]) -> Option<usize> {
+        if !self.may_be_done(now) {
+            return None;
+        }
+        let now_or_round_later = |&end: &u32| (end ^ now as u32) % HORIZON as u32 == 0;
+        let mut done: Option<usize> = None;
+        let mut candidates = 0;
+        for (block, ends) in self.steps.chunks(BLOCK).enumerate() {
+            // Without a way out, so that many are compared at a time.
+            if !ends
+                .iter()
+                .fold(false, |any, end| any | now_or_round_later(end))
+            {
+                continue;
+            }
+            for (within, end) in ends.iter().enumerate() {
+                let index = block * BLOCK + within;
+                candidates += usize::from(now_or_round_later(end));
+                if *end == now as u32 && done.is_none_or(|found| members[index] < members[found]) {
+                    done = Some(index);
+                }
+            }
+        }
+        if candidates <= usize::from(done.is_some()) {
+            let (word, bit) = Self::place(now);
+            self.marks[word] &= !(1 << bit);
+        }
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn members_are_done_when_they_said(
+            mut lengths in proptest::collection::vec(1u64..3 * HORIZON as u64, 1..60),
+            first in prop_oneof![Just(0u64), (u64::from(u32::MAX) - 100)..(u64::from(u32::MAX) + 100)],
+            removed in proptest::collection::vec(0usize..60, 0..5),
+        ) {
+            let mut ends = Ends::default();
+            lengths.iter().for_each(|length| ends.push(first + length));
+            let mut members: Vec<u32> = (0..lengths.len() as u32).rev().collect();
+            for index in removed {
+                if index + 1 < members.len() {
+                    ends.remove(index);
+                    (members.remove(index), lengths.remove(index));
+                }
+            }
+            let longest = lengths.iter().max().copied().unwrap_or(0);
+            let mut now = first;
+            while now - first < longest {
+                let next = lengths.iter().map(|length| first + length).filter(|&end| end > now).min();
+                let sure = ends.steps_until_done(now, 32) as u64;
+                prop_assert!(sure > 0 && next.is_none_or(|next| now + sure <= next));
+                now += sure;
+                let mut expected: Vec<u32> = (lengths.iter().zip(&members))
+                    .filter(|&(length, _)| first + length == now)
+                    .map(|(_, &member)| member)
+                    .collect();
+                expected.sort_unstable();
+                for member in expected {
+                    prop_assert!(ends.may_be_done(now));
+                    let found = ends.find_done(now, &members);
+                    prop_assert_eq!(found.map(|index| members[index]), Some(member));
+                    let index = found.unwrap_or_default();
+                    ends.remove(index);
+                    (members.remove(index), lengths.remove(index));
+                }
+                prop_assert_eq!(ends.find_done(now, &members), None);
+            }
+            prop_assert!(members.is_empty());
+        }
+    }
+}
