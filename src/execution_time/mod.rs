@@ -121,7 +121,7 @@ pub struct PricedOperator {
 }
 
 /// One stage's run of one batch, for backends that replay recorded runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct StageRun {
     /// Replica, counted through all pools.
     pub replica: u32,
@@ -178,9 +178,14 @@ pub trait StepCost: Send + Sync {
         self.stage_time(run.stage, shape)
     }
 
-    /// Times of as many decode-only steps in a row as `times` has room for, on the
-    /// only stage: `shape` is the first, and in each of the others every decode has
-    /// one token more in its cache. The same as one by one, to the last bit.
+    /// Whether prices depend on which run it is.
+    fn tells_runs_apart(&self) -> bool {
+        false
+    }
+
+    /// Times of as many decode-only steps in a row as `times` has room for, on one
+    /// stage: `shape` is the first, and in each of the others every decode has one
+    /// token more in its cache. The same as one by one, to the last bit.
     fn decode_times(&self, run: StageRun, shape: &StepShape, times: &mut [StageTime]) {
         decode_times_one_by_one(self, run, shape, times);
     }

@@ -26,7 +26,7 @@ use super::event::Event;
 use super::exact_sum::ExactRun;
 use super::recorder::Recorder;
 use super::replica::{Batch, Replica};
-use crate::execution_time::{StageRun, StageTime};
+use crate::execution_time::{StageRun, StageTime, StepCost, StepShape};
 
 /// Steps that are priced together at most.
 pub(super) const STEPS: usize = 32;
@@ -53,6 +53,48 @@ struct Leaving {
     started_at_s: f64,
     /// When the last stage has executed it, seconds; after the limit, some time after.
     at_s: f64,
+}
+
+/// Stage times of the next repetitions of a batch of decodes, priced together.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead {
+    /// By stage, then by repetition.
+    times: Vec<StageTime>,
+    repetitions: usize,
+    /// Those that have been made.
+    made: usize,
+}
+
+impl Ahead {
+    /// Forgets them: the batch is another one.
+    pub(super) fn clear(&mut self) {
+        (self.repetitions, self.made) = (0, 0);
+    }
+
+    /// Of the next repetition.
+    fn time(&self, stage: u32) -> StageTime {
+        self.times[stage as usize * self.repetitions + self.made]
+    }
+
+    /// Prices up to `repetitions` of the step `shape`, if all before have been made;
+    /// twice as many as those.
+    fn price(&mut self, cost: &dyn StepCost, shape: &StepShape, repetitions: usize) {
+        if self.made < self.repetitions {
+            return;
+        }
+        self.made = 0;
+        self.repetitions = repetitions.min(2 * self.repetitions.max(1));
+        let stages = cost.stages();
+        self.times
+            .resize(stages as usize * self.repetitions, StageTime::default());
+        for (stage, times) in (0..).zip(self.times.chunks_mut(self.repetitions)) {
+            let run = StageRun {
+                stage,
+                ..StageRun::default()
+            };
+            cost.decode_times(run, shape, times);
+        }
+    }
 }
 
 impl Pipeline {
@@ -95,11 +137,25 @@ impl<R: Recorder> Simulation<'_, R> {
 
     /// Sends a batch that has just been formed through all stages.
     pub(super) fn launch(&mut self, replica: u32, slot: u32) {
+        self.enter_stages(replica, slot, |cost, run, batch| {
+            cost.stage_time_of(run, &batch.shape)
+        });
+    }
+
+    /// Sends a batch through all stages, where it takes what `time` says.
+    #[inline]
+    fn enter_stages(
+        &mut self,
+        replica: u32,
+        slot: u32,
+        time: impl Fn(&dyn StepCost, StageRun, &Batch) -> StageTime,
+    ) {
         let now_s = self.events.now_s();
         let limit_s = self.limit_s;
         let state = &mut self.replicas[replica as usize];
         let batch = &mut state.batches[slot as usize];
-        let cost = &self.cluster.pools[state.pool].cost;
+        let cost = &*self.cluster.pools[state.pool].cost;
+        let mut busy = ExactRun::default();
         let mut leaving = Leaving {
             slot,
             started_at_s: now_s,
@@ -118,14 +174,15 @@ impl<R: Recorder> Simulation<'_, R> {
                 nth_batch: batch.nth,
                 stage,
             };
-            let time = cost.stage_time_of(run, &batch.shape);
+            let time = time(cost, run, batch);
             spend(batch, time);
-            state.busy.add(time.total_s(), 1);
+            busy.add(time.total_s());
             leaving.started_at_s = start_s;
             leaving.at_s = start_s + time.total_s();
             batch.last_stage_at_s = leaving.at_s;
             *free_at_s = leaving.at_s;
         }
+        state.busy.add_run(busy, 1);
         state.pipeline.leaving.push_back(leaving);
     }
 
@@ -321,7 +378,7 @@ impl<R: Recorder> Simulation<'_, R> {
             if self.replicas[replica as usize].stages.len() == 1 {
                 self.repeat(replica, slot, repeats, pending_s);
             } else {
-                self.repeat_once(replica, slot);
+                self.repeat_once(replica, slot, repeats);
             }
         }
         repeats > 0
@@ -368,12 +425,27 @@ impl<R: Recorder> Simulation<'_, R> {
         }
     }
 
-    /// Starts the present batch again, one token further.
-    fn repeat_once(&mut self, replica: u32, slot: u32) {
+    /// Starts the present batch again, one token further, of the next `repeats` times
+    /// that it is sure to be the same.
+    fn repeat_once(&mut self, replica: u32, slot: u32, repeats: usize) {
         let now_s = self.events.now_s();
-        self.replicas[replica as usize].repeat_batch(slot, self.batches, now_s);
+        let state = &mut self.replicas[replica as usize];
+        state.repeat_batch(slot, self.batches, now_s);
         self.batches += 1;
-        self.launch(replica, slot);
+        let cost = &*self.cluster.pools[state.pool].cost;
+        if cost.tells_runs_apart() {
+            return self.launch(replica, slot);
+        }
+        let batch = &mut state.batches[slot as usize];
+        batch.ahead.price(cost, &batch.shape, repeats);
+        self.enter_stages(replica, slot, |cost, run, batch| {
+            let time = batch.ahead.time(run.stage);
+            debug_assert_eq!(time, cost.stage_time_of(run, &batch.shape));
+            time
+        });
+        self.replicas[replica as usize].batches[slot as usize]
+            .ahead
+            .made += 1;
     }
 
     /// Has the only stage repeat the present batch up to `steps` times: those that
@@ -408,13 +480,15 @@ impl<R: Recorder> Simulation<'_, R> {
             stage: 0,
         };
         batch.shape.decode_context_tokens = batch.decodes.context_tokens();
+        let cost = &*self.cluster.pools[state.pool].cost;
         let mut wanted = times.len();
-        if !self.forecasts {
+        if cost.tells_runs_apart() {
+            wanted = 1;
+        } else if !self.forecasts {
             // They will take about as long as the one that has just ended.
             let start = (free_s / batch.spent.total_s).ceil().max(1.0);
             wanted = wanted.min(start as usize);
         }
-        let cost = &self.cluster.pools[state.pool].cost;
         cost.decode_times(run, &batch.shape, &mut times[..wanted]);
         wanted
     }

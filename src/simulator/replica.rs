@@ -7,7 +7,7 @@ use super::cohort::{Cohort, Spent};
 use super::config::{Compat, PoolRole, PoolSpec};
 use super::exact_sum::ExactSum;
 use super::kv_cache::BlockPool;
-use super::pipeline::Pipeline;
+use super::pipeline::{Ahead, Pipeline};
 use super::recorder::RequestOutcome;
 use super::request::RequestState;
 use super::scheduler::replica::{BatchPolicy, Need, Reservation};
@@ -35,6 +35,8 @@ pub(crate) struct Batch {
     /// What its decodes waited for its first stage since their last token.
     pub decodes_waited_s: f64,
     pub last_stage_at_s: f64,
+    /// What its next repetitions will take.
+    pub ahead: Ahead,
     /// Of the stage that executes it; kept only where caches leave layer by layer.
     pub stage_time_s: f64,
     pub in_flight: bool,
@@ -59,6 +61,7 @@ impl Batch {
             spent: Spent::default(),
             decodes_waited_s: 0.0,
             last_stage_at_s: 0.0,
+            ahead: Ahead::default(),
             stage_time_s: 0.0,
             in_flight: false,
             composition: Vec::new(),
@@ -75,6 +78,7 @@ impl Batch {
     /// Fills in the shape from the members.
     pub(crate) fn describe(&mut self, requests: &[RequestState]) {
         let shape = &mut self.shape;
+        self.ahead.clear();
         shape.prefills.clear();
         shape.decode_requests = self.decodes.len() as u32;
         shape.decode_context_tokens = self.decodes.context_tokens();

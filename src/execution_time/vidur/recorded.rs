@@ -154,6 +154,10 @@ impl StepCost for RecordedCost {
         }
     }
 
+    fn tells_runs_apart(&self) -> bool {
+        true
+    }
+
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator> {
         let priced = |stage| PricedOperator {
             stage,

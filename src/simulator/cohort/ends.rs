@@ -86,7 +86,7 @@ impl Ends {
         if !self.may_be_done(now) {
             return None;
         }
-        let now_or_round_later = |&end: &u32| (end ^ now as u32) % HORIZON as u32 == 0;
+        let now_or_round_later = |&end: &u32| (end ^ now as u32).is_multiple_of(HORIZON as u32);
         let mut done: Option<usize> = None;
         let mut candidates = 0;
         for (block, ends) in self.steps.chunks(BLOCK).enumerate() {
