@@ -406,7 +406,7 @@ impl<R: Recorder> Simulation<'_, R> {
     }
 
     /// How many of the next batches will be the present one again: decodes only, room
-    /// for their tokens, and nobody who might join, until one of them is done.
+    /// for their tokens, and nobody who can join, until one of them is done.
     fn repeats(&self, replica: u32, slot: u32) -> usize {
         let state = &self.replicas[replica as usize];
         let batch = &state.batches[slot as usize];
@@ -414,10 +414,15 @@ impl<R: Recorder> Simulation<'_, R> {
         let alone = state.policy.repeats_decodes()
             && batch.prefills.is_empty()
             && !batch.decodes.is_empty()
-            && queues.waiting.is_empty()
             && queues.prefilling.is_empty()
             && queues.ready.is_empty()
-            && state.incoming.is_empty();
+            && state.incoming.is_empty()
+            && (state.policy).turns_away(
+                queues,
+                batch.decodes.len() as u32,
+                state.has_free_slot(),
+                &self.requests,
+            );
         if alone {
             batch.decodes.steps_alike(STEPS, queues.blocks.free())
         } else {

@@ -10,7 +10,7 @@ use super::kv_cache::BlockPool;
 use super::pipeline::{Ahead, Pipeline};
 use super::recorder::RequestOutcome;
 use super::request::RequestState;
-use super::scheduler::replica::{BatchPolicy, Need, Reservation};
+use super::scheduler::replica::{BatchPolicy, Limits, Need, Reservation};
 use crate::execution_time::{PrefillChunk, StepShape};
 
 /// A chunk of one request's prompt in a batch.
@@ -167,6 +167,18 @@ impl ReplicaQueues {
         self.blocks
             .blocks_for(u64::from(request.prefill_target))
             .max(self.reserved_blocks)
+    }
+
+    /// Whether the first in the queue may be admitted now; others wait for it.
+    pub(crate) fn admits_first(&self, limits: &Limits, requests: &[RequestState]) -> bool {
+        self.waiting.front().is_some_and(|&id| {
+            let prompt = requests[id as usize].prefill_target;
+            let blocks = match self.reserved_blocks {
+                0 => self.blocks.blocks_for(u64::from(prompt)),
+                reserved => reserved,
+            };
+            self.admitted < limits.admitted && self.blocks.admits(blocks)
+        })
     }
 
     /// Puts a request at the end of the queue.

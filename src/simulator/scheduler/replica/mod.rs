@@ -162,6 +162,26 @@ impl BatchPolicy {
         plain && !self.keeps_order()
     }
 
+    /// Whether nobody who waits can join `decodes`, a batch of their own that will be
+    /// formed again and again, while nothing is freed. `has_free_slot`: there might be
+    /// another batch.
+    pub(crate) fn turns_away(
+        &self,
+        queues: &ReplicaQueues,
+        decodes: u32,
+        has_free_slot: bool,
+        requests: &[RequestState],
+    ) -> bool {
+        let is_full = match self.kind {
+            // Prompts come before decodes.
+            Kind::Vllm | Kind::SplitWise => false,
+            _ => decodes >= self.limits.batch.min(self.limits.tokens),
+        };
+        queues.waiting.is_empty()
+            || (is_full && !has_free_slot)
+            || !queues.admits_first(&self.limits, requests)
+    }
+
     /// Whether a batch keeps its members until the last one ends.
     pub(crate) fn is_static(&self) -> bool {
         self.kind == Kind::FasterTransformer
@@ -277,11 +297,7 @@ impl Forming<'_> {
             // prompt.
             let over_budget = self.limits.tokens.saturating_sub(tokens) < prompt
                 && !self.batch.prefills.is_empty();
-            if over_budget
-                || self.queues.admitted >= self.limits.admitted
-                || self.is_full()
-                || !self.admit_front()
-            {
+            if over_budget || self.is_full() || self.admit_front().is_none() {
                 break;
             }
             tokens += prompt;
@@ -292,7 +308,7 @@ impl Forming<'_> {
     /// Admits whole prompts while a reservation for each is to be had.
     fn take_reserved_prompts(&mut self) {
         let blocks = self.queues.reserved_blocks;
-        while !self.is_full() && self.queues.blocks.free() >= blocks {
+        while !self.is_full() && self.queues.admits_first(self.limits, self.requests) {
             let Some(id) = self.queues.waiting.pop_front() else {
                 break;
             };
@@ -303,18 +319,15 @@ impl Forming<'_> {
     }
 
     /// Admits the first waiting request if its prompt's blocks are to be had.
-    fn admit_front(&mut self) -> bool {
-        let Some(&id) = self.queues.waiting.front() else {
-            return false;
-        };
+    fn admit_front(&mut self) -> Option<u32> {
+        if !self.queues.admits_first(self.limits, self.requests) {
+            return None;
+        }
+        let id = self.queues.waiting.pop_front()?;
         let prompt = self.requests[id as usize].prefill_target;
         let blocks = self.queues.blocks.blocks_for(u64::from(prompt));
-        if !self.queues.blocks.admits(blocks) {
-            return false;
-        }
-        self.queues.waiting.pop_front();
         self.queues.admit(id, blocks, self.requests, self.now_s);
-        true
+        Some(id)
     }
 
     fn add_prompt(&mut self, request: u32, tokens: u32) {

@@ -14,12 +14,9 @@ pub(super) fn fill(forming: &mut Forming<'_>) {
         let id = match forming.queues.prefilling.pop_front() {
             Some(id) => id,
             None => {
-                let Some(&id) = forming.queues.waiting.front() else {
+                let Some(id) = forming.admit_front() else {
                     return;
                 };
-                if forming.queues.admitted >= limits.admitted || !forming.admit_front() {
-                    return;
-                }
                 id
             }
         };
