@@ -121,7 +121,7 @@ pub struct PricedOperator {
 }
 
 /// One stage's run of one batch, for backends that replay recorded runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StageRun {
     /// Replica, counted through all pools.
     pub replica: u32,
@@ -172,22 +172,30 @@ pub trait StepCost: Send + Sync {
     /// must not allocate in steady state.
     fn stage_time(&self, stage: u32, shape: &StepShape) -> StageTime;
 
-    /// The same for a certain batch of a certain replica. Most backends do not
-    /// look at which it is.
+    /// The same for a certain batch of a certain replica.
     fn stage_time_of(&self, run: StageRun, shape: &StepShape) -> StageTime {
         self.stage_time(run.stage, shape)
     }
 
-    /// Whether prices depend on which run it is.
+    /// Whether it matters which batch of which replica it is: then only
+    /// [`Self::stage_time_of`] tells.
     fn tells_runs_apart(&self) -> bool {
         false
     }
 
-    /// Times of as many decode-only steps in a row as `times` has room for, on one
-    /// stage: `shape` is the first, and in each of the others every decode has one
-    /// token more in its cache. The same as one by one, to the last bit.
-    fn decode_times(&self, run: StageRun, shape: &StepShape, times: &mut [StageTime]) {
-        decode_times_one_by_one(self, run, shape, times);
+    /// Times of all stages. The same as one by one, to the last bit.
+    fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
+        for (stage, time) in (0..).zip(times) {
+            *time = self.stage_time(stage, shape);
+        }
+    }
+
+    /// Times of decode-only steps in a row, as many as `times` has room for: of all of
+    /// them on the first stage, then on the second ... `shape` is the first step, and in
+    /// each of the others every decode has one token more in its cache. The same as one
+    /// by one, to the last bit.
+    fn decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
+        decode_times_one_by_one(self, shape, times);
     }
 
     /// The same price, operator by operator, all stages.
@@ -204,7 +212,6 @@ pub trait StepCost: Send + Sync {
 /// [`StepCost::decode_times`] by as many prices.
 fn decode_times_one_by_one(
     cost: &(impl StepCost + ?Sized),
-    mut run: StageRun,
     shape: &StepShape,
     times: &mut [StageTime],
 ) {
@@ -213,9 +220,12 @@ fn decode_times_one_by_one(
         prefills: Vec::new(),
         ..*shape
     };
-    for time in times {
-        *time = cost.stage_time_of(run, &shape);
-        run.nth_batch += 1;
+    let stages = cost.stages();
+    let steps = times.len() / stages as usize;
+    for step in 0..steps {
+        for stage in 0..stages {
+            times[stage as usize * steps + step] = cost.stage_time(stage, &shape);
+        }
         shape.decode_context_tokens += u64::from(shape.decode_requests);
     }
 }

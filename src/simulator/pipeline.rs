@@ -84,16 +84,20 @@ impl Ahead {
         }
         self.made = 0;
         self.repetitions = repetitions.min(2 * self.repetitions.max(1));
-        let stages = cost.stages();
-        self.times
-            .resize(stages as usize * self.repetitions, StageTime::default());
-        for (stage, times) in (0..).zip(self.times.chunks_mut(self.repetitions)) {
-            let run = StageRun {
-                stage,
-                ..StageRun::default()
-            };
-            cost.decode_times(run, shape, times);
-        }
+        self.make_room(cost);
+        cost.decode_times(shape, &mut self.times);
+    }
+
+    /// Prices the step `shape`, whatever it consists of, alone.
+    fn price_one(&mut self, cost: &dyn StepCost, shape: &StepShape) {
+        (self.repetitions, self.made) = (1, 0);
+        self.make_room(cost);
+        cost.stage_times(shape, &mut self.times);
+    }
+
+    fn make_room(&mut self, cost: &dyn StepCost) {
+        let times = cost.stages() as usize * self.repetitions;
+        self.times.resize(times, StageTime::default());
     }
 }
 
@@ -137,9 +141,29 @@ impl<R: Recorder> Simulation<'_, R> {
 
     /// Sends a batch that has just been formed through all stages.
     pub(super) fn launch(&mut self, replica: u32, slot: u32) {
-        self.enter_stages(replica, slot, |cost, run, batch| {
-            cost.stage_time_of(run, &batch.shape)
+        let state = &mut self.replicas[replica as usize];
+        let cost = &*self.cluster.pools[state.pool].cost;
+        if cost.tells_runs_apart() {
+            return self.enter_stages(replica, slot, |run, batch| {
+                cost.stage_time_of(run, &batch.shape)
+            });
+        }
+        let batch = &mut state.batches[slot as usize];
+        batch.ahead.price_one(cost, &batch.shape);
+        self.enter_ahead(replica, slot);
+    }
+
+    /// Sends a batch, priced ahead, through all stages.
+    fn enter_ahead(&mut self, replica: u32, slot: u32) {
+        let pool = self.replicas[replica as usize].pool;
+        let cost = &*self.cluster.pools[pool].cost;
+        self.enter_stages(replica, slot, |run, batch| {
+            let time = batch.ahead.time(run.stage);
+            debug_assert_eq!(time, cost.stage_time_of(run, &batch.shape));
+            time
         });
+        let batch = &mut self.replicas[replica as usize].batches[slot as usize];
+        batch.ahead.made += 1;
     }
 
     /// Sends a batch through all stages, where it takes what `time` says.
@@ -148,13 +172,12 @@ impl<R: Recorder> Simulation<'_, R> {
         &mut self,
         replica: u32,
         slot: u32,
-        time: impl Fn(&dyn StepCost, StageRun, &Batch) -> StageTime,
+        time: impl Fn(StageRun, &Batch) -> StageTime,
     ) {
         let now_s = self.events.now_s();
         let limit_s = self.limit_s;
         let state = &mut self.replicas[replica as usize];
         let batch = &mut state.batches[slot as usize];
-        let cost = &*self.cluster.pools[state.pool].cost;
         let mut busy = ExactRun::default();
         let mut leaving = Leaving {
             slot,
@@ -174,7 +197,7 @@ impl<R: Recorder> Simulation<'_, R> {
                 nth_batch: batch.nth,
                 stage,
             };
-            let time = time(cost, run, batch);
+            let time = time(run, batch);
             spend(batch, time);
             busy.add(time.total_s());
             leaving.started_at_s = start_s;
@@ -417,12 +440,7 @@ impl<R: Recorder> Simulation<'_, R> {
             && queues.prefilling.is_empty()
             && queues.ready.is_empty()
             && state.incoming.is_empty()
-            && (state.policy).turns_away(
-                queues,
-                batch.decodes.len() as u32,
-                state.has_free_slot(),
-                &self.requests,
-            );
+            && (queues.waiting.is_empty() || state.turns_away(slot, &self.requests));
         if alone {
             batch.decodes.steps_alike(STEPS, queues.blocks.free())
         } else {
@@ -443,14 +461,7 @@ impl<R: Recorder> Simulation<'_, R> {
         }
         let batch = &mut state.batches[slot as usize];
         batch.ahead.price(cost, &batch.shape, repeats);
-        self.enter_stages(replica, slot, |cost, run, batch| {
-            let time = batch.ahead.time(run.stage);
-            debug_assert_eq!(time, cost.stage_time_of(run, &batch.shape));
-            time
-        });
-        self.replicas[replica as usize].batches[slot as usize]
-            .ahead
-            .made += 1;
+        self.enter_ahead(replica, slot);
     }
 
     /// Has the only stage repeat the present batch up to `steps` times: those that
@@ -486,15 +497,17 @@ impl<R: Recorder> Simulation<'_, R> {
         };
         batch.shape.decode_context_tokens = batch.decodes.context_tokens();
         let cost = &*self.cluster.pools[state.pool].cost;
-        let mut wanted = times.len();
         if cost.tells_runs_apart() {
-            wanted = 1;
-        } else if !self.forecasts {
+            times[0] = cost.stage_time_of(run, &batch.shape);
+            return 1;
+        }
+        let mut wanted = times.len();
+        if !self.forecasts {
             // They will take about as long as the one that has just ended.
             let start = (free_s / batch.spent.total_s).ceil().max(1.0);
             wanted = wanted.min(start as usize);
         }
-        cost.decode_times(run, &batch.shape, &mut times[..wanted]);
+        cost.decode_times(&batch.shape, &mut times[..wanted]);
         wanted
     }
 

@@ -170,6 +170,7 @@ impl ReplicaQueues {
     }
 
     /// Whether the first in the queue may be admitted now; others wait for it.
+    #[inline]
     pub(crate) fn admits_first(&self, limits: &Limits, requests: &[RequestState]) -> bool {
         self.waiting.front().is_some_and(|&id| {
             let prompt = requests[id as usize].prefill_target;
@@ -441,6 +442,15 @@ impl Replica {
     #[inline]
     pub(crate) fn has_free_slot(&self) -> bool {
         (self.running_batches as usize) < self.batches.len()
+    }
+
+    /// Whether nobody who waits can join the decodes of a slot when they are all of a
+    /// batch, nor after more such batches while nothing is freed.
+    pub(crate) fn turns_away(&self, slot: u32, requests: &[RequestState]) -> bool {
+        let decodes = self.batches[slot as usize].decodes.len();
+        // Might there be another batch, they would go there.
+        (self.policy.is_full_with(decodes as u32) && !self.has_free_slot())
+            || !self.queues.admits_first(self.policy.limits(), requests)
     }
 
     /// Forms the next batch, if a slot is free and there is anything to run.

@@ -16,6 +16,7 @@ mod memo;
 mod peers;
 mod pricer;
 mod ranks;
+mod stages;
 
 pub use peers::PeerCost;
 
@@ -28,7 +29,7 @@ use super::graph::{Graph, NamedOperator, Stage};
 use super::roofline::KernelFits;
 use super::silicon::{SiliconDb, unpaid_share};
 use super::{
-    BackendKind, Operator, OperatorCost, PricedOperator, Provenance, StageRun, StageTime, StepCost,
+    BackendKind, Operator, OperatorCost, PricedOperator, Provenance, StageTime, StepCost,
     StepOptions, StepShape, decode_times_one_by_one,
 };
 use crate::catalog::{DeviceSpec, EngineSpec, ModelSpec};
@@ -44,6 +45,8 @@ pub struct GraphCost {
     /// Operators by name that are somebody else's to price.
     elsewhere: fn(&str) -> bool,
     tables: Vec<StageTables>,
+    /// Which other stage each is like.
+    alike: Vec<stages::Alike>,
 }
 
 /// Share of the compute units set aside for throughput exchange kernels: DeepEP's
@@ -221,6 +224,7 @@ impl GraphCost {
             .map(|stage| StageTables::new(&graph, &pricer, stage, elsewhere))
             .collect();
         Self {
+            alike: stages::alike(graph.stages()),
             graph,
             pricer,
             host,
@@ -249,6 +253,16 @@ impl GraphCost {
                 step_s / speculation.tokens_per_step()
             }
             _ => step_s,
+        }
+    }
+
+    /// Host time before a stage: all of it is before the first.
+    fn host_of_stage_s(&self, index: usize, shape: &StepShape) -> f64 {
+        let requests = shape.decode_requests + shape.prefills.len() as u32;
+        if index == 0 && requests > 0 {
+            self.host_s(shape, requests)
+        } else {
+            0.0
         }
     }
 
@@ -386,11 +400,15 @@ impl GraphCost {
             .unwrap_or(0.0)
     }
 
-    /// Time of a rank that waits for nobody: all but the expert pool.
-    fn rank_s(&self, index: usize, load: &RankLoad) -> f64 {
+    /// Attention of a rank.
+    fn attention_s(&self, index: usize, load: &RankLoad) -> f64 {
         self.prefill_attention_s(index, load.prefills)
             + self.decode_attention_s(index, load.decodes, load.kv_tokens)
-            + self.rank_tokens_s(index, self.rank_tokens(load))
+    }
+
+    /// Time of a rank that waits for nobody: all but the expert pool.
+    fn rank_s(&self, index: usize, load: &RankLoad) -> f64 {
+        self.attention_s(index, load) + self.rank_tokens_s(index, self.rank_tokens(load))
     }
 
     /// Calls `with` with the shares of the ranks.
@@ -704,44 +722,28 @@ impl StepCost for GraphCost {
     }
 
     fn stage_time(&self, stage: u32, shape: &StepShape) -> StageTime {
-        let requests = shape.decode_requests + shape.prefills.len() as u32;
         StageTime {
             model_s: self.model_s(stage as usize, shape),
-            host_s: if stage == 0 && requests > 0 {
-                self.host_s(shape, requests)
-            } else {
-                0.0
-            },
+            host_s: self.host_of_stage_s(stage as usize, shape),
         }
     }
 
-    fn decode_times(&self, run: StageRun, shape: &StepShape, times: &mut [StageTime]) {
-        let index = run.stage as usize;
-        let requests = shape.decode_requests;
-        if requests == 0 || self.options.speculation.is_some() || self.takes_turns(index) {
-            return decode_times_one_by_one(self, run, shape, times);
+    fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
+        if self.is_plain() {
+            self.plain_stage_times(shape, times);
+        } else {
+            for (stage, time) in (0..).zip(times) {
+                *time = self.stage_time(stage, shape);
+            }
         }
-        // As `step_s`: all but attention stays the same.
-        let layers_s = self.decode_only_s(index, requests);
-        let head_s = self.head_s(index, self.sampled_rows(shape));
-        let host_s = match index {
-            0 => self.host_s(shape, requests),
-            _ => 0.0,
-        };
-        // Sums of whole numbers: as exact as those of integers.
-        let decodes = f64::from(requests);
-        let first = shape.decode_context_tokens as f64;
-        let context_tokens = std::iter::successors(Some(first), |tokens| Some(tokens + decodes));
-        let kv_tokens = context_tokens.map(|tokens| kv_tokens_per_decode(tokens, decodes));
-        let batch = requests.div_ceil(self.attention_ranks());
-        let price = |kv_tokens| self.attention_price_s(index, batch, kv_tokens);
-        let attention = &self.tables[index].decode_attention;
-        attention.get_all(batch, kv_tokens.zip(times), price, |time, attention_s| {
-            *time = StageTime {
-                model_s: layers_s + attention_s + head_s,
-                host_s,
-            };
-        });
+    }
+
+    fn decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
+        if self.is_plain() {
+            self.plain_decode_times(shape, times);
+        } else {
+            decode_times_one_by_one(self, shape, times);
+        }
     }
 
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator> {

@@ -456,8 +456,8 @@ fn uneven_experts_take_longer() {
     assert!(uneven > 1.1 * even, "{uneven} {even}");
 }
 
-#[test]
-fn steps_in_a_row_cost_what_each_costs() {
+/// Deployments of all kinds.
+fn all_costs() -> Vec<GraphCost> {
     let mut costs: Vec<_> = (deployments().iter())
         .map(|(model, parallelism)| cost(model, *parallelism, BackendKind::Silicon))
         .collect();
@@ -472,21 +472,46 @@ fn steps_in_a_row_cost_what_each_costs() {
         }),
         ..StepOptions::default()
     }));
-    for cost in &costs {
+    costs
+}
+
+#[test]
+fn steps_in_a_row_cost_what_each_costs() {
+    for cost in &all_costs() {
+        let stages = cost.stages() as usize;
         for (requests, context_tokens) in [(1, 3), (7, 900), (64, 64 * 1020), (300, 300 * 5000)] {
-            for stage in 0..cost.stages() {
-                let run = StageRun {
-                    replica: 0,
-                    nth_batch: 0,
-                    stage,
-                };
-                let mut shape = decodes(requests, 0);
-                shape.decode_context_tokens = context_tokens;
-                let mut times = [StageTime::default(); 40];
-                cost.decode_times(run, &shape, &mut times);
-                for time in times {
+            let mut shape = decodes(requests, 0);
+            shape.decode_context_tokens = context_tokens;
+            let mut times = vec![StageTime::default(); 40 * stages];
+            cost.decode_times(&shape, &mut times);
+            for step in 0..40 {
+                for stage in 0..stages {
+                    let alone = cost.stage_time(stage as u32, &shape);
+                    assert_eq!(times[40 * stage + step], alone);
+                }
+                shape.decode_context_tokens += u64::from(requests);
+            }
+        }
+    }
+}
+
+#[test]
+fn stages_together_cost_what_each_costs() {
+    let mut costs = all_costs();
+    costs.push(cost(&dense(), cut(1, 8, 1, 1), BackendKind::Silicon));
+    costs.push(cost(&hybrid_moe(), cut(2, 4, 2, 1), BackendKind::Silicon));
+    let rng = &mut ChaCha8Rng::seed_from_u64(5);
+    for cost in &costs {
+        for decode_only in [false, true] {
+            for _ in 0..20 {
+                let mut shape = random_shape(rng);
+                if decode_only {
+                    shape.prefills.clear();
+                }
+                let mut times = vec![StageTime::default(); cost.stages() as usize];
+                cost.stage_times(&shape, &mut times);
+                for (stage, time) in (0..).zip(times) {
                     assert_eq!(time, cost.stage_time(stage, &shape));
-                    shape.decode_context_tokens += u64::from(requests);
                 }
             }
         }

@@ -98,8 +98,11 @@ impl Ends {
                 continue;
             }
             for (within, end) in ends.iter().enumerate() {
+                if !now_or_round_later(end) {
+                    continue;
+                }
+                candidates += 1;
                 let index = block * BLOCK + within;
-                candidates += usize::from(now_or_round_later(end));
                 if *end == now as u32 && done.is_none_or(|found| members[index] < members[found]) {
                     done = Some(index);
                 }
@@ -131,7 +134,8 @@ mod tests {
             for index in removed {
                 if index + 1 < members.len() {
                     ends.remove(index);
-                    (members.remove(index), lengths.remove(index));
+                    members.remove(index);
+                    lengths.remove(index);
                 }
             }
             let longest = lengths.iter().max().copied().unwrap_or(0);
@@ -152,7 +156,8 @@ mod tests {
                     prop_assert_eq!(found.map(|index| members[index]), Some(member));
                     let index = found.unwrap_or_default();
                     ends.remove(index);
-                    (members.remove(index), lengths.remove(index));
+                    members.remove(index);
+                    lengths.remove(index);
                 }
                 prop_assert_eq!(ends.find_done(now, &members), None);
             }

@@ -162,24 +162,13 @@ impl BatchPolicy {
         plain && !self.keeps_order()
     }
 
-    /// Whether nobody who waits can join `decodes`, a batch of their own that will be
-    /// formed again and again, while nothing is freed. `has_free_slot`: there might be
-    /// another batch.
-    pub(crate) fn turns_away(
-        &self,
-        queues: &ReplicaQueues,
-        decodes: u32,
-        has_free_slot: bool,
-        requests: &[RequestState],
-    ) -> bool {
-        let is_full = match self.kind {
+    /// Whether so many decodes leave no room for a prompt in their batch.
+    pub(crate) fn is_full_with(&self, decodes: u32) -> bool {
+        match self.kind {
             // Prompts come before decodes.
             Kind::Vllm | Kind::SplitWise => false,
             _ => decodes >= self.limits.batch.min(self.limits.tokens),
-        };
-        queues.waiting.is_empty()
-            || (is_full && !has_free_slot)
-            || !queues.admits_first(&self.limits, requests)
+        }
     }
 
     /// Whether a batch keeps its members until the last one ends.

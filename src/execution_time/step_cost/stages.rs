@@ -1,0 +1,153 @@
+//! Prices of all stages of a pipeline at once: what they have in common is asked
+//! for once.
+
+use super::{GraphCost, kv_tokens_per_decode};
+use crate::execution_time::graph::Stage;
+use crate::execution_time::{StageTime, StepShape};
+
+/// The first stages that a stage is like; itself, if no other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Alike {
+    /// In everything.
+    whole: usize,
+    /// In its attention.
+    attention: usize,
+}
+
+/// Which stages are like which.
+pub(super) fn alike(stages: &[Stage]) -> Vec<Alike> {
+    let attention = |stage: &Stage| (stage.full_attention_layers, stage.linear_attention_layers);
+    let first_like = |index: usize, is_like: &dyn Fn(&Stage) -> bool| {
+        stages.iter().position(is_like).unwrap_or(index)
+    };
+    (stages.iter().enumerate())
+        .map(|(index, stage)| Alike {
+            whole: first_like(index, &|other| other == stage),
+            attention: first_like(index, &|other| attention(other) == attention(stage)),
+        })
+        .collect()
+}
+
+impl GraphCost {
+    /// Whether steps are run as they are: without speculation or halves that take turns.
+    pub(super) fn is_plain(&self) -> bool {
+        self.options.speculation.is_none()
+            && !(0..self.tables.len()).any(|index| self.takes_turns(index))
+    }
+
+    /// Times of all stages, as [`Self::step_s`] has them.
+    pub(super) fn plain_stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
+        let decode_only = shape.prefills.is_empty();
+        if decode_only && shape.decode_requests == 0 {
+            return times.fill(StageTime::default());
+        }
+        if !decode_only && self.attention_ranks() > 1 {
+            // Which rank has the most work may differ.
+            for (index, time) in times.iter_mut().enumerate() {
+                *time = StageTime {
+                    model_s: self.step_s(index, shape),
+                    host_s: self.host_of_stage_s(index, shape),
+                };
+            }
+            return;
+        }
+        let (pool, rows) = (self.pool_tokens(shape), self.sampled_rows(shape));
+        self.with_busiest_rank(0, shape, |load| {
+            let tokens = self.rank_tokens(load);
+            // Of the stages that have as much as this one.
+            let mut attention = (usize::MAX, 0.0);
+            for index in 0..times.len() {
+                let alike = self.alike[index];
+                if alike.whole < index {
+                    times[index] = times[alike.whole];
+                    continue;
+                }
+                if attention.0 != alike.attention {
+                    attention = (alike.attention, self.attention_s(index, load));
+                }
+                let head_s = self.head_s(index, rows);
+                let model_s = if decode_only {
+                    self.decode_only_s(index, shape.decode_requests) + attention.1 + head_s
+                } else {
+                    let rank_s = attention.1 + self.rank_tokens_s(index, tokens);
+                    rank_s + self.pool_tokens_s(index, pool) + head_s
+                };
+                times[index] = StageTime {
+                    model_s,
+                    host_s: self.host_of_stage_s(index, shape),
+                };
+            }
+        });
+    }
+
+    /// Times of decode-only steps in a row, stage by stage: all but attention stays the
+    /// same.
+    pub(super) fn plain_decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
+        let stages = self.tables.len();
+        let steps = times.len() / stages;
+        if shape.decode_requests == 0 || steps == 0 {
+            return times.fill(StageTime::default());
+        }
+        let constant = |index: usize| {
+            let layers_s = self.decode_only_s(index, shape.decode_requests);
+            let head_s = self.head_s(index, self.sampled_rows(shape));
+            let host_s = self.host_of_stage_s(index, shape);
+            move |attention_s: f64| StageTime {
+                model_s: layers_s + attention_s + head_s,
+                host_s,
+            }
+        };
+        let (others, last) = times.split_at_mut((stages - 1) * steps);
+        if others.is_empty() {
+            return self.decode_attention(0, shape, last, constant(0));
+        }
+        // Attention goes to the last stage's first, for all that have as much.
+        let attention_only = |model_s| StageTime {
+            model_s,
+            host_s: 0.0,
+        };
+        self.decode_attention(stages - 1, shape, last, attention_only);
+        let shared = self.alike[stages - 1].attention;
+        for (index, times) in others.chunks_mut(steps).enumerate() {
+            let time = constant(index);
+            if self.alike[index].attention == shared {
+                for (stage_time, attention) in times.iter_mut().zip(&*last) {
+                    *stage_time = time(attention.model_s);
+                }
+            } else {
+                self.decode_attention(index, shape, times, time);
+            }
+        }
+        let time = constant(stages - 1);
+        for stage_time in last {
+            *stage_time = time(stage_time.model_s);
+        }
+    }
+
+    /// Fills `times` with what `time` makes of the attention of decode-only steps in a
+    /// row on one stage.
+    fn decode_attention(
+        &self,
+        index: usize,
+        shape: &StepShape,
+        times: &mut [StageTime],
+        time: impl Fn(f64) -> StageTime,
+    ) {
+        // Sums of whole numbers: as exact as those of integers.
+        let decodes = f64::from(shape.decode_requests);
+        let first = shape.decode_context_tokens as f64;
+        let context_tokens = std::iter::successors(Some(first), |tokens| Some(tokens + decodes));
+        let kv_tokens = context_tokens.map(|tokens| kv_tokens_per_decode(tokens, decodes));
+        let batch = shape.decode_requests.div_ceil(self.attention_ranks());
+        let price = |kv_tokens| self.attention_price_s(index, batch, kv_tokens);
+        let attention = &self.tables[index].decode_attention;
+        attention.get_all(
+            batch,
+            kv_tokens.zip(times),
+            price,
+            |stage_time, attention_s| {
+                *stage_time = time(attention_s);
+            },
+        );
+    }
+}
