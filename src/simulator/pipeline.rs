@@ -143,7 +143,7 @@ impl<R: Recorder> Simulation<'_, R> {
     pub(super) fn launch(&mut self, replica: u32, slot: u32) {
         let state = &mut self.replicas[replica as usize];
         let cost = &*self.cluster.pools[state.pool].cost;
-        if cost.tells_runs_apart() {
+        if state.stages.len() == 1 || cost.tells_runs_apart() {
             return self.enter_stages(replica, slot, |run, batch| {
                 cost.stage_time_of(run, &batch.shape)
             });

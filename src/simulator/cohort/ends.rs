@@ -8,8 +8,6 @@
 /// Steps with a mark of their own; most outputs are shorter.
 const HORIZON: usize = 1024;
 const WORDS: usize = HORIZON / 64;
-/// Members that are looked at together.
-const BLOCK: usize = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct Ends {
@@ -86,30 +84,20 @@ impl Ends {
         if !self.may_be_done(now) {
             return None;
         }
-        let now_or_round_later = |&end: &u32| (end ^ now as u32).is_multiple_of(HORIZON as u32);
-        let mut done: Option<usize> = None;
-        let mut candidates = 0;
-        for (block, ends) in self.steps.chunks(BLOCK).enumerate() {
-            // Without a way out, so that many are compared at a time.
-            if !ends
-                .iter()
-                .fold(false, |any, end| any | now_or_round_later(end))
-            {
-                continue;
-            }
-            for (within, end) in ends.iter().enumerate() {
-                if !now_or_round_later(end) {
-                    continue;
-                }
-                candidates += 1;
-                let index = block * BLOCK + within;
-                if *end == now as u32 && done.is_none_or(|found| members[index] < members[found]) {
-                    done = Some(index);
-                }
-            }
-        }
-        if candidates <= usize::from(done.is_some()) {
-            let (word, bit) = Self::place(now);
+        let now = now as u32;
+        let now_or_round_later = |end: u32| (end ^ now).is_multiple_of(HORIZON as u32);
+        // Without a way out, so that many are compared at a time.
+        let candidates: u32 = (self.steps.iter())
+            .map(|&end| u32::from(now_or_round_later(end)))
+            .sum();
+        let done = match candidates {
+            0 | 1 => self.steps.iter().position(|&end| end == now),
+            _ => (0..self.steps.len())
+                .filter(|&index| self.steps[index] == now)
+                .min_by_key(|&index| members[index]),
+        };
+        if candidates <= u32::from(done.is_some()) {
+            let (word, bit) = Self::place(u64::from(now));
             self.marks[word] &= !(1 << bit);
         }
         done
