@@ -115,22 +115,25 @@ impl Cohort {
         request.decode_context_tokens() + (self.step - request.joined_step)
     }
 
-    /// Adds `change` to the count of members that need a block when `request`, up
-    /// to date, does: at the step that starts with a multiple of the block size in
-    /// its cache.
-    fn count_growth(&mut self, request: &RequestState, change: i32) {
-        let size = self.growth.len();
-        if size == 0 {
-            return;
-        }
+    /// Full blocks of a cache of so many tokens and the tokens in the one after; none
+    /// where blocks do not grow.
+    #[inline]
+    fn blocks_of(&self, context_tokens: u64) -> Option<(u32, u32)> {
+        // In 32 bits, which are enough for a request, a division takes half the time.
+        let (tokens, size) = (context_tokens as u32, self.growth.len() as u32);
+        Some((tokens.checked_div(size)?, tokens % size))
+    }
+
+    /// The place in `growth` of a member with so many tokens in its last block: that of
+    /// the step that starts with a multiple of the block size in its cache.
+    #[inline]
+    fn growth_slot(&self, in_last_block: u32) -> usize {
         // Steps until then are the tokens missing in its last block.
-        let held = (request.decode_context_tokens() % size as u64) as usize;
-        let slot = match held {
+        match in_last_block as usize {
             0 => self.slot,
             held if self.slot >= held => self.slot - held,
-            held => self.slot + size - held,
-        };
-        self.growth[slot] = self.growth[slot].wrapping_add_signed(change);
+            held => self.slot + self.growth.len() - held,
+        }
     }
 
     /// Adds a request that has generated at least one token and has more to come.
@@ -149,11 +152,15 @@ impl Cohort {
         if request.is_late {
             self.late.push(id);
         }
-        self.context_tokens += request.decode_context_tokens();
+        let context_tokens = request.decode_context_tokens();
+        self.context_tokens += context_tokens;
         let left = request.decode_tokens - request.generated;
         self.ends.push(self.step + u64::from(left));
         self.members.push(id);
-        self.count_growth(&requests[id as usize], 1);
+        if let Some((_, in_last_block)) = self.blocks_of(context_tokens) {
+            let slot = self.growth_slot(in_last_block);
+            self.growth[slot] += 1;
+        }
     }
 
     /// Writes into the request what the cohort has counted for it, and counts on
@@ -163,17 +170,17 @@ impl Cohort {
         let steps = self.step - request.joined_step;
         request.generated += steps as u32;
         request.spent.add(self.spent.since(request.spent_at_join));
-        if !self.growth.is_empty() {
-            let held = request
-                .decode_context_tokens()
-                .div_ceil(self.growth.len() as u64);
+        let context_tokens = request.decode_context_tokens();
+        self.context_tokens -= context_tokens;
+        if let Some((full_blocks, in_last_block)) = self.blocks_of(context_tokens) {
+            let held = u64::from(full_blocks) + u64::from(in_last_block > 0);
             request.blocks = request.blocks.max(held);
+            let slot = self.growth_slot(in_last_block);
+            self.growth[slot] -= 1;
         }
         if !request.is_late {
             request.last_token_at_s = self.last_token_at_s;
         }
-        self.context_tokens -= request.decode_context_tokens();
-        self.count_growth(&requests[id as usize], -1);
     }
 
     /// Takes out the member at a place, up to date.

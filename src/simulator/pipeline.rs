@@ -144,7 +144,13 @@ impl<R: Recorder> Simulation<'_, R> {
         let state = &mut self.replicas[replica as usize];
         let cost = &*self.cluster.pools[state.pool].cost;
         if state.stages.len() == 1 || cost.tells_runs_apart() {
-            return self.enter_stages(replica, slot, |run, batch| {
+            let first_replica = self.first_replica;
+            return self.enter_stages(replica, slot, |stage, batch| {
+                let run = StageRun {
+                    replica: first_replica + replica,
+                    nth_batch: batch.nth,
+                    stage,
+                };
                 cost.stage_time_of(run, &batch.shape)
             });
         }
@@ -157,9 +163,9 @@ impl<R: Recorder> Simulation<'_, R> {
     fn enter_ahead(&mut self, replica: u32, slot: u32) {
         let pool = self.replicas[replica as usize].pool;
         let cost = &*self.cluster.pools[pool].cost;
-        self.enter_stages(replica, slot, |run, batch| {
-            let time = batch.ahead.time(run.stage);
-            debug_assert_eq!(time, cost.stage_time_of(run, &batch.shape));
+        self.enter_stages(replica, slot, |stage, batch| {
+            let time = batch.ahead.time(stage);
+            debug_assert_eq!(time, cost.stage_time(stage, &batch.shape));
             time
         });
         let batch = &mut self.replicas[replica as usize].batches[slot as usize];
@@ -168,16 +174,12 @@ impl<R: Recorder> Simulation<'_, R> {
 
     /// Sends a batch through all stages, where it takes what `time` says.
     #[inline]
-    fn enter_stages(
-        &mut self,
-        replica: u32,
-        slot: u32,
-        time: impl Fn(StageRun, &Batch) -> StageTime,
-    ) {
+    fn enter_stages(&mut self, replica: u32, slot: u32, time: impl Fn(u32, &Batch) -> StageTime) {
         let now_s = self.events.now_s();
         let limit_s = self.limit_s;
         let state = &mut self.replicas[replica as usize];
         let batch = &mut state.batches[slot as usize];
+        let mut spent = batch.spent;
         let mut busy = ExactRun::default();
         let mut leaving = Leaving {
             slot,
@@ -185,26 +187,33 @@ impl<R: Recorder> Simulation<'_, R> {
             at_s: now_s,
         };
         for (stage, free_at_s) in (0..).zip(&mut state.pipeline.free_at_s) {
-            let start_s = leaving.at_s.max(*free_at_s);
+            // Neither is NaN: one comparison, where `max` makes two.
+            let start_s = if *free_at_s > leaving.at_s {
+                *free_at_s
+            } else {
+                leaving.at_s
+            };
             if start_s > limit_s {
                 // It never starts.
                 leaving.at_s = start_s;
                 break;
             }
-            count_waiting(batch, stage, &mut self.requests, start_s);
-            let run = StageRun {
-                replica: self.first_replica + replica,
-                nth_batch: batch.nth,
-                stage,
-            };
-            let time = time(run, batch);
-            spend(batch, time);
-            busy.add(time.total_s());
+            if stage == 0 {
+                count_waiting(batch, stage, &mut self.requests, start_s);
+            } else {
+                spent.waiting_s += start_s - leaving.at_s;
+            }
+            let time = time(stage, batch);
+            let total_s = time.total_s();
+            spent.total_s += total_s;
+            spent.model_s += time.model_s;
+            busy.add(total_s);
             leaving.started_at_s = start_s;
-            leaving.at_s = start_s + time.total_s();
+            leaving.at_s = start_s + total_s;
             batch.last_stage_at_s = leaving.at_s;
             *free_at_s = leaving.at_s;
         }
+        batch.spent = spent;
         state.busy.add_run(busy, 1);
         state.pipeline.leaving.push_back(leaving);
     }

@@ -126,6 +126,7 @@ impl GraphCost {
 
     /// Fills `times` with what `time` makes of the attention of decode-only steps in a
     /// row on one stage.
+    #[inline]
     fn decode_attention(
         &self,
         index: usize,
