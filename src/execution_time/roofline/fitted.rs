@@ -60,15 +60,25 @@ struct Class(Vec<Fit>);
 impl Class {
     /// Efficiency at the nearest shape, by octaves; the first of equals.
     fn at(&self, shape: &[u32]) -> Option<Efficiency> {
-        let distance = |fit: &Fit| -> f64 {
-            (fit.shape.iter().zip(shape))
-                .map(|(&own, &asked)| {
-                    let octaves = (f64::from(own.max(1)) / f64::from(asked.max(1))).log2();
-                    octaves * octaves
-                })
-                .sum()
+        // No logarithm for what is equal, and no more looks where all is.
+        let octaves = |own: u32, asked: u32| match own == asked {
+            true => 0.0,
+            false => (f64::from(own.max(1)) / f64::from(asked.max(1))).log2(),
         };
-        let nearest = (self.0.iter()).min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
+        let mut nearest: Option<(f64, &Fit)> = None;
+        for fit in &self.0 {
+            let sides = fit.shape.iter().zip(shape);
+            let distance = sides
+                .map(|(&own, &asked)| octaves(own, asked).powi(2))
+                .sum();
+            if nearest.is_none_or(|(least, _)| distance < least) {
+                nearest = Some((distance, fit));
+            }
+            if distance == 0.0 {
+                break;
+            }
+        }
+        let (_, nearest) = nearest?;
         Some(Efficiency::new(
             nearest.launch_us * 1e-6,
             nearest.compute,

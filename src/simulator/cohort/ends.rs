@@ -8,6 +8,8 @@
 /// Steps with a mark of their own; most outputs are shorter.
 const HORIZON: usize = 1024;
 const WORDS: usize = HORIZON / 64;
+/// Members that are looked at together.
+const BLOCK: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Ends {
@@ -86,16 +88,23 @@ impl Ends {
         }
         let now = now as u32;
         let now_or_round_later = |end: u32| (end ^ now).is_multiple_of(HORIZON as u32);
-        // Without a way out, so that many are compared at a time.
-        let candidates: u32 = (self.steps.iter())
-            .map(|&end| u32::from(now_or_round_later(end)))
-            .sum();
-        let done = match candidates {
-            0 | 1 => self.steps.iter().position(|&end| end == now),
-            _ => (0..self.steps.len())
-                .filter(|&index| self.steps[index] == now)
-                .min_by_key(|&index| members[index]),
-        };
+        let (mut done, mut candidates) = (None, 0);
+        for (block, ends) in self.steps.chunks(BLOCK).enumerate() {
+            // Without a way out, so that several are compared at a time.
+            let hits: u32 = (ends.iter())
+                .map(|&end| u32::from(now_or_round_later(end)))
+                .sum();
+            if hits == 0 {
+                continue;
+            }
+            candidates += hits;
+            for (within, _) in ends.iter().enumerate().filter(|&(_, &end)| end == now) {
+                let index = block * BLOCK + within;
+                if done.is_none_or(|found: usize| members[index] < members[found]) {
+                    done = Some(index);
+                }
+            }
+        }
         if candidates <= u32::from(done.is_some()) {
             let (word, bit) = Self::place(u64::from(now));
             self.marks[word] &= !(1 << bit);
