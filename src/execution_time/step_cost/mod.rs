@@ -331,6 +331,9 @@ impl GraphCost {
 
     fn pool_tokens_s(&self, index: usize, tokens: u32) -> f64 {
         let stage = &self.graph.stages()[index];
+        if stage.moe_layers == 0 {
+            return 0.0;
+        }
         self.tables[index].pool_tokens.get(tokens, |tokens| {
             self.sum_s(|mut emit| self.graph.routed_pool_operators(stage, tokens, &mut emit))
         })

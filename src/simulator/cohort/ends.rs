@@ -91,18 +91,21 @@ impl Ends {
         let (mut done, mut candidates) = (None, 0);
         for (block, ends) in self.steps.chunks(BLOCK).enumerate() {
             // Without a way out, so that several are compared at a time.
-            let hits: u32 = (ends.iter())
+            let mut hits: u32 = (ends.iter())
                 .map(|&end| u32::from(now_or_round_later(end)))
                 .sum();
-            if hits == 0 {
-                continue;
-            }
             candidates += hits;
-            for (within, _) in ends.iter().enumerate().filter(|&(_, &end)| end == now) {
-                let index = block * BLOCK + within;
-                if done.is_none_or(|found: usize| members[index] < members[found]) {
+            let mut from = 0;
+            while hits > 0
+                && let Some(next) = ends[from..].iter().position(|&end| now_or_round_later(end))
+            {
+                hits -= 1;
+                let (end, index) = (ends[from + next], block * BLOCK + from + next);
+                let is_lower = done.is_none_or(|found: usize| members[index] < members[found]);
+                if end == now && is_lower {
                     done = Some(index);
                 }
+                from += next + 1;
             }
         }
         if candidates <= u32::from(done.is_some()) {
