@@ -50,6 +50,9 @@ pub(crate) struct Cohort {
     context_tokens: u64,
     /// When they are done.
     ends: Ends,
+    /// Those that are and have been taken out, but not been asked for yet; the lowest
+    /// number last.
+    done: Vec<u32>,
     /// Members that need a new block at a step, by step modulo block size; empty
     /// where requests reserve all their blocks at the start.
     growth: Vec<u32>,
@@ -293,10 +296,36 @@ impl Cohort {
         self.ends.may_be_done(self.step)
     }
 
-    /// Removes and returns a member that has all its tokens.
+    /// Removes and returns a member that has all its tokens, the lowest number first.
     pub(crate) fn pop_finished(&mut self, requests: &mut [RequestState]) -> Option<u32> {
-        let index = self.ends.find_done(self.step, &self.members)?;
-        Some(self.expel(index, requests))
+        if self.done.is_empty() && self.may_have_finished() {
+            self.take_out_finished(requests);
+        }
+        self.done.pop()
+    }
+
+    /// Takes out all members that have all their tokens, however many, in one go.
+    fn take_out_finished(&mut self, requests: &mut [RequestState]) {
+        debug_assert!(self.late.is_empty());
+        let (members, done) = (&self.members, &mut self.done);
+        let mut place = 0;
+        self.ends.take_done(self.step, |index| {
+            place = index;
+            done.push(members[index]);
+        });
+        for index in 0..self.done.len() {
+            self.settle(self.done[index], requests);
+        }
+        if self.done.len() == 1 {
+            self.members.remove(place);
+        } else if !self.done.is_empty() {
+            let unfinished = |id: &u32| {
+                let request = &requests[*id as usize];
+                request.generated < request.decode_tokens
+            };
+            self.members.retain(unfinished);
+            self.done.sort_unstable_by_key(|&id| std::cmp::Reverse(id));
+        }
     }
 
     /// Appends all of `tail`'s members, keeping the order, and empties it. Work

@@ -80,15 +80,16 @@ impl Ends {
         ((ahead & !1).trailing_zeros() as usize).min(limit)
     }
 
-    /// Place of the member that is done after step `now`: of several, the one with the
-    /// lowest number in `members`.
-    pub(super) fn find_done(&mut self, now: u64, members: &[u32]) -> Option<usize> {
+    /// Takes the members out that are done after step `now`: calls `each` with their
+    /// places before that, in order.
+    pub(super) fn take_done(&mut self, now: u64, mut each: impl FnMut(usize)) {
         if !self.may_be_done(now) {
-            return None;
+            return;
         }
+        let (word, bit) = Self::place(now);
         let now = now as u32;
         let now_or_round_later = |end: u32| (end ^ now).is_multiple_of(HORIZON as u32);
-        let (mut done, mut candidates) = (None, 0);
+        let (mut done, mut candidates, mut first) = (0, 0, 0);
         for (block, ends) in self.steps.chunks(BLOCK).enumerate() {
             // Without a way out, so that several are compared at a time.
             let mut hits: u32 = (ends.iter())
@@ -100,19 +101,25 @@ impl Ends {
                 && let Some(next) = ends[from..].iter().position(|&end| now_or_round_later(end))
             {
                 hits -= 1;
-                let (end, index) = (ends[from + next], block * BLOCK + from + next);
-                let is_lower = done.is_none_or(|found: usize| members[index] < members[found]);
-                if end == now && is_lower {
-                    done = Some(index);
+                if ends[from + next] == now {
+                    let index = block * BLOCK + from + next;
+                    if done == 0 {
+                        first = index;
+                    }
+                    done += 1;
+                    each(index);
                 }
                 from += next + 1;
             }
         }
-        if candidates <= u32::from(done.is_some()) {
-            let (word, bit) = Self::place(u64::from(now));
+        match done {
+            0 => {}
+            1 => self.remove(first),
+            _ => self.steps.retain(|&end| end != now),
+        }
+        if candidates == done {
             self.marks[word] &= !(1 << bit);
         }
-        done
     }
 }
 
@@ -130,11 +137,9 @@ mod tests {
         ) {
             let mut ends = Ends::default();
             lengths.iter().for_each(|length| ends.push(first + length));
-            let mut members: Vec<u32> = (0..lengths.len() as u32).rev().collect();
             for index in removed {
-                if index + 1 < members.len() {
+                if index + 1 < lengths.len() {
                     ends.remove(index);
-                    members.remove(index);
                     lengths.remove(index);
                 }
             }
@@ -145,23 +150,16 @@ mod tests {
                 let sure = ends.steps_until_done(now, 32) as u64;
                 prop_assert!(sure > 0 && next.is_none_or(|next| now + sure <= next));
                 now += sure;
-                let mut expected: Vec<u32> = (lengths.iter().zip(&members))
-                    .filter(|&(length, _)| first + length == now)
-                    .map(|(_, &member)| member)
+                let expected: Vec<usize> = (0..lengths.len())
+                    .filter(|&index| first + lengths[index] == now)
                     .collect();
-                expected.sort_unstable();
-                for member in expected {
-                    prop_assert!(ends.may_be_done(now));
-                    let found = ends.find_done(now, &members);
-                    prop_assert_eq!(found.map(|index| members[index]), Some(member));
-                    let index = found.unwrap_or_default();
-                    ends.remove(index);
-                    members.remove(index);
-                    lengths.remove(index);
-                }
-                prop_assert_eq!(ends.find_done(now, &members), None);
+                prop_assert!(expected.is_empty() || ends.may_be_done(now));
+                let mut done = Vec::new();
+                ends.take_done(now, |index| done.push(index));
+                prop_assert_eq!(done, expected);
+                lengths.retain(|length| first + length != now);
             }
-            prop_assert!(members.is_empty());
+            prop_assert!(lengths.is_empty());
         }
     }
 }
