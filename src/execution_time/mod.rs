@@ -185,9 +185,7 @@ pub trait StepCost: Send + Sync {
 
     /// Times of all stages. The same as one by one, to the last bit.
     fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
-        for (stage, time) in (0..).zip(times) {
-            *time = self.stage_time(stage, shape);
-        }
+        stage_times_one_by_one(self, shape, times);
     }
 
     /// Times of decode-only steps in a row, as many as `times` has room for: of all of
@@ -206,6 +204,17 @@ pub trait StepCost: Send + Sync {
         let mut operators = self.explain(shape);
         operators.retain(|operator| operator.stage == stage);
         operators
+    }
+}
+
+/// [`StepCost::stage_times`] by as many prices.
+fn stage_times_one_by_one(
+    cost: &(impl StepCost + ?Sized),
+    shape: &StepShape,
+    times: &mut [StageTime],
+) {
+    for (stage, time) in (0..).zip(times) {
+        *time = cost.stage_time(stage, shape);
     }
 }
 

@@ -50,8 +50,8 @@ pub(crate) struct Cohort {
     context_tokens: u64,
     /// When they are done.
     ends: Ends,
-    /// Those that are and have been taken out, but not been asked for yet; the lowest
-    /// number last.
+    /// Those that are and have been taken out, but not been asked for yet, the lowest
+    /// number last; while that is being done, their places.
     done: Vec<u32>,
     /// Members that need a new block at a step, by step modulo block size; empty
     /// where requests reserve all their blocks at the start.
@@ -306,24 +306,23 @@ impl Cohort {
 
     /// Takes out all members that have all their tokens, however many, in one go.
     fn take_out_finished(&mut self, requests: &mut [RequestState]) {
-        debug_assert!(self.late.is_empty());
-        let (members, done) = (&self.members, &mut self.done);
-        let mut place = 0;
-        self.ends.take_done(self.step, |index| {
-            place = index;
-            done.push(members[index]);
-        });
-        for index in 0..self.done.len() {
-            self.settle(self.done[index], requests);
+        self.ends.find_done(self.step, &mut self.done);
+        if let [place] = self.done[..] {
+            self.done[0] = self.expel(place as usize, requests);
+            return;
         }
-        if self.done.len() == 1 {
-            self.members.remove(place);
-        } else if !self.done.is_empty() {
-            let unfinished = |id: &u32| {
-                let request = &requests[*id as usize];
+        debug_assert!(self.late.is_empty());
+        for index in 0..self.done.len() {
+            let id = self.members[self.done[index] as usize];
+            self.settle(id, requests);
+            self.done[index] = id;
+        }
+        if !self.done.is_empty() {
+            self.ends.remove_done(self.step);
+            self.members.retain(|&id| {
+                let request = &requests[id as usize];
                 request.generated < request.decode_tokens
-            };
-            self.members.retain(unfinished);
+            });
             self.done.sort_unstable_by_key(|&id| std::cmp::Reverse(id));
         }
     }

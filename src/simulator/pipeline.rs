@@ -499,14 +499,14 @@ impl<R: Recorder> Simulation<'_, R> {
     ) -> usize {
         let state = &mut self.replicas[replica as usize];
         let batch = &mut state.batches[slot as usize];
-        let run = StageRun {
-            replica: self.first_replica + replica,
-            nth_batch: state.work.batches,
-            stage: 0,
-        };
         batch.shape.decode_context_tokens = batch.decodes.context_tokens();
         let cost = &*self.cluster.pools[state.pool].cost;
         if cost.tells_runs_apart() {
+            let run = StageRun {
+                replica: self.first_replica + replica,
+                nth_batch: state.work.batches,
+                stage: 0,
+            };
             times[0] = cost.stage_time_of(run, &batch.shape);
             return 1;
         }

@@ -30,7 +30,7 @@ use super::roofline::KernelFits;
 use super::silicon::{SiliconDb, unpaid_share};
 use super::{
     BackendKind, Operator, OperatorCost, PricedOperator, Provenance, StageTime, StepCost,
-    StepOptions, StepShape, decode_times_one_by_one,
+    StepOptions, StepShape, decode_times_one_by_one, stage_times_one_by_one,
 };
 use crate::catalog::{DeviceSpec, EngineSpec, ModelSpec};
 use crate::memory::{Formats, Parallelism};
@@ -732,12 +732,12 @@ impl StepCost for GraphCost {
     }
 
     fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
-        if self.is_plain() {
+        // Which rank has the most prompts to do may differ from stage to stage.
+        let has_one_share = shape.prefills.is_empty() || self.attention_ranks() == 1;
+        if self.is_plain() && has_one_share {
             self.plain_stage_times(shape, times);
         } else {
-            for (stage, time) in (0..).zip(times) {
-                *time = self.stage_time(stage, shape);
-            }
+            stage_times_one_by_one(self, shape, times);
         }
     }
 

@@ -35,21 +35,12 @@ impl GraphCost {
             && !(0..self.tables.len()).any(|index| self.takes_turns(index))
     }
 
-    /// Times of all stages, as [`Self::step_s`] has them.
+    /// Times of all stages, as [`Self::step_s`] has them, of a step whose ranks all have
+    /// the same share, or of the only rank.
     pub(super) fn plain_stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
         let decode_only = shape.prefills.is_empty();
         if decode_only && shape.decode_requests == 0 {
             return times.fill(StageTime::default());
-        }
-        if !decode_only && self.attention_ranks() > 1 {
-            // Which rank has the most work may differ.
-            for (index, time) in times.iter_mut().enumerate() {
-                *time = StageTime {
-                    model_s: self.step_s(index, shape),
-                    host_s: self.host_of_stage_s(index, shape),
-                };
-            }
-            return;
         }
         let (pool, rows) = (self.pool_tokens(shape), self.sampled_rows(shape));
         self.with_busiest_rank(0, shape, |load| {

@@ -80,46 +80,41 @@ impl Ends {
         ((ahead & !1).trailing_zeros() as usize).min(limit)
     }
 
-    /// Takes the members out that are done after step `now`: calls `each` with their
-    /// places before that, in order.
-    pub(super) fn take_done(&mut self, now: u64, mut each: impl FnMut(usize)) {
+    /// Adds the places of the members that are done after step `now`, in order, to
+    /// `done`, which is empty. The caller takes them out.
+    pub(super) fn find_done(&mut self, now: u64, done: &mut Vec<u32>) {
         if !self.may_be_done(now) {
             return;
         }
         let (word, bit) = Self::place(now);
         let now = now as u32;
         let now_or_round_later = |end: u32| (end ^ now).is_multiple_of(HORIZON as u32);
-        let (mut done, mut candidates, mut first) = (0, 0, 0);
+        let mut candidates = 0;
         for (block, ends) in self.steps.chunks(BLOCK).enumerate() {
             // Without a way out, so that several are compared at a time.
             let mut hits: u32 = (ends.iter())
                 .map(|&end| u32::from(now_or_round_later(end)))
                 .sum();
-            candidates += hits;
+            candidates += hits as usize;
             let mut from = 0;
             while hits > 0
                 && let Some(next) = ends[from..].iter().position(|&end| now_or_round_later(end))
             {
                 hits -= 1;
                 if ends[from + next] == now {
-                    let index = block * BLOCK + from + next;
-                    if done == 0 {
-                        first = index;
-                    }
-                    done += 1;
-                    each(index);
+                    done.push((block * BLOCK + from + next) as u32);
                 }
                 from += next + 1;
             }
         }
-        match done {
-            0 => {}
-            1 => self.remove(first),
-            _ => self.steps.retain(|&end| end != now),
-        }
-        if candidates == done {
+        if candidates == done.len() {
             self.marks[word] &= !(1 << bit);
         }
+    }
+
+    /// Takes all members out that are done after step `now`.
+    pub(super) fn remove_done(&mut self, now: u64) {
+        self.steps.retain(|&end| end != now as u32);
     }
 }
 
@@ -150,12 +145,13 @@ mod tests {
                 let sure = ends.steps_until_done(now, 32) as u64;
                 prop_assert!(sure > 0 && next.is_none_or(|next| now + sure <= next));
                 now += sure;
-                let expected: Vec<usize> = (0..lengths.len())
-                    .filter(|&index| first + lengths[index] == now)
+                let expected: Vec<u32> = (0..lengths.len() as u32)
+                    .filter(|&index| first + lengths[index as usize] == now)
                     .collect();
                 prop_assert!(expected.is_empty() || ends.may_be_done(now));
                 let mut done = Vec::new();
-                ends.take_done(now, |index| done.push(index));
+                ends.find_done(now, &mut done);
+                ends.remove_done(now);
                 prop_assert_eq!(done, expected);
                 lengths.retain(|length| first + length != now);
             }
