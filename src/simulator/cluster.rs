@@ -103,6 +103,8 @@ pub(super) struct Simulation<'a, R> {
     arrived: Vec<u32>,
     /// Replicas that were given requests by the present global schedule.
     touched: Vec<u32>,
+    /// Requests that have all their tokens now.
+    finished: Vec<u32>,
     /// (request, sender) of the transfers that have drained now.
     drained: Vec<(u32, u32)>,
     /// Compatibility mode: when caches arrive, and where.
@@ -193,6 +195,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             next_request: 0,
             arrived: Vec::new(),
             touched: Vec::new(),
+            finished: Vec::new(),
             drained: Vec::new(),
             wakes: Vec::new(),
             batches: 0,
@@ -269,14 +272,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     fn handle(&mut self, id: u64, event: Event) {
-        let batch_id = match event {
-            Event::StageArrival { replica, slot, .. }
-            | Event::LayerComputed { replica, slot, .. }
-            | Event::StageEnd { replica, slot, .. }
-            | Event::BatchEnd { replica, slot } => {
-                Some(self.replicas[replica as usize].batches[slot as usize].id)
-            }
-            _ => None,
+        let batch_id = match R::WANTS_EVENTS {
+            true => self.batch_of(event),
+            false => None,
         };
         let started = match event {
             Event::Arrival { request } => {
@@ -341,6 +339,19 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         }
     }
 
+    /// Number of the batch that an event is about.
+    fn batch_of(&self, event: Event) -> Option<u64> {
+        match event {
+            Event::StageArrival { replica, slot, .. }
+            | Event::LayerComputed { replica, slot, .. }
+            | Event::StageEnd { replica, slot, .. }
+            | Event::BatchEnd { replica, slot } => {
+                Some(self.replicas[replica as usize].batches[slot as usize].id)
+            }
+            _ => None,
+        }
+    }
+
     fn tell_event(&mut self, id: u64, event: Event, batch_id: Option<u64>) {
         let (kind, replica, stage, request) = match event {
             Event::Arrival { request } => (EventKind::RequestArrival, None, None, Some(request)),
@@ -393,10 +404,13 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             prefill_tokens: request.prefill_tokens,
             decode_tokens: request.decode_tokens,
         });
-        self.arrived.push(id);
-        if self.is_undisturbed() {
-            self.schedule_globally();
+        if self.arrived.is_empty() && self.is_undisturbed() {
+            self.look_up_queues();
+            if let Some(replica) = self.route(id) {
+                self.wake(std::iter::once(replica));
+            }
         } else {
+            self.arrived.push(id);
             self.events.push_now(Event::GlobalSchedule);
         }
     }
@@ -413,17 +427,11 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         if self.arrived.is_empty() {
             return;
         }
-        if self.routers[0].measures() == Load::WaitingRequests {
-            let replicas = &self.replicas;
-            self.routers[0]
-                .look_up(|replica| replicas[replica as usize].queues.waiting.len() as u64);
-        }
+        self.look_up_queues();
         let mut arrived = std::mem::take(&mut self.arrived);
-        for id in arrived.drain(..) {
-            self.route(id);
-        }
-        self.arrived = arrived;
         let mut touched = std::mem::take(&mut self.touched);
+        touched.extend(arrived.drain(..).filter_map(|id| self.route(id)));
+        self.arrived = arrived;
         match self.cluster.compat {
             Compat::None => touched.sort_unstable(),
             _ => touched = python_set::iteration_order(&touched),
@@ -431,6 +439,15 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         touched.dedup();
         self.wake(touched.drain(..));
         self.touched = touched;
+    }
+
+    /// Has the router count the requests in the queues, if that is what it looks at.
+    fn look_up_queues(&mut self) {
+        if self.routers[0].measures() == Load::WaitingRequests {
+            let replicas = &self.replicas;
+            self.routers[0]
+                .look_up(|replica| replicas[replica as usize].queues.waiting.len() as u64);
+        }
     }
 
     /// Has `replicas` look at their queues, after all that is scheduled for now.
@@ -441,7 +458,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         replicas.for_each(|replica| self.events.push_now(Event::ReplicaSchedule { replica }));
     }
 
-    fn route(&mut self, id: u32) {
+    /// Gives a request to a replica, unless it can never run: which.
+    fn route(&mut self, id: u32) -> Option<u32> {
         if self.cluster.compat == Compat::None
             && let Some(outcome) = self.rejection(id)
         {
@@ -449,7 +467,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             if self.closed_loop {
                 self.send_next_request();
             }
-            return;
+            return None;
         }
         let replica = self.route_prompt(id);
         self.catch_up(replica);
@@ -461,7 +479,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         self.account(0, id, replica, true);
         let queues = &mut self.replicas[replica as usize].queues;
         queues.enqueue(id, &self.requests);
-        self.touched.push(replica);
+        Some(replica)
     }
 
     fn route_prompt(&mut self, id: u32) -> u32 {
@@ -665,7 +683,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let time = cost.stage_time_of(run, &batch.shape);
         batch.spent.total_s += time.total_s();
         batch.spent.model_s += time.model_s;
-        state.busy.add(time.total_s(), 1);
+        let ends_at_s = now_s + time.total_s();
+        state.busy.add(ends_at_s - now_s, 1);
         if R::WANTS_BATCHES {
             self.recorder.stage_started(&StageFact {
                 stage_run_id: self.stage_runs,
@@ -719,22 +738,10 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     fn end_batch(&mut self, replica: u32, slot: u32) {
-        self.advance_decodes(replica, slot, self.events.now_s());
+        let batch = &mut self.replicas[replica as usize].batches[slot as usize];
+        batch.advance_decodes(self.events.now_s(), &mut self.requests, self.recorder);
         self.complete_batch(replica, slot);
         self.schedule_after_batch(replica);
-    }
-
-    /// One token for every decode of a batch that ends at `now_s`.
-    #[inline]
-    pub(super) fn advance_decodes(&mut self, replica: u32, slot: u32, now_s: f64) {
-        let batch = &mut self.replicas[replica as usize].batches[slot as usize];
-        if !batch.decodes.is_empty() {
-            let mut decoded = batch.spent;
-            decoded.waiting_s += batch.decodes_waited_s;
-            batch
-                .decodes
-                .advance(now_s, decoded, &mut self.requests, self.recorder);
-        }
     }
 
     /// What a batch has come to, its decodes' tokens counted.
@@ -745,34 +752,43 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// Ends what has all its tokens in a batch, and its prompt chunks.
     pub(super) fn complete_members(&mut self, replica: u32, slot: u32) -> Held {
-        let index = replica as usize;
         let mut held = Held::default();
-        let batch = &self.replicas[index].batches[slot as usize];
-        let spent = batch.spent;
-        if !batch.decodes.is_empty() {
-            while let Some(id) = self.replicas[index].batches[slot as usize]
-                .decodes
-                .pop_finished(&mut self.requests)
-            {
+        let state = &mut self.replicas[replica as usize];
+        let batch = &mut state.batches[slot as usize];
+        let has_prefills = !batch.prefills.is_empty();
+        if !batch.decodes.is_empty() && batch.decodes.may_have_finished() {
+            let mut finished = std::mem::take(&mut self.finished);
+            (batch.decodes).take_finished(&mut self.requests, &mut finished);
+            for id in finished.drain(..) {
                 self.complete(id, replica, &mut held);
             }
+            self.finished = finished;
         }
-        let mut prefills =
-            std::mem::take(&mut self.replicas[index].batches[slot as usize].prefills);
-        let keeps_order = self.replicas[index].policy.keeps_order();
+        if has_prefills {
+            self.end_chunks(replica, slot, &mut held);
+        }
+        held
+    }
+
+    /// Ends the prompt chunks of a batch.
+    fn end_chunks(&mut self, replica: u32, slot: u32, held: &mut Held) {
+        let state = &mut self.replicas[replica as usize];
+        let keeps_order = state.policy.keeps_order();
+        let batch = &mut state.batches[slot as usize];
+        let spent = batch.spent;
+        let mut prefills = std::mem::take(&mut batch.prefills);
         let mut unfinished = 0;
         for work in prefills.drain(..) {
             if self.end_chunk(work, spent) {
-                self.end_prefill(replica, slot, work.request, &mut held);
+                self.end_prefill(replica, slot, work.request, held);
             } else if !keeps_order {
                 // Back to the front, in order: first come, first served.
-                let queues = &mut self.replicas[index].queues;
+                let queues = &mut self.replicas[replica as usize].queues;
                 queues.prefilling.insert(unfinished, work.request);
                 unfinished += 1;
             }
         }
-        self.replicas[index].batches[slot as usize].prefills = prefills;
-        held
+        self.replicas[replica as usize].batches[slot as usize].prefills = prefills;
     }
 
     /// Frees a batch's slot, and what waited for the batch to end goes on.
@@ -905,15 +921,14 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// All tokens generated on `replica`.
     fn complete(&mut self, id: u32, replica: u32, held: &mut Held) {
-        let now_s = self.events.now_s();
         let state = &mut self.replicas[replica as usize];
+        let pool = state.pool;
         if state.policy.is_static() {
             held.blocks += std::mem::take(&mut self.requests[id as usize].blocks);
             held.requests += 1;
         } else {
             self.release(id, replica);
         }
-        let pool = self.replicas[replica as usize].pool;
         self.account_outstanding(pool, id, replica);
         if let Some(pool) = &mut self.mixed_pool
             && self.requests[id as usize].decode_replica == replica
@@ -921,7 +936,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             pool.decode_done(replica);
             self.note_mixing(replica);
         }
-        self.requests[id as usize].completed_at_s = now_s;
+        self.requests[id as usize].completed_at_s = self.events.now_s();
         self.close(id, RequestOutcome::Completed);
         if self.closed_loop {
             self.send_next_request();

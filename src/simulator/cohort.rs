@@ -50,9 +50,6 @@ pub(crate) struct Cohort {
     context_tokens: u64,
     /// When they are done.
     ends: Ends,
-    /// Those that are and have been taken out, but not been asked for yet, the lowest
-    /// number last; while that is being done, their places.
-    done: Vec<u32>,
     /// Members that need a new block at a step, by step modulo block size; empty
     /// where requests reserve all their blocks at the start.
     growth: Vec<u32>,
@@ -255,7 +252,6 @@ impl Cohort {
             members: self.members.len() as u32,
             made: 0,
             slot: self.slot,
-            last_token_at_s: self.last_token_at_s,
             total_s: self.spent.total_s,
             model_s: self.spent.model_s,
             cohort: self,
@@ -296,34 +292,32 @@ impl Cohort {
         self.ends.may_be_done(self.step)
     }
 
-    /// Removes and returns a member that has all its tokens, the lowest number first.
-    pub(crate) fn pop_finished(&mut self, requests: &mut [RequestState]) -> Option<u32> {
-        if self.done.is_empty() && self.may_have_finished() {
-            self.take_out_finished(requests);
-        }
-        self.done.pop()
-    }
-
-    /// Takes out all members that have all their tokens, however many, in one go.
-    fn take_out_finished(&mut self, requests: &mut [RequestState]) {
-        self.ends.find_done(self.step, &mut self.done);
-        if let [place] = self.done[..] {
-            self.done[0] = self.expel(place as usize, requests);
+    /// Takes out the members that have all their tokens, and adds them to `finished`,
+    /// which is empty, the lowest number first.
+    pub(crate) fn take_finished(
+        &mut self,
+        requests: &mut [RequestState],
+        finished: &mut Vec<u32>,
+    ) {
+        // Their places at first.
+        self.ends.find_done(self.step, finished);
+        if let [place] = finished[..] {
+            finished[0] = self.expel(place as usize, requests);
             return;
         }
         debug_assert!(self.late.is_empty());
-        for index in 0..self.done.len() {
-            let id = self.members[self.done[index] as usize];
+        for place in &mut *finished {
+            let id = self.members[*place as usize];
             self.settle(id, requests);
-            self.done[index] = id;
+            *place = id;
         }
-        if !self.done.is_empty() {
+        if !finished.is_empty() {
             self.ends.remove_done(self.step);
             self.members.retain(|&id| {
                 let request = &requests[id as usize];
                 request.generated < request.decode_tokens
             });
-            self.done.sort_unstable_by_key(|&id| std::cmp::Reverse(id));
+            finished.sort_unstable();
         }
     }
 
@@ -404,7 +398,6 @@ pub(crate) struct Steps<'a> {
     made: u64,
     /// Place in `growth` of the next step.
     slot: usize,
-    last_token_at_s: f64,
     /// Of the cohort's account; steps in a row do not wait.
     total_s: f64,
     model_s: f64,
@@ -421,24 +414,21 @@ impl Steps<'_> {
             .map_or(0, u64::from)
     }
 
-    /// Makes a step that ended at `now_s` and took `total_s`, `model_s` without host
-    /// overhead, as [`Cohort::advance`] does, but for the recorder. Returns the time
-    /// since the last token.
+    /// Makes a step that took `total_s`, `model_s` without host overhead, as
+    /// [`Cohort::advance`] does, but for the recorder.
     #[inline]
-    pub(crate) fn make(&mut self, now_s: f64, total_s: f64, model_s: f64) -> f64 {
-        let interval_s = now_s - self.last_token_at_s;
-        self.last_token_at_s = now_s;
+    pub(crate) fn make(&mut self, total_s: f64, model_s: f64) {
         self.total_s += total_s;
         self.model_s += model_s;
         self.made += 1;
         self.slot = next_slot(self.slot, self.cohort.growth.len());
-        interval_s
     }
 
-    /// Counts the steps made.
-    pub(crate) fn end(self) {
+    /// Counts the steps made, the last of which ended at `now_s`.
+    #[inline]
+    pub(crate) fn end(self, now_s: f64) {
         let cohort = self.cohort;
-        cohort.last_token_at_s = self.last_token_at_s;
+        cohort.last_token_at_s = now_s;
         cohort.step += self.made;
         cohort.slot = self.slot;
         cohort.context_tokens += self.made * u64::from(self.members);

@@ -121,6 +121,8 @@ pub(crate) struct EventQueue {
     /// The next change of the KV transfers, of which there is one at a time: what
     /// others start and finish puts it off more often than it happens.
     transfer: Option<Pending>,
+    /// Time of the first of these, but for the ends of pipelines.
+    other_bits: u64,
     /// Time of the first of all these.
     first_bits: u64,
     now: VecDeque<(u64, Event)>,
@@ -140,6 +142,7 @@ impl EventQueue {
             in_order: VecDeque::new(),
             ends: Tournament::new(replicas, NEVER, NEVER),
             transfer: None,
+            other_bits: time_bits(NEVER),
             first_bits: time_bits(NEVER),
             now: VecDeque::new(),
             now_bits: 0,
@@ -181,7 +184,8 @@ impl EventQueue {
             } else {
                 self.later.push(pending);
             }
-            self.first_bits = self.first_bits.min(time_s.to_bits());
+            self.other_bits = self.other_bits.min(time_s.to_bits());
+            self.note_first();
         }
     }
 
@@ -198,7 +202,7 @@ impl EventQueue {
             self.ends.set(replica, place(time_s, then));
             self.next_id += 1;
         }
-        self.look_up_first();
+        self.note_first();
     }
 
     fn check(&self, time_s: f64) {
@@ -220,7 +224,7 @@ impl EventQueue {
                 self.transfer = Some(self.number(time_s, event));
             }
         }
-        self.look_up_first();
+        self.look_up_others();
     }
 
     /// What decides at equal times, before ranks do.
@@ -245,10 +249,16 @@ impl EventQueue {
         later.max(self.transfer.as_ref())
     }
 
-    fn look_up_first(&mut self) {
+    fn look_up_others(&mut self) {
+        let first = self.first_other().map(Pending::time_bits);
+        self.other_bits = first.unwrap_or(time_bits(NEVER));
+        self.note_first();
+    }
+
+    #[inline]
+    fn note_first(&mut self) {
         let end = time_bits(self.ends.least_key());
-        let other = self.first_other().map_or(end, Pending::time_bits);
-        self.first_bits = other.min(end);
+        self.first_bits = self.other_bits.min(end);
     }
 
     /// Time of the next event, or infinity.
@@ -262,22 +272,35 @@ impl EventQueue {
 
     /// Removes the next event, moves the clock to it and returns it with its number;
     /// ends of pipelines have none.
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<(u64, Event)> {
         if !self.now.is_empty() && self.first_bits != self.now_bits {
             return self.now.pop_front();
         }
+        if time_bits(self.ends.least_key()) < self.other_bits {
+            return Some((0, self.pop_end()));
+        }
+        self.pop_first()
+    }
+
+    /// Removes the end of a pipeline that comes first.
+    #[inline]
+    fn pop_end(&mut self) -> Event {
+        let (end, replica) = (self.ends.least_key(), self.ends.least());
+        self.now_bits = time_bits(end);
+        self.ends.set(replica, NEVER);
+        self.note_first();
+        Event::PipelineEnd { replica }
+    }
+
+    /// Removes the next event, if that is not known to be the end of a pipeline.
+    fn pop_first(&mut self) -> Option<(u64, Event)> {
         let (end, replica) = (self.ends.least_key(), self.ends.least());
         let Some(&Pending { key, event }) = self
             .first_other()
             .filter(|other| (other.key.0, other.key.1) < (end, replica))
         else {
-            if end == NEVER {
-                return None;
-            }
-            self.ends.set(replica, NEVER);
-            self.look_up_first();
-            self.now_bits = time_bits(end);
-            return Some((0, Event::PipelineEnd { replica }));
+            return (end != NEVER).then(|| (0, self.pop_end()));
         };
         let is_first = |pending: &Pending| pending.key == key;
         if self.transfer.as_ref().is_some_and(is_first) {
@@ -287,7 +310,7 @@ impl EventQueue {
         } else {
             self.later.pop();
         }
-        self.look_up_first();
+        self.look_up_others();
         self.now_bits = time_bits(key.0);
         Some((key.2, event))
     }

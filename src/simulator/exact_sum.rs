@@ -29,7 +29,8 @@ impl ExactSum {
     }
 
     /// Adds all terms of `run` `count` times.
-    pub(crate) fn add_run(&mut self, run: ExactRun, count: u32) {
+    #[inline]
+    pub(crate) fn add_run(&mut self, run: &ExactRun, count: u32) {
         self.0 += (u128::from(run.units) + run.large.0) * u128::from(count);
     }
 
@@ -54,18 +55,46 @@ impl ExactSum {
 
 /// A sum of few terms, in a register: at most 4,096 of them.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct ExactRun {
+pub struct ExactRun {
     units: u64,
     large: ExactSum,
+    longest_s: f64,
 }
 
 impl ExactRun {
+    /// Sum of `times_s`.
+    pub(crate) fn of(times_s: &[f64]) -> Self {
+        let mut run = Self::default();
+        for &time_s in times_s {
+            run.note_longest(time_s);
+            run.units += bits_in_units(time_s);
+        }
+        if run.longest_s >= LARGE_S {
+            run = Self::default();
+            times_s.iter().for_each(|&time_s| run.add(time_s));
+        }
+        run
+    }
+
     #[inline]
     pub(crate) fn add(&mut self, time_s: f64) {
+        self.note_longest(time_s);
         match units(time_s) {
             Some(units) => self.units += units,
             None => self.large.add_large(time_s, 1),
         }
+    }
+
+    #[inline]
+    fn note_longest(&mut self, time_s: f64) {
+        if time_s > self.longest_s {
+            self.longest_s = time_s;
+        }
+    }
+
+    /// The longest of its terms; 0 of none.
+    pub(crate) fn longest_s(&self) -> f64 {
+        self.longest_s
     }
 }
 
@@ -73,7 +102,13 @@ impl ExactRun {
 #[inline]
 fn units(time_s: f64) -> Option<u64> {
     debug_assert!(time_s.is_nan() || time_s >= 0.0, "{time_s} s");
-    (time_s < LARGE_S).then(|| (time_s * UNIT + SHIFT).to_bits() & SHIFTED)
+    (time_s < LARGE_S).then(|| bits_in_units(time_s))
+}
+
+/// A term that is not large, in units.
+#[inline]
+fn bits_in_units(time_s: f64) -> u64 {
+    (time_s * UNIT + SHIFT).to_bits() & SHIFTED
 }
 
 #[cfg(test)]
@@ -109,9 +144,14 @@ mod tests {
                 run.add(time_s);
                 alike.add(time_s, 7);
             }
-            let mut by_run = ExactSum::default();
-            by_run.add_run(run, 7);
-            prop_assert_eq!(by_run, alike);
+            let times_s: Vec<f64> = terms.iter().map(|&(time_s, _)| time_s).collect();
+            for run in [run, ExactRun::of(&times_s)] {
+                let mut by_run = ExactSum::default();
+                by_run.add_run(&run, 7);
+                prop_assert_eq!(by_run, alike);
+                let longest_s = times_s.iter().copied().fold(0.0, f64::max);
+                prop_assert_eq!(run.longest_s(), longest_s);
+            }
         }
     }
 }

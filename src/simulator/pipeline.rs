@@ -21,11 +21,12 @@
 use std::collections::VecDeque;
 
 use super::cluster::{Simulation, count_waiting};
-use super::config::PoolRole;
+use super::config::{ClusterSpec, PoolRole};
 use super::event::Event;
 use super::exact_sum::ExactRun;
 use super::recorder::Recorder;
 use super::replica::{Batch, Replica};
+use super::request::RequestState;
 use crate::execution_time::{StageRun, StageTime, StepCost, StepShape};
 
 /// Steps that are priced together at most.
@@ -139,83 +140,21 @@ impl<R: Recorder> Simulation<'_, R> {
         }
     }
 
-    /// Sends a batch that has just been formed through all stages.
-    pub(super) fn launch(&mut self, replica: u32, slot: u32) {
-        let state = &mut self.replicas[replica as usize];
-        let cost = &*self.cluster.pools[state.pool].cost;
-        if state.stages.len() == 1 || cost.tells_runs_apart() {
-            let first_replica = self.first_replica;
-            return self.enter_stages(replica, slot, |stage, batch| {
-                let run = StageRun {
-                    replica: first_replica + replica,
-                    nth_batch: batch.nth,
-                    stage,
-                };
-                cost.stage_time_of(run, &batch.shape)
-            });
-        }
-        let batch = &mut state.batches[slot as usize];
-        batch.ahead.price_one(cost, &batch.shape);
-        self.enter_ahead(replica, slot);
-    }
-
-    /// Sends a batch, priced ahead, through all stages.
-    fn enter_ahead(&mut self, replica: u32, slot: u32) {
-        let pool = self.replicas[replica as usize].pool;
-        let cost = &*self.cluster.pools[pool].cost;
-        self.enter_stages(replica, slot, |stage, batch| {
-            let time = batch.ahead.time(stage);
-            debug_assert_eq!(time, cost.stage_time(stage, &batch.shape));
-            time
-        });
-        let batch = &mut self.replicas[replica as usize].batches[slot as usize];
-        batch.ahead.made += 1;
-    }
-
-    /// Sends a batch through all stages, where it takes what `time` says.
+    /// The pipeline of `replica`, and what its steps touch beside it.
     #[inline]
-    fn enter_stages(&mut self, replica: u32, slot: u32, time: impl Fn(u32, &Batch) -> StageTime) {
-        let now_s = self.events.now_s();
-        let limit_s = self.limit_s;
-        let state = &mut self.replicas[replica as usize];
-        let batch = &mut state.batches[slot as usize];
-        let mut spent = batch.spent;
-        let mut busy = ExactRun::default();
-        let mut leaving = Leaving {
-            slot,
-            started_at_s: now_s,
-            at_s: now_s,
-        };
-        for (stage, free_at_s) in (0..).zip(&mut state.pipeline.free_at_s) {
-            // Neither is NaN: one comparison, where `max` makes two.
-            let start_s = if *free_at_s > leaving.at_s {
-                *free_at_s
-            } else {
-                leaving.at_s
-            };
-            if start_s > limit_s {
-                // It never starts.
-                leaving.at_s = start_s;
-                break;
-            }
-            if stage == 0 {
-                count_waiting(batch, stage, &mut self.requests, start_s);
-            } else {
-                spent.waiting_s += start_s - leaving.at_s;
-            }
-            let time = time(stage, batch);
-            let total_s = time.total_s();
-            spent.total_s += total_s;
-            spent.model_s += time.model_s;
-            busy.add(total_s);
-            leaving.started_at_s = start_s;
-            leaving.at_s = start_s + total_s;
-            batch.last_stage_at_s = leaving.at_s;
-            *free_at_s = leaving.at_s;
+    fn lane(&mut self, replica: u32) -> Lane<'_, R> {
+        Lane {
+            state: &mut self.replicas[replica as usize],
+            cluster: self.cluster,
+            requests: &mut self.requests,
+            recorder: self.recorder,
+            batches: &mut self.batches,
+            times: &mut self.times,
+            intervals_s: &mut self.intervals_s,
+            number: self.first_replica + replica,
+            limit_s: self.limit_s,
+            forecasts: self.forecasts,
         }
-        batch.spent = spent;
-        state.busy.add_run(busy, 1);
-        state.pipeline.leaving.push_back(leaving);
     }
 
     /// Has the queue tell when the first batch leaves the pipeline, and the forecast
@@ -239,8 +178,9 @@ impl<R: Recorder> Simulation<'_, R> {
     /// The forecast of `replica` is over, and a batch leaves the last stage. Goes on
     /// until the replica has nothing to run, or something else happens first.
     pub(super) fn run_pipeline(&mut self, replica: u32) {
-        self.replicas[replica as usize].pipeline.is_announced = false;
-        self.follow_forecast(replica, f64::INFINITY);
+        let mut lane = self.lane(replica);
+        lane.state.pipeline.is_announced = false;
+        lane.follow_forecast(f64::INFINITY);
         while let Some(left) = self.replicas[replica as usize].pipeline.leaving.pop_front() {
             let Some(free_until_s) = self.end_and_refill(replica, left.slot) else {
                 break;
@@ -254,26 +194,35 @@ impl<R: Recorder> Simulation<'_, R> {
 
     /// Makes what has been forecast for `replica` happen, up to the present, and
     /// forgets the rest: something will change.
+    #[inline]
     pub(super) fn catch_up(&mut self, replica: u32) {
         if !self.replicas[replica as usize].pipeline.forecast.is_empty() {
-            self.follow_forecast(replica, self.events.now_s());
-            let pipeline = &mut self.replicas[replica as usize].pipeline;
-            pipeline.forecast.clear();
-            pipeline.is_announced = false;
-            self.announce(replica);
+            self.give_up_forecast(replica);
         }
+    }
+
+    fn give_up_forecast(&mut self, replica: u32) {
+        let now_s = self.events.now_s();
+        let mut lane = self.lane(replica);
+        lane.follow_forecast(now_s);
+        let pipeline = &mut lane.state.pipeline;
+        pipeline.forecast.clear();
+        pipeline.is_announced = false;
+        self.announce(replica);
     }
 
     /// Makes what has been forecast for `replica` happen, up to the present, for
     /// somebody who only looks: what is left of it still holds.
     pub(super) fn bring_up_to_date(&mut self, replica: u32) {
-        self.follow_forecast(replica, self.events.now_s());
+        let now_s = self.events.now_s();
+        self.lane(replica).follow_forecast(now_s);
     }
 
     /// The same for all at the end, steps that end just then included.
     pub(super) fn catch_up_with_limit(&mut self) {
         for replica in 0..self.replicas.len() {
-            self.follow_forecast(replica as u32, self.limit_s.next_up());
+            let until_s = self.limit_s.next_up();
+            self.lane(replica as u32).follow_forecast(until_s);
         }
     }
 
@@ -296,103 +245,26 @@ impl<R: Recorder> Simulation<'_, R> {
         blocks
     }
 
-    /// Makes the steps forecast for `replica` happen that follow one that ends
-    /// before `until_s`.
-    fn follow_forecast(&mut self, replica: u32, until_s: f64) {
-        let pipeline = &mut self.replicas[replica as usize].pipeline;
-        let Some(&left) = pipeline.leaving.front() else {
-            return;
-        };
-        if pipeline.forecast.is_empty() || left.at_s >= until_s {
-            return;
-        }
-        pipeline.leaving.clear();
-        let mut forecast = std::mem::take(&mut pipeline.forecast);
-        self.advance_decodes(replica, left.slot, left.at_s);
-        let made = self.make_steps(replica, left.slot, left.at_s, until_s, &forecast);
-        forecast.drain(..made);
-        self.replicas[replica as usize].pipeline.forecast = forecast;
-    }
-
-    /// Repeats the present batch, which has ended at `now_s`: those of the steps of
-    /// `times` that end before `until_s` but for the last, and one more, which is then
-    /// on its way. Returns how many.
-    fn make_steps(
-        &mut self,
-        replica: u32,
-        slot: u32,
-        mut now_s: f64,
-        until_s: f64,
-        times: &[StageTime],
-    ) -> usize {
-        let state = &mut self.replicas[replica as usize];
-        let batch = &mut state.batches[slot as usize];
-        let first_context_tokens = batch.decodes.context_tokens();
-        let mut steps = batch.decodes.steps();
-        let mut busy = ExactRun::default();
-        let mut done = 0;
-        for (time, interval_s) in times[..times.len() - 1].iter().zip(&mut self.intervals_s) {
-            let at_s = now_s + time.total_s();
-            if at_s >= until_s {
-                break;
-            }
-            let growth = steps.blocks();
-            if growth > 0 {
-                state.queues.blocks.take(growth, now_s);
-            }
-            *interval_s = steps.make(at_s, time.total_s(), time.model_s);
-            busy.add(time.total_s());
-            now_s = at_s;
-            done += 1;
-        }
-        steps.end();
-        if done > 0 {
-            let members = batch.decodes.len() as u32;
-            let intervals_s = &self.intervals_s[..done];
-            self.recorder.all_token_intervals(intervals_s, members);
-        }
-        state.busy.add_run(busy, 1);
-        let (last, made) = (times[done], done + 1);
-        let done = done as u64;
-        state
-            .work
-            .count_alike(&batch.shape, first_context_tokens, done);
-        self.batches += done;
-        self.start_again(replica, slot, now_s, last);
-        let pipeline = &mut self.replicas[replica as usize].pipeline;
-        pipeline.leaving.push_back(Leaving {
-            slot,
-            started_at_s: now_s,
-            at_s: now_s + last.total_s(),
-        });
-        made
-    }
-
     /// The batch of `slot` has been executed; forms what can be formed next. Returns
     /// when something else happens; none if that is now.
     fn end_and_refill(&mut self, replica: u32, slot: u32) -> Option<f64> {
-        let pending_s = self.next_pending_s();
-        if pending_s <= self.events.now_s() {
+        let (now_s, pending_s) = (self.events.now_s(), self.next_pending_s());
+        if pending_s <= now_s {
             self.events.push_now(Event::BatchEnd { replica, slot });
             return None;
         }
-        self.advance_decodes(replica, slot, self.events.now_s());
-        let batch = &self.replicas[replica as usize].batches[slot as usize];
-        let nobody_ends = batch.prefills.is_empty() && !batch.decodes.may_have_finished();
-        if nobody_ends && self.repeat_if_alike(replica, slot, pending_s) {
+        if self.lane(replica).advance(slot, now_s, pending_s) {
             return Some(pending_s);
         }
         let held = self.complete_members(replica, slot);
         let pending_s = self.next_pending_s();
-        let is_quiet = pending_s > self.events.now_s();
-        if is_quiet && self.mixed_pool.is_none() {
-            // Decodes that are left by themselves would be taken apart to be put
-            // together again.
-            let batch = &mut self.replicas[replica as usize].batches[slot as usize];
-            batch.describe(&self.requests);
-            if self.repeat_if_alike(replica, slot, pending_s) {
-                return Some(pending_s);
-            }
+        // Decodes that are left by themselves would be taken apart to be put together
+        // again.
+        if pending_s > now_s
+            && self.mixed_pool.is_none()
+            && self.lane(replica).describe_and_repeat(slot, now_s, pending_s)
+        {
+            return Some(pending_s);
         }
         self.take_apart(replica, slot, held);
         if !self.is_quiet() || !self.wakes.is_empty() {
@@ -403,25 +275,13 @@ impl<R: Recorder> Simulation<'_, R> {
         Some(self.next_pending_s())
     }
 
-    /// Starts the present batch again, if all of the next batch will be its decodes.
-    fn repeat_if_alike(&mut self, replica: u32, slot: u32, pending_s: f64) -> bool {
-        let repeats = self.repeats(replica, slot);
-        if repeats > 0 {
-            if self.replicas[replica as usize].stages.len() == 1 {
-                self.repeat(replica, slot, repeats, pending_s);
-            } else {
-                self.repeat_once(replica, slot, repeats);
-            }
-        }
-        repeats > 0
-    }
-
     /// Forms batches while the replica has free slots and something to run.
     pub(super) fn refill(&mut self, replica: u32) {
         while self.replicas[replica as usize].has_free_slot()
             && let Some(slot) = self.form_batch(replica)
         {
-            self.launch(replica, slot);
+            let now_s = self.events.now_s();
+            self.lane(replica).launch(slot, now_s);
         }
     }
 
@@ -436,11 +296,175 @@ impl<R: Recorder> Simulation<'_, R> {
         }
         goes_on
     }
+}
+
+/// One replica whose stages are handled here, and what its steps touch beside it:
+/// looked up once for all that happens to it at a time.
+struct Lane<'s, R> {
+    state: &'s mut Replica,
+    cluster: &'s ClusterSpec,
+    requests: &'s mut [RequestState],
+    recorder: &'s mut R,
+    /// Formed so far, on all replicas.
+    batches: &'s mut u64,
+    /// Room for the times of steps that are priced together ...
+    times: &'s mut Vec<StageTime>,
+    /// ... and for those between their tokens, seconds.
+    intervals_s: &'s mut [f64; STEPS],
+    /// Number of the replica in the cluster.
+    number: u32,
+    limit_s: f64,
+    forecasts: bool,
+}
+
+impl<'s, R: Recorder> Lane<'s, R> {
+    fn cost(&self) -> &'s dyn StepCost {
+        &*self.cluster.pools[self.state.pool].cost
+    }
+
+    /// The next batch of the replica on one of its stages.
+    fn run_of(&self, nth_batch: u64, stage: u32) -> StageRun {
+        StageRun {
+            replica: self.number,
+            nth_batch,
+            stage,
+        }
+    }
+
+    /// Sends a batch that has just been formed through all stages.
+    fn launch(&mut self, slot: u32, now_s: f64) {
+        let cost = self.cost();
+        let batch = &mut self.state.batches[slot as usize];
+        if cost.tells_runs_apart() {
+            let first_run = self.run_of(self.state.batches[slot as usize].nth, 0);
+            return self.enter_stages(slot, now_s, |stage, batch| {
+                let run = StageRun { stage, ..first_run };
+                cost.stage_time_of(run, &batch.shape)
+            });
+        }
+        if self.state.stages.len() == 1 {
+            return self.enter_stages(slot, now_s, |stage, batch| {
+                cost.stage_time(stage, &batch.shape)
+            });
+        }
+        batch.ahead.price_one(cost, &batch.shape);
+        self.enter_ahead(slot, now_s);
+    }
+
+    /// Sends a batch, priced ahead, through all stages.
+    fn enter_ahead(&mut self, slot: u32, now_s: f64) {
+        let cost = self.cost();
+        self.enter_stages(slot, now_s, |stage, batch| {
+            let time = batch.ahead.time(stage);
+            debug_assert_eq!(time, cost.stage_time(stage, &batch.shape));
+            time
+        });
+        self.state.batches[slot as usize].ahead.made += 1;
+    }
+
+    /// Sends a batch through all stages, where it takes what `time` says.
+    #[inline]
+    fn enter_stages(&mut self, slot: u32, now_s: f64, time: impl Fn(u32, &Batch) -> StageTime) {
+        let limit_s = self.limit_s;
+        let state = &mut *self.state;
+        let batch = &mut state.batches[slot as usize];
+        let mut spent = batch.spent;
+        let mut busy = ExactRun::default();
+        let mut leaving = Leaving {
+            slot,
+            started_at_s: now_s,
+            at_s: now_s,
+        };
+        for (stage, free_at_s) in (0..).zip(&mut state.pipeline.free_at_s) {
+            // Neither is NaN: one comparison, where `max` makes two.
+            let start_s = if *free_at_s > leaving.at_s {
+                *free_at_s
+            } else {
+                leaving.at_s
+            };
+            if start_s > limit_s {
+                // It never starts.
+                leaving.at_s = start_s;
+                break;
+            }
+            if stage == 0 {
+                count_waiting(batch, stage, self.requests, start_s);
+            } else {
+                spent.waiting_s += start_s - leaving.at_s;
+            }
+            let time = time(stage, batch);
+            let total_s = time.total_s();
+            spent.total_s += total_s;
+            spent.model_s += time.model_s;
+            leaving.started_at_s = start_s;
+            leaving.at_s = start_s + total_s;
+            busy.add(leaving.at_s - start_s);
+            batch.last_stage_at_s = leaving.at_s;
+            *free_at_s = leaving.at_s;
+        }
+        batch.spent = spent;
+        state.busy.add_run(&busy, 1);
+        state.pipeline.leaving.push_back(leaving);
+    }
+
+    /// Makes the steps that have been forecast happen that follow one that ends before
+    /// `until_s`.
+    #[inline]
+    fn follow_forecast(&mut self, until_s: f64) {
+        let pipeline = &self.state.pipeline;
+        if !pipeline.forecast.is_empty()
+            && let Some(&left) = pipeline.leaving.front()
+            && left.at_s < until_s
+        {
+            self.make_forecast(left, until_s);
+        }
+    }
+
+    fn make_forecast(&mut self, left: Leaving, until_s: f64) {
+        let pipeline = &mut self.state.pipeline;
+        pipeline.leaving.clear();
+        let mut forecast = std::mem::take(&mut pipeline.forecast);
+        let batch = &mut self.state.batches[left.slot as usize];
+        batch.advance_decodes(left.at_s, self.requests, self.recorder);
+        let made = self.make_steps(left.slot, left.at_s, until_s, &forecast);
+        forecast.drain(..made);
+        self.state.pipeline.forecast = forecast;
+    }
+
+    /// Counts the tokens of the batch of `slot`, which has just been executed, and
+    /// starts it again if it will be the next one too; whether it is.
+    #[inline]
+    fn advance(&mut self, slot: u32, now_s: f64, pending_s: f64) -> bool {
+        let batch = &mut self.state.batches[slot as usize];
+        batch.advance_decodes(now_s, self.requests, self.recorder);
+        let nobody_ends = batch.prefills.is_empty() && !batch.decodes.may_have_finished();
+        nobody_ends && self.repeat_if_alike(slot, now_s, pending_s)
+    }
+
+    /// The same for what is left of a batch.
+    fn describe_and_repeat(&mut self, slot: u32, now_s: f64, pending_s: f64) -> bool {
+        self.state.batches[slot as usize].describe(self.requests);
+        self.repeat_if_alike(slot, now_s, pending_s)
+    }
+
+    /// Starts the present batch again, if all of the next batch will be its decodes.
+    fn repeat_if_alike(&mut self, slot: u32, now_s: f64, pending_s: f64) -> bool {
+        let repeats = self.repeats(slot);
+        if repeats > 0 {
+            if self.state.stages.len() == 1 {
+                self.repeat(slot, repeats, now_s, pending_s);
+            } else {
+                self.repeat_once(slot, repeats, now_s);
+            }
+        }
+        repeats > 0
+    }
 
     /// How many of the next batches will be the present one again: decodes only, room
     /// for their tokens, and nobody who can join, until one of them is done.
-    fn repeats(&self, replica: u32, slot: u32) -> usize {
-        let state = &self.replicas[replica as usize];
+    #[inline]
+    fn repeats(&self, slot: u32) -> usize {
+        let state = &*self.state;
         let batch = &state.batches[slot as usize];
         let queues = &state.queues;
         let alone = state.policy.repeats_decodes()
@@ -449,7 +473,7 @@ impl<R: Recorder> Simulation<'_, R> {
             && queues.prefilling.is_empty()
             && queues.ready.is_empty()
             && state.incoming.is_empty()
-            && (queues.waiting.is_empty() || state.turns_away(slot, &self.requests));
+            && (queues.waiting.is_empty() || state.turns_away(slot, self.requests));
         if alone {
             batch.decodes.steps_alike(STEPS, queues.blocks.free())
         } else {
@@ -459,54 +483,41 @@ impl<R: Recorder> Simulation<'_, R> {
 
     /// Starts the present batch again, one token further, of the next `repeats` times
     /// that it is sure to be the same.
-    fn repeat_once(&mut self, replica: u32, slot: u32, repeats: usize) {
-        let now_s = self.events.now_s();
-        let state = &mut self.replicas[replica as usize];
-        state.repeat_batch(slot, self.batches, now_s);
-        self.batches += 1;
-        let cost = &*self.cluster.pools[state.pool].cost;
+    fn repeat_once(&mut self, slot: u32, repeats: usize, now_s: f64) {
+        self.state.repeat_batch(slot, *self.batches, now_s);
+        *self.batches += 1;
+        let cost = self.cost();
         if cost.tells_runs_apart() {
-            return self.launch(replica, slot);
+            return self.launch(slot, now_s);
         }
-        let batch = &mut state.batches[slot as usize];
+        let batch = &mut self.state.batches[slot as usize];
         batch.ahead.price(cost, &batch.shape, repeats);
-        self.enter_ahead(replica, slot);
+        self.enter_ahead(slot, now_s);
     }
 
     /// Has the only stage repeat the present batch up to `steps` times: those that
     /// end before `pending_s`, when something else happens, and one more.
-    fn repeat(&mut self, replica: u32, slot: u32, steps: usize, pending_s: f64) {
-        let now_s = self.events.now_s();
-        let mut times = std::mem::take(&mut self.times);
-        let steps = self.price_ahead(replica, slot, pending_s - now_s, &mut times[..steps]);
+    #[inline]
+    fn repeat(&mut self, slot: u32, steps: usize, now_s: f64, pending_s: f64) {
+        let mut times = std::mem::take(self.times);
+        let steps = self.price_ahead(slot, pending_s - now_s, &mut times[..steps]);
         let until_s = pending_s.min(self.limit_s.next_up());
-        let made = self.make_steps(replica, slot, now_s, until_s, &times[..steps]);
+        let made = self.make_steps(slot, now_s, until_s, &times[..steps]);
         if self.forecasts {
-            let pipeline = &mut self.replicas[replica as usize].pipeline;
-            pipeline.forecast.extend(&times[made..steps]);
+            (self.state.pipeline.forecast).extend_from_slice(&times[made..steps]);
         }
-        self.times = times;
+        *self.times = times;
     }
 
     /// Prices the next steps of a batch: all of `times` if they may be kept as a
     /// forecast, else about as many as start within `free_s`. Returns how many.
-    fn price_ahead(
-        &mut self,
-        replica: u32,
-        slot: u32,
-        free_s: f64,
-        times: &mut [StageTime],
-    ) -> usize {
-        let state = &mut self.replicas[replica as usize];
-        let batch = &mut state.batches[slot as usize];
+    #[inline]
+    fn price_ahead(&mut self, slot: u32, free_s: f64, times: &mut [StageTime]) -> usize {
+        let cost = self.cost();
+        let run = self.run_of(self.state.work.batches, 0);
+        let batch = &mut self.state.batches[slot as usize];
         batch.shape.decode_context_tokens = batch.decodes.context_tokens();
-        let cost = &*self.cluster.pools[state.pool].cost;
         if cost.tells_runs_apart() {
-            let run = StageRun {
-                replica: self.first_replica + replica,
-                nth_batch: state.work.batches,
-                stage: 0,
-            };
             times[0] = cost.stage_time_of(run, &batch.shape);
             return 1;
         }
@@ -520,21 +531,69 @@ impl<R: Recorder> Simulation<'_, R> {
         wanted
     }
 
-    /// Starts the present batch again on the only stage, where it will take `time`.
-    fn start_again(&mut self, replica: u32, slot: u32, now_s: f64, time: StageTime) {
-        let state = &mut self.replicas[replica as usize];
-        state.repeat_batch(slot, self.batches, now_s);
-        self.batches += 1;
+    /// Repeats the present batch, which has ended at `now_s`: those of the steps of
+    /// `times` that end before `until_s` but for the last, and one more, which is then
+    /// on its way. Returns how many.
+    fn make_steps(
+        &mut self,
+        slot: u32,
+        mut now_s: f64,
+        until_s: f64,
+        times: &[StageTime],
+    ) -> usize {
+        let state = &mut *self.state;
         let batch = &mut state.batches[slot as usize];
-        count_waiting(batch, 0, &mut self.requests, now_s);
-        spend(batch, time);
-        state.busy.add(time.total_s(), 1);
-        batch.last_stage_at_s = now_s + time.total_s();
-        state.pipeline.free_at_s[0] = batch.last_stage_at_s;
+        let first_context_tokens = batch.decodes.context_tokens();
+        let mut steps = batch.decodes.steps();
+        let mut done = 0;
+        for (time, interval_s) in times[..times.len() - 1].iter().zip(&mut *self.intervals_s) {
+            let at_s = now_s + time.total_s();
+            if at_s >= until_s {
+                break;
+            }
+            let growth = steps.blocks();
+            if growth > 0 {
+                state.queues.blocks.take(growth, now_s);
+            }
+            steps.make(time.total_s(), time.model_s);
+            *interval_s = at_s - now_s;
+            now_s = at_s;
+            done += 1;
+        }
+        steps.end(now_s);
+        if done > 0 {
+            let intervals_s = &self.intervals_s[..done];
+            let sum = ExactRun::of(intervals_s);
+            let members = batch.decodes.len() as u32;
+            (self.recorder).all_token_intervals(intervals_s, &sum, members);
+            state.busy.add_run(&sum, 1);
+            state
+                .work
+                .count_alike(&batch.shape, first_context_tokens, done as u64);
+            *self.batches += done as u64;
+        }
+        self.start_again(slot, now_s, times[done]);
+        done + 1
     }
-}
 
-fn spend(batch: &mut Batch, time: StageTime) {
-    batch.spent.total_s += time.total_s();
-    batch.spent.model_s += time.model_s;
+    /// Starts the present batch again on the only stage, where it will take `time`.
+    #[inline]
+    fn start_again(&mut self, slot: u32, now_s: f64, time: StageTime) {
+        let state = &mut *self.state;
+        state.repeat_batch(slot, *self.batches, now_s);
+        *self.batches += 1;
+        let batch = &mut state.batches[slot as usize];
+        count_waiting(batch, 0, self.requests, now_s);
+        batch.spent.total_s += time.total_s();
+        batch.spent.model_s += time.model_s;
+        let at_s = now_s + time.total_s();
+        state.busy.add(at_s - now_s, 1);
+        batch.last_stage_at_s = at_s;
+        state.pipeline.free_at_s[0] = at_s;
+        state.pipeline.leaving.push_back(Leaving {
+            slot,
+            started_at_s: now_s,
+            at_s,
+        });
+    }
 }

@@ -8,7 +8,7 @@ use super::config::{Compat, PoolRole, PoolSpec};
 use super::exact_sum::ExactSum;
 use super::kv_cache::BlockPool;
 use super::pipeline::{Ahead, Pipeline};
-use super::recorder::RequestOutcome;
+use super::recorder::{Recorder, RequestOutcome};
 use super::request::RequestState;
 use super::scheduler::replica::{BatchPolicy, Limits, Need, Reservation};
 use crate::execution_time::{PrefillChunk, StepShape};
@@ -73,6 +73,21 @@ impl Batch {
 
     pub(crate) fn requests(&self) -> usize {
         self.prefills.len() + self.decodes.len()
+    }
+
+    /// One token for every decode of the batch, which ends at `now_s`.
+    #[inline]
+    pub(crate) fn advance_decodes(
+        &mut self,
+        now_s: f64,
+        requests: &mut [RequestState],
+        recorder: &mut impl Recorder,
+    ) {
+        if !self.decodes.is_empty() {
+            let mut decoded = self.spent;
+            decoded.waiting_s += self.decodes_waited_s;
+            self.decodes.advance(now_s, decoded, requests, recorder);
+        }
     }
 
     /// Fills in the shape from the members.

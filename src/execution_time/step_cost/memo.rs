@@ -17,11 +17,18 @@ fn empty_pages(len: usize) -> Box<[OnceLock<Page>]> {
     (0..len).map(|_| OnceLock::new()).collect()
 }
 
+#[inline]
 fn read_or_fill(entry: &AtomicU64, price: impl FnOnce() -> f64) -> f64 {
-    let bits = entry.load(Relaxed);
-    if bits != EMPTY {
-        return f64::from_bits(bits);
+    match entry.load(Relaxed) {
+        EMPTY => fill(entry, price),
+        bits => f64::from_bits(bits),
     }
+}
+
+/// Happens once per entry: kept out of where prices are read.
+#[cold]
+#[inline(never)]
+fn fill(entry: &AtomicU64, price: impl FnOnce() -> f64) -> f64 {
     let value = price();
     entry.store(value.to_bits(), Relaxed);
     value
@@ -167,30 +174,33 @@ impl CountTable {
 
     #[inline]
     pub(super) fn get(&self, count: u32, price: impl Fn(u32) -> f64) -> f64 {
-        if count < self.exact_below() {
-            return read_or_price(&self.pages, count, price);
+        match entry(&self.pages, count) {
+            Some(entry) => read_or_fill(entry, || price(count)),
+            None => self.get_beyond(count, price),
         }
+    }
+
+    fn get_beyond(&self, count: u32, price: impl Fn(u32) -> f64) -> f64 {
         // From here on all knots are whole numbers.
         let at_knot = |count: f64| price(count as u32);
-        match self.beyond.cell(f64::from(count), &at_knot) {
-            Some(cell) => cell.at(f64::from(count)),
-            None => {
-                let bent = self.bent.get_or_init(|| empty_pages(BENT_PAGES));
-                read_or_price(bent, count, price)
-            }
+        if let Some(cell) = self.beyond.cell(f64::from(count), &at_knot) {
+            return cell.at(f64::from(count));
+        }
+        let bent = self.bent.get_or_init(|| empty_pages(BENT_PAGES));
+        match entry(bent, count) {
+            Some(entry) => read_or_fill(entry, || price(count)),
+            None => price(count),
         }
     }
 }
 
-/// The entry of `count`, priced when first asked for; every time, beyond the pages.
+/// The entry of `count`; none beyond the pages.
 #[inline]
-fn read_or_price(pages: &[OnceLock<Page>], count: u32, price: impl Fn(u32) -> f64) -> f64 {
+fn entry(pages: &[OnceLock<Page>], count: u32) -> Option<&AtomicU64> {
     let index = count as usize;
-    let Some(page) = pages.get(index / PAGE) else {
-        return price(count);
-    };
+    let page = pages.get(index / PAGE)?;
     let page = page.get_or_init(|| empty_page(PAGE));
-    read_or_fill(&page[index % PAGE], || price(count))
+    page.get(index % PAGE)
 }
 
 /// Most decodes of a step with a curve of their own.
@@ -219,31 +229,37 @@ impl DecodeCurves {
         }
     }
 
-    /// The same for several arguments in ascending order, mostly next to one another:
-    /// calls `each` with what comes with the argument and the price.
+    /// The same for steps in a row, in which the decodes read `kv_tokens` of what
+    /// `first` is in the first step and `more` more in each other: calls `each` with
+    /// what comes with a step, and its price.
     #[inline]
     pub(super) fn get_all<T>(
         &self,
         batch: u32,
-        kv_tokens: impl Iterator<Item = (f64, T)>,
+        [first, more]: [f64; 2],
+        kv_tokens: impl Fn(f64) -> f64,
+        steps: &mut [T],
         price: impl Fn(f64) -> f64,
-        mut each: impl FnMut(T, f64),
+        each: impl Fn(&mut T, f64),
     ) {
         let curve = self.curves.get(batch as usize);
         let curve = curve.map(|curve| curve.get_or_init(Curve::new));
         // Reaches nothing.
         let mut cell = Cell::new(0, 0.0, 0.0);
-        for (x, with) in kv_tokens {
+        let mut tokens = first;
+        for step in steps {
+            let x = kv_tokens(tokens);
+            tokens += more;
             if !cell.reaches(x) {
                 match curve.and_then(|curve| curve.cell(x, &price)) {
                     Some(found) => cell = found,
                     None => {
-                        each(with, price(x));
+                        each(step, price(x));
                         continue;
                     }
                 }
             }
-            each(with, cell.at(x));
+            each(step, cell.at(x));
         }
     }
 }
@@ -384,12 +400,9 @@ mod tests {
         let arguments = || (0..4000).map(|step| 10.0 + 1.25 * f64::from(step));
         for batch in [3, CURVES as u32 + 1] {
             let (together, alone) = (DecodeCurves::new(), DecodeCurves::new());
-            let mut prices = Vec::new();
-            let with = arguments().zip(0..);
-            together.get_all(batch, with, curve, |index, price| {
-                assert_eq!(index, prices.len());
-                prices.push(price);
-            });
+            let mut prices = vec![0.0; 4000];
+            let set = |price: &mut f64, found| *price = found;
+            together.get_all(batch, [10.0, 1.25], |x| x, &mut prices, curve, set);
             let expected: Vec<f64> = (arguments()).map(|x| alone.get(batch, x, curve)).collect();
             assert_eq!(prices, expected);
         }

@@ -290,6 +290,7 @@ impl GraphCost {
         total
     }
 
+    #[inline]
     fn decode_only_s(&self, index: usize, decodes: u32) -> f64 {
         let stage = &self.graph.stages()[index];
         self.tables[index].decode_only.get(decodes, |decodes| {
@@ -317,6 +318,7 @@ impl GraphCost {
         }
     }
 
+    #[inline]
     fn rank_tokens_s(&self, index: usize, tokens: u32) -> f64 {
         let stage = &self.graph.stages()[index];
         self.tables[index].rank_tokens.get(tokens, |tokens| {
@@ -329,6 +331,7 @@ impl GraphCost {
         })
     }
 
+    #[inline]
     fn pool_tokens_s(&self, index: usize, tokens: u32) -> f64 {
         let stage = &self.graph.stages()[index];
         if stage.moe_layers == 0 {
@@ -339,6 +342,7 @@ impl GraphCost {
         })
     }
 
+    #[inline]
     fn head_s(&self, index: usize, sampled: u32) -> f64 {
         let stage = &self.graph.stages()[index];
         if !stage.last {
@@ -350,6 +354,7 @@ impl GraphCost {
         })
     }
 
+    #[inline]
     fn decode_attention_s(&self, index: usize, batch: u32, kv_tokens: f64) -> f64 {
         if batch == 0 {
             return 0.0;
@@ -512,7 +517,9 @@ impl GraphCost {
             return 0.0;
         }
         let head_s = self.head_s(index, self.sampled_rows(shape));
-        if let Some(overlapped_s) = self.overlapped_s(index, shape) {
+        if self.takes_turns(index)
+            && let Some(overlapped_s) = self.overlapped_s(index, shape)
+        {
             return overlapped_s + head_s;
         }
         if shape.prefills.is_empty() {
@@ -534,11 +541,8 @@ impl GraphCost {
     }
 
     /// Time of all but the LM head in two halves that take turns in the layers
-    /// with experts; none where there is nothing to overlap.
+    /// with experts; none where a rank has too little for two.
     fn overlapped_s(&self, index: usize, shape: &StepShape) -> Option<f64> {
-        if !self.takes_turns(index) {
-            return None;
-        }
         let decode_only = shape.prefills.is_empty();
         let pool = self.pool_tokens(shape);
         self.with_busiest_rank(index, shape, |load| {

@@ -30,9 +30,9 @@ pub(super) fn alike(stages: &[Stage]) -> Vec<Alike> {
 
 impl GraphCost {
     /// Whether steps are run as they are: without speculation or halves that take turns.
+    #[inline]
     pub(super) fn is_plain(&self) -> bool {
-        self.options.speculation.is_none()
-            && !(0..self.tables.len()).any(|index| self.takes_turns(index))
+        self.options.speculation.is_none() && !self.options.two_batch_overlap
     }
 
     /// Times of all stages, as [`Self::step_s`] has them, of a step whose ranks all have
@@ -128,18 +128,14 @@ impl GraphCost {
         // Sums of whole numbers: as exact as those of integers.
         let decodes = f64::from(shape.decode_requests);
         let first = shape.decode_context_tokens as f64;
-        let context_tokens = std::iter::successors(Some(first), |tokens| Some(tokens + decodes));
-        let kv_tokens = context_tokens.map(|tokens| kv_tokens_per_decode(tokens, decodes));
         let batch = shape.decode_requests.div_ceil(self.attention_ranks());
-        let price = |kv_tokens| self.attention_price_s(index, batch, kv_tokens);
-        let attention = &self.tables[index].decode_attention;
-        attention.get_all(
+        self.tables[index].decode_attention.get_all(
             batch,
-            kv_tokens.zip(times),
-            price,
-            |stage_time, attention_s| {
-                *stage_time = time(attention_s);
-            },
+            [first, decodes],
+            |tokens| kv_tokens_per_decode(tokens, decodes),
+            times,
+            |kv_tokens| self.attention_price_s(index, batch, kv_tokens),
+            |stage_time, attention_s| *stage_time = time(attention_s),
         );
     }
 }

@@ -52,20 +52,16 @@ impl TimeHistogram {
         }
     }
 
-    /// Adds `count` samples of each of `times_s`, 4,096 of them at most.
-    pub fn insert_all(&mut self, times_s: &[f64], count: u32) {
-        let mut run = ExactRun::default();
-        let mut max_s = self.max_s;
+    /// Adds `count` samples of each of `times_s`, whose sum is `sum`.
+    pub fn insert_all(&mut self, times_s: &[f64], sum: &ExactRun, count: u32) {
         for &time_s in times_s {
             self.count_in_bucket(time_s, count);
-            run.add(time_s);
-            if time_s > max_s {
-                max_s = time_s;
-            }
         }
         self.total += times_s.len() as u64 * u64::from(count);
-        self.sum.add_run(run, count);
-        self.max_s = max_s;
+        self.sum.add_run(sum, count);
+        if sum.longest_s() > self.max_s {
+            self.max_s = sum.longest_s();
+        }
     }
 
     #[inline]
@@ -174,7 +170,7 @@ mod tests {
             let mut in_runs = TimeHistogram::default();
             for &(time_s, count) in &samples {
                 histogram.insert(time_s, count);
-                in_runs.insert_all(&[time_s; 3], count);
+                in_runs.insert_all(&[time_s; 3], &ExactRun::of(&[time_s; 3]), count);
                 all.extend(std::iter::repeat_n(time_s, count as usize));
             }
             all.sort_by(f64::total_cmp);

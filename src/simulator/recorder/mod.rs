@@ -6,6 +6,7 @@
 mod histogram;
 mod summary;
 
+pub use super::exact_sum::ExactRun;
 pub use histogram::TimeHistogram;
 pub use summary::{RequestLog, SummaryRecorder};
 
@@ -316,9 +317,9 @@ pub trait Recorder: Send {
     /// batch, tokens of decodes come before those of prompts (complete again
     /// after a restart).
     fn token_intervals(&mut self, interval_s: f64, count: u32);
-    /// The same for the tokens of several steps in a row, in order; at most a few
-    /// dozen of them.
-    fn all_token_intervals(&mut self, intervals_s: &[f64], count: u32) {
+    /// The same for the tokens of several steps in a row, in order, and the sum of the
+    /// intervals; at most a few dozen of them.
+    fn all_token_intervals(&mut self, intervals_s: &[f64], _sum: &ExactRun, count: u32) {
         for &interval_s in intervals_s {
             self.token_intervals(interval_s, count);
         }
@@ -384,9 +385,9 @@ impl<A: Recorder, B: Recorder> Recorder for (A, B) {
         self.0.token_intervals(interval_s, count);
         self.1.token_intervals(interval_s, count);
     }
-    fn all_token_intervals(&mut self, intervals_s: &[f64], count: u32) {
-        self.0.all_token_intervals(intervals_s, count);
-        self.1.all_token_intervals(intervals_s, count);
+    fn all_token_intervals(&mut self, intervals_s: &[f64], sum: &ExactRun, count: u32) {
+        self.0.all_token_intervals(intervals_s, sum, count);
+        self.1.all_token_intervals(intervals_s, sum, count);
     }
     fn event(&mut self, fact: &EventFact) {
         self.0.event(fact);

@@ -2,7 +2,7 @@
 //! and the request rows that are to be kept.
 
 use super::{
-    Distribution, Recorder, RequestOutcome, RequestRecord, RequestTargets, RunSummary,
+    Distribution, ExactRun, Recorder, RequestOutcome, RequestRecord, RequestTargets, RunSummary,
     SimulationTotals, TimeHistogram,
 };
 use crate::simulator::exact_sum::ExactSum;
@@ -161,8 +161,8 @@ impl Recorder for SummaryRecorder {
         self.intervals.insert(interval_s, count);
     }
 
-    fn all_token_intervals(&mut self, intervals_s: &[f64], count: u32) {
-        self.intervals.insert_all(intervals_s, count);
+    fn all_token_intervals(&mut self, intervals_s: &[f64], sum: &ExactRun, count: u32) {
+        self.intervals.insert_all(intervals_s, sum, count);
     }
 
     const ANY_ORDER: bool = true;
