@@ -83,12 +83,8 @@ struct Scope {
 }
 
 pub(super) struct Simulation<'a, R> {
-    pub(super) cluster: &'a ClusterSpec,
-    pub(super) recorder: &'a mut R,
-    pub(super) requests: Vec<RequestState>,
+    pub(super) shared: Shared<'a, R>,
     pub(super) replicas: Vec<Replica>,
-    /// Number in the cluster of the first of `replicas`.
-    pub(super) first_replica: u32,
     routers: Vec<Router>,
     /// Routes in place of the routers, if replicas help out in the other phase.
     pub(super) mixed_pool: Option<MixedPool>,
@@ -109,18 +105,28 @@ pub(super) struct Simulation<'a, R> {
     drained: Vec<(u32, u32)>,
     /// Compatibility mode: when caches arrive, and where.
     pub(super) wakes: Vec<(f64, u32)>,
+    /// Requests that had not ended when nothing more happened.
+    unfinished: usize,
+    stage_runs: u64,
+}
+
+/// What the steps of any replica touch.
+pub(super) struct Shared<'a, R> {
+    pub(super) cluster: &'a ClusterSpec,
+    pub(super) recorder: &'a mut R,
+    pub(super) requests: Vec<RequestState>,
+    /// Number in the cluster of the first replica.
+    pub(super) first_replica: u32,
     /// Nothing happens after, seconds; infinite: no limit.
     pub(super) limit_s: f64,
     /// Whether steps may be made before others' events that come earlier.
     pub(super) forecasts: bool,
-    /// Room for the times of steps that are priced together.
-    pub(super) times: Vec<StageTime>,
-    /// ... and of the time between their tokens, seconds.
-    pub(super) intervals_s: [f64; STEPS],
-    /// Requests that had not ended when nothing more happened.
-    unfinished: usize,
+    /// Formed so far.
     pub(super) batches: u64,
-    stage_runs: u64,
+    /// Room for the times of steps that are priced together ...
+    pub(super) times: Vec<StageTime>,
+    /// ... and for those between their tokens, seconds.
+    pub(super) intervals_s: [f64; STEPS],
 }
 
 impl<'a, R: Recorder> Simulation<'a, R> {
@@ -161,7 +167,24 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             }
             _ => None,
         };
-        let replica_count = replicas.len();
+        let shared = Shared {
+            cluster,
+            recorder,
+            requests,
+            first_replica: scope.replica.unwrap_or(0),
+            limit_s: cluster.time_limit_s.unwrap_or(f64::INFINITY),
+            // The originals' order of events at equal times is that of their creation. And
+            // in a closed loop the end of a request is at once the arrival of another:
+            // what else happens at that very time would have to be told apart.
+            forecasts: R::ANY_ORDER
+                && cluster.compat.is_none()
+                && !closed_loop
+                && replicas.len() > 1
+                && mixed_pool.is_none(),
+            batches: 0,
+            times: vec![StageTime::default(); STEPS],
+            intervals_s: [0.0; STEPS],
+        };
         let mut simulation = Self {
             transfers: cluster.kv_transfer.map(|spec| {
                 let links = replicas.iter().map(|replica: &Replica| match replica.role {
@@ -171,34 +194,19 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 TransferNetwork::new(spec, links, cluster.transfer_paths.clone())
             }),
             overlaps: cluster.overlaps(),
-            // The originals' order of events at equal times is that of their creation. And
-            // in a closed loop the end of a request is at once the arrival of another:
-            // what else happens at that very time would have to be told apart.
-            forecasts: R::ANY_ORDER
-                && cluster.compat.is_none()
-                && !closed_loop
-                && replicas.len() > 1
-                && mixed_pool.is_none(),
-            mixed_pool,
-            limit_s: cluster.time_limit_s.unwrap_or(f64::INFINITY),
-            times: vec![StageTime::default(); STEPS],
-            intervals_s: [0.0; STEPS],
-            unfinished: 0,
-            closed_loop,
-            cluster,
-            recorder,
-            first_replica: scope.replica.unwrap_or(0),
-            requests,
+            events: EventQueue::new(replicas.len(), first_event, !cluster.compat.is_none()),
+            shared,
             replicas,
             routers,
-            events: EventQueue::new(replica_count, first_event, !cluster.compat.is_none()),
+            mixed_pool,
             next_request: 0,
+            closed_loop,
             arrived: Vec::new(),
             touched: Vec::new(),
             finished: Vec::new(),
             drained: Vec::new(),
             wakes: Vec::new(),
-            batches: 0,
+            unfinished: 0,
             stage_runs: 0,
         };
         for replica in 0..simulation.replicas.len() {
@@ -213,9 +221,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// Closed loop: a client sends its next request now.
     fn send_next_request(&mut self) {
-        if self.next_request < self.requests.len() {
+        if self.next_request < self.shared.requests.len() {
             let request = self.next_request as u32;
-            self.requests[self.next_request].arrived_at_s = self.events.now_s();
+            self.shared.requests[self.next_request].arrived_at_s = self.events.now_s();
             self.next_request += 1;
             self.events.push_now(Event::Arrival { request });
         }
@@ -223,14 +231,14 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// When the next request enters, if that is known beforehand.
     pub(super) fn next_arrival_s(&self) -> f64 {
-        match self.requests.get(self.next_request) {
+        match self.shared.requests.get(self.next_request) {
             Some(request) if !self.closed_loop => request.arrived_at_s,
             _ => f64::INFINITY,
         }
     }
 
     fn run(&mut self) {
-        let limit_s = self.limit_s;
+        let limit_s = self.shared.limit_s;
         let mut past_limit = false;
         loop {
             let arrival_s = self.next_arrival_s();
@@ -241,7 +249,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             }
             if next_s > limit_s {
                 // Vidur executes the first event past the limit.
-                if self.cluster.compat == Compat::None {
+                if self.shared.cluster.compat == Compat::None {
                     self.events.stop_at(limit_s);
                     break;
                 }
@@ -263,8 +271,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         } else {
             RequestOutcome::UnfinishedStuck
         };
-        for id in 0..self.requests.len() {
-            if !self.requests[id].done {
+        for id in 0..self.shared.requests.len() {
+            if !self.shared.requests[id].done {
                 self.unfinished += 1;
                 self.close(id as u32, outcome);
             }
@@ -383,7 +391,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             Event::TransferDue { .. } => (EventKind::KvTransferDrained, None, None, None),
             Event::KvArrived { request } => (EventKind::KvArrival, None, None, Some(request)),
         };
-        self.recorder.event(&EventFact {
+        self.shared.recorder.event(&EventFact {
             time_s: self.events.now_s(),
             id,
             kind,
@@ -397,8 +405,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     // Arrival and routing.
 
     fn arrive(&mut self, id: u32) {
-        let request = &self.requests[id as usize];
-        self.recorder.request_arrived(&ArrivalFact {
+        let request = &self.shared.requests[id as usize];
+        self.shared.recorder.request_arrived(&ArrivalFact {
             request_id: id,
             time_s: self.events.now_s(),
             prefill_tokens: request.prefill_tokens,
@@ -419,7 +427,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     /// once: nothing is, nobody wants to be told of events, and the simulation does
     /// not end with a certain one.
     fn is_undisturbed(&self) -> bool {
-        !R::WANTS_EVENTS && !self.cluster.ends_past_its_limit() && self.is_quiet()
+        !R::WANTS_EVENTS && !self.shared.cluster.ends_past_its_limit() && self.is_quiet()
     }
 
     /// Gives the requests that have arrived to replicas and wakes those.
@@ -432,7 +440,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let mut touched = std::mem::take(&mut self.touched);
         touched.extend(arrived.drain(..).filter_map(|id| self.route(id)));
         self.arrived = arrived;
-        match self.cluster.compat {
+        match self.shared.cluster.compat {
             Compat::None => touched.sort_unstable(),
             _ => touched = python_set::iteration_order(&touched),
         }
@@ -460,7 +468,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// Gives a request to a replica, unless it can never run: which.
     fn route(&mut self, id: u32) -> Option<u32> {
-        if self.cluster.compat == Compat::None
+        if self.shared.cluster.compat == Compat::None
             && let Some(outcome) = self.rejection(id)
         {
             self.close(id, outcome);
@@ -471,19 +479,19 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         }
         let replica = self.route_prompt(id);
         self.catch_up(replica);
-        self.requests[id as usize].prefill_replica = replica;
-        if self.cluster.compat.is_alibaba_cloud() && self.routers.len() > 1 {
-            self.requests[id as usize].decode_replica = self.route_in(1);
+        self.shared.requests[id as usize].prefill_replica = replica;
+        if self.shared.cluster.compat.is_alibaba_cloud() && self.routers.len() > 1 {
+            self.shared.requests[id as usize].decode_replica = self.route_in(1);
         }
-        self.recorder.request_routed(id, replica);
+        self.shared.recorder.request_routed(id, replica);
         self.account(0, id, replica, true);
         let queues = &mut self.replicas[replica as usize].queues;
-        queues.enqueue(id, &self.requests);
+        queues.enqueue(id, &self.shared.requests);
         Some(replica)
     }
 
     fn route_prompt(&mut self, id: u32) -> u32 {
-        let (replicas, request) = (&self.replicas, &self.requests[id as usize]);
+        let (replicas, request) = (&self.replicas, &self.shared.requests[id as usize]);
         let Some(pool) = &mut self.mixed_pool else {
             return self.route_in(0);
         };
@@ -541,9 +549,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// Why a request can never run here, if so.
     fn rejection(&self, id: u32) -> Option<RequestOutcome> {
-        let request = &self.requests[id as usize];
+        let request = &self.shared.requests[id as usize];
         let mut first_replica = 0;
-        for pool in &self.cluster.pools {
+        for pool in &self.shared.cluster.pools {
             let replica = &self.replicas[first_replica];
             if let Some(outcome) = replica.rejection(request) {
                 return Some(outcome);
@@ -559,7 +567,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             return;
         }
         let router = &mut self.routers[pool];
-        let request = &self.requests[id as usize];
+        let request = &self.shared.requests[id as usize];
         let amount = match router.measures() {
             Load::None | Load::KvBlocks => return,
             // Looked up afresh for each schedule; counts those routed in it.
@@ -577,7 +585,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     /// A prompt is done on `replica`, for routing.
     fn account_first_token(&mut self, id: u32, replica: u32) {
         if let Some(pool) = &mut self.mixed_pool {
-            let tokens = self.requests[id as usize].prefill_tokens;
+            let tokens = self.shared.requests[id as usize].prefill_tokens;
             pool.prompt_done(replica, u64::from(tokens));
             self.note_mixing(replica);
         } else if self.routers[0].measures() == Load::PendingPrefillTokens {
@@ -599,15 +607,17 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     pub(super) fn form_batch(&mut self, replica: u32) -> Option<u32> {
         let now_s = self.events.now_s();
         let state = &mut self.replicas[replica as usize];
-        let formed = state.form_batch(self.batches, &mut self.requests, now_s);
+        let formed = state.form_batch(self.shared.batches, &mut self.shared.requests, now_s);
         self.note_freed(replica);
         let slot = formed?;
         if R::WANTS_BATCHES {
             let state = &mut self.replicas[replica as usize];
             state.batches[slot as usize].compose();
-            self.recorder.batch_formed(replica, self.batches);
+            self.shared
+                .recorder
+                .batch_formed(replica, self.shared.batches);
         }
-        self.batches += 1;
+        self.shared.batches += 1;
         Some(slot)
     }
 
@@ -634,7 +644,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     pub(super) fn tell_kv_use(&mut self, replica: u32) {
         let blocks = &self.replicas[replica as usize].queues.blocks;
-        self.recorder.kv_use(&KvUseFact {
+        self.shared.recorder.kv_use(&KvUseFact {
             time_s: self.events.now_s(),
             replica,
             used_blocks: blocks.used(),
@@ -673,10 +683,10 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let state = &mut self.replicas[replica as usize];
         state.stages[stage as usize].busy = true;
         let batch = &mut state.batches[slot as usize];
-        count_waiting(batch, stage, &mut self.requests, now_s);
-        let cost = &self.cluster.pools[state.pool].cost;
+        count_waiting(batch, stage, &mut self.shared.requests, now_s);
+        let cost = &self.shared.cluster.pools[state.pool].cost;
         let run = StageRun {
-            replica: self.first_replica + replica,
+            replica: self.shared.first_replica + replica,
             nth_batch: batch.nth,
             stage,
         };
@@ -686,7 +696,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let ends_at_s = now_s + time.total_s();
         state.busy.add(ends_at_s - now_s, 1);
         if R::WANTS_BATCHES {
-            self.recorder.stage_started(&StageFact {
+            self.shared.recorder.stage_started(&StageFact {
                 stage_run_id: self.stage_runs,
                 batch_id: batch.id,
                 replica,
@@ -708,7 +718,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let batch = &mut state.batches[slot as usize];
         batch.last_stage_at_s = self.events.now_s();
         if R::WANTS_BATCHES {
-            self.recorder.stage_ended(&StageEndFact {
+            self.shared.recorder.stage_ended(&StageEndFact {
                 batch_id: batch.id,
                 replica,
                 stage,
@@ -739,7 +749,11 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     fn end_batch(&mut self, replica: u32, slot: u32) {
         let batch = &mut self.replicas[replica as usize].batches[slot as usize];
-        batch.advance_decodes(self.events.now_s(), &mut self.requests, self.recorder);
+        batch.advance_decodes(
+            self.events.now_s(),
+            &mut self.shared.requests,
+            self.shared.recorder,
+        );
         self.complete_batch(replica, slot);
         self.schedule_after_batch(replica);
     }
@@ -758,7 +772,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let has_prefills = !batch.prefills.is_empty();
         if !batch.decodes.is_empty() && batch.decodes.may_have_finished() {
             let mut finished = std::mem::take(&mut self.finished);
-            (batch.decodes).take_finished(&mut self.requests, &mut finished);
+            (batch.decodes).take_finished(&mut self.shared.requests, &mut finished);
             for id in finished.drain(..) {
                 self.complete(id, replica, &mut held);
             }
@@ -820,11 +834,13 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         state.running_batches -= 1;
         let queues = &mut state.queues;
         if state.policy.keeps_order() && state.role != PoolRole::Prefill {
-            let done = |id: &&u32| !self.requests[**id as usize].done;
+            let done = |id: &&u32| !self.shared.requests[**id as usize].done;
             queues.preempted.extend(batch.order.iter().filter(done));
         }
         if !state.policy.is_static() {
-            queues.ready.append(&mut batch.decodes, &mut self.requests);
+            queues
+                .ready
+                .append(&mut batch.decodes, &mut self.shared.requests);
             return;
         }
         let earlier = Held {
@@ -854,7 +870,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     fn tell_batch(&mut self, replica: u32, slot: u32) {
         let state = &self.replicas[replica as usize];
         let batch = &state.batches[slot as usize];
-        self.recorder.batch_ended(&BatchFact {
+        self.shared.recorder.batch_ended(&BatchFact {
             batch_id: batch.id,
             replica,
             scheduled_at_s: batch.scheduled_at_s,
@@ -870,7 +886,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// A prompt chunk has been processed. Returns whether it was the last one.
     fn end_chunk(&mut self, work: PrefillWork, spent: Spent) -> bool {
-        let request = &mut self.requests[work.request as usize];
+        let request = &mut self.shared.requests[work.request as usize];
         request.prefilled += work.tokens;
         request.spent.add(spent);
         request.last_stage_at_s = self.events.now_s();
@@ -881,14 +897,15 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     /// emits an output token.
     fn end_prefill(&mut self, replica: u32, slot: u32, id: u32, held: &mut Held) {
         let now_s = self.events.now_s();
-        let request = &mut self.requests[id as usize];
+        let request = &mut self.shared.requests[id as usize];
         request.generated += 1;
         if request.generated > 1 {
-            self.recorder
+            self.shared
+                .recorder
                 .token_intervals(now_s - request.last_token_at_s, 1);
         } else if request.prefill_completed_at_s.is_nan() {
             request.prefill_completed_at_s = now_s;
-            self.recorder.prefill_completed(&PrefillFact {
+            self.shared.recorder.prefill_completed(&PrefillFact {
                 request_id: id,
                 time_s: now_s,
                 prefill_tokens: request.prefill_tokens,
@@ -903,17 +920,17 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let prefills_only = self.replicas[replica as usize].role == PoolRole::Prefill;
         if finished {
             self.complete(id, replica, held);
-        } else if prefills_only && self.cluster.compat.is_alibaba_cloud() {
+        } else if prefills_only && self.shared.cluster.compat.is_alibaba_cloud() {
             self.hand_over_at_once(id);
         } else if self.decodes_here(id, replica) {
-            let request = &mut self.requests[id as usize];
+            let request = &mut self.shared.requests[id as usize];
             request.decode_replica = replica;
             if request.decode_arrived_at_s.is_nan() {
                 request.decode_arrived_at_s = request.prefill_completed_at_s;
             }
             self.replicas[replica as usize].batches[slot as usize]
                 .decodes
-                .join(id, &mut self.requests);
+                .join(id, &mut self.shared.requests);
         }
     }
 
@@ -924,19 +941,19 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let state = &mut self.replicas[replica as usize];
         let pool = state.pool;
         if state.policy.is_static() {
-            held.blocks += std::mem::take(&mut self.requests[id as usize].blocks);
+            held.blocks += std::mem::take(&mut self.shared.requests[id as usize].blocks);
             held.requests += 1;
         } else {
             self.release(id, replica);
         }
         self.account_outstanding(pool, id, replica);
         if let Some(pool) = &mut self.mixed_pool
-            && self.requests[id as usize].decode_replica == replica
+            && self.shared.requests[id as usize].decode_replica == replica
         {
             pool.decode_done(replica);
             self.note_mixing(replica);
         }
-        self.requests[id as usize].completed_at_s = self.events.now_s();
+        self.shared.requests[id as usize].completed_at_s = self.events.now_s();
         self.close(id, RequestOutcome::Completed);
         if self.closed_loop {
             self.send_next_request();
@@ -947,16 +964,17 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     fn release(&mut self, id: u32, replica: u32) {
         let now_s = self.events.now_s();
         let queues = &mut self.replicas[replica as usize].queues;
-        queues.release(id, &mut self.requests, now_s);
+        queues.release(id, &mut self.shared.requests, now_s);
         self.note_freed(replica);
     }
 
     fn close(&mut self, id: u32, outcome: RequestOutcome) {
-        let request = &mut self.requests[id as usize];
+        let request = &mut self.shared.requests[id as usize];
         debug_assert!(!request.done, "request {id} recorded twice");
         request.done = true;
-        self.recorder
-            .request(&record_of(request, self.first_replica, outcome));
+        self.shared
+            .recorder
+            .request(&record_of(request, self.shared.first_replica, outcome));
     }
 }
 

@@ -258,14 +258,15 @@ impl Cohort {
         }
     }
 
-    /// How many steps, at most `limit`, are sure to be alike from now on: no member is
-    /// done before the end of the last, and there are blocks for each if `free_blocks`
-    /// are.
-    pub(crate) fn steps_alike(&self, limit: usize, free_blocks: u64) -> usize {
+    /// How many steps, at most `limit`, are sure to be alike after the next `pending`
+    /// (at most one), whose blocks have been taken: no member is done before the end of
+    /// the last, and there are blocks for each if `free_blocks` are.
+    pub(crate) fn steps_alike(&self, pending: usize, limit: usize, free_blocks: u64) -> usize {
         if self.members.is_empty() {
             return 0;
         }
-        let steps = self.ends.steps_until_done(self.step, limit);
+        let steps = self.ends.steps_until_done(self.step, limit + pending);
+        let steps = steps.saturating_sub(pending);
         let Some(rounds) = steps.checked_div(self.growth.len()) else {
             return steps;
         };
@@ -278,6 +279,7 @@ impl Cohort {
             .iter()
             .chain(self.growth.iter().cycle());
         growth
+            .skip(pending)
             .take(steps)
             .take_while(|&&blocks| {
                 needed += u64::from(blocks);
@@ -294,11 +296,7 @@ impl Cohort {
 
     /// Takes out the members that have all their tokens, and adds them to `finished`,
     /// which is empty, the lowest number first.
-    pub(crate) fn take_finished(
-        &mut self,
-        requests: &mut [RequestState],
-        finished: &mut Vec<u32>,
-    ) {
+    pub(crate) fn take_finished(&mut self, requests: &mut [RequestState], finished: &mut Vec<u32>) {
         // Their places at first.
         self.ends.find_done(self.step, finished);
         if let [place] = finished[..] {

@@ -82,7 +82,9 @@ impl BlockPool {
     }
 
     fn integrate(&mut self, now_s: f64) {
-        self.used_block_seconds += self.used() as f64 * (now_s - self.changed_at_s);
+        // Signed numbers convert in one instruction.
+        let used = self.used().cast_signed() as f64;
+        self.used_block_seconds += used * (now_s - self.changed_at_s);
         self.changed_at_s = now_s;
     }
 

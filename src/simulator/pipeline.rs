@@ -20,13 +20,12 @@
 
 use std::collections::VecDeque;
 
-use super::cluster::{Simulation, count_waiting};
-use super::config::{ClusterSpec, PoolRole};
+use super::cluster::{Shared, Simulation, count_waiting};
+use super::config::PoolRole;
 use super::event::Event;
 use super::exact_sum::ExactRun;
 use super::recorder::Recorder;
 use super::replica::{Batch, Replica};
-use super::request::RequestState;
 use crate::execution_time::{StageRun, StageTime, StepCost, StepShape};
 
 /// Steps that are priced together at most.
@@ -111,17 +110,18 @@ impl Pipeline {
     }
 }
 
-impl<R: Recorder> Simulation<'_, R> {
+impl<'a, R: Recorder> Simulation<'a, R> {
     /// Whether the stages of `replica` are to be handled here.
     pub(super) fn can_be_pipelined(&self, replica: &Replica) -> bool {
         let told = R::WANTS_EVENTS || R::WANTS_BATCHES;
         // Vidur executes the first event past the limit: which one it is matters. And
         // its events go by number, of which every stage takes some.
-        let numbered =
-            !self.cluster.compat.is_none() && self.replicas.len() > 1 && replica.stages.len() > 1;
+        let numbered = !self.shared.cluster.compat.is_none()
+            && self.replicas.len() > 1
+            && replica.stages.len() > 1;
         let prefills_only = replica.role == PoolRole::Prefill;
         let sends_early = self.overlaps && (prefills_only || self.mixed_pool.is_some());
-        !told && !self.cluster.ends_past_its_limit() && !numbered && !sends_early
+        !told && !self.shared.cluster.ends_past_its_limit() && !numbered && !sends_early
     }
 
     /// Whether nothing is pending for the present time.
@@ -140,20 +140,13 @@ impl<R: Recorder> Simulation<'_, R> {
         }
     }
 
-    /// The pipeline of `replica`, and what its steps touch beside it.
+    /// The pipeline of `replica`.
     #[inline]
-    fn lane(&mut self, replica: u32) -> Lane<'_, R> {
+    fn lane(&mut self, replica: u32) -> Lane<'_, 'a, R> {
         Lane {
+            number: self.shared.first_replica + replica,
             state: &mut self.replicas[replica as usize],
-            cluster: self.cluster,
-            requests: &mut self.requests,
-            recorder: self.recorder,
-            batches: &mut self.batches,
-            times: &mut self.times,
-            intervals_s: &mut self.intervals_s,
-            number: self.first_replica + replica,
-            limit_s: self.limit_s,
-            forecasts: self.forecasts,
+            shared: &mut self.shared,
         }
     }
 
@@ -221,7 +214,7 @@ impl<R: Recorder> Simulation<'_, R> {
     /// The same for all at the end, steps that end just then included.
     pub(super) fn catch_up_with_limit(&mut self) {
         for replica in 0..self.replicas.len() {
-            let until_s = self.limit_s.next_up();
+            let until_s = self.shared.limit_s.next_up();
             self.lane(replica as u32).follow_forecast(until_s);
         }
     }
@@ -262,7 +255,9 @@ impl<R: Recorder> Simulation<'_, R> {
         // again.
         if pending_s > now_s
             && self.mixed_pool.is_none()
-            && self.lane(replica).describe_and_repeat(slot, now_s, pending_s)
+            && self
+                .lane(replica)
+                .describe_and_repeat(slot, now_s, pending_s)
         {
             return Some(pending_s);
         }
@@ -272,7 +267,10 @@ impl<R: Recorder> Simulation<'_, R> {
             return None;
         }
         self.refill(replica);
-        Some(self.next_pending_s())
+        let pending_s = self.next_pending_s();
+        let until_s = pending_s.min(self.shared.limit_s.next_up());
+        self.lane(replica).follow_forecast(until_s);
+        Some(pending_s)
     }
 
     /// Forms batches while the replica has free slots and something to run.
@@ -290,7 +288,7 @@ impl<R: Recorder> Simulation<'_, R> {
         let Some(first) = self.replicas[replica as usize].pipeline.leaving.front() else {
             return false;
         };
-        let goes_on = first.at_s < free_until_s && first.at_s <= self.limit_s;
+        let goes_on = first.at_s < free_until_s && first.at_s <= self.shared.limit_s;
         if goes_on {
             self.events.advance(first.at_s);
         }
@@ -298,28 +296,18 @@ impl<R: Recorder> Simulation<'_, R> {
     }
 }
 
-/// One replica whose stages are handled here, and what its steps touch beside it:
-/// looked up once for all that happens to it at a time.
-struct Lane<'s, R> {
+/// One replica whose stages are handled here, looked up once for all that happens to
+/// it at a time.
+struct Lane<'s, 'a, R> {
     state: &'s mut Replica,
-    cluster: &'s ClusterSpec,
-    requests: &'s mut [RequestState],
-    recorder: &'s mut R,
-    /// Formed so far, on all replicas.
-    batches: &'s mut u64,
-    /// Room for the times of steps that are priced together ...
-    times: &'s mut Vec<StageTime>,
-    /// ... and for those between their tokens, seconds.
-    intervals_s: &'s mut [f64; STEPS],
+    shared: &'s mut Shared<'a, R>,
     /// Number of the replica in the cluster.
     number: u32,
-    limit_s: f64,
-    forecasts: bool,
 }
 
-impl<'s, R: Recorder> Lane<'s, R> {
-    fn cost(&self) -> &'s dyn StepCost {
-        &*self.cluster.pools[self.state.pool].cost
+impl<'a, R: Recorder> Lane<'_, 'a, R> {
+    fn cost(&self) -> &'a dyn StepCost {
+        &*self.shared.cluster.pools[self.state.pool].cost
     }
 
     /// The next batch of the replica on one of its stages.
@@ -343,12 +331,28 @@ impl<'s, R: Recorder> Lane<'s, R> {
             });
         }
         if self.state.stages.len() == 1 {
-            return self.enter_stages(slot, now_s, |stage, batch| {
-                cost.stage_time(stage, &batch.shape)
-            });
+            return match self.steps_after(slot, 1) {
+                repeats if self.shared.forecasts && repeats > 0 => {
+                    self.launch_all(slot, repeats, now_s)
+                }
+                _ => self.enter_stages(slot, now_s, |stage, batch| {
+                    cost.stage_time(stage, &batch.shape)
+                }),
+            };
         }
         batch.ahead.price_one(cost, &batch.shape);
         self.enter_ahead(slot, now_s);
+    }
+
+    /// Sends a batch of decodes that has just been formed to the only stage, and
+    /// forecasts the next `repeats`, which it will be again.
+    fn launch_all(&mut self, slot: u32, repeats: usize, now_s: f64) {
+        let times = &mut self.shared.times[..=repeats];
+        let batch = &self.state.batches[slot as usize];
+        (self.shared.cluster.pools[self.state.pool].cost).decode_times(&batch.shape, times);
+        self.state.pipeline.forecast.extend_from_slice(&times[1..]);
+        let time = times[0];
+        self.enter_stages(slot, now_s, |_, _| time);
     }
 
     /// Sends a batch, priced ahead, through all stages.
@@ -365,7 +369,7 @@ impl<'s, R: Recorder> Lane<'s, R> {
     /// Sends a batch through all stages, where it takes what `time` says.
     #[inline]
     fn enter_stages(&mut self, slot: u32, now_s: f64, time: impl Fn(u32, &Batch) -> StageTime) {
-        let limit_s = self.limit_s;
+        let limit_s = self.shared.limit_s;
         let state = &mut *self.state;
         let batch = &mut state.batches[slot as usize];
         let mut spent = batch.spent;
@@ -388,7 +392,7 @@ impl<'s, R: Recorder> Lane<'s, R> {
                 break;
             }
             if stage == 0 {
-                count_waiting(batch, stage, self.requests, start_s);
+                count_waiting(batch, stage, &mut self.shared.requests, start_s);
             } else {
                 spent.waiting_s += start_s - leaving.at_s;
             }
@@ -425,7 +429,7 @@ impl<'s, R: Recorder> Lane<'s, R> {
         pipeline.leaving.clear();
         let mut forecast = std::mem::take(&mut pipeline.forecast);
         let batch = &mut self.state.batches[left.slot as usize];
-        batch.advance_decodes(left.at_s, self.requests, self.recorder);
+        batch.advance_decodes(left.at_s, &mut self.shared.requests, self.shared.recorder);
         let made = self.make_steps(left.slot, left.at_s, until_s, &forecast);
         forecast.drain(..made);
         self.state.pipeline.forecast = forecast;
@@ -436,20 +440,20 @@ impl<'s, R: Recorder> Lane<'s, R> {
     #[inline]
     fn advance(&mut self, slot: u32, now_s: f64, pending_s: f64) -> bool {
         let batch = &mut self.state.batches[slot as usize];
-        batch.advance_decodes(now_s, self.requests, self.recorder);
+        batch.advance_decodes(now_s, &mut self.shared.requests, self.shared.recorder);
         let nobody_ends = batch.prefills.is_empty() && !batch.decodes.may_have_finished();
         nobody_ends && self.repeat_if_alike(slot, now_s, pending_s)
     }
 
     /// The same for what is left of a batch.
     fn describe_and_repeat(&mut self, slot: u32, now_s: f64, pending_s: f64) -> bool {
-        self.state.batches[slot as usize].describe(self.requests);
+        self.state.batches[slot as usize].describe(&self.shared.requests);
         self.repeat_if_alike(slot, now_s, pending_s)
     }
 
     /// Starts the present batch again, if all of the next batch will be its decodes.
     fn repeat_if_alike(&mut self, slot: u32, now_s: f64, pending_s: f64) -> bool {
-        let repeats = self.repeats(slot);
+        let repeats = self.steps_after(slot, 0);
         if repeats > 0 {
             if self.state.stages.len() == 1 {
                 self.repeat(slot, repeats, now_s, pending_s);
@@ -461,9 +465,10 @@ impl<'s, R: Recorder> Lane<'s, R> {
     }
 
     /// How many of the next batches will be the present one again: decodes only, room
-    /// for their tokens, and nobody who can join, until one of them is done.
+    /// for their tokens, and nobody who can join, until one of them is done. Of the
+    /// steps of the present one, `pending` have yet to end.
     #[inline]
-    fn repeats(&self, slot: u32) -> usize {
+    fn steps_after(&self, slot: u32, pending: usize) -> usize {
         let state = &*self.state;
         let batch = &state.batches[slot as usize];
         let queues = &state.queues;
@@ -473,9 +478,11 @@ impl<'s, R: Recorder> Lane<'s, R> {
             && queues.prefilling.is_empty()
             && queues.ready.is_empty()
             && state.incoming.is_empty()
-            && (queues.waiting.is_empty() || state.turns_away(slot, self.requests));
+            && (queues.waiting.is_empty() || state.turns_away(slot, &self.shared.requests));
         if alone {
-            batch.decodes.steps_alike(STEPS, queues.blocks.free())
+            batch
+                .decodes
+                .steps_alike(pending, STEPS - pending, queues.blocks.free())
         } else {
             0
         }
@@ -484,8 +491,8 @@ impl<'s, R: Recorder> Lane<'s, R> {
     /// Starts the present batch again, one token further, of the next `repeats` times
     /// that it is sure to be the same.
     fn repeat_once(&mut self, slot: u32, repeats: usize, now_s: f64) {
-        self.state.repeat_batch(slot, *self.batches, now_s);
-        *self.batches += 1;
+        self.state.repeat_batch(slot, self.shared.batches, now_s);
+        self.shared.batches += 1;
         let cost = self.cost();
         if cost.tells_runs_apart() {
             return self.launch(slot, now_s);
@@ -499,14 +506,14 @@ impl<'s, R: Recorder> Lane<'s, R> {
     /// end before `pending_s`, when something else happens, and one more.
     #[inline]
     fn repeat(&mut self, slot: u32, steps: usize, now_s: f64, pending_s: f64) {
-        let mut times = std::mem::take(self.times);
+        let mut times = std::mem::take(&mut self.shared.times);
         let steps = self.price_ahead(slot, pending_s - now_s, &mut times[..steps]);
-        let until_s = pending_s.min(self.limit_s.next_up());
+        let until_s = pending_s.min(self.shared.limit_s.next_up());
         let made = self.make_steps(slot, now_s, until_s, &times[..steps]);
-        if self.forecasts {
+        if self.shared.forecasts {
             (self.state.pipeline.forecast).extend_from_slice(&times[made..steps]);
         }
-        *self.times = times;
+        self.shared.times = times;
     }
 
     /// Prices the next steps of a batch: all of `times` if they may be kept as a
@@ -522,7 +529,7 @@ impl<'s, R: Recorder> Lane<'s, R> {
             return 1;
         }
         let mut wanted = times.len();
-        if !self.forecasts {
+        if !self.shared.forecasts {
             // They will take about as long as the one that has just ended.
             let start = (free_s / batch.spent.total_s).ceil().max(1.0);
             wanted = wanted.min(start as usize);
@@ -546,7 +553,10 @@ impl<'s, R: Recorder> Lane<'s, R> {
         let first_context_tokens = batch.decodes.context_tokens();
         let mut steps = batch.decodes.steps();
         let mut done = 0;
-        for (time, interval_s) in times[..times.len() - 1].iter().zip(&mut *self.intervals_s) {
+        for (time, interval_s) in times[..times.len() - 1]
+            .iter()
+            .zip(&mut self.shared.intervals_s)
+        {
             let at_s = now_s + time.total_s();
             if at_s >= until_s {
                 break;
@@ -562,15 +572,15 @@ impl<'s, R: Recorder> Lane<'s, R> {
         }
         steps.end(now_s);
         if done > 0 {
-            let intervals_s = &self.intervals_s[..done];
+            let intervals_s = &self.shared.intervals_s[..done];
             let sum = ExactRun::of(intervals_s);
             let members = batch.decodes.len() as u32;
-            (self.recorder).all_token_intervals(intervals_s, &sum, members);
+            (self.shared.recorder).all_token_intervals(intervals_s, &sum, members);
             state.busy.add_run(&sum, 1);
             state
                 .work
                 .count_alike(&batch.shape, first_context_tokens, done as u64);
-            *self.batches += done as u64;
+            self.shared.batches += done as u64;
         }
         self.start_again(slot, now_s, times[done]);
         done + 1
@@ -580,10 +590,10 @@ impl<'s, R: Recorder> Lane<'s, R> {
     #[inline]
     fn start_again(&mut self, slot: u32, now_s: f64, time: StageTime) {
         let state = &mut *self.state;
-        state.repeat_batch(slot, *self.batches, now_s);
-        *self.batches += 1;
+        state.repeat_batch(slot, self.shared.batches, now_s);
+        self.shared.batches += 1;
         let batch = &mut state.batches[slot as usize];
-        count_waiting(batch, 0, self.requests, now_s);
+        count_waiting(batch, 0, &mut self.shared.requests, now_s);
         batch.spent.total_s += time.total_s();
         batch.spent.model_s += time.model_s;
         let at_s = now_s + time.total_s();

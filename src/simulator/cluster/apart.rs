@@ -217,7 +217,7 @@ impl Ends {
         self.end_s = self.end_s.max(simulation.events.now_s());
         self.replicas
             .extend(simulation.replicas.into_iter().map(ReplicaEnd::from));
-        simulation.requests
+        simulation.shared.requests
     }
 
     fn append(&mut self, mut more: Self) {

@@ -16,33 +16,33 @@ impl<R: Recorder> Simulation<'_, R> {
         if self.replicas[replica as usize].role == PoolRole::Mixed {
             return true;
         }
-        if self.requests[id as usize].decode_replica == NO_REPLICA {
+        if self.shared.requests[id as usize].decode_replica == NO_REPLICA {
             self.hand_over(id, replica);
         } else if let Some(transfers) = &mut self.transfers {
             transfers.computed(id, self.events.now_s());
         }
-        self.requests[id as usize].decode_replica == replica
+        self.shared.requests[id as usize].decode_replica == replica
     }
 
     /// Chooses where a request decodes and queues its cache there, unless that is
     /// where it is.
     fn hand_over(&mut self, id: u32, sender: u32) {
         let receiver = self.route_decode(id, sender);
-        self.requests[id as usize].decode_replica = receiver;
+        self.shared.requests[id as usize].decode_replica = receiver;
         if receiver == sender {
             return;
         }
         self.catch_up(receiver);
         let queues = &mut self.replicas[receiver as usize].queues;
-        queues.promised_blocks += queues.blocks_to_start(&self.requests[id as usize]);
+        queues.promised_blocks += queues.blocks_to_start(&self.shared.requests[id as usize]);
         self.replicas[receiver as usize].incoming.push_back(id);
         self.admit_transfers(receiver);
     }
 
     fn route_decode(&mut self, id: u32, sender: u32) -> u32 {
-        let (replicas, request) = (&self.replicas, &self.requests[id as usize]);
+        let (replicas, request) = (&self.replicas, &self.shared.requests[id as usize]);
         if let Some(pool) = &mut self.mixed_pool {
-            let requests = &self.requests;
+            let requests = &self.shared.requests;
             let receiver = pool.route_decode(sender, |replica| {
                 let state = &replicas[replica as usize];
                 let here = replica == sender;
@@ -79,7 +79,7 @@ impl<R: Recorder> Simulation<'_, R> {
         let Some(transfers) = &self.transfers else {
             unreachable!("two pools have a KV transfer");
         };
-        let request = &mut self.requests[id as usize];
+        let request = &mut self.shared.requests[id as usize];
         let size_bytes = transfers.size_bytes(u64::from(request.prefill_tokens) + 1);
         request.transfer_bytes = size_bytes;
         request.transfer_s = transfers.alone_s(size_bytes);
@@ -88,7 +88,7 @@ impl<R: Recorder> Simulation<'_, R> {
         self.wakes.push((request.decode_arrived_at_s, receiver));
         self.release(id, sender);
         let receiver = &mut self.replicas[receiver as usize].queues;
-        receiver.enqueue(id, &self.requests);
+        receiver.enqueue(id, &self.shared.requests);
     }
 
     /// Starts the transfers a replica has room for, in order. The sender keeps the
@@ -98,11 +98,11 @@ impl<R: Recorder> Simulation<'_, R> {
         let mut started = false;
         while let Some(&id) = self.replicas[receiver as usize].incoming.front() {
             let state = &mut self.replicas[receiver as usize];
-            if !has_room(state, id, &self.requests) {
+            if !has_room(state, id, &self.shared.requests) {
                 break;
             }
             state.incoming.pop_front();
-            let request = &mut self.requests[id as usize];
+            let request = &mut self.shared.requests[id as usize];
             let blocks = state.queues.blocks_to_start(request);
             state.queues.promised_blocks -= blocks;
             state.queues.blocks.take(blocks, now_s);
@@ -166,15 +166,15 @@ impl<R: Recorder> Simulation<'_, R> {
     }
 
     pub(super) fn receive_kv(&mut self, id: u32) {
-        let request = &mut self.requests[id as usize];
+        let request = &mut self.shared.requests[id as usize];
         let replica = request.decode_replica;
         self.catch_up(replica);
-        let request = &mut self.requests[id as usize];
+        let request = &mut self.shared.requests[id as usize];
         request.decode_arrived_at_s = self.events.now_s();
         request.transfer_s = self.events.now_s() - request.transfer_started_at_s;
         let queues = &mut self.replicas[replica as usize].queues;
         request.blocks = queues.blocks_to_start(request);
-        queues.ready.join(id, &mut self.requests);
+        queues.ready.join(id, &mut self.shared.requests);
         self.wake(std::iter::once(replica));
     }
 
@@ -191,7 +191,7 @@ impl<R: Recorder> Simulation<'_, R> {
             self.hand_over_early(replica, slot);
             self.settle_transfers();
         }
-        let Some(layers) = self.cluster.disaggregation.overlap_layers else {
+        let Some(layers) = self.shared.cluster.disaggregation.overlap_layers else {
             return;
         };
         let stages = self.replicas[replica as usize].stages.len() as f64;
@@ -214,7 +214,7 @@ impl<R: Recorder> Simulation<'_, R> {
         let batch = &mut self.replicas[replica as usize].batches[slot as usize];
         let prefills = std::mem::take(&mut batch.prefills);
         for work in &prefills {
-            let request = &self.requests[work.request as usize];
+            let request = &self.shared.requests[work.request as usize];
             let is_last_chunk = request.prefilled + work.tokens == request.prefill_target;
             let has_more = request.generated + 1 < request.decode_tokens;
             if !is_last_chunk || !has_more || request.decode_replica != NO_REPLICA {
