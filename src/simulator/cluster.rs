@@ -94,6 +94,8 @@ pub(super) struct Simulation<'a, R> {
     pub(super) events: EventQueue,
     /// Open loop: next request to arrive. Closed loop: next one to be sent.
     next_request: usize,
+    /// When the next request enters, if that is known beforehand, seconds.
+    next_arrival_s: f64,
     closed_loop: bool,
     /// Arrived and not yet given to a replica.
     arrived: Vec<u32>,
@@ -200,6 +202,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             routers,
             mixed_pool,
             next_request: 0,
+            next_arrival_s: f64::INFINITY,
             closed_loop,
             arrived: Vec::new(),
             touched: Vec::new(),
@@ -230,16 +233,22 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// When the next request enters, if that is known beforehand.
+    #[inline]
     pub(super) fn next_arrival_s(&self) -> f64 {
-        match self.shared.requests.get(self.next_request) {
+        self.next_arrival_s
+    }
+
+    fn look_up_next_arrival(&mut self) {
+        self.next_arrival_s = match self.shared.requests.get(self.next_request) {
             Some(request) if !self.closed_loop => request.arrived_at_s,
             _ => f64::INFINITY,
-        }
+        };
     }
 
     fn run(&mut self) {
         let limit_s = self.shared.limit_s;
         let mut past_limit = false;
+        self.look_up_next_arrival();
         loop {
             let arrival_s = self.next_arrival_s();
             let event_s = self.events.next_time_s();
@@ -260,6 +269,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 self.events.advance(arrival_s);
                 let request = self.next_request as u32;
                 self.next_request += 1;
+                self.look_up_next_arrival();
                 self.handle(u64::from(request) + 1, Event::Arrival { request });
             } else if let Some((id, event)) = self.events.pop() {
                 self.handle(id, event);

@@ -245,17 +245,29 @@ impl Cohort {
     }
 
     /// Several steps in a row, each of which starts when the one before ends; one has
-    /// just been counted. They count when [`Steps::end`] is called.
-    pub(crate) fn steps(&mut self) -> Steps<'_> {
+    /// just been counted. They count when [`Self::count_steps`] is called.
+    pub(crate) fn steps(&self) -> Steps<'_> {
         debug_assert!(self.late.is_empty());
         Steps {
-            members: self.members.len() as u32,
-            made: 0,
-            slot: self.slot,
-            total_s: self.spent.total_s,
-            model_s: self.spent.model_s,
-            cohort: self,
+            growth: &self.growth,
+            made: StepsMade {
+                count: 0,
+                slot: self.slot,
+                total_s: self.spent.total_s,
+                model_s: self.spent.model_s,
+            },
         }
+    }
+
+    /// Counts `made`, the last of which ended at `now_s`.
+    #[inline]
+    pub(crate) fn count_steps(&mut self, made: StepsMade, now_s: f64) {
+        self.last_token_at_s = now_s;
+        self.step += made.count;
+        self.slot = made.slot;
+        self.context_tokens += made.count * self.members.len() as u64;
+        self.spent.total_s = made.total_s;
+        self.spent.model_s = made.model_s;
     }
 
     /// How many steps, at most `limit`, are sure to be alike after the next `pending`
@@ -389,11 +401,15 @@ fn next_slot(slot: usize, size: usize) -> usize {
     if slot + 1 < size { slot + 1 } else { 0 }
 }
 
-/// Steps of a cohort in a row: what of it changes with each, to be kept in registers.
+/// Steps of a cohort in a row.
 pub(crate) struct Steps<'a> {
-    cohort: &'a mut Cohort,
-    members: u32,
-    made: u64,
+    growth: &'a [u32],
+    made: StepsMade,
+}
+
+/// What steps in a row change with each of them, to be kept in registers.
+pub(crate) struct StepsMade {
+    count: u64,
     /// Place in `growth` of the next step.
     slot: usize,
     /// Of the cohort's account; steps in a row do not wait.
@@ -402,35 +418,20 @@ pub(crate) struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    /// Blocks the next step takes.
-    #[inline]
-    pub(crate) fn blocks(&self) -> u64 {
-        self.cohort
-            .growth
-            .get(self.slot)
-            .copied()
-            .map_or(0, u64::from)
-    }
-
     /// Makes a step that took `total_s`, `model_s` without host overhead, as
-    /// [`Cohort::advance`] does, but for the recorder.
+    /// [`Cohort::advance`] does, but for the recorder; returns the blocks it takes.
     #[inline]
-    pub(crate) fn make(&mut self, total_s: f64, model_s: f64) {
-        self.total_s += total_s;
-        self.model_s += model_s;
-        self.made += 1;
-        self.slot = next_slot(self.slot, self.cohort.growth.len());
+    pub(crate) fn make(&mut self, total_s: f64, model_s: f64) -> u32 {
+        let made = &mut self.made;
+        let blocks = self.growth.get(made.slot).copied().unwrap_or(0);
+        made.total_s += total_s;
+        made.model_s += model_s;
+        made.count += 1;
+        made.slot = next_slot(made.slot, self.growth.len());
+        blocks
     }
 
-    /// Counts the steps made, the last of which ended at `now_s`.
-    #[inline]
-    pub(crate) fn end(self, now_s: f64) {
-        let cohort = self.cohort;
-        cohort.last_token_at_s = now_s;
-        cohort.step += self.made;
-        cohort.slot = self.slot;
-        cohort.context_tokens += self.made * u64::from(self.members);
-        cohort.spent.total_s = self.total_s;
-        cohort.spent.model_s = self.model_s;
+    pub(crate) fn made(self) -> StepsMade {
+        self.made
     }
 }

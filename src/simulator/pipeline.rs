@@ -491,7 +491,10 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
     /// Starts the present batch again, one token further, of the next `repeats` times
     /// that it is sure to be the same.
     fn repeat_once(&mut self, slot: u32, repeats: usize, now_s: f64) {
-        self.state.repeat_batch(slot, self.shared.batches, now_s);
+        let batch = &self.state.batches[slot as usize];
+        let context_tokens = batch.decodes.context_tokens();
+        (self.state.work).count_alike(&batch.shape, context_tokens, 1);
+        (self.state).repeat_batch(slot, self.shared.batches, now_s);
         self.shared.batches += 1;
         let cost = self.cost();
         if cost.tells_runs_apart() {
@@ -561,49 +564,47 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
             if at_s >= until_s {
                 break;
             }
-            let growth = steps.blocks();
-            if growth > 0 {
-                state.queues.blocks.take(growth, now_s);
+            let blocks = steps.make(time.total_s(), time.model_s);
+            if blocks > 0 {
+                state.queues.blocks.take(u64::from(blocks), now_s);
             }
-            steps.make(time.total_s(), time.model_s);
             *interval_s = at_s - now_s;
             now_s = at_s;
             done += 1;
         }
-        steps.end(now_s);
+        let made = steps.made();
+        batch.decodes.count_steps(made, now_s);
         if done > 0 {
             let intervals_s = &self.shared.intervals_s[..done];
             let sum = ExactRun::of(intervals_s);
             let members = batch.decodes.len() as u32;
             (self.shared.recorder).all_token_intervals(intervals_s, &sum, members);
             state.busy.add_run(&sum, 1);
-            state
-                .work
-                .count_alike(&batch.shape, first_context_tokens, done as u64);
-            self.shared.batches += done as u64;
         }
+        let steps = done as u64 + 1;
+        (state.work).count_alike(&batch.shape, first_context_tokens, steps);
+        self.shared.batches += steps;
         self.start_again(slot, now_s, times[done]);
         done + 1
     }
 
-    /// Starts the present batch again on the only stage, where it will take `time`.
+    /// Starts the present batch, already counted, again on the only stage, where it will
+    /// take `time`.
     #[inline]
     fn start_again(&mut self, slot: u32, now_s: f64, time: StageTime) {
         let state = &mut *self.state;
-        state.repeat_batch(slot, self.shared.batches, now_s);
-        self.shared.batches += 1;
-        let batch = &mut state.batches[slot as usize];
-        count_waiting(batch, 0, &mut self.shared.requests, now_s);
-        batch.spent.total_s += time.total_s();
-        batch.spent.model_s += time.model_s;
         let at_s = now_s + time.total_s();
         state.busy.add(at_s - now_s, 1);
-        batch.last_stage_at_s = at_s;
         state.pipeline.free_at_s[0] = at_s;
         state.pipeline.leaving.push_back(Leaving {
             slot,
             started_at_s: now_s,
             at_s,
         });
+        let batch = state.repeat_batch(slot, self.shared.batches - 1, now_s);
+        count_waiting(batch, 0, &mut self.shared.requests, now_s);
+        batch.spent.total_s += time.total_s();
+        batch.spent.model_s += time.model_s;
+        batch.last_stage_at_s = at_s;
     }
 }

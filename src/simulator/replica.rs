@@ -438,19 +438,21 @@ impl Replica {
             .then_some(RequestOutcome::RejectedPromptExceedsBatch)
     }
 
-    /// Makes the batch of a slot, decodes only, the next one, one token further.
-    pub(crate) fn repeat_batch(&mut self, slot: u32, id: u64, now_s: f64) {
+    /// Makes the batch of a slot, decodes only, the next one, one token further; its
+    /// work has been counted.
+    #[inline]
+    pub(crate) fn repeat_batch(&mut self, slot: u32, id: u64, now_s: f64) -> &mut Batch {
         let batch = &mut self.batches[slot as usize];
         let growth = batch.decodes.blocks_for_next_step();
         if growth > 0 {
             self.queues.blocks.take(growth, now_s);
         }
         batch.id = id;
-        batch.nth = self.work.batches;
+        batch.nth = self.work.batches - 1;
         batch.scheduled_at_s = now_s;
         batch.spent = Spent::default();
         batch.shape.decode_context_tokens = batch.decodes.context_tokens();
-        self.work.count(&batch.shape, batch.requests());
+        batch
     }
 
     /// Whether one more batch may be in flight.

@@ -79,7 +79,8 @@ struct StageTables {
     rank_tokens: CountTable,
     /// ... and the experts, by tokens of all ranks.
     pool_tokens: CountTable,
-    head: CountTable,
+    /// None but on the last stage.
+    head: Option<CountTable>,
     decode_attention: DecodeCurves,
     prefill_attention: ChunkCache,
     /// Attention over a whole prompt, by its length, and what every chunk costs
@@ -344,12 +345,12 @@ impl GraphCost {
 
     #[inline]
     fn head_s(&self, index: usize, sampled: u32) -> f64 {
-        let stage = &self.graph.stages()[index];
-        if !stage.last {
+        let Some(table) = &self.tables[index].head else {
             return 0.0;
-        }
+        };
         let rows = sampled.div_ceil(self.attention_ranks());
-        self.tables[index].head.get(rows, |rows| {
+        table.get(rows, |rows| {
+            let stage = &self.graph.stages()[index];
             self.sum_s(|mut emit| self.graph.head_operators(stage, rows, &mut emit))
         })
     }
@@ -797,7 +798,7 @@ impl StageTables {
             decode_only: CountTable::new(),
             rank_tokens: CountTable::new(),
             pool_tokens: CountTable::new(),
-            head: CountTable::new(),
+            head: stage.last.then(CountTable::new),
             decode_attention: DecodeCurves::new(),
             prefill_attention: ChunkCache::new(),
             whole_prompts: (shared == 1 && other == 0)

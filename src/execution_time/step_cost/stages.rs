@@ -75,7 +75,10 @@ impl GraphCost {
     /// same.
     pub(super) fn plain_decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
         let stages = self.tables.len();
-        let steps = times.len() / stages;
+        let steps = match stages {
+            1 => times.len(),
+            _ => times.len() / stages,
+        };
         if shape.decode_requests == 0 || steps == 0 {
             return times.fill(StageTime::default());
         }

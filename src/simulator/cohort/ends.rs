@@ -9,7 +9,7 @@
 const HORIZON: usize = 1024;
 const WORDS: usize = HORIZON / 64;
 /// Members that are looked at together.
-const BLOCK: usize = 64;
+const BLOCK: usize = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct Ends {
@@ -88,25 +88,26 @@ impl Ends {
         }
         let (word, bit) = Self::place(now);
         let now = now as u32;
-        let now_or_round_later = |end: u32| (end ^ now).is_multiple_of(HORIZON as u32);
         let mut candidates = 0;
-        for (block, ends) in self.steps.chunks(BLOCK).enumerate() {
-            // Without a way out, so that several are compared at a time.
-            let mut hits: u32 = (ends.iter())
-                .map(|&end| u32::from(now_or_round_later(end)))
-                .sum();
-            candidates += hits as usize;
-            let mut from = 0;
-            while hits > 0
-                && let Some(next) = ends[from..].iter().position(|&end| now_or_round_later(end))
-            {
-                hits -= 1;
-                if ends[from + next] == now {
-                    done.push((block * BLOCK + from + next) as u32);
+        let mut look_at = |first: usize, ends: &[u32]| {
+            for (place, &end) in (first as u32..).zip(ends) {
+                if is_now_or_round_later(end, now) {
+                    candidates += 1;
+                    if end == now {
+                        done.push(place);
+                    }
                 }
-                from += next + 1;
+            }
+        };
+        let (blocks, rest) = self.steps.as_chunks::<BLOCK>();
+        for (block, ends) in blocks.iter().enumerate() {
+            // Without a way out, so that several are compared at a time.
+            let hits = ends.map(|end| u32::from(is_now_or_round_later(end, now)));
+            if hits.iter().sum::<u32>() > 0 {
+                look_at(block * BLOCK, ends);
             }
         }
+        look_at(blocks.len() * BLOCK, rest);
         if candidates == done.len() {
             self.marks[word] &= !(1 << bit);
         }
@@ -116,6 +117,12 @@ impl Ends {
     pub(super) fn remove_done(&mut self, now: u64) {
         self.steps.retain(|&end| end != now as u32);
     }
+}
+
+/// Whether the mark of step `now` is that of `end`, too.
+#[inline]
+fn is_now_or_round_later(end: u32, now: u32) -> bool {
+    (end ^ now).is_multiple_of(HORIZON as u32)
 }
 
 #[cfg(test)]

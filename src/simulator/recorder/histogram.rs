@@ -54,7 +54,12 @@ impl TimeHistogram {
 
     /// Adds `count` samples of each of `times_s`, whose sum is `sum`.
     pub fn insert_all(&mut self, times_s: &[f64], sum: &ExactRun, count: u32) {
-        for &time_s in times_s {
+        let (first, counts) = (OFFSET + self.first as u64, &mut self.counts[..]);
+        let inside = times_s.iter().map_while(|&time_s| {
+            *counts.get_mut(bucket_after(first, time_s))? += u64::from(count);
+            Some(())
+        });
+        for &time_s in &times_s[inside.count()..] {
             self.count_in_bucket(time_s, count);
         }
         self.total += times_s.len() as u64 * u64::from(count);
@@ -66,18 +71,17 @@ impl TimeHistogram {
 
     #[inline]
     fn count_in_bucket(&mut self, time_s: f64, count: u32) {
-        let key = time_s.to_bits() >> (52 - MANTISSA_BITS);
-        let place = key.wrapping_sub(OFFSET + self.first as u64) as usize;
-        match self.counts.get_mut(place) {
+        let first = OFFSET + self.first as u64;
+        match self.counts.get_mut(bucket_after(first, time_s)) {
             Some(counted) => *counted += u64::from(count),
-            None => self.insert_outside(key, count),
+            None => self.insert_outside(time_s, count),
         }
     }
 
     /// Counts samples for whose bucket there is no room yet.
     #[cold]
-    fn insert_outside(&mut self, key: u64, count: u32) {
-        let bucket = (key.saturating_sub(OFFSET) as usize).min(BUCKETS - 1);
+    fn insert_outside(&mut self, time_s: f64, count: u32) {
+        let bucket = (key(time_s).saturating_sub(OFFSET) as usize).min(BUCKETS - 1);
         if bucket.wrapping_sub(self.first) >= self.counts.len() {
             self.widen(bucket, bucket + 1);
         }
@@ -148,6 +152,18 @@ impl TimeHistogram {
         }
         values
     }
+}
+
+/// Exponent and first bits of the mantissa.
+#[inline]
+fn key(time_s: f64) -> u64 {
+    time_s.to_bits() >> (52 - MANTISSA_BITS)
+}
+
+/// How many buckets after that of key `first` the one of a time is; very many, if before.
+#[inline]
+fn bucket_after(first: u64, time_s: f64) -> usize {
+    key(time_s).wrapping_sub(first) as usize
 }
 
 fn bucket_middle_s(bucket: usize) -> f64 {
