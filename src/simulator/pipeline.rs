@@ -194,6 +194,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         }
     }
 
+    /// Apart from the question whether there is one, which is asked more often.
+    #[inline(never)]
     fn give_up_forecast(&mut self, replica: u32) {
         let now_s = self.events.now_s();
         let mut lane = self.lane(replica);
@@ -274,13 +276,20 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// Forms batches while the replica has free slots and something to run.
+    #[inline]
     pub(super) fn refill(&mut self, replica: u32) {
-        while self.replicas[replica as usize].has_free_slot()
-            && let Some(slot) = self.form_batch(replica)
-        {
+        while self.replicas[replica as usize].has_free_slot() && self.launch_next(replica) {}
+    }
+
+    /// Forms a batch and sends it through the stages, if there is something to run.
+    #[inline(never)]
+    fn launch_next(&mut self, replica: u32) -> bool {
+        let formed = self.form_batch(replica);
+        if let Some(slot) = formed {
             let now_s = self.events.now_s();
             self.lane(replica).launch(slot, now_s);
         }
+        formed.is_some()
     }
 
     /// Moves the clock to the end of the first batch if that is before `free_until_s`.
@@ -424,6 +433,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         }
     }
 
+    #[inline(never)]
     fn make_forecast(&mut self, left: Leaving, until_s: f64) {
         let pipeline = &mut self.state.pipeline;
         pipeline.leaving.clear();

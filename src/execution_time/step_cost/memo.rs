@@ -46,6 +46,8 @@ const FIRST_KNOT: f64 = 16.0;
 /// tables have corners where neighbours are missing), it is priced anew.
 const BEND_MAX: f64 = 3e-3;
 const MANTISSA_BITS: u32 = 52;
+/// One over the distance of the first knots.
+const FIRST_PER_WIDTH: f64 = KNOTS_PER_OCTAVE as f64 / FIRST_KNOT;
 /// Mantissa bits below those that choose the knot.
 const POSITION_BITS: u32 = MANTISSA_BITS - KNOTS_LOG2;
 
@@ -88,7 +90,7 @@ impl Curve {
         let knots = [at(pair), at(pair + 1), at(pair + 2)];
         let bend = (knots[0] + knots[2] - 2.0 * knots[1]).abs();
         let (low, high) = (knots[cell - pair], knots[cell - pair + 1]);
-        (bend <= BEND_MAX * knots[1]).then(|| Cell::new(bits, low, high))
+        (bend <= BEND_MAX * knots[1]).then(|| Cell::new(bits, octave, low, high))
     }
 }
 
@@ -105,16 +107,26 @@ struct Cell {
 }
 
 impl Cell {
-    /// The cell of the argument with these `bits`.
+    /// Reaches nothing.
+    const NONE: Self = Self {
+        from: 0.0,
+        to: 0.0,
+        per_width: 0.0,
+        low: 0.0,
+        rise: 0.0,
+    };
+
+    /// The cell of the argument with these `bits`, in this octave.
     #[inline]
-    fn new(bits: u64, low: f64, high: f64) -> Self {
+    fn new(bits: u64, octave: usize, low: f64, high: f64) -> Self {
         let within = (1 << POSITION_BITS) - 1;
-        let from = f64::from_bits(bits & !within);
-        let to = f64::from_bits((bits | within) + 1);
+        // Cells of an octave are twice as wide as those of the one before: exponents say
+        // so without a division.
+        let per_width = FIRST_PER_WIDTH.to_bits() - ((octave as u64) << MANTISSA_BITS);
         Self {
-            from,
-            to,
-            per_width: 1.0 / (to - from),
+            from: f64::from_bits(bits & !within),
+            to: f64::from_bits((bits | within) + 1),
+            per_width: f64::from_bits(per_width),
             low,
             rise: high - low,
         }
@@ -244,8 +256,7 @@ impl DecodeCurves {
     ) {
         let curve = self.curves.get(batch as usize);
         let curve = curve.map(|curve| curve.get_or_init(Curve::new));
-        // Reaches nothing.
-        let mut cell = Cell::new(0, 0.0, 0.0);
+        let mut cell = Cell::NONE;
         let mut tokens = first;
         for step in steps {
             let x = kv_tokens(tokens);
