@@ -1,0 +1,324 @@
+//! What happens on one replica's stages while nobody else is concerned: batches go
+//! through them, decode steps are repeated and forecast.
+
+use super::{Leaving, STEPS};
+use crate::execution_time::{StageRun, StageTime, StepCost};
+use crate::simulator::cluster::{Shared, count_waiting};
+use crate::simulator::exact_sum::ExactRun;
+use crate::simulator::recorder::Recorder;
+use crate::simulator::replica::{Batch, Replica};
+
+/// One replica whose stages are handled here, looked up once for all that happens to
+/// it at a time.
+pub(super) struct Lane<'s, 'a, R> {
+    pub(super) state: &'s mut Replica,
+    pub(super) shared: &'s mut Shared<'a, R>,
+    /// Number of the replica in the cluster.
+    pub(super) number: u32,
+}
+
+impl<'a, R: Recorder> Lane<'_, 'a, R> {
+    fn cost(&self) -> &'a dyn StepCost {
+        &*self.shared.cluster.pools[self.state.pool].cost
+    }
+
+    /// Sends a batch that has just been formed through all stages.
+    pub(super) fn launch(&mut self, slot: u32, now_s: f64) {
+        let cost = self.cost();
+        let batch = &mut self.state.batches[slot as usize];
+        if cost.tells_runs_apart() {
+            let (replica, nth_batch) = (self.number, batch.nth);
+            return self.enter_stages(slot, now_s, |stage, batch| {
+                let run = StageRun {
+                    replica,
+                    nth_batch,
+                    stage,
+                };
+                cost.stage_time_of(run, &batch.shape)
+            });
+        }
+        if self.state.stages.len() > 1 {
+            batch.ahead.price_one(cost, &batch.shape);
+            return self.enter_ahead(slot, now_s);
+        }
+        let repeats = match self.shared.forecasts {
+            true => self.steps_after(slot, 1),
+            false => 0,
+        };
+        if repeats > 0 {
+            return self.launch_all(slot, repeats, now_s);
+        }
+        self.enter_stages(slot, now_s, |stage, batch| {
+            cost.stage_time(stage, &batch.shape)
+        });
+    }
+
+    /// Sends a batch of decodes that has just been formed to the only stage, and
+    /// forecasts the next `repeats`, which it will be again.
+    fn launch_all(&mut self, slot: u32, repeats: usize, now_s: f64) {
+        let times = &mut self.shared.times[..=repeats];
+        let batch = &self.state.batches[slot as usize];
+        (self.shared.cluster.pools[self.state.pool].cost).decode_times(&batch.shape, times);
+        self.state.pipeline.forecast.extend_from_slice(&times[1..]);
+        let time = times[0];
+        self.enter_stages(slot, now_s, |_, _| time);
+    }
+
+    /// Sends a batch, priced ahead, through all stages.
+    fn enter_ahead(&mut self, slot: u32, now_s: f64) {
+        let cost = self.cost();
+        self.enter_stages(slot, now_s, |stage, batch| {
+            let time = batch.ahead.time(stage);
+            debug_assert_eq!(time, cost.stage_time(stage, &batch.shape));
+            time
+        });
+        self.state.batches[slot as usize].ahead.made += 1;
+    }
+
+    /// Sends a batch through all stages, where it takes what `time` says.
+    #[inline]
+    fn enter_stages(&mut self, slot: u32, now_s: f64, time: impl Fn(u32, &Batch) -> StageTime) {
+        let limit_s = self.shared.limit_s;
+        let state = &mut *self.state;
+        let batch = &mut state.batches[slot as usize];
+        let mut spent = batch.spent;
+        let mut busy = ExactRun::default();
+        let mut leaving = Leaving {
+            slot,
+            started_at_s: now_s,
+            at_s: now_s,
+        };
+        for (stage, free_at_s) in (0..).zip(&mut state.pipeline.free_at_s) {
+            // Neither is NaN: one comparison, where `max` makes two.
+            let start_s = if *free_at_s > leaving.at_s {
+                *free_at_s
+            } else {
+                leaving.at_s
+            };
+            if start_s > limit_s {
+                // It never starts.
+                leaving.at_s = start_s;
+                break;
+            }
+            if stage == 0 {
+                count_waiting(batch, stage, &mut self.shared.requests, start_s);
+            } else {
+                spent.waiting_s += start_s - leaving.at_s;
+            }
+            let time = time(stage, batch);
+            let total_s = time.total_s();
+            spent.total_s += total_s;
+            spent.model_s += time.model_s;
+            leaving.started_at_s = start_s;
+            leaving.at_s = start_s + total_s;
+            busy.add(leaving.at_s - start_s);
+            batch.last_stage_at_s = leaving.at_s;
+            *free_at_s = leaving.at_s;
+        }
+        batch.spent = spent;
+        state.busy.add_run(&busy, 1);
+        state.pipeline.leaving.push_back(leaving);
+    }
+
+    /// Makes the steps that have been forecast happen that follow one that ends before
+    /// `until_s`.
+    #[inline]
+    pub(super) fn follow_forecast(&mut self, until_s: f64) {
+        let pipeline = &self.state.pipeline;
+        if !pipeline.forecast.is_empty()
+            && let Some(&left) = pipeline.leaving.front()
+            && left.at_s < until_s
+        {
+            self.make_forecast(left, until_s);
+        }
+    }
+
+    #[inline(never)]
+    fn make_forecast(&mut self, left: Leaving, until_s: f64) {
+        let pipeline = &mut self.state.pipeline;
+        pipeline.leaving.clear();
+        let mut forecast = std::mem::take(&mut pipeline.forecast);
+        let batch = &mut self.state.batches[left.slot as usize];
+        batch.advance_decodes(left.at_s, &mut self.shared.requests, self.shared.recorder);
+        let made = self.make_steps(left.slot, left.at_s, until_s, &forecast);
+        forecast.drain(..made);
+        self.state.pipeline.forecast = forecast;
+    }
+
+    /// Counts the tokens of the batch of `slot`, which has just been executed, and
+    /// starts it again if it will be the next one too; whether it is.
+    #[inline]
+    pub(super) fn advance(&mut self, slot: u32, now_s: f64, pending_s: f64) -> bool {
+        let batch = &mut self.state.batches[slot as usize];
+        batch.advance_decodes(now_s, &mut self.shared.requests, self.shared.recorder);
+        let nobody_ends = batch.prefills.is_empty() && !batch.decodes.may_have_finished();
+        nobody_ends && self.repeat_if_alike(slot, now_s, pending_s)
+    }
+
+    /// The same for what is left of a batch.
+    pub(super) fn describe_and_repeat(&mut self, slot: u32, now_s: f64, pending_s: f64) -> bool {
+        self.state.batches[slot as usize].describe(&self.shared.requests);
+        self.repeat_if_alike(slot, now_s, pending_s)
+    }
+
+    /// Starts the present batch again, if all of the next batch will be its decodes.
+    fn repeat_if_alike(&mut self, slot: u32, now_s: f64, pending_s: f64) -> bool {
+        let repeats = self.steps_after(slot, 0);
+        if repeats > 0 {
+            if self.state.stages.len() == 1 {
+                self.repeat(slot, repeats, now_s, pending_s);
+            } else {
+                self.repeat_once(slot, repeats, now_s);
+            }
+        }
+        repeats > 0
+    }
+
+    /// How many of the next batches will be the present one again: decodes only, room
+    /// for their tokens, and nobody who can join, until one of them is done. Of the
+    /// steps of the present one, `pending` have yet to end.
+    #[inline]
+    fn steps_after(&self, slot: u32, pending: usize) -> usize {
+        let state = &*self.state;
+        let batch = &state.batches[slot as usize];
+        let queues = &state.queues;
+        let alone = state.policy.repeats_decodes()
+            && batch.prefills.is_empty()
+            && !batch.decodes.is_empty()
+            && queues.prefilling.is_empty()
+            && queues.ready.is_empty()
+            && state.incoming.is_empty()
+            && (queues.waiting.is_empty() || state.turns_away(slot, &self.shared.requests));
+        if alone {
+            batch
+                .decodes
+                .steps_alike(pending, STEPS - pending, queues.blocks.free())
+        } else {
+            0
+        }
+    }
+
+    /// Starts the present batch again, one token further, of the next `repeats` times
+    /// that it is sure to be the same.
+    fn repeat_once(&mut self, slot: u32, repeats: usize, now_s: f64) {
+        let batch = &self.state.batches[slot as usize];
+        let context_tokens = batch.decodes.context_tokens();
+        (self.state.work).count_alike(&batch.shape, context_tokens, 1);
+        (self.state).repeat_batch(slot, self.shared.batches, now_s);
+        self.shared.batches += 1;
+        let cost = self.cost();
+        if cost.tells_runs_apart() {
+            return self.launch(slot, now_s);
+        }
+        let batch = &mut self.state.batches[slot as usize];
+        batch.ahead.price(cost, &batch.shape, repeats);
+        self.enter_ahead(slot, now_s);
+    }
+
+    /// Has the only stage repeat the present batch up to `steps` times: those that
+    /// end before `pending_s`, when something else happens, and one more.
+    #[inline]
+    fn repeat(&mut self, slot: u32, steps: usize, now_s: f64, pending_s: f64) {
+        let mut times = std::mem::take(&mut self.shared.times);
+        let steps = self.price_ahead(slot, pending_s - now_s, &mut times[..steps]);
+        let until_s = pending_s.min(self.shared.limit_s.next_up());
+        let made = self.make_steps(slot, now_s, until_s, &times[..steps]);
+        if self.shared.forecasts {
+            (self.state.pipeline.forecast).extend_from_slice(&times[made..steps]);
+        }
+        self.shared.times = times;
+    }
+
+    /// Prices the next steps of a batch: all of `times` if they may be kept as a
+    /// forecast, else about as many as start within `free_s`. Returns how many.
+    #[inline]
+    fn price_ahead(&mut self, slot: u32, free_s: f64, times: &mut [StageTime]) -> usize {
+        let cost = self.cost();
+        let batch = &mut self.state.batches[slot as usize];
+        batch.shape.decode_context_tokens = batch.decodes.context_tokens();
+        if cost.tells_runs_apart() {
+            let run = StageRun {
+                replica: self.number,
+                nth_batch: self.state.work.batches,
+                stage: 0,
+            };
+            times[0] = cost.stage_time_of(run, &batch.shape);
+            return 1;
+        }
+        let mut wanted = times.len();
+        if !self.shared.forecasts {
+            // They will take about as long as the one that has just ended.
+            let start = (free_s / batch.spent.total_s).ceil().max(1.0);
+            wanted = wanted.min(start as usize);
+        }
+        cost.decode_times(&batch.shape, &mut times[..wanted]);
+        wanted
+    }
+
+    /// Repeats the present batch, which has ended at `now_s`: those of the steps of
+    /// `times` that end before `until_s` but for the last, and one more, which is then
+    /// on its way. Returns how many.
+    fn make_steps(
+        &mut self,
+        slot: u32,
+        mut now_s: f64,
+        until_s: f64,
+        times: &[StageTime],
+    ) -> usize {
+        let state = &mut *self.state;
+        let batch = &mut state.batches[slot as usize];
+        let first_context_tokens = batch.decodes.context_tokens();
+        let mut steps = batch.decodes.steps();
+        let mut done = 0;
+        for (time, interval_s) in times[..times.len() - 1]
+            .iter()
+            .zip(&mut self.shared.intervals_s)
+        {
+            let at_s = now_s + time.total_s();
+            if at_s >= until_s {
+                break;
+            }
+            let blocks = steps.make(time.total_s(), time.model_s);
+            if blocks > 0 {
+                state.queues.blocks.take(u64::from(blocks), now_s);
+            }
+            *interval_s = at_s - now_s;
+            now_s = at_s;
+            done += 1;
+        }
+        let made = steps.made();
+        batch.decodes.count_steps(made, now_s);
+        if done > 0 {
+            let intervals_s = &self.shared.intervals_s[..done];
+            let sum = ExactRun::of(intervals_s);
+            let members = batch.decodes.len() as u32;
+            (self.shared.recorder).all_token_intervals(intervals_s, &sum, members);
+            state.busy.add_run(&sum, 1);
+        }
+        let steps = done as u64 + 1;
+        (state.work).count_alike(&batch.shape, first_context_tokens, steps);
+        self.shared.batches += steps;
+        self.start_again(slot, now_s, times[done]);
+        done + 1
+    }
+
+    /// Starts the present batch, already counted, again on the only stage, where it will
+    /// take `time`.
+    #[inline]
+    fn start_again(&mut self, slot: u32, now_s: f64, time: StageTime) {
+        let state = &mut *self.state;
+        let at_s = now_s + time.total_s();
+        state.busy.add(at_s - now_s, 1);
+        state.pipeline.free_at_s[0] = at_s;
+        state.pipeline.leaving.push_back(Leaving {
+            slot,
+            started_at_s: now_s,
+            at_s,
+        });
+        let batch = state.repeat_batch(slot, self.shared.batches - 1, now_s);
+        count_waiting(batch, 0, &mut self.shared.requests, now_s);
+        batch.spent.total_s += time.total_s();
+        batch.spent.model_s += time.model_s;
+        batch.last_stage_at_s = at_s;
+    }
+}
