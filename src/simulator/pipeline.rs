@@ -271,6 +271,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             return None;
         }
         self.refill(replica);
+        // What was formed may have come with a forecast, the first steps of which end
+        // before anything else happens.
         let pending_s = self.next_pending_s();
         let until_s = pending_s.min(self.shared.limit_s.next_up());
         self.lane(replica).follow_forecast(until_s);
@@ -283,7 +285,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         while self.replicas[replica as usize].has_free_slot() && self.launch_next(replica) {}
     }
 
-    /// Forms a batch and sends it through the stages, if there is something to run.
+    /// Forms a batch and sends it through the stages, if there is something to run. Kept
+    /// out of the question whether a slot is free, which mostly none is.
     #[inline(never)]
     fn launch_next(&mut self, replica: u32) -> bool {
         let formed = self.form_batch(replica);

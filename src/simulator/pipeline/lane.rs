@@ -133,6 +133,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         }
     }
 
+    /// Makes steps that have been forecast happen, after the batch `left`.
     #[inline(never)]
     fn make_forecast(&mut self, left: Leaving, until_s: f64) {
         let pipeline = &mut self.state.pipeline;
