@@ -19,6 +19,7 @@ use crate::select::Criteria;
 /// the better tool.
 const ROWS_MAX: usize = 5_000;
 
+const FILE: &str = "report.html";
 const TEMPLATE: &str = include_str!("report.html");
 const PLACE: &str = "__DATA__";
 
@@ -77,7 +78,7 @@ fn rounded(value: f64) -> f64 {
 
 /// Writes the page into the result directory; gives its path.
 pub fn write(dir: &Path) -> Result<PathBuf, ReportError> {
-    let path = dir.join("report.html");
+    let path = dir.join(FILE);
     let page = render(dir)?;
     // Under another name first: the page is whole or absent.
     let temporary = dir.join(".report.html.tmp");
@@ -112,12 +113,16 @@ pub fn render(dir: &Path) -> Result<String, ReportError> {
         rows: deployments.iter().map(row).collect(),
         figures: figures.clone(),
     };
-    Ok(TEMPLATE.replacen(PLACE, &embed(&page), 1))
+    let data = embed(&page).map_err(|error| ReportError::Io {
+        path: dir.join(FILE),
+        source: error.into(),
+    })?;
+    Ok(TEMPLATE.replacen(PLACE, &data, 1))
 }
 
 /// JSON that cannot end the element it stands in: no `<` is left as such.
-fn embed(page: &Page<'_>) -> String {
-    serde_json::json!(page).to_string().replace('<', "\\u003c")
+fn embed(page: &Page<'_>) -> serde_json::Result<String> {
+    Ok(serde_json::to_string(page)?.replace('<', "\\u003c"))
 }
 
 #[cfg(test)]
