@@ -422,7 +422,10 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             prefill_tokens: request.prefill_tokens,
             decode_tokens: request.decode_tokens,
         });
-        if self.arrived.is_empty() && self.is_undisturbed() {
+        if self.is_undisturbed() {
+            // A global schedule of this one alone: others that arrived would be waiting
+            // for theirs.
+            debug_assert!(self.arrived.is_empty());
             self.look_up_queues();
             if let Some(replica) = self.route(id) {
                 self.wake(std::iter::once(replica));
@@ -780,7 +783,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let state = &mut self.replicas[replica as usize];
         let batch = &mut state.batches[slot as usize];
         let has_prefills = !batch.prefills.is_empty();
-        if !batch.decodes.is_empty() && batch.decodes.may_have_finished() {
+        if batch.decodes.may_have_finished() {
             let mut finished = std::mem::take(&mut self.finished);
             (batch.decodes).take_finished(&mut self.shared.requests, &mut finished);
             for id in finished.drain(..) {

@@ -66,6 +66,7 @@ impl ExactRun {
     pub(crate) fn of(times_s: &[f64]) -> Self {
         let mut run = Self::default();
         for &time_s in times_s {
+            debug_assert!(time_s >= 0.0, "{time_s} s");
             run.note_longest(time_s);
             run.units += bits_in_units(time_s);
         }

@@ -218,8 +218,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     /// The same for all at the end, steps that end just then included.
     pub(super) fn catch_up_with_limit(&mut self) {
         for replica in 0..self.replicas.len() {
-            let until_s = self.shared.limit_s.next_up();
-            self.lane(replica as u32).follow_forecast(until_s);
+            self.lane(replica as u32).follow_forecast(f64::INFINITY);
         }
     }
 
@@ -274,8 +273,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         // What was formed may have come with a forecast, the first steps of which end
         // before anything else happens.
         let pending_s = self.next_pending_s();
-        let until_s = pending_s.min(self.shared.limit_s.next_up());
-        self.lane(replica).follow_forecast(until_s);
+        self.lane(replica).follow_forecast(pending_s);
         Some(pending_s)
     }
 

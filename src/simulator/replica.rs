@@ -286,7 +286,7 @@ impl PoolWork {
         }
     }
 
-    /// Counts `steps` decode-only steps like `shape`, the first with `context_tokens` in
+    /// Counts `steps` steps like `shape`, but for its prompts, the first with `context_tokens` in
     /// the cache and each other with one more per decode.
     pub(crate) fn count_alike(&mut self, shape: &StepShape, context_tokens: u64, steps: u64) {
         let members = u64::from(shape.decode_requests);
@@ -300,14 +300,11 @@ impl PoolWork {
         self.attended_pairs += pairs as f64;
     }
 
-    fn count(&mut self, shape: &StepShape, requests: usize) {
-        self.batches += 1;
-        self.batch_requests += requests as u64;
-        self.tokens += u64::from(shape.new_tokens());
-        self.sampled_tokens += u64::from(shape.sampled_tokens);
-        self.attended_pairs +=
-            shape.decode_context_tokens as f64 + f64::from(shape.decode_requests);
+    fn count(&mut self, shape: &StepShape) {
+        self.count_alike(shape, shape.decode_context_tokens, 1);
         for chunk in &shape.prefills {
+            self.batch_requests += 1;
+            self.tokens += u64::from(chunk.new_tokens);
             let (new, context) = (f64::from(chunk.new_tokens), f64::from(chunk.context_tokens));
             self.attended_pairs += new * context + new * (new + 1.0) / 2.0;
         }
@@ -501,7 +498,7 @@ impl Replica {
         batch.spent = Spent::default();
         batch.in_flight = true;
         self.running_batches += 1;
-        self.work.count(&batch.shape, batch.requests());
+        self.work.count(&batch.shape);
         Some(slot as u32)
     }
 }

@@ -81,11 +81,9 @@ impl Ends {
     }
 
     /// Adds the places of the members that are done after step `now`, in order, to
-    /// `done`, which is empty. The caller takes them out.
+    /// `done`, which is empty: none unless somebody may be done ([`Self::may_be_done`]).
+    /// The caller takes them out.
     pub(super) fn find_done(&mut self, now: u64, done: &mut Vec<u32>) {
-        if !self.may_be_done(now) {
-            return;
-        }
         let (word, bit) = Self::place(now);
         let now = now as u32;
         let mut candidates = 0;

@@ -56,9 +56,10 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
     /// Sends a batch of decodes that has just been formed to the only stage, and
     /// forecasts the next `repeats`, which it will be again.
     fn launch_all(&mut self, slot: u32, repeats: usize, now_s: f64) {
+        let cost = self.cost();
         let times = &mut self.shared.times[..=repeats];
         let batch = &self.state.batches[slot as usize];
-        (self.shared.cluster.pools[self.state.pool].cost).decode_times(&batch.shape, times);
+        cost.decode_times(&batch.shape, times);
         self.state.pipeline.forecast.extend_from_slice(&times[1..]);
         let time = times[0];
         self.enter_stages(slot, now_s, |_, _| time);
@@ -121,13 +122,14 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
     }
 
     /// Makes the steps that have been forecast happen that follow one that ends before
-    /// `until_s`.
+    /// `until_s`, and not after the limit.
     #[inline]
     pub(super) fn follow_forecast(&mut self, until_s: f64) {
         let pipeline = &self.state.pipeline;
         if !pipeline.forecast.is_empty()
             && let Some(&left) = pipeline.leaving.front()
             && left.at_s < until_s
+            && left.at_s <= self.shared.limit_s
         {
             self.make_forecast(left, until_s);
         }
@@ -222,8 +224,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
     fn repeat(&mut self, slot: u32, steps: usize, now_s: f64, pending_s: f64) {
         let mut times = std::mem::take(&mut self.shared.times);
         let steps = self.price_ahead(slot, pending_s - now_s, &mut times[..steps]);
-        let until_s = pending_s.min(self.shared.limit_s.next_up());
-        let made = self.make_steps(slot, now_s, until_s, &times[..steps]);
+        let made = self.make_steps(slot, now_s, pending_s, &times[..steps]);
         if self.shared.forecasts {
             (self.state.pipeline.forecast).extend_from_slice(&times[made..steps]);
         }
@@ -257,8 +258,8 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
     }
 
     /// Repeats the present batch, which has ended at `now_s`: those of the steps of
-    /// `times` that end before `until_s` but for the last, and one more, which is then
-    /// on its way. Returns how many.
+    /// `times` that end before `until_s` and not after the limit, but for the last, and
+    /// one more, which is then on its way. Returns how many.
     fn make_steps(
         &mut self,
         slot: u32,
@@ -266,6 +267,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         until_s: f64,
         times: &[StageTime],
     ) -> usize {
+        let until_s = until_s.min(self.shared.limit_s.next_up());
         let state = &mut *self.state;
         let batch = &mut state.batches[slot as usize];
         let first_context_tokens = batch.decodes.context_tokens();

@@ -54,6 +54,7 @@ impl TimeHistogram {
 
     /// Adds `count` samples of each of `times_s`, whose sum is `sum`.
     pub fn insert_all(&mut self, times_s: &[f64], sum: &ExactRun, count: u32) {
+        // Up to the first without room: until then buckets stay where they are.
         let (first, counts) = (OFFSET + self.first as u64, &mut self.counts[..]);
         let inside = times_s.iter().map_while(|&time_s| {
             *counts.get_mut(bucket_after(first, time_s))? += u64::from(count);
