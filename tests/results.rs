@@ -730,7 +730,7 @@ fn a_narrow_terminal_gets_what_fits() {
         limit: Some(2),
         ..GatherOptions::default()
     };
-    let report = gather(dir.path(), &options).unwrap();
+    let report = gather(&opened(dir.path()), &options).unwrap();
     let mut out = Vec::new();
     write_report(&report, ReportFormat::Table, Some(80), &mut out).unwrap();
     let text = String::from_utf8(out).unwrap();
@@ -746,9 +746,19 @@ fn a_narrow_terminal_gets_what_fits() {
     );
 }
 
+fn opened(dir: &Path) -> SummaryReader {
+    SummaryReader::open(dir).unwrap()
+}
+
 fn printed(dir: &Path, options: &GatherOptions, format: ReportFormat) -> String {
     let mut out = Vec::new();
-    write_report(&gather(dir, options).unwrap(), format, None, &mut out).unwrap();
+    write_report(
+        &gather(&opened(dir), options).unwrap(),
+        format,
+        None,
+        &mut out,
+    )
+    .unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -760,7 +770,7 @@ fn the_report_names_the_best_and_the_knob_that_binds_it() {
         requests: 0,
     }
     .write(dir.path(), 0..16);
-    let report = gather(dir.path(), &GatherOptions::default()).unwrap();
+    let report = gather(&opened(dir.path()), &GatherOptions::default()).unwrap();
     assert_eq!((report.runs.ok, report.runs.infeasible), (12, 4));
     let runs: Vec<u64> = report.deployments.iter().map(|d| d.run_index).collect();
     assert_eq!(report.meeting_targets, runs.len() as u64);
@@ -807,7 +817,7 @@ fn without_a_deployment_that_meets_the_targets_the_nearest_misses_are_shown() {
         limit: Some(2),
         ..GatherOptions::default()
     };
-    let report = gather(dir.path(), &options).unwrap();
+    let report = gather(&opened(dir.path()), &options).unwrap();
     assert_eq!(report.list, ListKind::NearestMisses);
     // 5 requests/s on 8 and on 4 GPUs.
     let runs: Vec<u64> = report.deployments.iter().map(|d| d.run_index).collect();
@@ -853,10 +863,10 @@ fn replications_are_judged_by_their_mean() {
     let mut selection = Selection::new(criteria, &plan.axes);
     let manifest = writer.finish(&mut selection).unwrap();
     assert_eq!((manifest.runs.slo_met, manifest.runs.pareto), (2, 2));
-    let report = gather(dir.path(), &GatherOptions::default()).unwrap();
+    let report = gather(&opened(dir.path()), &GatherOptions::default()).unwrap();
     assert_eq!(report.meeting_targets, 1);
     assert_eq!(report.deployments[0].replications, 2);
-    assert_eq!(report.deployments[0].figures["ttft_p90_s"], Some(3.75));
+    assert_eq!(report.deployments[0].figures.get("ttft_p90_s"), Some(3.75));
     assert_eq!(report.varying_axes, ["qps"]);
 }
 
@@ -872,7 +882,7 @@ fn the_page_holds_the_data_and_lets_no_markup_through() {
     let writer = ResultWriter::create(dir.path(), plan, Existing::Keep).unwrap();
     (0..16).for_each(|index| writer.write(sweep.run(index)).unwrap());
     writer.finish(&mut judge()).unwrap();
-    let page = fs::read_to_string(html::write(dir.path()).unwrap()).unwrap();
+    let page = fs::read_to_string(html::write(&opened(dir.path())).unwrap()).unwrap();
     assert!(!page.contains("<img"));
     let begin = page.find("id=\"data\">").unwrap() + 10;
     let data = &page[begin..begin + page[begin..].find("</script>").unwrap()];

@@ -1,7 +1,7 @@
 //! `vidur-sweep pareto`.
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::{CliError, CliResult};
@@ -51,7 +51,7 @@ const TABLE_ROWS: usize = 20;
 
 /// Runs the command.
 pub fn run(args: Args) -> CliResult {
-    let reader = SummaryReader::open(&args.results).map_err(|e| failure(e.into()))?;
+    let reader = open(&args.results)?;
     let in_table = args.format == ReportFormat::Table;
     let options = GatherOptions {
         slo: Some(targets(&args, reader.slo())?),
@@ -62,7 +62,7 @@ pub fn run(args: Args) -> CliResult {
         },
         limit: args.limit.or(in_table.then_some(TABLE_ROWS)),
     };
-    let report = gather(&args.results, &options).map_err(failure)?;
+    let report = gather(&reader, &options).map_err(failure)?;
     let mut out = io::stdout().lock();
     printed(write_report(
         &report,
@@ -93,6 +93,11 @@ pub(super) fn terminal_width() -> Option<u16> {
         true => comfy_table::Table::new().width(),
         false => None,
     }
+}
+
+/// Opens a result directory.
+pub(super) fn open(dir: &Path) -> Result<SummaryReader, CliError> {
+    SummaryReader::open(dir).map_err(|error| failure(error.into()))
 }
 
 /// A report that could not be made, as the command's end.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::CliResult;
-use super::pareto::{failure, printed, terminal_width};
+use super::pareto::{failure, open, printed, terminal_width};
 use crate::report::{GatherOptions, ReportFormat, gather, html, write_report};
 
 /// What came out of a sweep: best deployments, what binds them, and report.html.
@@ -28,12 +28,13 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> CliResult {
-    html::write(&args.results).map_err(failure)?;
+    let reader = open(&args.results)?;
+    html::write(&reader).map_err(failure)?;
     let options = GatherOptions {
         limit: Some(args.limit),
         ..GatherOptions::default()
     };
-    let report = gather(&args.results, &options).map_err(failure)?;
+    let report = gather(&reader, &options).map_err(failure)?;
     let mut out = io::stdout().lock();
     printed(write_report(
         &report,

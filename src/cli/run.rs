@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::interrupt::{INTERRUPTED, stop_on_interrupt};
-use super::pareto::{failure, printed, terminal_width};
+use super::pareto::{failure, open, printed, terminal_width};
 use super::sweep::SweepArgs;
 use super::{CliError, CliResult, NOTHING_FEASIBLE};
 use crate::explore::{
@@ -179,12 +179,13 @@ impl Args {
 
     /// The page, and the best deployments on standard output.
     fn print(&self, dir: &Path) -> Result<(), CliError> {
-        html::write(dir).map_err(failure)?;
+        let reader = open(dir)?;
+        html::write(&reader).map_err(failure)?;
         let options = GatherOptions {
             limit: (self.format == ReportFormat::Table).then_some(TABLE_ROWS),
             ..GatherOptions::default()
         };
-        let report = gather(dir, &options).map_err(failure)?;
+        let report = gather(&reader, &options).map_err(failure)?;
         let mut out = io::stdout().lock();
         printed(write_report(
             &report,

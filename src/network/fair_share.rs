@@ -14,8 +14,9 @@
 //! one, and work is proportional to what the change concerns. Links on which flows
 //! that a changed link holds back share with others that they hold back themselves
 //! will have to join: they do from the start. A flow that has all its links for itself
-//! has what the tightest gives, and one that leaves links that held nobody back leaves
-//! others as they are.
+//! has what the tightest gives, those that meet on one link only have equal parts of that
+//! unless something else is tighter, and one that leaves links that held nobody back
+//! leaves others as they are.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -217,6 +218,11 @@ impl FairShare {
             self.fill_alone(flow, limit(flow));
             return;
         }
+        if let Some(hub) = self.hub()
+            && self.fill_hub(hub, &limit)
+        {
+            return;
+        }
         self.filling += 1;
         self.first_round = self.round + 1;
         self.active_links.clear();
@@ -258,7 +264,7 @@ impl FairShare {
         for crossing in crossings(&self.crossings, self.places, flow, &self.flows) {
             let link = &mut self.links[crossing.link as usize];
             link.level_bytes_per_s = f64::INFINITY;
-            let share = link.bytes_per_s / crossing.weight.max(f64::EPSILON);
+            let share = link.bytes_per_s / at_least_some(crossing.weight, 1);
             if share < least || (share == least && crossing.link < tightest) {
                 (least, tightest) = (share, crossing.link);
             }
@@ -270,6 +276,59 @@ impl FairShare {
         self.changed.clear();
         self.active_flows.clear();
         self.active_flows.push(flow);
+    }
+
+    /// The only link on which flows meet that a change concerns, if they have all their
+    /// other links for themselves.
+    fn hub(&self) -> Option<u32> {
+        let meet = |&link: &u32| self.on_links[link as usize].len() > 1;
+        let hub = self.changed.iter().copied().find(meet)?;
+        let links_of = |flow: u32| {
+            let all = crossings(&self.crossings, self.places, flow, &self.flows);
+            all.iter().map(|crossing| crossing.link)
+        };
+        let lone = |link: u32| match self.on_links[link as usize][..] {
+            [on] => Some(on.flow),
+            _ => None,
+        };
+        let has_own =
+            |on: &OnLink| links_of(on.flow).all(|link| link == hub || lone(link).is_some());
+        let is_spoke = |link: u32| lone(link).is_some_and(|flow| links_of(flow).any(|l| l == hub));
+        let is_hub = self.on_links[hub as usize].iter().all(has_own)
+            && (self.changed.iter()).all(|&link| link == hub || is_spoke(link));
+        is_hub.then_some(hub)
+    }
+
+    /// Lets the flows on `hub` have as much as each other, if nothing else holds one of
+    /// them back; whether that is so.
+    fn fill_hub(&mut self, hub: u32, limit: impl Fn(u32) -> f64) -> bool {
+        let list = &self.on_links[hub as usize];
+        let weight: f64 = list.iter().map(|on| on.weight).sum();
+        let share = self.links[hub as usize].bytes_per_s / at_least_some(weight, list.len());
+        let is_held = |on: &OnLink| {
+            let crossings = crossings(&self.crossings, self.places, on.flow, &self.flows);
+            let mut others = crossings.iter().filter(|crossing| crossing.link != hub);
+            limit(on.flow) <= share
+                || others.any(|crossing| {
+                    let link = &self.links[crossing.link as usize];
+                    let own = link.bytes_per_s / at_least_some(crossing.weight, 1);
+                    (own, crossing.link) < (share, hub)
+                })
+        };
+        if list.iter().any(is_held) {
+            return false;
+        }
+        self.changed.clear();
+        self.active_flows.clear();
+        for on in list {
+            self.active_flows.push(on.flow);
+            self.flows[on.flow as usize].bytes_per_s = share;
+            for crossing in crossings(&self.crossings, self.places, on.flow, &self.flows) {
+                self.links[crossing.link as usize].level_bytes_per_s = f64::INFINITY;
+            }
+        }
+        self.links[hub as usize].level_bytes_per_s = share;
+        true
     }
 
     /// Lets links take part, and with them those that will have to: what a link holds
@@ -514,14 +573,16 @@ fn crossings<'a>(all: &'a [Crossing], places: usize, flow: u32, flows: &[Flow]) 
     &all[first..first + flows[flow as usize].links as usize]
 }
 
+/// The sum of the weights of `flows`: what rounding leaves of it is no less than
+/// nothing.
+fn at_least_some(weight: f64, flows: usize) -> f64 {
+    weight.max(f64::EPSILON * flows.max(1) as f64)
+}
+
 impl Link {
     /// Rate at which it is full, if its growing flows grow together.
     fn share(&self) -> f64 {
-        // What rounding leaves of the weights is no less than nothing.
-        let weight = self
-            .growing_weight
-            .max(f64::EPSILON * f64::from(self.growing.max(1)));
-        self.left_bytes_per_s / weight
+        self.left_bytes_per_s / at_least_some(self.growing_weight, self.growing as usize)
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::figures::Figures;
 use super::insights::{Binding, binding};
-use crate::results::schema::{ColumnType, METRIC_COLUMNS};
 use crate::results::{
     Numbers, REPLICATION_COLUMN, ResultError, RunStatus, SummaryBatch, SummaryReader, SummaryRow,
 };
@@ -101,8 +101,8 @@ pub struct Deployment {
     pub pareto: bool,
     /// Values of all axes but `replication`.
     pub axes: Map<String, Value>,
-    /// Every numeric column of the summary; none where it never happened.
-    pub figures: BTreeMap<String, Option<f64>>,
+    /// Its figures.
+    pub figures: Figures,
     /// The target it is closest to or furthest beyond.
     pub tightest: Option<Miss>,
     /// Share of requests that did not complete.
@@ -157,22 +157,23 @@ pub struct SweepReport {
     pub files: Vec<String>,
 }
 
-/// Reads a directory and condenses it.
-pub fn gather(dir: &Path, options: &GatherOptions) -> Result<SweepReport, ReportError> {
-    let reader = SummaryReader::open(dir)?;
+/// Reads a result directory and condenses it.
+///
+/// # Errors
+/// If a file cannot be read, or targets or objectives name no column.
+pub fn gather(reader: &SummaryReader, options: &GatherOptions) -> Result<SweepReport, ReportError> {
     let slo = options.slo.clone().unwrap_or_else(|| reader.slo().clone());
     let objectives = options.objectives.clone();
     let objectives = objectives.unwrap_or_else(|| reader.objectives().clone());
     let criteria = Criteria::new(&slo, &objectives, reader.axes())?;
-    let overview = look_over(&reader, criteria)?;
-    let mut report = condense(dir, &reader, &overview, options)?;
+    let overview = look_over(reader, criteria)?;
+    let mut report = condense(reader, &overview, options)?;
     (report.slo, report.objectives) = (slo, objectives);
     Ok(report)
 }
 
 /// The report on what was seen, by the sweep's own targets and objectives.
 pub(super) fn condense(
-    dir: &Path,
     reader: &SummaryReader,
     overview: &Overview,
     options: &GatherOptions,
@@ -192,7 +193,7 @@ pub(super) fn condense(
     let binding = binding(reader, selection, &overview.varying_axes)?;
     Ok(SweepReport {
         name: reader.name().to_string(),
-        directory: dir.display().to_string(),
+        directory: reader.dir().display().to_string(),
         complete: reader.manifest().is_some(),
         runs: overview.runs,
         slo: reader.slo().clone(),
@@ -206,7 +207,7 @@ pub(super) fn condense(
         deployments,
         reasons: overview.reasons.clone(),
         binding,
-        files: files(dir),
+        files: files(reader.dir()),
     })
 }
 
@@ -313,7 +314,7 @@ pub(super) fn describe(
     selection: &Selection,
     positions: &[usize],
 ) -> Result<Vec<Deployment>, ResultError> {
-    let figures = figure_columns();
+    let figures = Figures::names();
     let mut gathered: BTreeMap<usize, Option<Gathering>> =
         positions.iter().map(|&position| (position, None)).collect();
     if gathered.is_empty() {
@@ -345,17 +346,12 @@ pub(super) fn describe(
     Ok(listed
         .filter_map(|&position| {
             let gathering = gathered.get_mut(&position)?.take()?;
-            Some(deployment(selection, position, gathering, &figures))
+            Some(deployment(selection, position, gathering))
         })
         .collect())
 }
 
-fn deployment(
-    selection: &Selection,
-    position: usize,
-    gathering: Gathering,
-    figures: &[&'static str],
-) -> Deployment {
+fn deployment(selection: &Selection, position: usize, gathering: Gathering) -> Deployment {
     let configuration = &selection.configurations()[position];
     let sums = gathering.sums.iter().zip(&gathering.counts);
     let means = sums.map(|(sum, &count)| (count > 0).then(|| sum / f64::from(count)));
@@ -367,11 +363,7 @@ fn deployment(
         slo_met: configuration.meets_targets,
         pareto: configuration.pareto,
         axes: gathering.axes,
-        figures: figures
-            .iter()
-            .map(|name| name.to_string())
-            .zip(means)
-            .collect(),
+        figures: Figures::new(means),
         tightest: selection.tightest_bound(position).map(|(bound, _)| Miss {
             column: bounds[bound].column.clone(),
             value: selection.bound_values(position)[bound],
@@ -385,14 +377,5 @@ fn axis_values(reader: &SummaryReader, row: SummaryRow<'_>) -> Map<String, Value
     let axes = reader.axes().iter();
     axes.filter(|axis| axis.name != REPLICATION_COLUMN)
         .map(|axis| (axis.name.clone(), row.value(&axis.name)))
-        .collect()
-}
-
-/// Numeric columns of the summary.
-pub(super) fn figure_columns() -> Vec<&'static str> {
-    METRIC_COLUMNS
-        .iter()
-        .filter(|c| matches!(c.column_type(), ColumnType::Int | ColumnType::Float))
-        .map(|c| c.name)
         .collect()
 }

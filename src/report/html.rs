@@ -3,14 +3,14 @@
 //! value on the page as text.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 use serde_json::Value;
 
+use super::Figures;
 use super::gather::{
-    Deployment, GatherOptions, ListKind, ReportError, SweepReport, condense, describe,
-    figure_columns, look_over,
+    Deployment, GatherOptions, ListKind, ReportError, SweepReport, condense, describe, look_over,
 };
 use crate::results::SummaryReader;
 use crate::select::Criteria;
@@ -26,7 +26,7 @@ const PLACE: &str = "__DATA__";
 #[derive(Serialize)]
 struct Page<'a> {
     report: &'a SweepReport,
-    figures: Vec<&'static str>,
+    figures: &'static [&'static str],
     rows: Vec<Row<'a>>,
     /// Simulated configurations that are not in `rows`.
     left_out: usize,
@@ -45,8 +45,8 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn new(deployment: &'a Deployment, report: &SweepReport, figures: &[&str]) -> Self {
-        let figure = |name: &&str| deployment.figures.get(*name).copied().flatten();
+    fn new(deployment: &'a Deployment, report: &SweepReport) -> Self {
+        let figures = deployment.figures.values().iter();
         let axes = report.varying_axes.iter();
         Self {
             run_index: deployment.run_index,
@@ -56,10 +56,7 @@ impl<'a> Row<'a> {
             axes: axes
                 .map(|axis| deployment.axes.get(axis).unwrap_or(&Value::Null))
                 .collect(),
-            figures: figures
-                .iter()
-                .map(|name| figure(name).map(rounded))
-                .collect(),
+            figures: figures.map(|figure| figure.map(rounded)).collect(),
         }
     }
 }
@@ -77,9 +74,13 @@ fn rounded(value: f64) -> f64 {
 }
 
 /// Writes the page into the result directory; gives its path.
-pub fn write(dir: &Path) -> Result<PathBuf, ReportError> {
+///
+/// # Errors
+/// If the results cannot be read or the page cannot be written.
+pub fn write(reader: &SummaryReader) -> Result<PathBuf, ReportError> {
+    let dir = reader.dir();
     let path = dir.join(FILE);
-    let page = render(dir)?;
+    let page = render(reader)?;
     // Under another name first: the page is whole or absent.
     let temporary = dir.join(".report.html.tmp");
     let written = fs::write(&temporary, page).and_then(|()| fs::rename(&temporary, &path));
@@ -91,30 +92,31 @@ pub fn write(dir: &Path) -> Result<PathBuf, ReportError> {
 
 /// The page: configurations that meet the targets best first, then the misses,
 /// nearest first.
-pub fn render(dir: &Path) -> Result<String, ReportError> {
+///
+/// # Errors
+/// If the results cannot be read.
+pub fn render(reader: &SummaryReader) -> Result<String, ReportError> {
     let options = GatherOptions {
         list: ListKind::Best,
         limit: Some(0),
         ..GatherOptions::default()
     };
-    let reader = SummaryReader::open(dir)?;
     let criteria = Criteria::new(reader.slo(), reader.objectives(), reader.axes())?;
-    let overview = look_over(&reader, criteria)?;
-    let report = condense(dir, &reader, &overview, &options)?;
+    let overview = look_over(reader, criteria)?;
+    let report = condense(reader, &overview, &options)?;
     let selection = overview.selection;
     let mut positions = selection.best(ROWS_MAX);
     positions.extend(selection.nearest_misses(ROWS_MAX - positions.len()));
-    let deployments = describe(&reader, &selection, &positions)?;
-    let figures = figure_columns();
-    let row = |deployment| Row::new(deployment, &report, &figures);
+    let deployments = describe(reader, &selection, &positions)?;
+    let row = |deployment| Row::new(deployment, &report);
     let page = Page {
         left_out: (report.configurations as usize).saturating_sub(deployments.len()),
         report: &report,
         rows: deployments.iter().map(row).collect(),
-        figures: figures.clone(),
+        figures: Figures::names(),
     };
     let data = embed(&page).map_err(|error| ReportError::Io {
-        path: dir.join(FILE),
+        path: reader.dir().join(FILE),
         source: error.into(),
     })?;
     Ok(TEMPLATE.replacen(PLACE, &data, 1))

@@ -5,6 +5,7 @@
 //! a [`SweepReport`]; [`write_report`] prints one, [`html::write`] makes the
 //! page. Knows nothing of how results came about.
 
+mod figures;
 mod format;
 mod gather;
 pub mod html;
@@ -16,6 +17,7 @@ use std::io::{self, Write};
 
 use clap::ValueEnum;
 
+pub use figures::Figures;
 pub use gather::{
     Deployment, GatherOptions, ListKind, Miss, ReportError, RunTotals, SweepReport, gather,
 };
@@ -55,7 +57,6 @@ pub fn write_report(
 fn write_csv(report: &SweepReport, out: &mut impl Write) -> io::Result<()> {
     let mut csv = csv::Writer::from_writer(out);
     let axes = || report.varying_axes.iter().chain(report.fixed_axes.keys());
-    let figures = gather::figure_columns();
     let fixed = [
         "rank",
         "run_index",
@@ -66,7 +67,7 @@ fn write_csv(report: &SweepReport, out: &mut impl Write) -> io::Result<()> {
     ];
     let mut header: Vec<&str> = fixed.to_vec();
     header.extend(axes().map(String::as_str));
-    header.extend(&figures);
+    header.extend(Figures::names());
     csv.write_record(&header)?;
     for (rank, deployment) in report.deployments.iter().enumerate() {
         let mut record = vec![
@@ -78,14 +79,8 @@ fn write_csv(report: &SweepReport, out: &mut impl Write) -> io::Result<()> {
             deployment.pareto.to_string(),
         ];
         record.extend(axes().map(|axis| format::value(deployment.axes.get(axis))));
-        record.extend(
-            figures
-                .iter()
-                .map(|name| match deployment.figures.get(*name) {
-                    Some(Some(value)) => value.to_string(),
-                    _ => String::new(),
-                }),
-        );
+        let figures = deployment.figures.values().iter();
+        record.extend(figures.map(|figure| figure.map_or_else(String::new, |f| f.to_string())));
         csv.write_record(&record)?;
     }
     csv.flush()

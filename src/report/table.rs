@@ -269,15 +269,11 @@ fn table_columns(report: &SweepReport) -> Vec<TableColumn> {
         });
     }
     for (name, header, dispensable) in figure_list(report) {
-        columns.push(column(header, true, dispensable, &|d| match d
-            .figures
-            .get(&name)
-            .copied()
-            .flatten()
-        {
+        let cell = |d: &Deployment| match d.figures.get(&name) {
             Some(value) => format::figure(&name, value),
             None => "-".into(),
-        }));
+        };
+        columns.push(column(header, true, dispensable, &cell));
     }
     if report.list == ListKind::NearestMisses {
         columns.push(column("misses".into(), false, 0, &misses));
@@ -316,7 +312,7 @@ fn figure_list(report: &SweepReport) -> Vec<(String, String, u8)> {
         let empty = report
             .deployments
             .iter()
-            .all(|d| d.figures.get(name).copied().flatten().is_none());
+            .all(|d| d.figures.get(name).is_none());
         if !empty || asked(name) {
             figures.push((name.into(), header.into(), dispensable));
         }

@@ -5,11 +5,13 @@ use std::path::Path;
 
 use arrow_array::RecordBatch;
 use arrow_schema::{DataType, SchemaRef};
-use parquet::arrow::ArrowWriter;
+use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::reader::ChunkReader;
 use parquet::schema::types::ColumnPath;
 
 use super::ResultError;
@@ -100,41 +102,65 @@ pub(super) fn open(
     path: &Path,
     columns: Option<&[&str]>,
 ) -> Result<ParquetRecordBatchReader, ResultError> {
-    let builder = open_builder(path)?;
-    let mask = match columns {
-        None => parquet::arrow::ProjectionMask::all(),
-        Some(names) => {
-            let wanted = builder
-                .schema()
-                .fields()
-                .iter()
-                .enumerate()
-                .filter(|(_, field)| names.contains(&field.name().as_str()))
-                .map(|(position, _)| position);
-            parquet::arrow::ProjectionMask::roots(builder.parquet_schema(), wanted)
-        }
-    };
-    builder
-        .with_projection(mask)
-        .with_batch_size(READ_BATCH_ROWS)
-        .build()
-        .map_err(ResultError::parquet(path))
+    TableFile::open(path)?.read(columns)
 }
 
-fn open_builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, ResultError> {
-    let file = File::open(path).map_err(ResultError::io(path))?;
-    ParquetRecordBatchReaderBuilder::try_new(file).map_err(ResultError::parquet(path))
+/// A Parquet file of which only the footer has been decoded.
+pub(super) struct TableFile<'a, R: ChunkReader> {
+    path: &'a Path,
+    builder: ParquetRecordBatchReaderBuilder<R>,
 }
 
-/// Schema of a Parquet file.
-pub(super) fn schema(path: &Path) -> Result<SchemaRef, ResultError> {
-    Ok(open_builder(path)?.schema().clone())
+impl<'a> TableFile<'a, File> {
+    /// A file that is read from disk bit by bit.
+    pub(super) fn open(path: &'a Path) -> Result<Self, ResultError> {
+        Self::new(path, File::open(path).map_err(ResultError::io(path))?)
+    }
 }
 
-/// One entry of a Parquet file's metadata.
-pub(super) fn metadata_value(path: &Path, key: &str) -> Result<Option<String>, ResultError> {
-    let builder = open_builder(path)?;
-    let entries = builder.metadata().file_metadata().key_value_metadata();
-    let entry = entries.and_then(|all| all.iter().find(|entry| entry.key == key));
-    Ok(entry.and_then(|entry| entry.value.clone()))
+impl<'a> TableFile<'a, Bytes> {
+    /// A file that is read from disk at once.
+    pub(super) fn load(path: &'a Path) -> Result<Self, ResultError> {
+        let content = std::fs::read(path).map_err(ResultError::io(path))?;
+        Self::new(path, Bytes::from(content))
+    }
+}
+
+impl<'a, R: ChunkReader + 'static> TableFile<'a, R> {
+    fn new(path: &'a Path, content: R) -> Result<Self, ResultError> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(content);
+        let builder = builder.map_err(ResultError::parquet(path))?;
+        Ok(Self { path, builder })
+    }
+
+    pub(super) fn schema(&self) -> &SchemaRef {
+        self.builder.schema()
+    }
+
+    /// One entry of its metadata.
+    pub(super) fn metadata_value(&self, key: &str) -> Option<&str> {
+        let entries = self.builder.metadata().file_metadata();
+        let mut entries = entries.key_value_metadata()?.iter();
+        entries.find(|entry| entry.key == key)?.value.as_deref()
+    }
+
+    /// Its rows, all columns or those named.
+    pub(super) fn read(
+        self,
+        columns: Option<&[&str]>,
+    ) -> Result<ParquetRecordBatchReader, ResultError> {
+        let mask = match columns {
+            None => ProjectionMask::all(),
+            Some(names) => {
+                let fields = self.schema().fields().iter().enumerate();
+                let wanted = fields
+                    .filter(|(_, field)| names.contains(&field.name().as_str()))
+                    .map(|(position, _)| position);
+                ProjectionMask::roots(self.builder.parquet_schema(), wanted)
+            }
+        };
+        let builder = self.builder.with_projection(mask);
+        let reader = builder.with_batch_size(READ_BATCH_ROWS).build();
+        reader.map_err(ResultError::parquet(self.path))
+    }
 }

@@ -1,6 +1,7 @@
 //! Reading summaries: batch by batch for sweeps of any size, or whole.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use super::layout::{self, DirectoryState, Layout, directory_state};
 use super::manifest::Manifest;
-use super::parquet_io;
+use super::parquet_io::{self, TableFile};
 use super::schema::AxisColumn;
 use super::{ResultError, RunStatus};
 use crate::spec::{Objectives, Slo};
@@ -179,10 +180,15 @@ pub fn read_summary(dir: &Path) -> Result<SummaryTable, ResultError> {
     })
 }
 
+/// Size of a summary that is read from disk once, however often it is looked through:
+/// some ten thousand runs.
+const KEPT_BYTES: u64 = 4 << 20;
+
 /// Reads the summary of a result directory batch by batch. Of an unfinished
 /// sweep it reads the blocks that are there, without `slo_met` and `pareto`.
 #[derive(Debug)]
 pub struct SummaryReader {
+    dir: PathBuf,
     manifest: Option<Manifest>,
     name: String,
     axes: Vec<AxisColumn>,
@@ -190,6 +196,8 @@ pub struct SummaryReader {
     objectives: Objectives,
     expected_runs: u64,
     files: Vec<PathBuf>,
+    /// All rows, if they are few.
+    kept: OnceLock<Option<Vec<SummaryBatch>>>,
 }
 
 impl SummaryReader {
@@ -214,6 +222,7 @@ impl SummaryReader {
             why: "no manifest.json in it".into(),
         })?;
         Ok(Self {
+            dir: dir.to_path_buf(),
             name: manifest.name.clone(),
             axes: manifest.axes.clone(),
             slo: manifest.slo.clone(),
@@ -221,6 +230,7 @@ impl SummaryReader {
             expected_runs: manifest.run_indices.count,
             manifest: Some(manifest),
             files: vec![dir.join(layout::SUMMARY)],
+            kept: OnceLock::new(),
         })
     }
 
@@ -228,6 +238,7 @@ impl SummaryReader {
         let layout = Layout::read(dir)?;
         let parts = layout::summary_parts(dir)?.into_iter();
         Ok(Self {
+            dir: dir.to_path_buf(),
             manifest: None,
             expected_runs: layout.run_indices.count,
             files: parts
@@ -237,7 +248,13 @@ impl SummaryReader {
             axes: layout.axes,
             slo: layout.slo,
             objectives: layout.objectives,
+            kept: OnceLock::new(),
         })
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The manifest; none if the sweep is not finished.
@@ -274,11 +291,11 @@ impl SummaryReader {
     pub fn schema(&self) -> Result<Option<SchemaRef>, ResultError> {
         self.files
             .first()
-            .map(|path| parquet_io::schema(path))
+            .map(|path| Ok(TableFile::open(path)?.schema().clone()))
             .transpose()
     }
 
-    /// Gives every batch in index order, with all columns or those named.
+    /// Gives every batch in index order, with all columns or at least those named.
     pub fn for_each(
         &self,
         columns: Option<&[&str]>,
@@ -296,12 +313,45 @@ impl SummaryReader {
         columns: Option<&[&str]>,
         mut give: impl FnMut(&SummaryBatch) -> Result<(), ResultError>,
     ) -> Result<(), ResultError> {
+        if let Some(batches) = self.kept()? {
+            return batches.iter().try_for_each(give);
+        }
         for path in &self.files {
             for batch in parquet_io::open(path, columns)? {
                 give(&SummaryBatch::new(batch?))?;
             }
         }
         Ok(())
+    }
+
+    /// All rows, if they are few; read when first asked for.
+    fn kept(&self) -> Result<Option<&[SummaryBatch]>, ResultError> {
+        let kept = match self.kept.get() {
+            Some(kept) => kept,
+            None => {
+                let few = self.read_few()?;
+                self.kept.get_or_init(|| few)
+            }
+        };
+        Ok(kept.as_deref())
+    }
+
+    fn read_few(&self) -> Result<Option<Vec<SummaryBatch>>, ResultError> {
+        let mut size_bytes = 0;
+        for path in &self.files {
+            let file = path.metadata().map_err(ResultError::io(path))?;
+            size_bytes += file.len();
+            if size_bytes > KEPT_BYTES {
+                return Ok(None);
+            }
+        }
+        let mut batches = Vec::new();
+        for path in &self.files {
+            for batch in TableFile::load(path)?.read(None)? {
+                batches.push(SummaryBatch::new(batch?));
+            }
+        }
+        Ok(Some(batches))
     }
 
     pub(super) fn files(&self) -> &[PathBuf] {

@@ -21,7 +21,7 @@ use parquet::file::metadata::KeyValue;
 use super::durable::{self, Written};
 use super::layout::{self, CompletedRuns, DirectoryState, Layout, RunIndices};
 use super::manifest::{FileEntry, Manifest, RunCounts, write_json};
-use super::parquet_io::{self, TableWriter};
+use super::parquet_io::{TableFile, TableWriter};
 use super::reader::{SummaryBatch, SummaryReader, SummaryRow};
 use super::requests::write_requests;
 use super::row_table::RowTableWriter;
@@ -747,9 +747,9 @@ fn batch_of(
 fn request_files(parts: &SummaryReader) -> Result<Vec<FileEntry>, ResultError> {
     let mut files = Vec::new();
     for path in parts.files() {
-        if let Some(json) = parquet_io::metadata_value(path, REQUEST_PARTS_KEY)? {
+        if let Some(json) = TableFile::open(path)?.metadata_value(REQUEST_PARTS_KEY) {
             let entries: Vec<FileEntry> =
-                serde_json::from_str(&json).map_err(|error| ResultError::Malformed {
+                serde_json::from_str(json).map_err(|error| ResultError::Malformed {
                     path: path.clone(),
                     message: error.to_string(),
                 })?;
