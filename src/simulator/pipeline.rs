@@ -31,13 +31,15 @@ use super::replica::Replica;
 use crate::execution_time::{StageTime, StepCost, StepShape};
 
 /// Steps that are priced together at most.
-pub(super) const STEPS: usize = 32;
+pub(super) const STEPS: usize = 62;
 
 /// Batches on a replica's stages, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Pipeline {
     /// Whether this is used: else the stages have events.
     pub(super) is_used: bool,
+    /// Whether prices differ from batch to batch, whatever is in them.
+    tells_runs_apart: bool,
     /// When each stage will have done all of its batches, seconds.
     free_at_s: Vec<f64>,
     leaving: VecDeque<Leaving>,
@@ -104,9 +106,10 @@ impl Ahead {
 }
 
 impl Pipeline {
-    pub(crate) fn new(stages: u32) -> Self {
+    pub(crate) fn new(cost: &dyn StepCost) -> Self {
         Self {
-            free_at_s: vec![0.0; stages as usize],
+            tells_runs_apart: cost.tells_runs_apart(),
+            free_at_s: vec![0.0; cost.stages() as usize],
             ..Self::default()
         }
     }
@@ -280,7 +283,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     /// Forms batches while the replica has free slots and something to run.
     #[inline]
     pub(super) fn refill(&mut self, replica: u32) {
-        while self.replicas[replica as usize].has_free_slot() && self.launch_next(replica) {}
+        let can_form = |state: &Replica| state.has_free_slot() && state.queues.has_work();
+        while can_form(&self.replicas[replica as usize]) && self.launch_next(replica) {}
     }
 
     /// Forms a batch and sends it through the stages, if there is something to run. Kept

@@ -197,6 +197,16 @@ impl ReplicaQueues {
         })
     }
 
+    /// Whether a batch could be formed of something here.
+    #[inline]
+    pub(crate) fn has_work(&self) -> bool {
+        !(self.ready.is_empty()
+            && self.waiting.is_empty()
+            && self.prefilling.is_empty()
+            && self.groups.is_empty()
+            && self.preempted.is_empty())
+    }
+
     /// Puts a request at the end of the queue.
     pub(crate) fn enqueue(&mut self, id: u32, requests: &[RequestState]) {
         self.promised_blocks += self.blocks_to_start(&requests[id as usize]);
@@ -411,7 +421,7 @@ impl Replica {
             batches: (0..stages).map(|_| Batch::new(growth)).collect(),
             running_batches: 0,
             stages: (0..stages).map(|_| Stage::default()).collect(),
-            pipeline: Pipeline::new(stages),
+            pipeline: Pipeline::new(&*spec.cost),
             work: PoolWork::default(),
             busy: ExactSum::default(),
             incoming: VecDeque::new(),

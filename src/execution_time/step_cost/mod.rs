@@ -20,7 +20,7 @@ mod stages;
 
 pub use peers::PeerCost;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use self::memo::{ChunkCache, ChunkShape, CountTable, DecodeCurves};
 use self::pricer::Pricer;
@@ -71,10 +71,23 @@ impl HostOverhead {
 /// Pages of whole prompts priced one by one: up to 16,384 tokens.
 const WHOLE_PROMPT_PAGES: usize = 64;
 
+/// Numbers of decodes whose steps have an entry of their own for all but attention.
+const DECODES_LOOKED_UP: usize = 1024;
+
+/// What a decode-only step takes beside attention, seconds.
+#[derive(Debug, Clone, Copy)]
+struct BesideAttention {
+    layers_s: f64,
+    head_s: f64,
+}
+
 /// What is remembered of one stage.
 struct StageTables {
     /// Decode-only steps without attention and LM head, by decodes of all ranks.
     decode_only: CountTable,
+    /// All of a decode-only step but its attention, for small numbers of decodes: what
+    /// is looked up most.
+    beside_attention: Box<[OnceLock<BesideAttention>]>,
     /// The same of steps with prompts, by tokens of the rank ...
     rank_tokens: CountTable,
     /// ... and the experts, by tokens of all ranks.
@@ -302,6 +315,22 @@ impl GraphCost {
         })
     }
 
+    /// What a decode-only step takes beside attention.
+    #[inline]
+    fn beside_attention(&self, index: usize, shape: &StepShape) -> BesideAttention {
+        let price = || BesideAttention {
+            layers_s: self.decode_only_s(index, shape.decode_requests),
+            head_s: self.head_s(index, self.sampled_rows(shape)),
+        };
+        let table = &self.tables[index].beside_attention;
+        match table.get(shape.decode_requests as usize) {
+            Some(entry) if shape.sampled_tokens == shape.decode_requests => {
+                *entry.get_or_init(price)
+            }
+            _ => price(),
+        }
+    }
+
     /// Routed and shared experts of a step: one beside the other in decode-only
     /// steps, one after the other otherwise.
     fn experts_s(&self, stage: &Stage, tokens: u32, pool: u32, decode_only: bool) -> f64 {
@@ -517,21 +546,22 @@ impl GraphCost {
         if shape.prefills.is_empty() && shape.decode_requests == 0 {
             return 0.0;
         }
-        let head_s = self.head_s(index, self.sampled_rows(shape));
+        let head_s = || self.head_s(index, self.sampled_rows(shape));
         if self.takes_turns(index)
             && let Some(overlapped_s) = self.overlapped_s(index, shape)
         {
-            return overlapped_s + head_s;
+            return overlapped_s + head_s();
         }
         if shape.prefills.is_empty() {
             let batch = shape.decode_requests.div_ceil(self.attention_ranks());
-            return self.decode_only_s(index, shape.decode_requests)
+            let beside = self.beside_attention(index, shape);
+            return beside.layers_s
                 + self.decode_attention_s(index, batch, mean_kv_tokens(shape))
-                + head_s;
+                + beside.head_s;
         }
         self.busiest_rank_s(index, shape)
             + self.pool_tokens_s(index, self.pool_tokens(shape))
-            + head_s
+            + head_s()
     }
 
     /// Whether two halves of a step take turns in layers with experts.
@@ -796,6 +826,7 @@ impl StageTables {
         });
         Self {
             decode_only: CountTable::new(),
+            beside_attention: (0..DECODES_LOOKED_UP).map(|_| OnceLock::new()).collect(),
             rank_tokens: CountTable::new(),
             pool_tokens: CountTable::new(),
             head: stage.last.then(CountTable::new),

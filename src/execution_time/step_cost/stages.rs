@@ -56,12 +56,12 @@ impl GraphCost {
                 if attention.0 != alike.attention {
                     attention = (alike.attention, self.attention_s(index, load));
                 }
-                let head_s = self.head_s(index, rows);
                 let model_s = if decode_only {
-                    self.decode_only_s(index, shape.decode_requests) + attention.1 + head_s
+                    let beside = self.beside_attention(index, shape);
+                    beside.layers_s + attention.1 + beside.head_s
                 } else {
                     let rank_s = attention.1 + self.rank_tokens_s(index, tokens);
-                    rank_s + self.pool_tokens_s(index, pool) + head_s
+                    rank_s + self.pool_tokens_s(index, pool) + self.head_s(index, rows)
                 };
                 times[index] = StageTime {
                     model_s,
@@ -83,11 +83,10 @@ impl GraphCost {
             return times.fill(StageTime::default());
         }
         let constant = |index: usize| {
-            let layers_s = self.decode_only_s(index, shape.decode_requests);
-            let head_s = self.head_s(index, self.sampled_rows(shape));
+            let beside = self.beside_attention(index, shape);
             let host_s = self.host_of_stage_s(index, shape);
             move |attention_s: f64| StageTime {
-                model_s: layers_s + attention_s + head_s,
+                model_s: beside.layers_s + attention_s + beside.head_s,
                 host_s,
             }
         };

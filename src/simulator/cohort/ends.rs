@@ -57,8 +57,8 @@ impl Ends {
     }
 
     /// Moves the last `count` members to the front.
-    pub(super) fn rotate_to_front(&mut self, count: usize) {
-        self.steps.rotate_right(count);
+    pub(super) fn bring_to_front(&mut self, count: usize) {
+        super::bring_to_front(&mut self.steps, count);
     }
 
     /// Whether somebody may be done after step `now`.

@@ -26,7 +26,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
     pub(super) fn launch(&mut self, slot: u32, now_s: f64) {
         let cost = self.cost();
         let batch = &mut self.state.batches[slot as usize];
-        if cost.tells_runs_apart() {
+        if self.state.pipeline.tells_runs_apart {
             let (replica, nth_batch) = (self.number, batch.nth);
             return self.enter_stages(slot, now_s, |stage, batch| {
                 let run = StageRun {
@@ -164,17 +164,53 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         self.repeat_if_alike(slot, now_s, pending_s)
     }
 
-    /// Starts the present batch again, if all of the next batch will be its decodes.
+    /// Starts the present batch again, if all of the next batch will be its decodes, or
+    /// those and others that are ready.
     fn repeat_if_alike(&mut self, slot: u32, now_s: f64, pending_s: f64) -> bool {
         let repeats = self.steps_after(slot, 0);
-        if repeats > 0 {
-            if self.state.stages.len() == 1 {
-                self.repeat(slot, repeats, now_s, pending_s);
-            } else {
-                self.repeat_once(slot, repeats, now_s);
-            }
+        if repeats == 0 {
+            return self.repeat_with_ready(slot, now_s, pending_s);
         }
-        repeats > 0
+        if self.state.stages.len() == 1 {
+            self.repeat(slot, repeats, now_s, pending_s);
+        } else {
+            self.repeat_once(slot, repeats, now_s);
+        }
+        true
+    }
+
+    /// Starts the present batch again with those who are ready, if they are all of the
+    /// next batch: what taking it apart and forming the next would come to.
+    fn repeat_with_ready(&mut self, slot: u32, now_s: f64, pending_s: f64) -> bool {
+        let state = &mut *self.state;
+        let (batch, queues) = (&mut state.batches[slot as usize], &mut state.queues);
+        let others = queues.ready.len();
+        let all = others > 0
+            && state.stages.len() == 1
+            && state.policy.repeats_decodes()
+            && batch.prefills.is_empty()
+            && !batch.decodes.is_empty()
+            && queues.prefilling.is_empty()
+            && queues.waiting.is_empty()
+            && state.incoming.is_empty()
+            && others + batch.decodes.len() <= state.policy.limits().batch as usize;
+        if !all {
+            return false;
+        }
+        let growth = queues.ready.blocks_for_next_step() + batch.decodes.blocks_for_next_step();
+        if growth > queues.blocks.free() {
+            return false;
+        }
+        (queues.ready).append(&mut batch.decodes, &mut self.shared.requests);
+        std::mem::swap(&mut queues.ready, &mut batch.decodes);
+        batch.describe(&self.shared.requests);
+        let context_tokens = batch.decodes.context_tokens();
+        (state.work).count_alike(&batch.shape, context_tokens, 1);
+        state.repeat_batch(slot, self.shared.batches, now_s);
+        self.shared.batches += 1;
+        self.launch(slot, now_s);
+        self.follow_forecast(pending_s);
+        true
     }
 
     /// How many of the next batches will be the present one again: decodes only, room
@@ -210,7 +246,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         (self.state).repeat_batch(slot, self.shared.batches, now_s);
         self.shared.batches += 1;
         let cost = self.cost();
-        if cost.tells_runs_apart() {
+        if self.state.pipeline.tells_runs_apart {
             return self.launch(slot, now_s);
         }
         let batch = &mut self.state.batches[slot as usize];
@@ -238,7 +274,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         let cost = self.cost();
         let batch = &mut self.state.batches[slot as usize];
         batch.shape.decode_context_tokens = batch.decodes.context_tokens();
-        if cost.tells_runs_apart() {
+        if self.state.pipeline.tells_runs_apart {
             let run = StageRun {
                 replica: self.number,
                 nth_batch: self.state.work.batches,
