@@ -10,6 +10,50 @@ pub const GIB: f64 = (1u64 << 30) as f64;
 /// Bytes per second carried by one gigabit per second (decimal giga).
 pub const BYTES_PER_S_PER_GBPS: f64 = 1e9 / 8.0;
 
+/// What many numbers are divided by: powers of two, as KV cache block sizes and numbers
+/// of ranks mostly are, by a shift, in a tenth of the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Divisor {
+    value: u32,
+    /// The power of two that it is.
+    log2: Option<u8>,
+}
+
+impl Divisor {
+    /// Divides by `value`, which is not zero.
+    pub fn new(value: u32) -> Self {
+        debug_assert!(value > 0, "division by zero");
+        let log2 = value.is_power_of_two().then(|| value.ilog2() as u8);
+        Self { value, log2 }
+    }
+
+    /// The number itself.
+    pub fn get(self) -> u32 {
+        self.value
+    }
+
+    /// Quotient and remainder.
+    #[inline]
+    pub fn div_rem(self, number: u32) -> (u32, u32) {
+        match self.log2 {
+            Some(log2) => (number >> log2, number & (self.value - 1)),
+            None => (number / self.value, number % self.value),
+        }
+    }
+
+    /// Quotient, rounded up.
+    #[inline]
+    pub fn div_ceil(self, number: u64) -> u64 {
+        match self.log2 {
+            Some(log2) => {
+                let rest = number & u64::from(self.value - 1);
+                (number >> log2) + u64::from(rest > 0)
+            }
+            None => number.div_ceil(u64::from(self.value)),
+        }
+    }
+}
+
 /// Numeric format of weights, activations or KV cache entries.
 ///
 /// `Fp8Block` is FP8 with 128x128 block scales (as DeepSeek-V3 ships its

@@ -12,6 +12,7 @@ mod ends;
 use self::ends::Ends;
 use super::recorder::Recorder;
 use super::request::RequestState;
+use crate::units::Divisor;
 
 /// How a batch has spent its time, for its members' accounts.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -53,6 +54,8 @@ pub(crate) struct Cohort {
     /// Members that need a new block at a step, by step modulo block size; empty
     /// where requests reserve all their blocks at the start.
     growth: Vec<u32>,
+    /// The block size; none where requests reserve all their blocks at the start.
+    block_size: Option<Divisor>,
     /// Place in `growth` of the next step; 0 where that is empty.
     slot: usize,
     /// Time of the members' last token, but for those in `late`.
@@ -68,6 +71,7 @@ impl Cohort {
     pub(crate) fn new(block_size: u32) -> Self {
         Self {
             growth: vec![0; block_size as usize],
+            block_size: (block_size > 0).then(|| Divisor::new(block_size)),
             ..Self::default()
         }
     }
@@ -119,9 +123,7 @@ impl Cohort {
     /// where blocks do not grow.
     #[inline]
     fn blocks_of(&self, context_tokens: u64) -> Option<(u32, u32)> {
-        // In 32 bits, which are enough for a request, a division takes half the time.
-        let (tokens, size) = (context_tokens as u32, self.growth.len() as u32);
-        Some((tokens.checked_div(size)?, tokens % size))
+        Some(self.block_size?.div_rem(context_tokens as u32))
     }
 
     /// The place in `growth` of a member with so many tokens in its last block: that of

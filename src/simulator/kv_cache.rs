@@ -2,6 +2,7 @@
 //! has no effect on time, so only how many are taken is kept.
 
 use super::config::KvCacheSpec;
+use crate::units::Divisor;
 
 /// Blocks of one replica, and the integral of their use over time.
 #[derive(Debug, Clone)]
@@ -9,7 +10,8 @@ pub(crate) struct BlockPool {
     total: u64,
     free: u64,
     watermark: u64,
-    block_size: u32,
+    /// Tokens of a block.
+    block_size: Divisor,
     used_block_seconds: f64,
     changed_at_s: f64,
 }
@@ -20,7 +22,7 @@ impl BlockPool {
             total: spec.num_blocks,
             free: spec.num_blocks,
             watermark: (watermark_fraction * spec.num_blocks as f64) as u64,
-            block_size: spec.block_size,
+            block_size: Divisor::new(spec.block_size),
             used_block_seconds: 0.0,
             changed_at_s: 0.0,
         }
@@ -28,17 +30,17 @@ impl BlockPool {
 
     /// Blocks that hold `tokens`.
     pub(crate) fn blocks_for(&self, tokens: u64) -> u64 {
-        tokens.div_ceil(u64::from(self.block_size))
+        self.block_size.div_ceil(tokens)
     }
 
     /// `tokens` and what is left over of their last block.
     pub(crate) fn whole_blocks(&self, tokens: u64) -> u64 {
-        self.blocks_for(tokens) * u64::from(self.block_size)
+        self.blocks_for(tokens) * u64::from(self.block_size.get())
     }
 
     /// Tokens of all blocks.
     pub(crate) fn total_tokens(&self) -> u64 {
-        self.total * u64::from(self.block_size)
+        self.total * u64::from(self.block_size.get())
     }
 
     pub(crate) fn total(&self) -> u64 {

@@ -35,6 +35,7 @@ use super::{
 use crate::catalog::{DeviceSpec, EngineSpec, ModelSpec};
 use crate::memory::{Formats, Parallelism};
 use crate::network::{Fabric, LinkOverrides};
+use crate::units::Divisor;
 
 /// Prices steps of one deployment: the operator graph of a model on a device.
 pub struct GraphCost {
@@ -45,6 +46,8 @@ pub struct GraphCost {
     /// Operators by name that are somebody else's to price.
     elsewhere: fn(&str) -> bool,
     tables: Vec<StageTables>,
+    /// Ranks that hold all of the attention, each for requests of its own.
+    ranks: Divisor,
     /// Which other stage each is like.
     alike: Vec<stages::Alike>,
 }
@@ -238,6 +241,7 @@ impl GraphCost {
             .map(|stage| StageTables::new(&graph, &pricer, stage, elsewhere))
             .collect();
         Self {
+            ranks: Divisor::new(graph.parallelism().attention_data_parallel),
             alike: stages::alike(graph.stages()),
             graph,
             pricer,
@@ -281,7 +285,12 @@ impl GraphCost {
     }
 
     fn attention_ranks(&self) -> u32 {
-        self.graph.parallelism().attention_data_parallel
+        self.ranks.get()
+    }
+
+    /// The most that one rank has of `all` that are spread evenly.
+    fn of_one_rank(&self, all: u32) -> u32 {
+        self.ranks.div_ceil(u64::from(all)) as u32
     }
 
     /// Time of operators visited by `visit`, seconds.
@@ -309,7 +318,7 @@ impl GraphCost {
         let stage = &self.graph.stages()[index];
         self.tables[index].decode_only.get(decodes, |decodes| {
             let each = self.graph.tokens_per_decode();
-            let tokens = decodes.div_ceil(self.attention_ranks()) * each;
+            let tokens = self.of_one_rank(decodes) * each;
             let base = self.sum_s(|mut emit| self.graph.token_operators(stage, tokens, &mut emit));
             base + self.experts_s(stage, tokens, decodes * each, true)
         })
@@ -377,7 +386,7 @@ impl GraphCost {
         let Some(table) = &self.tables[index].head else {
             return 0.0;
         };
-        let rows = sampled.div_ceil(self.attention_ranks());
+        let rows = self.of_one_rank(sampled);
         table.get(rows, |rows| {
             let stage = &self.graph.stages()[index];
             self.sum_s(|mut emit| self.graph.head_operators(stage, rows, &mut emit))
@@ -452,7 +461,10 @@ impl GraphCost {
     /// Calls `with` with the shares of the ranks.
     fn with_shares<T>(&self, shape: &StepShape, with: impl FnOnce(Shares<'_>) -> T) -> T {
         let ranks = self.attention_ranks();
-        let decodes = (shape.decode_requests.div_ceil(ranks), mean_kv_tokens(shape));
+        let decodes = (
+            self.of_one_rank(shape.decode_requests),
+            mean_kv_tokens(shape),
+        );
         ranks::with_shares(&shape.prefills, ranks, decodes, with)
     }
 
@@ -535,7 +547,7 @@ impl GraphCost {
         let decodes = shape
             .decode_requests
             .div_ceil(self.graph.tokens_per_decode());
-        let batch = decodes.div_ceil(self.attention_ranks());
+        let batch = self.of_one_rank(decodes);
         let layers_s = self.decode_only_s(index, decodes)
             + self.decode_attention_s(index, batch, mean_kv_tokens(shape));
         layers_s / f64::from(stage.layers().max(1)) + self.head_s(index, shape.decode_requests)
@@ -553,7 +565,7 @@ impl GraphCost {
             return overlapped_s + head_s();
         }
         if shape.prefills.is_empty() {
-            let batch = shape.decode_requests.div_ceil(self.attention_ranks());
+            let batch = self.of_one_rank(shape.decode_requests);
             let beside = self.beside_attention(index, shape);
             return beside.layers_s
                 + self.decode_attention_s(index, batch, mean_kv_tokens(shape))
@@ -691,7 +703,7 @@ impl GraphCost {
             );
             self.explain_experts(stage, tokens, pool, decode_only, &mut sheet);
         });
-        let rows = self.sampled_rows(shape).div_ceil(self.attention_ranks());
+        let rows = self.of_one_rank(self.sampled_rows(shape));
         self.graph
             .head_operators(stage, rows, &mut |named| sheet.add(named));
         self.explain_options(index, shape, first, out);

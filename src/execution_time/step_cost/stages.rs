@@ -130,7 +130,7 @@ impl GraphCost {
         // Sums of whole numbers: as exact as those of integers.
         let decodes = f64::from(shape.decode_requests);
         let first = shape.decode_context_tokens as f64;
-        let batch = shape.decode_requests.div_ceil(self.attention_ranks());
+        let batch = self.of_one_rank(shape.decode_requests);
         self.tables[index].decode_attention.get_all(
             batch,
             [first, decodes],

@@ -88,18 +88,22 @@ impl Ends {
         let now = now as u32;
         let mut candidates = 0;
         let mut look_at = |first: usize, ends: &[u32]| {
-            for (place, &end) in (first as u32..).zip(ends) {
-                if is_now_or_round_later(end, now) {
-                    candidates += 1;
-                    if end == now {
-                        done.push(place);
-                    }
-                }
+            // A bit for each, without a way out of the loop: which it will be is hard to
+            // foretell.
+            let (mut hits, mut is_done) = (0u32, 0u32);
+            for (at, &end) in ends.iter().enumerate() {
+                hits += u32::from(is_now_or_round_later(end, now));
+                is_done |= u32::from(end == now) << at;
+            }
+            candidates += hits as usize;
+            while is_done > 0 {
+                done.push(first as u32 + is_done.trailing_zeros());
+                is_done &= is_done - 1;
             }
         };
         let (blocks, rest) = self.steps.as_chunks::<BLOCK>();
         for (block, ends) in blocks.iter().enumerate() {
-            // Without a way out, so that several are compared at a time.
+            // Several are compared at a time.
             let hits = ends.map(|end| u32::from(is_now_or_round_later(end, now)));
             if hits.iter().sum::<u32>() > 0 {
                 look_at(block * BLOCK, ends);
