@@ -25,7 +25,7 @@ use super::replica::{Batch, PoolWork, PrefillWork, Replica, ReplicaEnd, StaticGr
 use super::request::{NO_REPLICA, RequestState};
 use super::scheduler::global::mixed_pool::{Candidate, MixedPool};
 use super::scheduler::global::{Load, Router, python_set};
-use crate::execution_time::{StageRun, StageTime};
+use crate::execution_time::StageRun;
 use crate::workload::Workload;
 
 /// Waiting times are differences of sums; what is shorter is their rounding.
@@ -125,9 +125,7 @@ pub(super) struct Shared<'a, R> {
     pub(super) forecasts: bool,
     /// Formed so far.
     pub(super) batches: u64,
-    /// Room for the times of steps that are priced together ...
-    pub(super) times: Vec<StageTime>,
-    /// ... and for those between their tokens, seconds.
+    /// Room for the times between tokens of steps in a row, seconds.
     pub(super) intervals_s: [f64; STEPS],
 }
 
@@ -184,7 +182,6 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 && replicas.len() > 1
                 && mixed_pool.is_none(),
             batches: 0,
-            times: vec![StageTime::default(); STEPS],
             intervals_s: [0.0; STEPS],
         };
         let mut simulation = Self {

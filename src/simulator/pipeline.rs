@@ -44,7 +44,7 @@ pub(crate) struct Pipeline {
     free_at_s: Vec<f64>,
     leaving: VecDeque<Leaving>,
     /// Steps that follow the only batch in `leaving`: each is that batch again.
-    forecast: Vec<StageTime>,
+    forecast: Forecast,
     /// Whether the queue will tell of the end of both.
     is_announced: bool,
 }
@@ -57,6 +57,52 @@ struct Leaving {
     started_at_s: f64,
     /// When the last stage has executed it, seconds; after the limit, some time after.
     at_s: f64,
+}
+
+/// Times of steps that are priced together, of which those to come are left.
+#[derive(Debug, Default)]
+struct Forecast {
+    times: Vec<StageTime>,
+    /// The first to come, and one after the last.
+    from: usize,
+    to: usize,
+}
+
+impl Forecast {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.from == self.to
+    }
+
+    /// The steps to come.
+    #[inline]
+    fn steps(&self) -> &[StageTime] {
+        &self.times[self.from..self.to]
+    }
+
+    fn clear(&mut self) {
+        (self.from, self.to) = (0, 0);
+    }
+
+    /// Room for so many steps, in place of those there were.
+    #[inline]
+    fn room(&mut self, steps: usize) -> &mut [StageTime] {
+        if self.times.len() < steps {
+            self.times.resize(steps, StageTime::default());
+        }
+        (self.from, self.to) = (0, steps);
+        &mut self.times[..steps]
+    }
+
+    /// Of those to come, only the first so many.
+    fn truncate(&mut self, steps: usize) {
+        self.to = self.to.min(self.from + steps);
+    }
+
+    /// So many have been made.
+    fn pass(&mut self, steps: usize) {
+        self.from += steps;
+    }
 }
 
 /// Stage times of the next repetitions of a batch of decodes, priced together.
@@ -167,7 +213,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         }
         pipeline.is_announced = true;
         let (mut started_at_s, mut at_s) = (first.started_at_s, first.at_s);
-        for time in &pipeline.forecast {
+        for time in pipeline.forecast.steps() {
             (started_at_s, at_s) = (at_s, at_s + time.total_s());
         }
         self.events.set_end(replica, started_at_s, at_s);
@@ -233,7 +279,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         if let Some(left) = state.pipeline.leaving.front() {
             let decodes = &state.batches[left.slot as usize].decodes;
             let mut at_s = left.at_s;
-            for (step, time) in (1..).zip(&state.pipeline.forecast) {
+            for (step, time) in (1..).zip(state.pipeline.forecast.steps()) {
                 if at_s >= self.events.now_s() {
                     break;
                 }

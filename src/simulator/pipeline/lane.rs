@@ -57,11 +57,11 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
     /// forecasts the next `repeats`, which it will be again.
     fn launch_all(&mut self, slot: u32, repeats: usize, now_s: f64) {
         let cost = self.cost();
-        let times = &mut self.shared.times[..=repeats];
-        let batch = &self.state.batches[slot as usize];
-        cost.decode_times(&batch.shape, times);
-        self.state.pipeline.forecast.extend_from_slice(&times[1..]);
+        let forecast = &mut self.state.pipeline.forecast;
+        let times = forecast.room(repeats + 1);
+        cost.decode_times(&self.state.batches[slot as usize].shape, times);
         let time = times[0];
+        forecast.pass(1);
         self.enter_stages(slot, now_s, |_, _| time);
     }
 
@@ -143,8 +143,8 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         let mut forecast = std::mem::take(&mut pipeline.forecast);
         let batch = &mut self.state.batches[left.slot as usize];
         batch.advance_decodes(left.at_s, &mut self.shared.requests, self.shared.recorder);
-        let made = self.make_steps(left.slot, left.at_s, until_s, &forecast);
-        forecast.drain(..made);
+        let made = self.make_steps(left.slot, left.at_s, until_s, forecast.steps());
+        forecast.pass(made);
         self.state.pipeline.forecast = forecast;
     }
 
@@ -258,13 +258,15 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
     /// end before `pending_s`, when something else happens, and one more.
     #[inline]
     fn repeat(&mut self, slot: u32, steps: usize, now_s: f64, pending_s: f64) {
-        let mut times = std::mem::take(&mut self.shared.times);
-        let steps = self.price_ahead(slot, pending_s - now_s, &mut times[..steps]);
-        let made = self.make_steps(slot, now_s, pending_s, &times[..steps]);
-        if self.shared.forecasts {
-            (self.state.pipeline.forecast).extend_from_slice(&times[made..steps]);
+        let mut forecast = std::mem::take(&mut self.state.pipeline.forecast);
+        let steps = self.price_ahead(slot, pending_s - now_s, forecast.room(steps));
+        forecast.truncate(steps);
+        let made = self.make_steps(slot, now_s, pending_s, forecast.steps());
+        match self.shared.forecasts {
+            true => forecast.pass(made),
+            false => forecast.clear(),
         }
-        self.shared.times = times;
+        self.state.pipeline.forecast = forecast;
     }
 
     /// Prices the next steps of a batch: all of `times` if they may be kept as a
