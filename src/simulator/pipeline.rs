@@ -202,15 +202,21 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// Has the queue tell when the first batch leaves the pipeline, and the forecast
-    /// is over.
+    /// is over, if it does not yet.
+    #[inline]
     pub(super) fn announce(&mut self, replica: u32) {
-        let pipeline = &mut self.replicas[replica as usize].pipeline;
-        let Some(&first) = pipeline.leaving.front() else {
-            return;
-        };
-        if pipeline.is_announced {
-            return;
+        let pipeline = &self.replicas[replica as usize].pipeline;
+        if !pipeline.is_announced
+            && let Some(&first) = pipeline.leaving.front()
+        {
+            self.announce_after(replica, first);
         }
+    }
+
+    /// The same, the first batch being `first`.
+    #[inline(never)]
+    fn announce_after(&mut self, replica: u32, first: Leaving) {
+        let pipeline = &mut self.replicas[replica as usize].pipeline;
         pipeline.is_announced = true;
         let (mut started_at_s, mut at_s) = (first.started_at_s, first.at_s);
         for time in pipeline.forecast.steps() {

@@ -104,7 +104,7 @@ impl SummaryRecorder {
             duration_s: (self.last_completion_s - self.first_arrival_s).max(0.0),
             output_tokens: self.output_tokens,
             prompt_tokens: self.prompt_tokens,
-            ttft: distribution(&mut self.ttft_s),
+            ttft: distribution(&self.ttft_s),
             tbt: Distribution {
                 mean_s: self.intervals.mean_s(),
                 p50_s,
@@ -113,8 +113,8 @@ impl SummaryRecorder {
                 p99_s,
                 max_s: self.intervals.max_s(),
             },
-            e2e: distribution(&mut self.e2e_s),
-            scheduling_delay: distribution(&mut self.scheduling_delay_s),
+            e2e: distribution(&self.e2e_s),
+            scheduling_delay: distribution(&self.scheduling_delay_s),
             gpu_busy_fraction: totals.gpu_busy_fraction,
             kv_cache_utilization: totals.kv_cache_utilization,
             preemptions: totals.preemptions,
@@ -188,8 +188,20 @@ impl Recorder for SummaryRecorder {
     }
 }
 
-/// Exact statistics; nearest-rank percentiles. Reorders `samples_s`.
-fn distribution(samples_s: &mut [f64]) -> Distribution {
+/// An integer for each number, in the order of [`f64::total_cmp`].
+fn ordered(number: f64) -> i64 {
+    let bits = number.to_bits().cast_signed();
+    // The bits of negative numbers but their sign count backwards.
+    bits ^ ((bits >> 63).cast_unsigned() >> 1).cast_signed()
+}
+
+/// The number of an integer of [`ordered`].
+fn from_ordered(key: i64) -> f64 {
+    f64::from_bits((key ^ ((key >> 63).cast_unsigned() >> 1).cast_signed()).cast_unsigned())
+}
+
+/// Exact statistics; nearest-rank percentiles.
+fn distribution(samples_s: &[f64]) -> Distribution {
     if samples_s.is_empty() {
         return Distribution {
             mean_s: f64::NAN,
@@ -205,15 +217,19 @@ fn distribution(samples_s: &mut [f64]) -> Distribution {
         sum.add(time_s, 1);
     }
     let mean_s = sum.mean_s(samples_s.len() as u64);
-    // Each quantile is looked for above the one before: not all need be in order.
     let count = samples_s.len();
+    // As integers that are in the same order: less to compare.
+    let mut keys: Vec<i64> = samples_s
+        .iter()
+        .map(|&sample_s| ordered(sample_s))
+        .collect();
+    // Each quantile is looked for above the one before: not all need be in order.
     let mut above = 0;
     let mut rank = |quantile: f64| {
         let index = ((quantile * count as f64).ceil() as usize).clamp(1, count) - 1;
-        let rest = &mut samples_s[above..];
-        let (_, value, _) = rest.select_nth_unstable_by(index - above, f64::total_cmp);
+        let (_, &mut key, _) = keys[above..].select_nth_unstable(index - above);
         above = index;
-        *value
+        from_ordered(key)
     };
     Distribution {
         mean_s,
@@ -230,9 +246,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn integers_are_in_the_order_of_numbers() {
+        let numbers = [
+            f64::NEG_INFINITY,
+            -2.5,
+            -0.0,
+            0.0,
+            1e-300,
+            2.5,
+            f64::INFINITY,
+        ];
+        assert!(numbers.is_sorted_by(|a, b| ordered(*a) < ordered(*b)));
+        assert_eq!(numbers.map(|number| from_ordered(ordered(number))), numbers);
+    }
+
+    #[test]
     fn percentiles_are_nearest_rank() {
-        let mut samples: Vec<f64> = (1..=100).rev().map(f64::from).collect();
-        let stats = distribution(&mut samples);
+        let samples: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        let stats = distribution(&samples);
         assert_eq!(
             (
                 stats.mean_s,
