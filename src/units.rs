@@ -10,8 +10,8 @@ pub const GIB: f64 = (1u64 << 30) as f64;
 /// Bytes per second carried by one gigabit per second (decimal giga).
 pub const BYTES_PER_S_PER_GBPS: f64 = 1e9 / 8.0;
 
-/// What many numbers are divided by: powers of two, as KV cache block sizes and numbers
-/// of ranks mostly are, by a shift, in a tenth of the time.
+/// What many numbers are divided by. Powers of two, as KV cache block sizes and numbers
+/// of ranks mostly are, divide by a shift, which takes a tenth of the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Divisor {
     value: u32,
@@ -103,6 +103,25 @@ impl DType {
             Self::Int8 => "int8",
             Self::Int4 => "int4",
             Self::Nvfp4 => "nvfp4",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn shifts_divide_like_division(
+            value in prop_oneof![1u32..300, (0u32..32).prop_map(|log2| 1 << log2)],
+            number: u32,
+        ) {
+            let divisor = Divisor::new(value);
+            prop_assert_eq!(divisor.div_rem(number), (number / value, number % value));
+            let up = u64::from(number).div_ceil(u64::from(value));
+            prop_assert_eq!(divisor.div_ceil(u64::from(number)), up);
         }
     }
 }

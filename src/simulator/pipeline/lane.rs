@@ -149,7 +149,8 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
     }
 
     /// Counts the tokens of the batch of `slot`, which has just been executed, and
-    /// starts it again if it will be the next one too; whether it is.
+    /// starts it again if it is the next one too, or all of that but who is ready;
+    /// whether it is.
     #[inline]
     pub(super) fn advance(&mut self, slot: u32, now_s: f64, pending_s: f64) -> bool {
         let batch = &mut self.state.batches[slot as usize];
