@@ -213,7 +213,7 @@ fn distribution(samples_s: &[f64]) -> Distribution {
         };
     }
     let mut sum = ExactSum::default();
-    for &time_s in &*samples_s {
+    for &time_s in samples_s {
         sum.add(time_s, 1);
     }
     let mean_s = sum.mean_s(samples_s.len() as u64);
