@@ -245,17 +245,22 @@ impl FairShare {
 
     /// The flow that has all links for itself on which something has changed.
     fn lone_flow(&self) -> Option<u32> {
-        let alone = |link: u32| match self.on_links[link as usize][..] {
-            [OnLink { flow, .. }] => flow,
-            _ => NONE,
-        };
-        let flow = alone(*self.changed.first()?);
-        if flow == NONE || self.changed.iter().any(|&link| alone(link) != flow) {
+        let flow = self.only_flow(*self.changed.first()?)?;
+        let is_alone = |&link: &u32| self.only_flow(link) == Some(flow);
+        if !self.changed.iter().all(is_alone) {
             return None;
         }
         let crossings = crossings(&self.crossings, self.places, flow, &self.flows);
         let mut links = crossings.iter().map(|crossing| crossing.link);
-        links.all(|link| alone(link) == flow).then_some(flow)
+        links.all(|link| is_alone(&link)).then_some(flow)
+    }
+
+    /// The flow that has a link for itself.
+    fn only_flow(&self, link: u32) -> Option<u32> {
+        match self.on_links[link as usize][..] {
+            [on] => Some(on.flow),
+            _ => None,
+        }
     }
 
     /// Gives a flow what its links have.
@@ -264,7 +269,7 @@ impl FairShare {
         for crossing in crossings(&self.crossings, self.places, flow, &self.flows) {
             let link = &mut self.links[crossing.link as usize];
             link.level_bytes_per_s = f64::INFINITY;
-            let share = link.bytes_per_s / at_least_some(crossing.weight, 1);
+            let share = link.share_of_all(crossing.weight, 1);
             if share < least || (share == least && crossing.link < tightest) {
                 (least, tightest) = (share, crossing.link);
             }
@@ -287,13 +292,13 @@ impl FairShare {
             let all = crossings(&self.crossings, self.places, flow, &self.flows);
             all.iter().map(|crossing| crossing.link)
         };
-        let lone = |link: u32| match self.on_links[link as usize][..] {
-            [on] => Some(on.flow),
-            _ => None,
+        let has_own = |on: &OnLink| {
+            links_of(on.flow).all(|link| link == hub || self.only_flow(link).is_some())
         };
-        let has_own =
-            |on: &OnLink| links_of(on.flow).all(|link| link == hub || lone(link).is_some());
-        let is_spoke = |link: u32| lone(link).is_some_and(|flow| links_of(flow).any(|l| l == hub));
+        let is_spoke = |link: u32| {
+            self.only_flow(link)
+                .is_some_and(|flow| links_of(flow).any(|l| l == hub))
+        };
         let is_hub = self.on_links[hub as usize].iter().all(has_own)
             && (self.changed.iter()).all(|&link| link == hub || is_spoke(link));
         is_hub.then_some(hub)
@@ -304,14 +309,14 @@ impl FairShare {
     fn fill_hub(&mut self, hub: u32, limit: impl Fn(u32) -> f64) -> bool {
         let list = &self.on_links[hub as usize];
         let weight: f64 = list.iter().map(|on| on.weight).sum();
-        let share = self.links[hub as usize].bytes_per_s / at_least_some(weight, list.len());
+        let share = self.links[hub as usize].share_of_all(weight, list.len());
         let is_held = |on: &OnLink| {
             let crossings = crossings(&self.crossings, self.places, on.flow, &self.flows);
             let mut others = crossings.iter().filter(|crossing| crossing.link != hub);
             limit(on.flow) <= share
                 || others.any(|crossing| {
                     let link = &self.links[crossing.link as usize];
-                    let own = link.bytes_per_s / at_least_some(crossing.weight, 1);
+                    let own = link.share_of_all(crossing.weight, 1);
                     (own, crossing.link) < (share, hub)
                 })
         };
@@ -580,6 +585,11 @@ fn at_least_some(weight: f64, flows: usize) -> f64 {
 }
 
 impl Link {
+    /// Rate at which it is full, if these are all its flows and grow together.
+    fn share_of_all(&self, weight: f64, flows: usize) -> f64 {
+        self.bytes_per_s / at_least_some(weight, flows)
+    }
+
     /// Rate at which it is full, if its growing flows grow together.
     fn share(&self) -> f64 {
         self.left_bytes_per_s / at_least_some(self.growing_weight, self.growing as usize)

@@ -296,8 +296,8 @@ impl PoolWork {
         }
     }
 
-    /// Counts `steps` steps like `shape`, but for its prompts, the first with `context_tokens` in
-    /// the cache and each other with one more per decode.
+    /// Counts `steps` steps like `shape`, but for its prompts, the first with
+    /// `context_tokens` in the cache and each other with one more per decode.
     pub(crate) fn count_alike(&mut self, shape: &StepShape, context_tokens: u64, steps: u64) {
         let members = u64::from(shape.decode_requests);
         self.batches += steps;

@@ -183,17 +183,15 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
     /// Starts the present batch again with those who are ready, if they are all of the
     /// next batch: what taking it apart and forming the next would come to.
     fn repeat_with_ready(&mut self, slot: u32, now_s: f64, pending_s: f64) -> bool {
+        if !self.decodes_only(slot) {
+            return false;
+        }
         let state = &mut *self.state;
         let (batch, queues) = (&mut state.batches[slot as usize], &mut state.queues);
         let others = queues.ready.len();
         let all = others > 0
             && state.stages.len() == 1
-            && state.policy.repeats_decodes()
-            && batch.prefills.is_empty()
-            && !batch.decodes.is_empty()
-            && queues.prefilling.is_empty()
             && queues.waiting.is_empty()
-            && state.incoming.is_empty()
             && others + batch.decodes.len() <= state.policy.limits().batch as usize;
         if !all {
             return false;
@@ -205,10 +203,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         (queues.ready).append(&mut batch.decodes, &mut self.shared.requests);
         std::mem::swap(&mut queues.ready, &mut batch.decodes);
         batch.describe(&self.shared.requests);
-        let context_tokens = batch.decodes.context_tokens();
-        (state.work).count_alike(&batch.shape, context_tokens, 1);
-        state.repeat_batch(slot, self.shared.batches, now_s);
-        self.shared.batches += 1;
+        self.count_again(slot, now_s);
         self.launch(slot, now_s);
         self.follow_forecast(pending_s);
         true
@@ -222,12 +217,8 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         let state = &*self.state;
         let batch = &state.batches[slot as usize];
         let queues = &state.queues;
-        let alone = state.policy.repeats_decodes()
-            && batch.prefills.is_empty()
-            && !batch.decodes.is_empty()
-            && queues.prefilling.is_empty()
+        let alone = self.decodes_only(slot)
             && queues.ready.is_empty()
-            && state.incoming.is_empty()
             && (queues.waiting.is_empty() || state.turns_away(slot, &self.shared.requests));
         if alone {
             batch
@@ -238,14 +229,34 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         }
     }
 
+    /// Whether decodes are all there is in the present batch, and neither prompts that
+    /// have been begun nor KV caches wait beside it.
+    #[inline]
+    fn decodes_only(&self, slot: u32) -> bool {
+        let state = &*self.state;
+        let batch = &state.batches[slot as usize];
+        state.policy.repeats_decodes()
+            && batch.prefills.is_empty()
+            && !batch.decodes.is_empty()
+            && state.queues.prefilling.is_empty()
+            && state.incoming.is_empty()
+    }
+
+    /// Counts the present batch, decodes only, as the next one too.
+    #[inline]
+    fn count_again(&mut self, slot: u32, now_s: f64) {
+        let state = &mut *self.state;
+        let batch = &state.batches[slot as usize];
+        let context_tokens = batch.decodes.context_tokens();
+        (state.work).count_alike(&batch.shape, context_tokens, 1);
+        state.repeat_batch(slot, self.shared.batches, now_s);
+        self.shared.batches += 1;
+    }
+
     /// Starts the present batch again, one token further, of the next `repeats` times
     /// that it is sure to be the same.
     fn repeat_once(&mut self, slot: u32, repeats: usize, now_s: f64) {
-        let batch = &self.state.batches[slot as usize];
-        let context_tokens = batch.decodes.context_tokens();
-        (self.state.work).count_alike(&batch.shape, context_tokens, 1);
-        (self.state).repeat_batch(slot, self.shared.batches, now_s);
-        self.shared.batches += 1;
+        self.count_again(slot, now_s);
         let cost = self.cost();
         if self.state.pipeline.tells_runs_apart {
             return self.launch(slot, now_s);

@@ -190,14 +190,17 @@ impl Recorder for SummaryRecorder {
 
 /// An integer for each number, in the order of [`f64::total_cmp`].
 fn ordered(number: f64) -> i64 {
-    let bits = number.to_bits().cast_signed();
-    // The bits of negative numbers but their sign count backwards.
-    bits ^ ((bits >> 63).cast_unsigned() >> 1).cast_signed()
+    flipped(number.to_bits().cast_signed())
 }
 
 /// The number of an integer of [`ordered`].
 fn from_ordered(key: i64) -> f64 {
-    f64::from_bits((key ^ ((key >> 63).cast_unsigned() >> 1).cast_signed()).cast_unsigned())
+    f64::from_bits(flipped(key).cast_unsigned())
+}
+
+/// Turns around how the bits of negative numbers count, and back again.
+fn flipped(bits: i64) -> i64 {
+    bits ^ ((bits >> 63).cast_unsigned() >> 1).cast_signed()
 }
 
 /// Exact statistics; nearest-rank percentiles.
