@@ -12,6 +12,8 @@
 //! a step waits for the rank with the most work: prompt chunks go longest first
 //! to the least loaded rank, decodes are spread evenly.
 
+mod curve;
+mod lazy;
 mod memo;
 mod peers;
 mod pricer;
@@ -22,7 +24,8 @@ pub use peers::PeerCost;
 
 use std::sync::{Arc, OnceLock};
 
-use self::memo::{ChunkCache, ChunkShape, CountTable, DecodeCurves};
+use self::curve::{DecodeCurves, MeanKvTokens};
+use self::memo::{ChunkCache, ChunkShape, CountTable};
 use self::pricer::Pricer;
 use self::ranks::{RankLoad, Shares, groups};
 use super::graph::{Graph, NamedOperator, Stage};
@@ -952,12 +955,11 @@ fn mean_kv_tokens(shape: &StepShape) -> f64 {
     if shape.decode_requests == 0 {
         return 1.0;
     }
-    let decodes = f64::from(shape.decode_requests);
-    kv_tokens_per_decode(shape.decode_context_tokens as f64, decodes)
-}
-
-fn kv_tokens_per_decode(context_tokens: f64, decodes: f64) -> f64 {
-    1.0 + context_tokens / decodes
+    let kv_tokens = MeanKvTokens {
+        context_tokens: shape.decode_context_tokens as f64,
+        decodes: f64::from(shape.decode_requests),
+    };
+    kv_tokens.first()
 }
 
 impl std::fmt::Debug for GraphCost {

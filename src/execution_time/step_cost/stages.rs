@@ -1,7 +1,8 @@
 //! Prices of all stages of a pipeline at once: what they have in common is asked
 //! for once.
 
-use super::{GraphCost, kv_tokens_per_decode};
+use super::GraphCost;
+use super::curve::MeanKvTokens;
 use crate::execution_time::graph::Stage;
 use crate::execution_time::{StageTime, StepShape};
 
@@ -127,14 +128,14 @@ impl GraphCost {
         times: &mut [StageTime],
         time: impl Fn(f64) -> StageTime,
     ) {
-        // Sums of whole numbers: as exact as those of integers.
-        let decodes = f64::from(shape.decode_requests);
-        let first = shape.decode_context_tokens as f64;
+        let kv_tokens = MeanKvTokens {
+            context_tokens: shape.decode_context_tokens as f64,
+            decodes: f64::from(shape.decode_requests),
+        };
         let batch = self.of_one_rank(shape.decode_requests);
         self.tables[index].decode_attention.get_all(
             batch,
-            [first, decodes],
-            |tokens| kv_tokens_per_decode(tokens, decodes),
+            kv_tokens,
             times,
             |kv_tokens| self.attention_price_s(index, batch, kv_tokens),
             |stage_time, attention_s| *stage_time = time(attention_s),
