@@ -133,6 +133,7 @@ impl FairShare {
 
     /// Puts flow number `flow`, one that is not there, on different links with a
     /// weight, more than 0, on each.
+    #[inline(always)]
     pub(crate) fn add(&mut self, flow: u32, links: &[(u32, f64)]) {
         let index = flow as usize;
         if index >= self.flows.len() || links.len() > self.places {
@@ -179,6 +180,7 @@ impl FairShare {
     }
 
     /// Takes a flow off its links.
+    #[inline(always)]
     pub(crate) fn remove(&mut self, flow: u32) {
         let first = flow as usize * self.places;
         for index in first..first + self.flows[flow as usize].links as usize {
@@ -208,11 +210,13 @@ impl FairShare {
     }
 
     /// Whether rates are out of date.
+    #[inline]
     pub(crate) fn is_stale(&self) -> bool {
         !self.changed.is_empty()
     }
 
     /// Brings rates up to date. `limit` says the most a flow can use.
+    #[inline]
     pub(crate) fn fill(&mut self, limit: impl Fn(u32) -> f64) {
         if let Some(flow) = self.lone_flow() {
             self.fill_alone(flow, limit(flow));
@@ -238,12 +242,14 @@ impl FairShare {
 
     /// Flows of the last filling, whose rates may have changed, and their rates,
     /// bytes per second.
+    #[inline]
     pub(crate) fn filled(&self) -> impl Iterator<Item = (u32, f64)> {
         let rate = |&flow: &u32| (flow, self.flows[flow as usize].bytes_per_s);
         self.active_flows.iter().map(rate)
     }
 
     /// The flow that has all links for itself on which something has changed.
+    #[inline]
     fn lone_flow(&self) -> Option<u32> {
         let flow = self.only_flow(*self.changed.first()?)?;
         let is_alone = |&link: &u32| self.only_flow(link) == Some(flow);
@@ -256,6 +262,7 @@ impl FairShare {
     }
 
     /// The flow that has a link for itself.
+    #[inline]
     fn only_flow(&self, link: u32) -> Option<u32> {
         match self.on_links[link as usize][..] {
             [on] => Some(on.flow),
@@ -264,6 +271,7 @@ impl FairShare {
     }
 
     /// Gives a flow what its links have.
+    #[inline]
     fn fill_alone(&mut self, flow: u32, limit_bytes_per_s: f64) {
         let (mut least, mut tightest) = (f64::INFINITY, NONE);
         for crossing in crossings(&self.crossings, self.places, flow, &self.flows) {
@@ -285,6 +293,7 @@ impl FairShare {
 
     /// The only link on which flows meet that a change concerns, if they have all their
     /// other links for themselves.
+    #[inline]
     fn hub(&self) -> Option<u32> {
         let meet = |&link: &u32| self.on_links[link as usize].len() > 1;
         let hub = self.changed.iter().copied().find(meet)?;
@@ -306,6 +315,7 @@ impl FairShare {
 
     /// Lets the flows on `hub` have as much as each other, if nothing else holds one of
     /// them back; whether that is so.
+    #[inline]
     fn fill_hub(&mut self, hub: u32, limit: impl Fn(u32) -> f64) -> bool {
         let list = &self.on_links[hub as usize];
         let weight: f64 = list.iter().map(|on| on.weight).sum();

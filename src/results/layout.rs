@@ -34,9 +34,14 @@ const LAYOUT: &str = "layout.json";
 
 /// Rows of per-request output a block aims at, at most.
 const BLOCK_REQUEST_ROWS: u64 = 65_536;
-/// A sweep is cut in about this many blocks: what is lost of an interrupted one
-/// is less than one block per thread.
+/// And at least, where there are any and the sweep is cut in [`BLOCKS_PER_SWEEP_MIN`]:
+/// a file of fewer takes longer to create than to fill.
+const BLOCK_REQUEST_ROWS_MIN: u64 = 8_192;
+/// A sweep is cut in about this many blocks: what is lost of an interrupted one is
+/// less than one block per thread.
 const BLOCKS_PER_SWEEP: u64 = 128;
+/// Or, for the sake of larger files, so many.
+const BLOCKS_PER_SWEEP_MIN: u64 = 32;
 /// Most runs of a block.
 pub(super) const BLOCK_RUNS_MAX: u64 = 1024;
 
@@ -119,9 +124,15 @@ pub(super) struct Layout {
 /// Runs of a block, from the size of the sweep and the per-request rows kept of
 /// each run. Never from the thread count: the files would differ.
 pub(super) fn block_runs(runs: u64, request_rows_per_run: u64) -> u64 {
-    let by_sweep = (runs / BLOCKS_PER_SWEEP).clamp(1, BLOCK_RUNS_MAX);
-    let by_rows = (BLOCK_REQUEST_ROWS / request_rows_per_run.max(1)).max(1);
-    by_sweep.min(by_rows)
+    let rows_per_run = request_rows_per_run.max(1);
+    let for_files = match request_rows_per_run {
+        0 => 0,
+        rows => (BLOCK_REQUEST_ROWS_MIN / rows).min(runs / BLOCKS_PER_SWEEP_MIN),
+    };
+    (runs / BLOCKS_PER_SWEEP)
+        .max(for_files)
+        .min(BLOCK_REQUEST_ROWS / rows_per_run)
+        .clamp(1, BLOCK_RUNS_MAX)
 }
 
 impl Layout {
@@ -387,6 +398,23 @@ mod tests {
                 }
                 assert!(seen.iter().all(|&times| times == 1), "{total} in {shards}");
             }
+        }
+    }
+
+    #[test]
+    fn blocks_are_many_and_not_too_small_for_a_file() {
+        // A hundredth of the sweep; fewer if their requests would fill a file, more if
+        // they would not.
+        for (runs, rows, expected) in [
+            (4, 32, 1),
+            (12_800, 0, 100),
+            (12_800, 1_000, 65),
+            (12_800, 100_000, 1),
+            (12_800, 40, 204),
+            (1_152, 31, 36),
+            (1_000_000, 2, 1024),
+        ] {
+            assert_eq!(block_runs(runs, rows), expected, "{runs} of {rows} rows");
         }
     }
 

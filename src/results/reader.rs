@@ -1,5 +1,6 @@
 //! Reading summaries: batch by batch for sweeps of any size, or whole.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -20,24 +21,30 @@ use crate::spec::{Objectives, Slo};
 #[derive(Debug, Clone)]
 pub struct SummaryBatch {
     batch: RecordBatch,
+    /// Number of each column: rows are asked for values by name, one after the other.
+    columns: HashMap<String, usize>,
 }
 
 impl SummaryBatch {
     pub(super) fn new(batch: RecordBatch) -> Self {
-        Self { batch }
+        let fields = batch.schema_ref().fields().iter();
+        let columns = fields.map(|field| field.name().clone()).zip(0..).collect();
+        Self { batch, columns }
+    }
+
+    fn column(&self, name: &str) -> Option<&dyn Array> {
+        let column = self.batch.column(*self.columns.get(name)?);
+        Some(column.as_ref())
     }
 
     /// The rows.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = SummaryRow<'_>> {
-        (0..self.batch.num_rows()).map(|row| SummaryRow {
-            batch: &self.batch,
-            row,
-        })
+        (0..self.batch.num_rows()).map(|row| SummaryRow { batch: self, row })
     }
 
     /// A column of numbers, integers or not; none if absent or of something else.
     pub fn numbers(&self, name: &str) -> Option<Numbers<'_>> {
-        let column = self.batch.column_by_name(name)?.as_ref();
+        let column = self.column(name)?;
         let floats = column.as_primitive_opt::<Float64Type>();
         let integers = || column.as_primitive_opt::<Int64Type>();
         floats
@@ -73,13 +80,13 @@ impl Numbers<'_> {
 /// One run of a summary: a view into its batch.
 #[derive(Debug, Clone, Copy)]
 pub struct SummaryRow<'a> {
-    batch: &'a RecordBatch,
+    batch: &'a SummaryBatch,
     row: usize,
 }
 
 impl<'a> SummaryRow<'a> {
     fn column(&self, name: &str) -> Option<&'a dyn Array> {
-        let column = self.batch.column_by_name(name)?.as_ref();
+        let column = self.batch.column(name)?;
         (!column.is_null(self.row)).then_some(column)
     }
 

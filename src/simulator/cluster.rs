@@ -262,13 +262,16 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 past_limit = true;
             }
             // At equal times arrivals go first, as if created before the start.
-            if arrival_s <= event_s {
+            let next = if arrival_s <= event_s {
                 self.events.advance(arrival_s);
                 let request = self.next_request as u32;
                 self.next_request += 1;
                 self.look_up_next_arrival();
-                self.handle(u64::from(request) + 1, Event::Arrival { request });
-            } else if let Some((id, event)) = self.events.pop() {
+                Some((u64::from(request) + 1, Event::Arrival { request }))
+            } else {
+                self.events.pop()
+            };
+            if let Some((id, event)) = next {
                 self.handle(id, event);
             }
         }
@@ -286,6 +289,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         }
     }
 
+    #[inline(always)]
     fn handle(&mut self, id: u64, event: Event) {
         let batch_id = match R::WANTS_EVENTS {
             true => self.batch_of(event),
@@ -411,6 +415,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     // Arrival and routing.
 
+    #[inline]
     fn arrive(&mut self, id: u32) {
         let request = &self.shared.requests[id as usize];
         self.shared.recorder.request_arrived(&ArrivalFact {
@@ -436,6 +441,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     /// Whether what would be scheduled for now, after all that is, may be done at
     /// once: nothing is, nobody wants to be told of events, and the simulation does
     /// not end with a certain one.
+    #[inline]
     fn is_undisturbed(&self) -> bool {
         !R::WANTS_EVENTS && !self.shared.cluster.ends_past_its_limit() && self.is_quiet()
     }
@@ -469,6 +475,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// Has `replicas` look at their queues, after all that is scheduled for now.
+    #[inline]
     fn wake(&mut self, replicas: impl ExactSizeIterator<Item = u32>) {
         if replicas.len() == 1 && self.is_undisturbed() {
             return replicas.for_each(|replica| self.schedule_replica(replica));
@@ -477,6 +484,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// Gives a request to a replica, unless it can never run: which.
+    #[inline(always)]
     fn route(&mut self, id: u32) -> Option<u32> {
         if self.shared.cluster.compat == Compat::None
             && let Some(outcome) = self.rejection(id)
@@ -500,6 +508,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         Some(replica)
     }
 
+    #[inline]
     fn route_prompt(&mut self, id: u32) -> u32 {
         let (replicas, request) = (&self.replicas, &self.shared.requests[id as usize]);
         let Some(pool) = &mut self.mixed_pool else {
@@ -518,6 +527,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// Replica of a pool for the next request, by the pool's router.
+    #[inline(always)]
     fn route_in(&mut self, pool: usize) -> u32 {
         if self.routers[pool].measures() == Load::KvBlocks {
             self.find_least_kv(pool);
@@ -549,6 +559,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// KV cache blocks may have become free on `replica`, or fewer be promised.
+    #[inline]
     fn note_freed(&mut self, replica: u32) {
         let state = &self.replicas[replica as usize];
         let router = &mut self.routers[state.pool];
@@ -558,6 +569,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// Why a request can never run here, if so.
+    #[inline]
     fn rejection(&self, id: u32) -> Option<RequestOutcome> {
         let request = &self.shared.requests[id as usize];
         let mut first_replica = 0;
@@ -572,6 +584,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// Keeps the router's view of a replica's load up to date.
+    #[inline]
     fn account(&mut self, pool: usize, id: u32, replica: u32, arrives: bool) {
         if self.mixed_pool.is_some() {
             return;
@@ -593,6 +606,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// A prompt is done on `replica`, for routing.
+    #[inline]
     fn account_first_token(&mut self, id: u32, replica: u32) {
         if let Some(pool) = &mut self.mixed_pool {
             let tokens = self.shared.requests[id as usize].prefill_tokens;
@@ -604,6 +618,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// A request has left `replica` of `pool`, where that is what counts.
+    #[inline]
     fn account_outstanding(&mut self, pool: usize, id: u32, replica: u32) {
         if self.routers[pool].measures() != Load::PendingPrefillTokens {
             self.account(pool, id, replica, false);
@@ -614,6 +629,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// Forms a batch if the replica has a free slot and something to run; returns
     /// its slot.
+    #[inline(always)]
     pub(super) fn form_batch(&mut self, replica: u32) -> Option<u32> {
         let now_s = self.events.now_s();
         let state = &mut self.replicas[replica as usize];
@@ -632,6 +648,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// Forms batches while the replica has free slots and something to run.
+    #[inline]
     fn schedule_replica(&mut self, replica: u32) {
         if self.replicas[replica as usize].pipeline.is_used {
             self.catch_up(replica);
@@ -775,6 +792,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// Ends what has all its tokens in a batch, and its prompt chunks.
+    #[inline(always)]
     pub(super) fn complete_members(&mut self, replica: u32, slot: u32) -> Held {
         let mut held = Held::default();
         let state = &mut self.replicas[replica as usize];
@@ -795,6 +813,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// Ends the prompt chunks of a batch.
+    #[inline]
     fn end_chunks(&mut self, replica: u32, slot: u32, held: &mut Held) {
         let state = &mut self.replicas[replica as usize];
         let keeps_order = state.policy.keeps_order();
@@ -816,6 +835,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// Frees a batch's slot, and what waited for the batch to end goes on.
+    #[inline(always)]
     pub(super) fn take_apart(&mut self, replica: u32, slot: u32, held: Held) {
         self.park_decodes(replica, slot, held);
         if R::WANTS_BATCHES {
@@ -836,6 +856,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// Puts a batch's decodes where the next batch finds them, and frees its slot.
+    #[inline]
     fn park_decodes(&mut self, replica: u32, slot: u32, held: Held) {
         let now_s = self.events.now_s();
         let state = &mut self.replicas[replica as usize];
@@ -895,6 +916,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// A prompt chunk has been processed. Returns whether it was the last one.
+    #[inline]
     fn end_chunk(&mut self, work: PrefillWork, spent: Spent) -> bool {
         let request = &mut self.shared.requests[work.request as usize];
         request.prefilled += work.tokens;
@@ -905,6 +927,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// A prompt is complete (for the first time, or again after a restart) and
     /// emits an output token.
+    #[inline]
     fn end_prefill(&mut self, replica: u32, slot: u32, id: u32, held: &mut Held) {
         let now_s = self.events.now_s();
         let request = &mut self.shared.requests[id as usize];
@@ -947,6 +970,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     // The end of a request.
 
     /// All tokens generated on `replica`.
+    #[inline(always)]
     fn complete(&mut self, id: u32, replica: u32, held: &mut Held) {
         let state = &mut self.replicas[replica as usize];
         let pool = state.pool;
@@ -971,6 +995,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// Gives a request's blocks on `replica` back.
+    #[inline(always)]
     fn release(&mut self, id: u32, replica: u32) {
         let now_s = self.events.now_s();
         let queues = &mut self.replicas[replica as usize].queues;
@@ -978,6 +1003,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         self.note_freed(replica);
     }
 
+    #[inline(always)]
     fn close(&mut self, id: u32, outcome: RequestOutcome) {
         let request = &mut self.shared.requests[id as usize];
         debug_assert!(!request.done, "request {id} recorded twice");
@@ -1039,6 +1065,7 @@ impl Held {
 
 /// Adds the time a batch has waited for `stage`, which starts now, to its
 /// members' accounts.
+#[inline]
 pub(super) fn count_waiting(
     batch: &mut Batch,
     stage: u32,
@@ -1060,6 +1087,7 @@ pub(super) fn count_waiting(
     }
 }
 
+#[inline]
 fn record_of(request: &RequestState, first_replica: u32, outcome: RequestOutcome) -> RequestRecord {
     let number = |replica| match replica {
         NO_REPLICA => NO_REPLICA,

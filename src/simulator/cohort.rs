@@ -26,12 +26,14 @@ pub(crate) struct Spent {
 }
 
 impl Spent {
+    #[inline]
     pub(crate) fn add(&mut self, other: Self) {
         self.total_s += other.total_s;
         self.model_s += other.model_s;
         self.waiting_s += other.waiting_s;
     }
 
+    #[inline]
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self {
             total_s: self.total_s - earlier.total_s,
@@ -76,28 +78,34 @@ impl Cohort {
         }
     }
 
+    #[inline]
     pub(crate) fn members(&self) -> &[u32] {
         &self.members
     }
 
     /// When the members' last token came, but for those that joined since.
+    #[inline]
     pub(crate) fn last_token_at_s(&self) -> f64 {
         self.last_token_at_s
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.members.len()
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
+    #[inline]
     pub(crate) fn context_tokens(&self) -> u64 {
         self.context_tokens
     }
 
     /// Blocks the next step takes.
+    #[inline]
     pub(crate) fn blocks_for_next_step(&self) -> u64 {
         self.growth.get(self.slot).copied().map_or(0, u64::from)
     }
@@ -108,12 +116,14 @@ impl Cohort {
         slot.map_or(0, |slot| u64::from(self.growth[slot]))
     }
 
+    #[inline]
     fn count_step(&mut self) {
         self.step += 1;
         self.slot = next_slot(self.slot, self.growth.len());
     }
 
     /// KV cache tokens of a member before the next step.
+    #[inline]
     pub(crate) fn context_tokens_of(&self, id: u32, requests: &[RequestState]) -> u64 {
         let request = &requests[id as usize];
         request.decode_context_tokens() + (self.step - request.joined_step)
@@ -139,6 +149,7 @@ impl Cohort {
     }
 
     /// Adds a request that has generated at least one token and has more to come.
+    #[inline(always)]
     pub(crate) fn join(&mut self, id: u32, requests: &mut [RequestState]) {
         if self.members.is_empty() {
             // Short sums are exact ones, and do not depend on whose cohort this was.
@@ -167,6 +178,7 @@ impl Cohort {
 
     /// Writes into the request what the cohort has counted for it, and counts on
     /// without it. The caller removes it from the lists.
+    #[inline(always)]
     fn settle(&mut self, id: u32, requests: &mut [RequestState]) {
         let request = &mut requests[id as usize];
         let steps = self.step - request.joined_step;
@@ -186,6 +198,7 @@ impl Cohort {
     }
 
     /// Takes out the member at a place, up to date.
+    #[inline(always)]
     fn expel(&mut self, index: usize, requests: &mut [RequestState]) -> u32 {
         let id = self.members.remove(index);
         self.ends.remove(index);
@@ -210,7 +223,7 @@ impl Cohort {
     }
 
     /// Counts a step that ended at `now_s`: one token for every member.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn advance(
         &mut self,
         now_s: f64,
@@ -231,6 +244,7 @@ impl Cohort {
         self.spent.add(spent);
     }
 
+    #[inline(always)]
     fn advance_late(
         &mut self,
         now_s: f64,
@@ -248,6 +262,7 @@ impl Cohort {
 
     /// Several steps in a row, each of which starts when the one before ends; one has
     /// just been counted. They count when [`Self::count_steps`] is called.
+    #[inline]
     pub(crate) fn steps(&self) -> Steps<'_> {
         debug_assert!(self.late.is_empty());
         Steps {
@@ -275,6 +290,7 @@ impl Cohort {
     /// How many steps, at most `limit`, are sure to be alike after the next `pending`
     /// (at most one), whose blocks have been taken: no member is done before the end of
     /// the last, and there are blocks for each if `free_blocks` are.
+    #[inline]
     pub(crate) fn steps_alike(&self, pending: usize, limit: usize, free_blocks: u64) -> usize {
         if self.members.is_empty() {
             return 0;
@@ -310,6 +326,7 @@ impl Cohort {
 
     /// Takes out the members that have all their tokens, and adds them to `finished`,
     /// which is empty, the lowest number first.
+    #[inline(always)]
     pub(crate) fn take_finished(&mut self, requests: &mut [RequestState], finished: &mut Vec<u32>) {
         // Their places at first.
         self.ends.find_done(self.step, finished);
@@ -335,6 +352,7 @@ impl Cohort {
 
     /// Appends all of `tail`'s members, keeping the order, and empties it. Work
     /// is proportional to the smaller of the two.
+    #[inline]
     pub(crate) fn append(
         self: &mut Box<Self>,
         tail: &mut Box<Self>,
@@ -378,6 +396,7 @@ impl Cohort {
     }
 
     /// Moves the members from place `from` to before `to` to the end of `other`.
+    #[inline(always)]
     fn move_to(&mut self, from: usize, to: usize, other: &mut Self, requests: &mut [RequestState]) {
         for index in from..to {
             self.settle(self.members[index], requests);
@@ -398,6 +417,7 @@ impl Cohort {
 }
 
 /// Moves the last `count` to the front.
+#[inline]
 fn bring_to_front(list: &mut Vec<u32>, count: usize) {
     match count {
         // The usual case, in a third of the time.

@@ -58,6 +58,7 @@ impl Event {
     /// Place among events that came about at the same time, whoever of them was put
     /// into the queue first: ends of batches by replica, then all others. Ends of
     /// pipelines are ranked with those of stages, in the tournament.
+    #[inline]
     fn rank(self) -> u32 {
         match self {
             Self::StageEnd { replica, .. } => replica,
@@ -74,6 +75,7 @@ struct Pending {
 }
 
 impl Pending {
+    #[inline]
     fn time_bits(&self) -> u64 {
         time_bits(self.key.0)
     }
@@ -81,16 +83,19 @@ impl Pending {
 
 /// Place in time: bits of the time first, then of when the event came about, or its
 /// number where only that decides.
+#[inline]
 fn place(time_s: f64, then: u64) -> u128 {
     u128::from(time_s.to_bits()) << 64 | u128::from(then)
 }
 
+#[inline]
 fn time_bits(place: u128) -> u64 {
     (place >> 64) as u64
 }
 
 // The earliest is the greatest: what a heap has on top.
 impl Ord for Pending {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         other.key.cmp(&self.key)
     }
@@ -151,11 +156,13 @@ impl EventQueue {
     }
 
     /// Present time, seconds.
+    #[inline]
     pub(crate) fn now_s(&self) -> f64 {
         f64::from_bits(self.now_bits)
     }
 
     /// Moves the clock to `time_s`; nothing may be pending before it.
+    #[inline]
     pub(crate) fn advance(&mut self, time_s: f64) {
         debug_assert!(self.now.is_empty() || time_s == self.now_s());
         self.now_bits = time_s.to_bits();
@@ -167,12 +174,14 @@ impl EventQueue {
     }
 
     /// Schedules `event` for the present time, after all that is pending for it.
+    #[inline]
     pub(crate) fn push_now(&mut self, event: Event) {
         self.now.push_back((self.next_id, event));
         self.next_id += 1;
     }
 
     /// Schedules `event` for `time_s`, not before the present.
+    #[inline(always)]
     pub(crate) fn push(&mut self, time_s: f64, event: Event) {
         self.check(time_s);
         if time_s.to_bits() == self.now_bits {
@@ -192,6 +201,7 @@ impl EventQueue {
     /// Schedules the end of a replica's pipeline, in place of what was scheduled
     /// before. It comes about only at `created_at_s`, for its place among others of
     /// the same time.
+    #[inline(always)]
     pub(crate) fn set_end(&mut self, replica: u32, created_at_s: f64, time_s: f64) {
         self.check(time_s);
         if time_s.to_bits() == self.now_bits {
@@ -205,6 +215,7 @@ impl EventQueue {
         self.note_first();
     }
 
+    #[inline]
     fn check(&self, time_s: f64) {
         debug_assert!(
             time_s.is_finite() && time_s >= self.now_s(),
@@ -215,6 +226,7 @@ impl EventQueue {
 
     /// Schedules the change of the KV transfers that comes next, in place of any that
     /// was to; none: there is none.
+    #[inline]
     pub(crate) fn set_transfer(&mut self, change: Option<(f64, Event)>) {
         self.transfer = None;
         if let Some((time_s, event)) = change {
@@ -228,6 +240,7 @@ impl EventQueue {
     }
 
     /// What decides at equal times, before ranks do.
+    #[inline]
     fn then(&self, created_at_s: f64) -> u64 {
         match self.by_number {
             true => self.next_id,
@@ -235,6 +248,7 @@ impl EventQueue {
         }
     }
 
+    #[inline]
     fn number(&mut self, time_s: f64, event: Event) -> Pending {
         let place = place(time_s, self.then(self.now_s()));
         let key = (place, event.rank(), self.next_id);
@@ -244,11 +258,13 @@ impl EventQueue {
 
     /// The first of the events that have no place of their own. The greater one is
     /// the earlier one.
+    #[inline(always)]
     fn first_other(&self) -> Option<&Pending> {
         let later = self.later.peek().max(self.in_order.front());
         later.max(self.transfer.as_ref())
     }
 
+    #[inline(always)]
     fn look_up_others(&mut self) {
         let first = self.first_other().map(Pending::time_bits);
         self.other_bits = first.unwrap_or(time_bits(NEVER));
@@ -272,7 +288,7 @@ impl EventQueue {
 
     /// Removes the next event, moves the clock to it and returns it with its number;
     /// ends of pipelines have none.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop(&mut self) -> Option<(u64, Event)> {
         if !self.now.is_empty() && self.first_bits != self.now_bits {
             return self.now.pop_front();
@@ -294,6 +310,7 @@ impl EventQueue {
     }
 
     /// Removes the next event, if that is not known to be the end of a pipeline.
+    #[inline(always)]
     fn pop_first(&mut self) -> Option<(u64, Event)> {
         let (end, replica) = (self.ends.least_key(), self.ends.least());
         let Some(&Pending { key, event }) = self

@@ -63,6 +63,7 @@ pub struct ExactRun {
 
 impl ExactRun {
     /// Sum of `times_s`.
+    #[inline]
     pub(crate) fn of(times_s: &[f64]) -> Self {
         let mut run = Self::default();
         for &time_s in times_s {
@@ -94,6 +95,7 @@ impl ExactRun {
     }
 
     /// The longest of its terms; 0 of none.
+    #[inline]
     pub(crate) fn longest_s(&self) -> f64 {
         self.longest_s
     }

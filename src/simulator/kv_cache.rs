@@ -29,6 +29,7 @@ impl BlockPool {
     }
 
     /// Blocks that hold `tokens`.
+    #[inline]
     pub(crate) fn blocks_for(&self, tokens: u64) -> u64 {
         self.block_size.div_ceil(tokens)
     }
@@ -43,14 +44,17 @@ impl BlockPool {
         self.total * u64::from(self.block_size.get())
     }
 
+    #[inline]
     pub(crate) fn total(&self) -> u64 {
         self.total
     }
 
+    #[inline]
     pub(crate) fn free(&self) -> u64 {
         self.free
     }
 
+    #[inline]
     pub(crate) fn used(&self) -> u64 {
         self.total - self.free
     }
@@ -62,6 +66,7 @@ impl BlockPool {
 
     /// Whether a new request may take `blocks`: the watermark stays free for
     /// the growth of running ones. An empty cache admits whatever fits.
+    #[inline]
     pub(crate) fn admits(&self, blocks: u64) -> bool {
         let reserve = if self.free == self.total {
             0
@@ -71,18 +76,21 @@ impl BlockPool {
         self.free >= blocks + reserve
     }
 
+    #[inline]
     pub(crate) fn take(&mut self, blocks: u64, now_s: f64) {
         debug_assert!(blocks <= self.free, "{blocks} of {} blocks", self.free);
         self.integrate(now_s);
         self.free -= blocks;
     }
 
+    #[inline]
     pub(crate) fn give(&mut self, blocks: u64, now_s: f64) {
         debug_assert!(blocks <= self.used(), "{blocks} of {} blocks", self.used());
         self.integrate(now_s);
         self.free += blocks;
     }
 
+    #[inline]
     fn integrate(&mut self, now_s: f64) {
         // Signed numbers convert in one instruction.
         let used = self.used().cast_signed() as f64;

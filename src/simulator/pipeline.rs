@@ -80,6 +80,7 @@ impl Forecast {
         &self.times[self.from..self.to]
     }
 
+    #[inline]
     fn clear(&mut self) {
         (self.from, self.to) = (0, 0);
     }
@@ -95,11 +96,13 @@ impl Forecast {
     }
 
     /// Of those to come, only the first so many.
+    #[inline]
     fn truncate(&mut self, steps: usize) {
         self.to = self.to.min(self.from + steps);
     }
 
     /// So many have been made.
+    #[inline]
     fn pass(&mut self, steps: usize) {
         self.from += steps;
     }
@@ -117,6 +120,7 @@ pub(crate) struct Ahead {
 
 impl Ahead {
     /// Forgets them: the batch is another one.
+    #[inline]
     pub(super) fn clear(&mut self) {
         (self.repetitions, self.made) = (0, 0);
     }
@@ -176,11 +180,13 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// Whether nothing is pending for the present time.
+    #[inline]
     pub(super) fn is_quiet(&self) -> bool {
         self.next_pending_s() > self.events.now_s()
     }
 
     /// When something happens next that is in the queue, or somebody arrives.
+    #[inline]
     fn next_pending_s(&self) -> f64 {
         let (event_s, arrival_s) = (self.events.next_time_s(), self.next_arrival_s());
         // Neither is NaN: one comparison, where `min` makes two.
@@ -227,6 +233,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// The forecast of `replica` is over, and a batch leaves the last stage. Goes on
     /// until the replica has nothing to run, or something else happens first.
+    #[inline]
     pub(super) fn run_pipeline(&mut self, replica: u32) {
         let mut lane = self.lane(replica);
         lane.state.pipeline.is_announced = false;
@@ -298,6 +305,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// The batch of `slot` has been executed; forms what can be formed next. Returns
     /// when something else happens; none if that is now.
+    #[inline]
     fn end_and_refill(&mut self, replica: u32, slot: u32) -> Option<f64> {
         let (now_s, pending_s) = (self.events.now_s(), self.next_pending_s());
         if pending_s <= now_s {
@@ -352,6 +360,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     /// Moves the clock to the end of the first batch if that is before `free_until_s`.
+    #[inline]
     fn goes_on(&mut self, replica: u32, free_until_s: f64) -> bool {
         let Some(first) = self.replicas[replica as usize].pipeline.leaving.front() else {
             return false;

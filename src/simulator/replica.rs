@@ -71,6 +71,7 @@ impl Batch {
         }
     }
 
+    #[inline]
     pub(crate) fn requests(&self) -> usize {
         self.prefills.len() + self.decodes.len()
     }
@@ -91,6 +92,7 @@ impl Batch {
     }
 
     /// Fills in the shape from the members.
+    #[inline]
     pub(crate) fn describe(&mut self, requests: &[RequestState]) {
         let shape = &mut self.shape;
         self.ahead.clear();
@@ -173,11 +175,13 @@ pub(crate) struct ReplicaQueues {
 
 impl ReplicaQueues {
     /// KV cache blocks in use or promised.
+    #[inline]
     pub(crate) fn load_blocks(&self) -> u64 {
         self.blocks.used() + self.promised_blocks
     }
 
     /// Blocks a request takes when it is admitted, or its cache is.
+    #[inline]
     pub(crate) fn blocks_to_start(&self, request: &RequestState) -> u64 {
         self.blocks
             .blocks_for(u64::from(request.prefill_target))
@@ -208,6 +212,7 @@ impl ReplicaQueues {
     }
 
     /// Puts a request at the end of the queue.
+    #[inline]
     pub(crate) fn enqueue(&mut self, id: u32, requests: &[RequestState]) {
         self.promised_blocks += self.blocks_to_start(&requests[id as usize]);
         self.waiting.push_back(id);
@@ -245,6 +250,7 @@ impl ReplicaQueues {
     }
 
     /// Gives a request's blocks back.
+    #[inline(always)]
     pub(crate) fn release(&mut self, id: u32, requests: &mut [RequestState], now_s: f64) {
         let blocks = std::mem::take(&mut requests[id as usize].blocks);
         self.blocks.give(blocks, now_s);
@@ -252,6 +258,7 @@ impl ReplicaQueues {
     }
 
     /// Takes `blocks` for a request from the queue.
+    #[inline]
     pub(crate) fn admit(
         &mut self,
         id: u32,
@@ -298,6 +305,7 @@ impl PoolWork {
 
     /// Counts `steps` steps like `shape`, but for its prompts, the first with
     /// `context_tokens` in the cache and each other with one more per decode.
+    #[inline]
     pub(crate) fn count_alike(&mut self, shape: &StepShape, context_tokens: u64, steps: u64) {
         let members = u64::from(shape.decode_requests);
         self.batches += steps;
@@ -310,6 +318,7 @@ impl PoolWork {
         self.attended_pairs += pairs as f64;
     }
 
+    #[inline]
     fn count(&mut self, shape: &StepShape) {
         self.count_alike(shape, shape.decode_context_tokens, 1);
         for chunk in &shape.prefills {
@@ -429,6 +438,7 @@ impl Replica {
     }
 
     /// Why a request can never run here, if so.
+    #[inline]
     pub(crate) fn rejection(&self, request: &RequestState) -> Option<RequestOutcome> {
         let blocks = &self.queues.blocks;
         let tokens = match self.role {
@@ -470,6 +480,7 @@ impl Replica {
 
     /// Whether nobody who waits can join the decodes of a slot when they are all of a
     /// batch, nor after more such batches while nothing is freed.
+    #[inline(always)]
     pub(crate) fn turns_away(&self, slot: u32, requests: &[RequestState]) -> bool {
         let decodes = self.batches[slot as usize].decodes.len();
         // Might there be another batch, they would go there.
@@ -479,6 +490,7 @@ impl Replica {
 
     /// Forms the next batch, if a slot is free and there is anything to run.
     /// Returns its slot.
+    #[inline(always)]
     pub(crate) fn form_batch(
         &mut self,
         id: u64,

@@ -84,11 +84,13 @@ impl RequestState {
 
     /// Tokens in the KV cache while decoding: the prompt and every output token
     /// but the newest, whose entry the next step writes.
+    #[inline]
     pub(crate) fn decode_context_tokens(&self) -> u64 {
         u64::from(self.prefill_tokens) + u64::from(self.generated) - 1
     }
 
     /// Most tokens its KV cache ever holds.
+    #[inline]
     pub(crate) fn final_kv_tokens(&self) -> u64 {
         u64::from(self.prefill_tokens) + u64::from(self.decode_tokens) - 1
     }

@@ -3,7 +3,6 @@
 use super::frame::Frame;
 use super::grid::{AXES, Grid, GridSet};
 use super::speed_of_light::{Kv, Peaks};
-use super::table::LATENCY;
 use super::{Found, How, Missing, SiliconError, kv_dtypes_like, parse_dtype};
 use crate::units::DType;
 
@@ -41,27 +40,26 @@ const REACH: f64 = 1.5;
 type Points = Vec<(Slice, [u32; AXES], f32)>;
 
 fn points(frame: &Frame, axes: [&str; AXES]) -> Result<Points, SiliconError> {
-    let kv_dtypes = frame.texts("kv_dtype")?;
+    let kv_dtypes = frame.texts("kv_dtype")?.parsed(parse_dtype)?;
     let head_dims = frame.numbers("head_dim")?;
     let kv_heads = frame.numbers("kv_heads")?;
     let [a, b, c] = axes;
     let axes = [frame.numbers(a)?, frame.numbers(b)?, frame.numbers(c)?];
-    let latencies_ms = frame.reals(LATENCY)?;
-    (0..frame.rows())
-        .map(|row| {
-            let at = [axes[0][row], axes[1][row], axes[2][row]];
-            let slice = Slice {
-                kv_dtype: parse_dtype(kv_dtypes.value(row))?,
-                head_dim: head_dims[row],
-                kv_heads: if kv_heads[row] == at[0] {
-                    0
-                } else {
-                    kv_heads[row]
-                },
-            };
-            Ok((slice, at, latencies_ms[row] as f32))
-        })
-        .collect()
+    let latencies_ms = frame.latencies_ms()?;
+    let point = |row: usize| {
+        let at = [axes[0][row], axes[1][row], axes[2][row]];
+        let slice = Slice {
+            kv_dtype: kv_dtypes.of(row),
+            head_dim: head_dims[row],
+            kv_heads: if kv_heads[row] == at[0] {
+                0
+            } else {
+                kv_heads[row]
+            },
+        };
+        (slice, at, latencies_ms[row])
+    };
+    Ok((0..frame.rows()).map(point).collect())
 }
 
 /// Kernels by family.

@@ -2,7 +2,6 @@
 
 use super::curve::CurveSet;
 use super::frame::Frame;
-use super::table::LATENCY;
 use super::{Found, How, Missing, SiliconError};
 
 /// Links of the device, for groups larger than measured.
@@ -23,9 +22,8 @@ impl AllReduceTable {
     pub(super) fn build(frame: &Frame) -> Result<Self, SiliconError> {
         let gpus = frame.numbers("gpus")?;
         let elements = frame.numbers("elements")?;
-        let latencies_ms = frame.reals(LATENCY)?;
-        let points =
-            (0..frame.rows()).map(|row| (gpus[row], elements[row], latencies_ms[row] as f32));
+        let latencies_ms = frame.latencies_ms()?;
+        let points = (0..frame.rows()).map(|row| (gpus[row], elements[row], latencies_ms[row]));
         Ok(Self {
             by_gpus: CurveSet::build(points.collect()),
         })
@@ -69,7 +67,7 @@ impl NcclTable {
         let collectives = frame.texts("collective")?;
         let gpus = frame.numbers("gpus")?;
         let elements = frame.numbers("elements")?;
-        let latencies_ms = frame.reals(LATENCY)?;
+        let latencies_ms = frame.latencies_ms()?;
         let mut points = Vec::with_capacity(frame.rows());
         for row in 0..frame.rows() {
             let name = collectives.value(row);
@@ -77,11 +75,7 @@ impl NcclTable {
                 file: "nccl".into(),
                 reason: format!("unknown collective `{name}`"),
             })?;
-            points.push((
-                (collective, gpus[row]),
-                elements[row],
-                latencies_ms[row] as f32,
-            ));
+            points.push(((collective, gpus[row]), elements[row], latencies_ms[row]));
         }
         Ok(Self {
             curves: CurveSet::build(points),

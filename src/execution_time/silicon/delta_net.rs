@@ -4,7 +4,6 @@ use super::curve::CurveSet;
 use super::frame::Frame;
 use super::grid::GridSet;
 use super::speed_of_light::{DeltaHeads, Peaks};
-use super::table::LATENCY;
 use super::{Found, Missing, SiliconError};
 
 /// Largest distance, octaves of key and value heads together, over which other
@@ -48,7 +47,7 @@ impl DeltaNetTable {
         let value_heads = frame.numbers("value_heads")?;
         let batch = frame.numbers("batch")?;
         let tokens = frame.numbers("tokens")?;
-        let latencies_ms = frame.reals(LATENCY)?;
+        let latencies_ms = frame.latencies_ms()?;
         let (mut prefill, mut decode) = (Vec::new(), Vec::new());
         for row in 0..frame.rows() {
             let kernel = match kernels.value(row) {
@@ -56,7 +55,7 @@ impl DeltaNetTable {
                 _ => Kernel::Recurrence,
             };
             let key = (kernel, [key_heads[row], value_heads[row]]);
-            let latency_ms = latencies_ms[row] as f32;
+            let latency_ms = latencies_ms[row];
             if phases.value(row) == "prefill" {
                 prefill.push((key, [1, batch[row], tokens[row]], latency_ms));
             } else {

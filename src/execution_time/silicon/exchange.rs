@@ -3,7 +3,6 @@
 
 use super::curve::CurveSet;
 use super::frame::Frame;
-use super::table::LATENCY;
 use super::{Found, How, Missing, SiliconError};
 
 /// Largest distance, octaves of payload width and experts together, over which
@@ -67,7 +66,7 @@ impl ExchangeTable {
             let experts_per_token = frame.numbers("experts_per_token")?;
             let experts = frame.numbers("experts")?;
             let tokens = frame.numbers("tokens")?;
-            let latencies_ms = frame.reals(LATENCY)?;
+            let latencies_ms = frame.latencies_ms()?;
             let taken = CurveSet::build(joined.clone());
             for row in 0..frame.rows() {
                 let key = Key {
@@ -84,7 +83,7 @@ impl ExchangeTable {
                     },
                 };
                 if taken.get(&key).is_none() {
-                    joined.push((key, tokens[row], latencies_ms[row] as f32));
+                    joined.push((key, tokens[row], latencies_ms[row]));
                 }
             }
         }

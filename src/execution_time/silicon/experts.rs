@@ -3,7 +3,6 @@
 use super::curve::CurveSet;
 use super::frame::Frame;
 use super::speed_of_light::{ExpertLayer, Peaks};
-use super::table::LATENCY;
 use super::{Found, Missing, SiliconError, dtypes_like, parse_dtype};
 use crate::execution_time::operator::ExpertLoad;
 use crate::units::DType;
@@ -117,8 +116,8 @@ fn at(peaks: &Peaks, curves: &CurveSet<Key>, key: Key, tokens: f64) -> Option<Fo
 }
 
 fn points(frame: &Frame) -> Result<Vec<(Key, u32, f32)>, SiliconError> {
-    let dtypes = frame.texts("dtype")?;
-    let loads = frame.texts("load")?;
+    let dtypes = frame.texts("dtype")?.parsed(parse_dtype)?;
+    let loads = frame.texts("load")?.parsed(parse_load)?;
     let hidden_size = frame.numbers("hidden_size")?;
     let intermediate_size = frame.numbers("intermediate_size")?;
     let experts_per_token = frame.numbers("experts_per_token")?;
@@ -126,12 +125,12 @@ fn points(frame: &Frame) -> Result<Vec<(Key, u32, f32)>, SiliconError> {
     let expert_tensor_parallel = frame.numbers("expert_tensor_parallel")?;
     let expert_parallel = frame.numbers("expert_parallel")?;
     let tokens = frame.numbers("tokens")?;
-    let latencies_ms = frame.reals(LATENCY)?;
+    let latencies_ms = frame.latencies_ms()?;
     let mut points = Vec::with_capacity(frame.rows());
     for row in 0..frame.rows() {
         let key = Key {
-            dtype: parse_dtype(dtypes.value(row))?,
-            load: parse_load(loads.value(row))?,
+            dtype: dtypes.of(row),
+            load: loads.of(row),
             layer: ExpertLayer {
                 hidden_size: hidden_size[row],
                 intermediate_size: intermediate_size[row],
@@ -141,7 +140,7 @@ fn points(frame: &Frame) -> Result<Vec<(Key, u32, f32)>, SiliconError> {
                 expert_parallel: expert_parallel[row],
             },
         };
-        points.push((key, tokens[row], latencies_ms[row] as f32));
+        points.push((key, tokens[row], latencies_ms[row]));
     }
     Ok(points)
 }

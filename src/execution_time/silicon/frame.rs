@@ -9,16 +9,20 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, Int32Type, Int64Type, UInt32Type};
 use arrow_array::{Array, ArrayRef, Float32Array, RecordBatch, StringArray, UInt32Array};
+use arrow_buffer::ScalarBuffer;
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use super::SiliconError;
+use super::table::LATENCY;
 
 /// Columns of one file.
 pub(super) struct Frame {
@@ -33,12 +37,9 @@ impl Frame {
             file: name.to_owned(),
             reason,
         };
-        // Without the Arrow metadata every text column is plain UTF-8,
-        // whatever library wrote the file.
-        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)
-            .map_err(|error| malformed(error.to_string()))?;
-        let schema = Arc::clone(builder.schema());
+        let metadata = metadata(&bytes).map_err(|error| malformed(error.to_string()))?;
+        let schema = Arc::clone(metadata.schema());
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata);
         let rows = builder.metadata().file_metadata().num_rows().max(1) as usize;
         let mut reader = builder
             .with_batch_size(rows)
@@ -65,13 +66,13 @@ impl Frame {
     }
 
     /// Whole numbers of column `name`.
-    pub(super) fn numbers(&self, name: &str) -> Result<Vec<u32>, SiliconError> {
+    pub(super) fn numbers(&self, name: &str) -> Result<ScalarBuffer<u32>, SiliconError> {
         let column = self.column(name)?;
         let whole = |value: i64| {
             u32::try_from(value).map_err(|_| self.bad(name, format!("{value} is out of range")))
         };
         match column.data_type() {
-            DataType::UInt32 => Ok(column.as_primitive::<UInt32Type>().values().to_vec()),
+            DataType::UInt32 => Ok(column.as_primitive::<UInt32Type>().values().clone()),
             DataType::Int32 => {
                 let values = column.as_primitive::<Int32Type>().values();
                 values.iter().map(|&v| whole(i64::from(v))).collect()
@@ -101,13 +102,26 @@ impl Frame {
         }
     }
 
-    /// Text of column `name`.
-    pub(super) fn texts(&self, name: &str) -> Result<StringArray, SiliconError> {
-        let column = self.column(name)?;
-        match column.data_type() {
-            DataType::Utf8 => Ok(column.as_string::<i32>().clone()),
-            other => Err(self.bad(name, format!("holds {other}, not text"))),
+    /// The measured times, milliseconds.
+    pub(super) fn latencies_ms(&self) -> Result<ScalarBuffer<f32>, SiliconError> {
+        let column = self.column(LATENCY)?;
+        if let Some(values) = column.as_primitive_opt::<Float32Type>() {
+            return Ok(values.values().clone());
         }
+        let times = self.reals(LATENCY)?;
+        Ok(times.into_iter().map(|time| time as f32).collect())
+    }
+
+    /// Text of column `name`.
+    pub(super) fn texts(&self, name: &str) -> Result<Texts, SiliconError> {
+        let column = self.column(name)?;
+        let texts = column.as_dictionary_opt::<Int32Type>().and_then(|column| {
+            Some(Texts {
+                codes: column.keys().values().clone(),
+                values: column.values().as_string_opt::<i32>()?.clone(),
+            })
+        });
+        texts.ok_or_else(|| self.bad(name, format!("holds {}, not text", column.data_type())))
     }
 
     fn column(&self, name: &str) -> Result<&ArrayRef, SiliconError> {
@@ -126,6 +140,67 @@ impl Frame {
             file: self.name.clone(),
             reason: format!("column `{column}` {reason}"),
         }
+    }
+}
+
+/// What is in a file, its texts to be read as numbers into a list of different ones.
+fn metadata(bytes: &Bytes) -> parquet::errors::Result<ArrowReaderMetadata> {
+    // Without the Arrow metadata every text column is plain UTF-8, whatever library
+    // wrote the file.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let plain = ArrowReaderMetadata::load(bytes, options.clone())?;
+    let fields = plain.schema().fields().iter().map(|field| {
+        let data_type = match field.data_type() {
+            DataType::Utf8 => {
+                DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
+            }
+            other => other.clone(),
+        };
+        Field::new(field.name(), data_type, field.is_nullable())
+    });
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    ArrowReaderMetadata::try_new(Arc::clone(plain.metadata()), options.with_schema(schema))
+}
+
+/// A column of text: rows have numbers into a list of texts.
+pub(super) struct Texts {
+    codes: ScalarBuffer<i32>,
+    values: StringArray,
+}
+
+impl Texts {
+    /// Of a row.
+    pub(super) fn value(&self, row: usize) -> &str {
+        self.values.value(self.codes[row] as usize)
+    }
+
+    /// Those there are, some perhaps twice.
+    pub(super) fn distinct(&self) -> impl Iterator<Item = &str> {
+        self.values.iter().flatten()
+    }
+
+    /// What `parse` makes of each, by row.
+    pub(super) fn parsed<T>(
+        &self,
+        parse: impl Fn(&str) -> Result<T, SiliconError>,
+    ) -> Result<Parsed<T>, SiliconError> {
+        Ok(Parsed {
+            codes: self.codes.clone(),
+            values: self.distinct().map(parse).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// What the texts of a column mean.
+pub(super) struct Parsed<T> {
+    codes: ScalarBuffer<i32>,
+    values: Vec<T>,
+}
+
+impl<T: Copy> Parsed<T> {
+    /// That of a row.
+    pub(super) fn of(&self, row: usize) -> T {
+        self.values[self.codes[row] as usize]
     }
 }
 

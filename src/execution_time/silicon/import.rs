@@ -11,10 +11,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use arrow_buffer::ScalarBuffer;
 use bytes::Bytes;
 use saphyr::{LoadableYamlNode, Yaml};
 
-use super::frame::{Column, Frame, encode};
+use super::frame::{Column, Frame, Texts, encode};
 use super::manifest::{MANIFEST_FILE, Manifest, TableEntry};
 use super::table::LATENCY;
 use super::{SiliconError, Table};
@@ -406,8 +407,8 @@ fn columns(table: Table, rows: Vec<Row>) -> Vec<(&'static str, Column)> {
 /// Reads cells of a source file by column name.
 struct Cells<'a> {
     frame: &'a Frame,
-    texts: BTreeMap<&'static str, arrow_array::StringArray>,
-    numbers: BTreeMap<&'static str, Vec<u32>>,
+    texts: BTreeMap<&'static str, Texts>,
+    numbers: BTreeMap<&'static str, ScalarBuffer<u32>>,
 }
 
 impl<'a> Cells<'a> {

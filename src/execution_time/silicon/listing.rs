@@ -90,7 +90,7 @@ fn key_ranges(table: Table, frame: &Frame) -> Result<Vec<KeyRange>, SiliconError
     let mut ranges = Vec::new();
     for &column in table.text_columns() {
         let texts = frame.texts(column)?;
-        let mut values: Vec<&str> = texts.iter().flatten().collect();
+        let mut values: Vec<&str> = texts.distinct().collect();
         values.sort_unstable();
         values.dedup();
         ranges.push(KeyRange {
@@ -99,7 +99,7 @@ fn key_ranges(table: Table, frame: &Frame) -> Result<Vec<KeyRange>, SiliconError
         });
     }
     for &column in table.number_columns() {
-        let mut values = frame.numbers(column)?;
+        let mut values = frame.numbers(column)?.to_vec();
         values.sort_unstable();
         values.dedup();
         let values = match values.as_slice() {

@@ -8,7 +8,6 @@ use super::frame::Frame;
 use super::grid::GridSet;
 use super::speed_of_light::Peaks;
 use super::store::DeviceTables;
-use super::table::LATENCY;
 use super::{Found, How, Missing, SiliconError, Table, dtypes_like, kv_dtypes_like, parse_dtype};
 use crate::units::DType;
 
@@ -44,8 +43,8 @@ pub(super) struct MlaModuleTable {
 
 impl MlaModuleTable {
     pub(super) fn build(frame: &Frame, table: Table) -> Result<Self, SiliconError> {
-        let dtypes = frame.texts("dtype")?;
-        let key = |row, kv| Ok((parse_dtype(dtypes.value(row))?, kv));
+        let dtypes = frame.texts("dtype")?.parsed(parse_dtype)?;
+        let key = |row, kv| (dtypes.of(row), kv);
         Ok(Self {
             grids: GridSet::build(mla_points(frame, table, key)?),
         })
@@ -86,7 +85,7 @@ pub(super) struct MlaAttentionTable {
 impl MlaAttentionTable {
     pub(super) fn build(frame: &Frame, table: Table) -> Result<Self, SiliconError> {
         Ok(Self {
-            grids: GridSet::build(mla_points(frame, table, |_, kv| Ok(kv))?),
+            grids: GridSet::build(mla_points(frame, table, |_, kv| kv)?),
         })
     }
 
@@ -117,22 +116,20 @@ type Points<K> = Vec<(K, [u32; 3], f32)>;
 fn mla_points<K>(
     frame: &Frame,
     table: Table,
-    key: impl Fn(usize, DType) -> Result<K, SiliconError>,
+    key: impl Fn(usize, DType) -> K,
 ) -> Result<Points<K>, SiliconError> {
-    let kv_dtypes = frame.texts("kv_dtype")?;
-    let axes: Vec<Vec<u32>> = table
+    let kv_dtypes = frame.texts("kv_dtype")?.parsed(parse_dtype)?;
+    let axes: Vec<_> = table
         .number_columns()
         .iter()
         .map(|name| frame.numbers(name))
-        .collect::<Result<_, _>>()?;
-    let latencies_ms = frame.reals(LATENCY)?;
-    (0..frame.rows())
-        .map(|row| {
-            let kv_dtype = parse_dtype(kv_dtypes.value(row))?;
-            let at = [axes[0][row], axes[1][row], axes[2][row]];
-            Ok((key(row, kv_dtype)?, at, latencies_ms[row] as f32))
-        })
-        .collect()
+        .collect::<Result<_, SiliconError>>()?;
+    let latencies_ms = frame.latencies_ms()?;
+    let point = |row: usize| {
+        let at = [axes[0][row], axes[1][row], axes[2][row]];
+        (key(row, kv_dtypes.of(row)), at, latencies_ms[row])
+    };
+    Ok((0..frame.rows()).map(point).collect())
 }
 
 /// Which absorbing product: before or after the attention proper.
@@ -150,19 +147,19 @@ pub(super) struct MlaBmmTable {
 
 impl MlaBmmTable {
     pub(super) fn build(frame: &Frame) -> Result<Self, SiliconError> {
-        let dtypes = frame.texts("dtype")?;
+        let dtypes = frame.texts("dtype")?.parsed(parse_dtype)?;
         let sides = frame.texts("side")?;
         let heads = frame.numbers("heads")?;
         let tokens = frame.numbers("tokens")?;
-        let latencies_ms = frame.reals(LATENCY)?;
+        let latencies_ms = frame.latencies_ms()?;
         let mut points = Vec::with_capacity(frame.rows());
         for row in 0..frame.rows() {
             let side = match sides.value(row) {
                 "before" => Side::Before,
                 _ => Side::After,
             };
-            let key = (parse_dtype(dtypes.value(row))?, side, heads[row]);
-            points.push((key, tokens[row], latencies_ms[row] as f32));
+            let key = (dtypes.of(row), side, heads[row]);
+            points.push((key, tokens[row], latencies_ms[row]));
         }
         Ok(Self {
             curves: CurveSet::build(points),

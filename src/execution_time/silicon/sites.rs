@@ -46,8 +46,12 @@ type Neighbours = Arc<[(f64, u32)]>;
 impl Sites {
     /// From points (shape, rows, time) of which those of one shape stand
     /// together in ascending order of rows.
-    pub(super) fn build(points: impl Iterator<Item = (Shape, u32, f32)>) -> Self {
-        let mut sites = Self::default();
+    pub(super) fn build(points: impl ExactSizeIterator<Item = (Shape, u32, f32)>) -> Self {
+        let mut sites = Self {
+            rows: Vec::with_capacity(points.len()),
+            latencies_ms: Vec::with_capacity(points.len()),
+            ..Self::default()
+        };
         for (shape, rows, latency_ms) in points {
             if sites.shapes.last() != Some(&shape) {
                 sites.shapes.push(shape);

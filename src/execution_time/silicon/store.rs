@@ -244,9 +244,7 @@ impl DeviceTables {
     }
 
     pub(super) fn gemm(&self) -> Result<&GemmTable, Cow<'_, str>> {
-        self.load(&self.gemm, Table::Gemm, |frame| {
-            GemmTable::build(frame, &self.peaks)
-        })
+        self.load(&self.gemm, Table::Gemm, GemmTable::build)
     }
 
     pub(super) fn context_attention(&self) -> Result<&ContextAttentionTable, Cow<'_, str>> {

@@ -69,6 +69,7 @@ struct HostOverhead {
 }
 
 impl HostOverhead {
+    #[inline(always)]
     fn step_s(&self, requests: u32) -> f64 {
         self.per_step_s + self.per_request_s * f64::from(requests)
     }
@@ -267,6 +268,7 @@ impl GraphCost {
 
     /// Host time: of a decode-only step under speculation, the share of the
     /// tokens it gains.
+    #[inline]
     fn host_s(&self, shape: &StepShape, requests: u32) -> f64 {
         let step_s = self.host.step_s(requests);
         match self.options.speculation {
@@ -287,11 +289,13 @@ impl GraphCost {
         }
     }
 
+    #[inline]
     fn attention_ranks(&self) -> u32 {
         self.ranks.get()
     }
 
     /// The most that one rank has of `all` that are spread evenly.
+    #[inline]
     fn of_one_rank(&self, all: u32) -> u32 {
         self.ranks.div_ceil(u64::from(all)) as u32
     }
@@ -360,7 +364,7 @@ impl GraphCost {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn rank_tokens_s(&self, index: usize, tokens: u32) -> f64 {
         let stage = &self.graph.stages()[index];
         self.tables[index].rank_tokens.get(tokens, |tokens| {
@@ -373,7 +377,7 @@ impl GraphCost {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn pool_tokens_s(&self, index: usize, tokens: u32) -> f64 {
         let stage = &self.graph.stages()[index];
         if stage.moe_layers == 0 {
@@ -396,7 +400,7 @@ impl GraphCost {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn decode_attention_s(&self, index: usize, batch: u32, kv_tokens: f64) -> f64 {
         if batch == 0 {
             return 0.0;
@@ -414,6 +418,7 @@ impl GraphCost {
         })
     }
 
+    #[inline(always)]
     fn chunk_s(&self, index: usize, shape: ChunkShape) -> f64 {
         let stage = &self.graph.stages()[index];
         let whole = shape.new_tokens.saturating_add(shape.context_tokens);
@@ -442,6 +447,7 @@ impl GraphCost {
 
     /// Attention over prompt chunks: groups of equal chunks as measured, other
     /// groups adding their time beyond the start-up.
+    #[inline(always)]
     fn prefill_attention_s(&self, index: usize, prefills: &[super::PrefillChunk]) -> f64 {
         let launch_s = self.tables[index].prefill_launch_s;
         groups(prefills)
@@ -451,17 +457,20 @@ impl GraphCost {
     }
 
     /// Attention of a rank.
+    #[inline]
     fn attention_s(&self, index: usize, load: &RankLoad) -> f64 {
         self.prefill_attention_s(index, load.prefills)
             + self.decode_attention_s(index, load.decodes, load.kv_tokens)
     }
 
     /// Time of a rank that waits for nobody: all but the expert pool.
+    #[inline]
     fn rank_s(&self, index: usize, load: &RankLoad) -> f64 {
         self.attention_s(index, load) + self.rank_tokens_s(index, self.rank_tokens(load))
     }
 
     /// Calls `with` with the shares of the ranks.
+    #[inline]
     fn with_shares<T>(&self, shape: &StepShape, with: impl FnOnce(Shares<'_>) -> T) -> T {
         let ranks = self.attention_ranks();
         let decodes = (
@@ -473,6 +482,7 @@ impl GraphCost {
 
     /// Calls `with` with the share of the rank with the most work, the first of
     /// equals.
+    #[inline]
     fn with_busiest_rank<T>(
         &self,
         index: usize,
@@ -485,6 +495,7 @@ impl GraphCost {
     }
 
     /// Time of the rank with the most work.
+    #[inline]
     fn busiest_rank_s(&self, index: usize, shape: &StepShape) -> f64 {
         self.with_shares(shape, |shares| {
             let times = shares.iter().map(|load| self.rank_s(index, &load));
@@ -493,22 +504,26 @@ impl GraphCost {
     }
 
     /// Tokens of a rank, drafted ones included.
+    #[inline]
     fn rank_tokens(&self, load: &RankLoad) -> u32 {
         load.prefill_tokens + load.decodes * self.graph.tokens_per_decode()
     }
 
     /// Tokens of all ranks, drafted ones included.
+    #[inline]
     fn pool_tokens(&self, shape: &StepShape) -> u32 {
         shape.prefill_tokens() + shape.decode_requests * self.graph.tokens_per_decode()
     }
 
     /// Rows of the LM head, drafted ones included.
+    #[inline]
     fn sampled_rows(&self, shape: &StepShape) -> u32 {
         shape.sampled_tokens + shape.decode_requests * (self.graph.tokens_per_decode() - 1)
     }
 
     /// Time of a step in which each decode gains one token: under speculation,
     /// the share of a longer step that gains it more.
+    #[inline(always)]
     fn model_s(&self, index: usize, shape: &StepShape) -> f64 {
         let step_s = self.step_s(index, shape);
         let Some(speculation) = self.options.speculation else {
@@ -557,6 +572,7 @@ impl GraphCost {
     }
 
     /// Time of a step as it is run, every token it brings included.
+    #[inline(always)]
     fn step_s(&self, index: usize, shape: &StepShape) -> f64 {
         if shape.prefills.is_empty() && shape.decode_requests == 0 {
             return 0.0;
@@ -774,6 +790,7 @@ impl StepCost for GraphCost {
         self.tables.len() as u32
     }
 
+    #[inline]
     fn stage_time(&self, stage: u32, shape: &StepShape) -> StageTime {
         StageTime {
             model_s: self.model_s(stage as usize, shape),
@@ -791,6 +808,7 @@ impl StepCost for GraphCost {
         }
     }
 
+    #[inline]
     fn decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
         if self.is_plain() {
             self.plain_decode_times(shape, times);
@@ -951,6 +969,7 @@ fn prefill_attention(
 }
 
 /// Mean keys a decode of `shape` reads: its context and its own.
+#[inline]
 fn mean_kv_tokens(shape: &StepShape) -> f64 {
     if shape.decode_requests == 0 {
         return 1.0;

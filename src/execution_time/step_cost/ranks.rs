@@ -31,6 +31,7 @@ pub(super) struct Shares<'a> {
 impl<'a> Shares<'a> {
     /// The one that takes longest, the first of equals; `time_s` is not asked if there
     /// is only one.
+    #[inline]
     pub(super) fn longest(self, time_s: impl Fn(&RankLoad<'a>) -> f64) -> RankLoad<'a> {
         let mut shares = self.iter();
         let mut longest = shares.next().unwrap_or(self.idle);
@@ -44,6 +45,7 @@ impl<'a> Shares<'a> {
         longest
     }
 
+    #[inline]
     pub(super) fn iter(self) -> impl Iterator<Item = RankLoad<'a>> {
         let mut rest = self.by_rank;
         let busy = self.owned.iter().map(move |&(count, prefill_tokens)| {
@@ -66,6 +68,7 @@ thread_local! {
 
 /// Calls `with` with the shares of `ranks`, each of which has `decodes` that read
 /// `kv_tokens` keys on the mean.
+#[inline]
 pub(super) fn with_shares<T>(
     chunks: &[PrefillChunk],
     ranks: u32,
@@ -144,6 +147,7 @@ impl Ranks {
 }
 
 /// Runs of equal chunks.
+#[inline]
 pub(super) fn groups(chunks: &[PrefillChunk]) -> impl Iterator<Item = ChunkShape> {
     chunks.chunk_by(|a, b| a == b).map(|equal| ChunkShape {
         batch: equal.len() as u32,

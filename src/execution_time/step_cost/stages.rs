@@ -74,6 +74,7 @@ impl GraphCost {
 
     /// Times of decode-only steps in a row, stage by stage: all but attention stays the
     /// same.
+    #[inline(always)]
     pub(super) fn plain_decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
         let stages = self.tables.len();
         let steps = match stages {
@@ -120,7 +121,7 @@ impl GraphCost {
 
     /// Fills `times` with what `time` makes of the attention of decode-only steps in a
     /// row on one stage.
-    #[inline]
+    #[inline(always)]
     fn decode_attention(
         &self,
         index: usize,

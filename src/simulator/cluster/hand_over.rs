@@ -12,6 +12,7 @@ use crate::simulator::scheduler::global::mixed_pool::Candidate;
 impl<R: Recorder> Simulation<'_, R> {
     /// Whether a request whose prompt is complete on `replica` decodes there. If
     /// not, its cache is on its way or waits for room.
+    #[inline]
     pub(super) fn decodes_here(&mut self, id: u32, replica: u32) -> bool {
         if self.replicas[replica as usize].role == PoolRole::Mixed {
             return true;
@@ -26,6 +27,7 @@ impl<R: Recorder> Simulation<'_, R> {
 
     /// Chooses where a request decodes and queues its cache there, unless that is
     /// where it is.
+    #[inline(always)]
     fn hand_over(&mut self, id: u32, sender: u32) {
         let receiver = self.route_decode(id, sender);
         self.shared.requests[id as usize].decode_replica = receiver;
@@ -39,6 +41,7 @@ impl<R: Recorder> Simulation<'_, R> {
         self.admit_transfers(receiver);
     }
 
+    #[inline]
     fn route_decode(&mut self, id: u32, sender: u32) -> u32 {
         let (replicas, request) = (&self.replicas, &self.shared.requests[id as usize]);
         if let Some(pool) = &mut self.mixed_pool {
@@ -93,6 +96,7 @@ impl<R: Recorder> Simulation<'_, R> {
 
     /// Starts the transfers a replica has room for, in order. The sender keeps the
     /// cache until it has drained.
+    #[inline(always)]
     pub(super) fn admit_transfers(&mut self, receiver: u32) {
         let now_s = self.events.now_s();
         let mut started = false;
@@ -122,6 +126,7 @@ impl<R: Recorder> Simulation<'_, R> {
     }
 
     /// Schedules the transfers' next change, if it is another one than before.
+    #[inline(always)]
     pub(super) fn settle_transfers(&mut self) {
         let now_s = self.events.now_s();
         let Some(transfers) = &mut self.transfers else {
@@ -137,6 +142,7 @@ impl<R: Recorder> Simulation<'_, R> {
         }
     }
 
+    #[inline]
     pub(super) fn advance_transfers(&mut self, generation: u64) {
         let now_s = self.events.now_s();
         let Some(transfers) = &mut self.transfers else {
@@ -165,6 +171,7 @@ impl<R: Recorder> Simulation<'_, R> {
         self.drained = drained;
     }
 
+    #[inline]
     pub(super) fn receive_kv(&mut self, id: u32) {
         let request = &mut self.shared.requests[id as usize];
         let replica = request.decode_replica;
@@ -285,6 +292,7 @@ fn can_end(state: &Replica, request: &RequestState) -> bool {
 }
 
 /// Whether a replica can take the cache of a request now.
+#[inline(always)]
 fn has_room(state: &Replica, id: u32, requests: &[RequestState]) -> bool {
     let (queues, request) = (&state.queues, &requests[id as usize]);
     let first = queues

@@ -26,18 +26,21 @@ impl Ends {
         (slot / 64, slot as u32 % 64)
     }
 
+    #[inline]
     fn mark(&mut self, step: u64) {
         let (word, bit) = Self::place(step);
         self.marks[word] |= 1 << bit;
     }
 
     /// Adds a member that is done after step `end`, at the end of the list.
+    #[inline]
     pub(super) fn push(&mut self, end: u64) {
         self.mark(end);
         self.steps.push(end as u32);
     }
 
     /// Takes a member out.
+    #[inline]
     pub(super) fn remove(&mut self, index: usize) {
         self.steps.remove(index);
     }
@@ -83,6 +86,7 @@ impl Ends {
     /// Adds the places of the members that are done after step `now`, in order, to
     /// `done`, which is empty: none unless somebody may be done ([`Self::may_be_done`]).
     /// The caller takes them out.
+    #[inline(always)]
     pub(super) fn find_done(&mut self, now: u64, done: &mut Vec<u32>) {
         let (word, bit) = Self::place(now);
         let now = now as u32;
@@ -116,6 +120,7 @@ impl Ends {
     }
 
     /// Takes all members out that are done after step `now`.
+    #[inline]
     pub(super) fn remove_done(&mut self, now: u64) {
         self.steps.retain(|&end| end != now as u32);
     }

@@ -25,11 +25,13 @@ impl Agenda {
     }
 
     /// Time of the first.
+    #[inline]
     pub(super) fn first_s(&self) -> f64 {
         self.times[0]
     }
 
     /// Something happens to `number` at this time, and not at the one set before.
+    #[inline(always)]
     pub(super) fn set(&mut self, number: u32, at_s: f64) {
         let mut index = self.first + number as usize;
         while index >= self.times.len() {
@@ -56,6 +58,7 @@ impl Agenda {
     }
 
     /// Takes out the first, if it is no later than this.
+    #[inline]
     pub(super) fn take(&mut self, until_s: f64) -> Option<u32> {
         let first_s = self.first_s();
         if first_s > until_s || first_s == f64::INFINITY {
@@ -85,6 +88,7 @@ impl Agenda {
         }
     }
 
+    #[inline]
     fn least_below(&self, index: usize) -> f64 {
         let times = &self.times[index * FAN_OUT + 1..][..FAN_OUT];
         let least = |a: f64, b: &f64| if *b < a { *b } else { a };

@@ -126,6 +126,7 @@ impl TransferNetwork {
     }
 
     /// Bytes of a KV cache of `tokens`.
+    #[inline]
     pub(crate) fn size_bytes(&self, tokens: u64) -> f64 {
         self.spec.bytes_per_request + self.spec.bytes_per_token * tokens as f64
     }
@@ -140,12 +141,14 @@ impl TransferNetwork {
     }
 
     /// Tells the due change from outdated ones.
+    #[inline]
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
 
     /// Starts the transfer of a cache; all of it is there unless it has a source.
     /// Takes effect with [`Self::settle`].
+    #[inline(always)]
     pub(crate) fn start(
         &mut self,
         request: u32,
@@ -181,6 +184,7 @@ impl TransferNetwork {
         }
     }
 
+    #[inline]
     fn source_mut(&mut self, request: u32) -> Option<&mut Source> {
         match self.sources.is_empty() {
             true => None,
@@ -189,6 +193,7 @@ impl TransferNetwork {
     }
 
     /// Puts a transfer on its links.
+    #[inline]
     fn add(&mut self, slot: u32, sender: u32, receiver: u32, size_bytes: f64) -> Pace {
         let Some(Paths {
             found,
@@ -267,6 +272,7 @@ impl TransferNetwork {
 
     /// Shares the links anew if need be. Returns when the next change is due, and
     /// its generation, if that is not what was returned before.
+    #[inline(always)]
     pub(crate) fn settle(&mut self, now_s: f64) -> Option<(f64, u64)> {
         if self.shares.is_stale() {
             self.share(now_s);
@@ -282,6 +288,7 @@ impl TransferNetwork {
     }
 
     /// Whether no change is due.
+    #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.due_at_s.is_none()
     }
@@ -289,6 +296,7 @@ impl TransferNetwork {
     /// Makes the changes due at `now_s`, a time given by [`Self::settle`]; (request,
     /// sender) of each transfer that has drained, and what is left until it arrives,
     /// go to `drained`, first started first. The caller then settles.
+    #[inline]
     pub(crate) fn advance(&mut self, now_s: f64, mut drained: impl FnMut(u32, u32, f64)) {
         self.due_at_s = None;
         self.due.clear();
@@ -311,11 +319,13 @@ impl TransferNetwork {
         }
     }
 
+    #[inline]
     fn progress(&mut self, slot: u32, now_s: f64) {
         let transfer = &mut self.slots[slot as usize];
         transfer.progress(transfer.source(&self.sources), now_s);
     }
 
+    #[inline(always)]
     fn share(&mut self, now_s: f64) {
         let (slots, sources, changes) = (&mut self.slots, &self.sources, &mut self.changes);
         let limits: &[Transfer] = slots;
@@ -345,6 +355,7 @@ impl TransferNetwork {
 }
 
 impl Transfer {
+    #[inline]
     fn source<'a>(&self, sources: &'a BTreeMap<u32, Source>) -> Option<&'a Source> {
         match self.has_source {
             true => sources.get(&self.request),
@@ -352,6 +363,7 @@ impl Transfer {
         }
     }
 
+    #[inline]
     fn progress(&mut self, source: Option<&Source>, now_s: f64) {
         let sent_bytes = self.bytes_per_s * (now_s - self.updated_at_s);
         let missing_bytes = source.map_or(0.0, |source| {
@@ -362,6 +374,7 @@ impl Transfer {
     }
 
     /// Time until it has drained or caught up with its source, at its present rate.
+    #[inline]
     fn changes_after_s(&mut self, source: Option<&Source>) -> Option<f64> {
         let Some(source) = source else {
             return Some(self.remaining_bytes / self.bytes_per_s);

@@ -23,6 +23,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
     }
 
     /// Sends a batch that has just been formed through all stages.
+    #[inline(always)]
     pub(super) fn launch(&mut self, slot: u32, now_s: f64) {
         let cost = self.cost();
         let batch = &mut self.state.batches[slot as usize];
@@ -55,6 +56,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
 
     /// Sends a batch of decodes that has just been formed to the only stage, and
     /// forecasts the next `repeats`, which it will be again.
+    #[inline]
     fn launch_all(&mut self, slot: u32, repeats: usize, now_s: f64) {
         let cost = self.cost();
         let forecast = &mut self.state.pipeline.forecast;
@@ -160,6 +162,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
     }
 
     /// The same for what is left of a batch.
+    #[inline]
     pub(super) fn describe_and_repeat(&mut self, slot: u32, now_s: f64, pending_s: f64) -> bool {
         self.state.batches[slot as usize].describe(&self.shared.requests);
         self.repeat_if_alike(slot, now_s, pending_s)
@@ -167,6 +170,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
 
     /// Starts the present batch again, if all of the next batch will be its decodes, or
     /// those and others that are ready.
+    #[inline(always)]
     fn repeat_if_alike(&mut self, slot: u32, now_s: f64, pending_s: f64) -> bool {
         let repeats = self.steps_after(slot, 0);
         if repeats == 0 {
@@ -182,6 +186,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
 
     /// Starts the present batch again with those who are ready, if they are all of the
     /// next batch: what taking it apart and forming the next would come to.
+    #[inline]
     fn repeat_with_ready(&mut self, slot: u32, now_s: f64, pending_s: f64) -> bool {
         if !self.decodes_only(slot) {
             return false;
@@ -310,6 +315,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
     /// Repeats the present batch, which has ended at `now_s`: those of the steps of
     /// `times` that end before `until_s` and not after the limit, but for the last, and
     /// one more, which is then on its way. Returns how many.
+    #[inline(always)]
     fn make_steps(
         &mut self,
         slot: u32,

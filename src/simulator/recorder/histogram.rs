@@ -53,6 +53,7 @@ impl TimeHistogram {
     }
 
     /// Adds `count` samples of each of `times_s`, whose sum is `sum`.
+    #[inline(always)]
     pub fn insert_all(&mut self, times_s: &[f64], sum: &ExactRun, count: u32) {
         // Up to the first without room: until then buckets stay where they are.
         let (first, counts) = (OFFSET + self.first as u64, &mut self.counts[..]);
@@ -105,7 +106,8 @@ impl TimeHistogram {
 
     /// Makes room for the buckets from `from` to before `to`.
     fn widen(&mut self, from: usize, to: usize) {
-        let (mut first, mut end) = (from, to);
+        // Those to come are longer rather than shorter: batches grow.
+        let (mut first, mut end) = (from, (to + OCTAVE).min(BUCKETS));
         if !self.counts.is_empty() {
             first = first.min(self.first);
             end = end.max(self.first + self.counts.len());

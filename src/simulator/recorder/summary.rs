@@ -131,6 +131,7 @@ impl SummaryRecorder {
 }
 
 impl Recorder for SummaryRecorder {
+    #[inline]
     fn request(&mut self, record: &RequestRecord) {
         self.requests += 1;
         self.first_arrival_s = self.first_arrival_s.min(record.arrived_at_s);
@@ -157,10 +158,12 @@ impl Recorder for SummaryRecorder {
         }
     }
 
+    #[inline]
     fn token_intervals(&mut self, interval_s: f64, count: u32) {
         self.intervals.insert(interval_s, count);
     }
 
+    #[inline]
     fn all_token_intervals(&mut self, intervals_s: &[f64], sum: &ExactRun, count: u32) {
         self.intervals.insert_all(intervals_s, sum, count);
     }

@@ -90,11 +90,13 @@ impl Router {
     }
 
     /// What [`Self::add`] and [`Self::remove`] must be told.
+    #[inline]
     pub(crate) fn measures(&self) -> Load {
         self.load
     }
 
     /// Replica for the next request.
+    #[inline(always)]
     pub(crate) fn route(&mut self) -> u32 {
         self.first_replica
             + match &mut self.policy {
@@ -112,6 +114,7 @@ impl Router {
     /// The replica it takes for the least loaded, if it looks at load. Where others
     /// may have more than is known of them but not less, it is if its own load is as
     /// known (see [`Self::set`]).
+    #[inline]
     pub(crate) fn least(&self) -> Option<u32> {
         match &self.policy {
             Policy::Least(loads) => Some(self.first_replica + loads.least()),
@@ -120,11 +123,13 @@ impl Router {
     }
 
     /// Sets the load of a replica; whether it is another than was known.
+    #[inline]
     pub(crate) fn set(&mut self, replica: u32, load: u64) -> bool {
         self.change(replica, |_| load)
     }
 
     /// Sets the load of a replica if it is less than was known.
+    #[inline]
     pub(crate) fn lower(&mut self, replica: u32, load: u64) {
         self.change(replica, |known| known.min(load));
     }
@@ -136,15 +141,18 @@ impl Router {
         }
     }
 
+    #[inline]
     pub(crate) fn add(&mut self, replica: u32, amount: u64) {
         self.change(replica, |load| load + amount);
     }
 
+    #[inline]
     pub(crate) fn remove(&mut self, replica: u32, amount: u64) {
         self.change(replica, |load| load - amount);
     }
 
     /// Changes a load, if any are looked at; whether that makes it another.
+    #[inline(always)]
     fn change(&mut self, replica: u32, update: impl FnOnce(u64) -> u64) -> bool {
         let Policy::Least(loads) = &mut self.policy else {
             return false;

@@ -141,6 +141,7 @@ impl BatchPolicy {
         self.watermark_blocks_fraction
     }
 
+    #[inline]
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -154,6 +155,7 @@ impl BatchPolicy {
     }
 
     /// Whether decodes that nobody joins or leaves make the same batch again.
+    #[inline]
     pub(crate) fn repeats_decodes(&self) -> bool {
         let plain = matches!(
             self.kind,
@@ -163,6 +165,7 @@ impl BatchPolicy {
     }
 
     /// Whether so many decodes leave no room for a prompt in their batch.
+    #[inline]
     pub(crate) fn is_full_with(&self, decodes: u32) -> bool {
         match self.kind {
             // Prompts come before decodes.
@@ -172,17 +175,20 @@ impl BatchPolicy {
     }
 
     /// Whether a batch keeps its members until the last one ends.
+    #[inline]
     pub(crate) fn is_static(&self) -> bool {
         self.kind == Kind::FasterTransformer
     }
 
     /// Whether the original's list of started requests is kept.
+    #[inline]
     pub(crate) fn keeps_order(&self) -> bool {
         let listed = matches!(self.kind, Kind::Sarathi | Kind::Vllm | Kind::SplitWise);
         self.compat != Compat::None && listed
     }
 
     /// Longest prompt the policy can ever schedule, if it cannot cut prompts.
+    #[inline]
     pub(crate) fn longest_prompt(&self) -> Option<u32> {
         match self.kind {
             Kind::Vllm | Kind::SplitWise | Kind::Lightllm { .. } => {
@@ -194,6 +200,7 @@ impl BatchPolicy {
 
     /// Puts the next batch together, taking its blocks; leaves `batch` empty if
     /// nothing can run.
+    #[inline(always)]
     pub(crate) fn fill(
         &self,
         queues: &mut ReplicaQueues,
@@ -235,12 +242,14 @@ pub(super) struct Forming<'a> {
 
 impl Forming<'_> {
     /// Whether the micro-batch has all the requests it may have.
+    #[inline]
     fn is_full(&self) -> bool {
         self.batch.requests() >= self.limits.batch as usize
     }
 
     /// Moves ready decodes into the batch and takes the blocks their new tokens
     /// need, preempting the requests started last until there are enough.
+    #[inline]
     fn take_decodes(&mut self) {
         if self.queues.ready.is_empty() {
             return;
@@ -258,6 +267,7 @@ impl Forming<'_> {
     }
 
     /// Moves ready decodes into the batch, as many as it may have.
+    #[inline]
     fn take_ready(&mut self) {
         let limit = self.limits.batch as usize;
         if self.queues.ready.len() <= limit {
@@ -270,6 +280,7 @@ impl Forming<'_> {
     }
 
     /// A batch of waiting prompts, or else one of decodes.
+    #[inline]
     fn prompts_or_decodes(&mut self) {
         self.take_whole_prompts();
         if self.batch.prefills.is_empty() {
@@ -278,6 +289,7 @@ impl Forming<'_> {
     }
 
     /// Admits whole prompts in order of arrival, up to the token budget.
+    #[inline(always)]
     fn take_whole_prompts(&mut self) {
         let mut tokens = self.batch.decodes.len() as u32;
         while let Some(&id) = self.queues.waiting.front() {
@@ -308,6 +320,7 @@ impl Forming<'_> {
     }
 
     /// Admits the first waiting request if its prompt's blocks are to be had.
+    #[inline(always)]
     fn admit_front(&mut self) -> Option<u32> {
         if !self.queues.admits_first(self.limits, self.requests) {
             return None;
@@ -319,6 +332,7 @@ impl Forming<'_> {
         Some(id)
     }
 
+    #[inline]
     fn add_prompt(&mut self, request: u32, tokens: u32) {
         self.batch.prefills.push(PrefillWork { request, tokens });
     }

@@ -4,6 +4,7 @@
 
 use super::Forming;
 
+#[inline(always)]
 pub(super) fn fill(forming: &mut Forming<'_>) {
     forming.take_decodes();
     let limits = forming.limits;
