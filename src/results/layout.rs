@@ -124,15 +124,14 @@ pub(super) struct Layout {
 /// Runs of a block, from the size of the sweep and the per-request rows kept of
 /// each run. Never from the thread count: the files would differ.
 pub(super) fn block_runs(runs: u64, request_rows_per_run: u64) -> u64 {
-    let rows_per_run = request_rows_per_run.max(1);
-    let for_files = match request_rows_per_run {
-        0 => 0,
-        rows => (BLOCK_REQUEST_ROWS_MIN / rows).min(runs / BLOCKS_PER_SWEEP_MIN),
+    let by_sweep = runs / BLOCKS_PER_SWEEP;
+    let runs_per_block = match request_rows_per_run {
+        0 => by_sweep,
+        rows => by_sweep
+            .max((BLOCK_REQUEST_ROWS_MIN / rows).min(runs / BLOCKS_PER_SWEEP_MIN))
+            .min(BLOCK_REQUEST_ROWS / rows),
     };
-    (runs / BLOCKS_PER_SWEEP)
-        .max(for_files)
-        .min(BLOCK_REQUEST_ROWS / rows_per_run)
-        .clamp(1, BLOCK_RUNS_MAX)
+    runs_per_block.clamp(1, BLOCK_RUNS_MAX)
 }
 
 impl Layout {

@@ -176,7 +176,7 @@ impl Texts {
 
     /// Those there are, some perhaps twice.
     pub(super) fn distinct(&self) -> impl Iterator<Item = &str> {
-        self.values.iter().flatten()
+        (0..self.values.len()).map(|code| self.values.value(code))
     }
 
     /// What `parse` makes of each, by row.

@@ -82,6 +82,7 @@ impl Curve {
             EMPTY => find_rise(slots, index, |index| price(knot(octave, index))),
             rise => rise,
         };
+        // It was there when the rise was found, and is never another.
         let low = f64::from_bits(slot.low.load(Relaxed));
         (rise != BENT).then(|| Cell::new(bits, octave, low, f64::from_bits(rise)))
     }
