@@ -402,8 +402,8 @@ mod tests {
 
     #[test]
     fn blocks_are_many_and_not_too_small_for_a_file() {
-        // A hundredth of the sweep; fewer if their requests would fill a file, more if
-        // they would not.
+        // A 128th of the sweep; fewer if their requests fill a file, more if they are too
+        // few for one.
         for (runs, rows, expected) in [
             (4, 32, 1),
             (12_800, 0, 100),

@@ -45,13 +45,16 @@ pub(super) enum Collective {
 }
 
 impl Collective {
-    fn parse(name: &str) -> Option<Self> {
+    fn parse(name: &str) -> Result<Self, SiliconError> {
         match name {
-            "all_gather" => Some(Self::AllGather),
-            "all_reduce" => Some(Self::AllReduce),
-            "all_to_all" => Some(Self::AllToAll),
-            "reduce_scatter" => Some(Self::ReduceScatter),
-            _ => None,
+            "all_gather" => Ok(Self::AllGather),
+            "all_reduce" => Ok(Self::AllReduce),
+            "all_to_all" => Ok(Self::AllToAll),
+            "reduce_scatter" => Ok(Self::ReduceScatter),
+            _ => Err(SiliconError::Malformed {
+                file: "nccl".into(),
+                reason: format!("unknown collective `{name}`"),
+            }),
         }
     }
 }
@@ -64,21 +67,16 @@ pub(super) struct NcclTable {
 
 impl NcclTable {
     pub(super) fn build(frame: &Frame) -> Result<Self, SiliconError> {
-        let collectives = frame.texts("collective")?;
+        let collectives = frame.texts("collective")?.parsed(Collective::parse)?;
         let gpus = frame.numbers("gpus")?;
         let elements = frame.numbers("elements")?;
         let latencies_ms = frame.latencies_ms()?;
-        let mut points = Vec::with_capacity(frame.rows());
-        for row in 0..frame.rows() {
-            let name = collectives.value(row);
-            let collective = Collective::parse(name).ok_or_else(|| SiliconError::Malformed {
-                file: "nccl".into(),
-                reason: format!("unknown collective `{name}`"),
-            })?;
-            points.push(((collective, gpus[row]), elements[row], latencies_ms[row]));
-        }
+        let point = |row: usize| {
+            let key = (collectives.of(row), gpus[row]);
+            (key, elements[row], latencies_ms[row])
+        };
         Ok(Self {
-            curves: CurveSet::build(points),
+            curves: CurveSet::build((0..frame.rows()).map(point).collect()),
         })
     }
 

@@ -1,7 +1,8 @@
 //! Prices as functions of one figure: straight pieces between knots that are
 //! priced when first needed.
 
-use super::lazy::{EMPTY, empty, read_or_fill};
+use super::lazy::{EMPTY, empty, places, read_or_fill};
+use crate::execution_time::StepShape;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -55,7 +56,7 @@ pub(super) struct Curve {
 impl Curve {
     pub(super) fn new() -> Self {
         Self {
-            octaves: (0..OCTAVES).map(|_| OnceLock::new()).collect(),
+            octaves: places(OCTAVES),
         }
     }
 
@@ -169,11 +170,20 @@ fn knot(octave: usize, index: usize) -> f64 {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MeanKvTokens {
     /// Sum of the contexts before the first step.
-    pub(super) context_tokens: f64,
-    pub(super) decodes: f64,
+    context_tokens: f64,
+    decodes: f64,
 }
 
 impl MeanKvTokens {
+    /// Of the decodes of `shape`, of which there are some, from that step on.
+    #[inline]
+    pub(super) fn of(shape: &StepShape) -> Self {
+        Self {
+            context_tokens: shape.decode_context_tokens as f64,
+            decodes: f64::from(shape.decode_requests),
+        }
+    }
+
     /// In the first step: the mean context, and its own.
     #[inline]
     pub(super) fn first(self) -> f64 {
@@ -203,7 +213,7 @@ pub(super) struct DecodeCurves {
 impl DecodeCurves {
     pub(super) fn new() -> Self {
         Self {
-            curves: (0..CURVES).map(|_| OnceLock::new()).collect(),
+            curves: places(CURVES),
         }
     }
 

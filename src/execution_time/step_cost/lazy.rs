@@ -1,11 +1,17 @@
-//! A price that is found when first asked for, and then read without a lock.
+//! What is found when first asked for, and then read without a lock.
 //! Every price is a pure function of its place, so it does not matter which
 //! thread finds it, or whether two do.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Bits of a NaN no price has: marks an entry as empty.
 pub(super) const EMPTY: u64 = u64::MAX;
+
+/// So many places for tables, none of which is there yet.
+pub(super) fn places<T>(count: usize) -> Box<[OnceLock<T>]> {
+    (0..count).map(|_| OnceLock::new()).collect()
+}
 
 pub(super) fn empty() -> AtomicU64 {
     AtomicU64::new(EMPTY)

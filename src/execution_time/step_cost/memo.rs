@@ -2,7 +2,7 @@
 //! without locks.
 
 use super::curve::Curve;
-use super::lazy::{empty, read_or_fill};
+use super::lazy::{empty, places, read_or_fill};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -10,10 +10,6 @@ type Page = Box<[AtomicU64]>;
 
 fn empty_page() -> Page {
     (0..PAGE).map(|_| empty()).collect()
-}
-
-fn empty_pages(len: usize) -> Box<[OnceLock<Page>]> {
-    (0..len).map(|_| OnceLock::new()).collect()
 }
 
 const PAGE: usize = 256;
@@ -39,7 +35,7 @@ impl CountTable {
     /// With `pages` pages of counts that are priced one by one.
     pub(super) fn with_pages(pages: usize) -> Self {
         Self {
-            pages: empty_pages(pages),
+            pages: places(pages),
             beyond: Curve::new(),
             bent: OnceLock::new(),
         }
@@ -64,7 +60,7 @@ impl CountTable {
         if let Some(cell) = self.beyond.cell(f64::from(count), &at_knot) {
             return cell.at(f64::from(count));
         }
-        let bent = self.bent.get_or_init(|| empty_pages(BENT_PAGES));
+        let bent = self.bent.get_or_init(|| places(BENT_PAGES));
         match entry(bent, count) {
             Some(entry) => read_or_fill(entry, || price(count)),
             None => price(count),

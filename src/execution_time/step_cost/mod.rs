@@ -25,6 +25,7 @@ pub use peers::PeerCost;
 use std::sync::{Arc, OnceLock};
 
 use self::curve::{DecodeCurves, MeanKvTokens};
+use self::lazy::places;
 use self::memo::{ChunkCache, ChunkShape, CountTable};
 use self::pricer::Pricer;
 use self::ranks::{RankLoad, Shares, groups};
@@ -859,7 +860,7 @@ impl StageTables {
         });
         Self {
             decode_only: CountTable::new(),
-            beside_attention: (0..DECODES_LOOKED_UP).map(|_| OnceLock::new()).collect(),
+            beside_attention: places(DECODES_LOOKED_UP),
             rank_tokens: CountTable::new(),
             pool_tokens: CountTable::new(),
             head: stage.last.then(CountTable::new),
@@ -971,14 +972,10 @@ fn prefill_attention(
 /// Mean keys a decode of `shape` reads: its context and its own.
 #[inline]
 fn mean_kv_tokens(shape: &StepShape) -> f64 {
-    if shape.decode_requests == 0 {
-        return 1.0;
+    match shape.decode_requests {
+        0 => 1.0,
+        _ => MeanKvTokens::of(shape).first(),
     }
-    let kv_tokens = MeanKvTokens {
-        context_tokens: shape.decode_context_tokens as f64,
-        decodes: f64::from(shape.decode_requests),
-    };
-    kv_tokens.first()
 }
 
 impl std::fmt::Debug for GraphCost {

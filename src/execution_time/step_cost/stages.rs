@@ -129,14 +129,10 @@ impl GraphCost {
         times: &mut [StageTime],
         time: impl Fn(f64) -> StageTime,
     ) {
-        let kv_tokens = MeanKvTokens {
-            context_tokens: shape.decode_context_tokens as f64,
-            decodes: f64::from(shape.decode_requests),
-        };
         let batch = self.of_one_rank(shape.decode_requests);
         self.tables[index].decode_attention.get_all(
             batch,
-            kv_tokens,
+            MeanKvTokens::of(shape),
             times,
             |kv_tokens| self.attention_price_s(index, batch, kv_tokens),
             |stage_time, attention_s| *stage_time = time(attention_s),
