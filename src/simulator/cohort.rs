@@ -318,6 +318,16 @@ impl Cohort {
             .count()
     }
 
+    /// Whether the members, all of whose last tokens came together, are sure to go on
+    /// after the next step, if `free_blocks` are.
+    #[inline]
+    pub(crate) fn goes_on_with(&self, free_blocks: u64) -> bool {
+        !self.members.is_empty()
+            && self.late.is_empty()
+            && !self.ends.may_be_done(self.step + 1)
+            && self.blocks_for_step_in(1) <= free_blocks
+    }
+
     /// Whether a member may have all its tokens.
     #[inline]
     pub(crate) fn may_have_finished(&self) -> bool {

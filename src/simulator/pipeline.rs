@@ -19,6 +19,8 @@
 //! leave while their prompts are being computed.
 
 mod lane;
+mod turns;
+mod way;
 
 use std::collections::VecDeque;
 
@@ -125,17 +127,27 @@ impl Ahead {
         (self.repetitions, self.made) = (0, 0);
     }
 
+    /// The next repetition has been made.
+    #[inline]
+    fn pass(&mut self) {
+        self.made += 1;
+    }
+
     /// Of the next repetition.
+    #[inline]
     fn time(&self, stage: u32) -> StageTime {
         self.times[stage as usize * self.repetitions + self.made]
     }
 
-    /// Prices up to `repetitions` of the step `shape`, if all before have been made;
+    /// Whether all that have been priced have been made.
+    #[inline]
+    fn is_over(&self) -> bool {
+        self.made == self.repetitions
+    }
+
+    /// Prices up to `repetitions` of the step `shape`, all before having been made;
     /// twice as many as those.
     fn price(&mut self, cost: &dyn StepCost, shape: &StepShape, repetitions: usize) {
-        if self.made < self.repetitions {
-            return;
-        }
         self.made = 0;
         self.repetitions = repetitions.min(2 * self.repetitions.max(1));
         self.make_room(cost);
@@ -238,15 +250,27 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let mut lane = self.lane(replica);
         lane.state.pipeline.is_announced = false;
         lane.follow_forecast(f64::INFINITY);
-        while let Some(left) = self.replicas[replica as usize].pipeline.leaving.pop_front() {
-            let Some(free_until_s) = self.end_and_refill(replica, left.slot) else {
-                break;
-            };
-            if !self.goes_on(replica, free_until_s) {
-                break;
+        let mut free_until_s = self.next_pending_s();
+        if free_until_s <= self.events.now_s() {
+            self.end_later(replica);
+        }
+        while let Some(slot) = self.next_to_leave(replica, free_until_s) {
+            match self.end_and_refill(replica, slot, free_until_s) {
+                Some(until_s) => free_until_s = until_s,
+                None => break,
             }
         }
         self.announce(replica);
+    }
+
+    /// Has the queue tell of the end of the first batch, which is now, after all else
+    /// that is.
+    #[cold]
+    fn end_later(&mut self, replica: u32) {
+        if let Some(left) = self.replicas[replica as usize].pipeline.leaving.pop_front() {
+            let slot = left.slot;
+            self.events.push_now(Event::BatchEnd { replica, slot });
+        }
     }
 
     /// Makes what has been forecast for `replica` happen, up to the present, and
@@ -303,15 +327,11 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         blocks
     }
 
-    /// The batch of `slot` has been executed; forms what can be formed next. Returns
-    /// when something else happens; none if that is now.
+    /// The batch of `slot` has been executed; forms what can be formed next, nothing else
+    /// happening before `pending_s`. Returns when it does then; none if that is now.
     #[inline]
-    fn end_and_refill(&mut self, replica: u32, slot: u32) -> Option<f64> {
-        let (now_s, pending_s) = (self.events.now_s(), self.next_pending_s());
-        if pending_s <= now_s {
-            self.events.push_now(Event::BatchEnd { replica, slot });
-            return None;
-        }
+    fn end_and_refill(&mut self, replica: u32, slot: u32, pending_s: f64) -> Option<f64> {
+        let now_s = self.events.now_s();
         if self.lane(replica).advance(slot, now_s, pending_s) {
             return Some(pending_s);
         }
@@ -359,16 +379,22 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         formed.is_some()
     }
 
-    /// Moves the clock to the end of the first batch if that is before `free_until_s`.
+    /// Moves the clock to the end of the first batch, and takes that off the stages, if
+    /// it is before `free_until_s`, those that only take turns having done so.
     #[inline]
-    fn goes_on(&mut self, replica: u32, free_until_s: f64) -> bool {
-        let Some(first) = self.replicas[replica as usize].pipeline.leaving.front() else {
-            return false;
+    fn next_to_leave(&mut self, replica: u32, free_until_s: f64) -> Option<u32> {
+        let mut lane = self.lane(replica);
+        let turned_s = match lane.state.stages.len() {
+            1 => None,
+            _ => lane.take_turns(free_until_s),
         };
-        let goes_on = first.at_s < free_until_s && first.at_s <= self.shared.limit_s;
-        if goes_on {
-            self.events.advance(first.at_s);
+        let limit_s = lane.shared.limit_s;
+        let leaving = &mut lane.state.pipeline.leaving;
+        let first = leaving.pop_front_if(|first| first.at_s < free_until_s && first.at_s <= limit_s);
+        let now_s = first.map(|first| first.at_s).or(turned_s);
+        if let Some(now_s) = now_s {
+            self.events.advance(now_s);
         }
-        goes_on
+        first.map(|first| first.slot)
     }
 }

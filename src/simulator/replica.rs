@@ -472,6 +472,15 @@ impl Replica {
         batch
     }
 
+    /// Whether decodes that nobody joins are the next batch again: neither prompts that
+    /// have been begun nor KV caches wait beside it.
+    #[inline]
+    pub(crate) fn repeats_decodes(&self) -> bool {
+        self.policy.repeats_decodes()
+            && self.queues.prefilling.is_empty()
+            && self.incoming.is_empty()
+    }
+
     /// Whether one more batch may be in flight.
     #[inline]
     pub(crate) fn has_free_slot(&self) -> bool {

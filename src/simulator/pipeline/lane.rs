@@ -1,6 +1,7 @@
 //! What happens on one replica's stages while nobody else is concerned: batches go
 //! through them, decode steps are repeated and forecast.
 
+use super::way::Way;
 use super::{Leaving, STEPS};
 use crate::execution_time::{StageRun, StageTime, StepCost};
 use crate::simulator::cluster::{Shared, count_waiting};
@@ -18,7 +19,7 @@ pub(super) struct Lane<'s, 'a, R> {
 }
 
 impl<'a, R: Recorder> Lane<'_, 'a, R> {
-    fn cost(&self) -> &'a dyn StepCost {
+    pub(super) fn cost(&self) -> &'a dyn StepCost {
         &*self.shared.cluster.pools[self.state.pool].cost
     }
 
@@ -75,7 +76,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
             debug_assert_eq!(time, cost.stage_time(stage, &batch.shape));
             time
         });
-        self.state.batches[slot as usize].ahead.made += 1;
+        self.state.batches[slot as usize].ahead.pass();
     }
 
     /// Sends a batch through all stages, where it takes what `time` says.
@@ -84,42 +85,13 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         let limit_s = self.shared.limit_s;
         let state = &mut *self.state;
         let batch = &mut state.batches[slot as usize];
-        let mut spent = batch.spent;
-        let mut busy = ExactRun::default();
-        let mut leaving = Leaving {
-            slot,
-            started_at_s: now_s,
-            at_s: now_s,
-        };
-        for (stage, free_at_s) in (0..).zip(&mut state.pipeline.free_at_s) {
-            // Neither is NaN: one comparison, where `max` makes two.
-            let start_s = if *free_at_s > leaving.at_s {
-                *free_at_s
-            } else {
-                leaving.at_s
-            };
-            if start_s > limit_s {
-                // It never starts.
-                leaving.at_s = start_s;
-                break;
-            }
-            if stage == 0 {
-                count_waiting(batch, stage, &mut self.shared.requests, start_s);
-            } else {
-                spent.waiting_s += start_s - leaving.at_s;
-            }
-            let time = time(stage, batch);
-            let total_s = time.total_s();
-            spent.total_s += total_s;
-            spent.model_s += time.model_s;
-            leaving.started_at_s = start_s;
-            leaving.at_s = start_s + total_s;
-            busy.add(leaving.at_s - start_s);
-            batch.last_stage_at_s = leaving.at_s;
-            *free_at_s = leaving.at_s;
+        let stages = &mut state.pipeline.free_at_s;
+        let way = Way::through(stages, now_s, limit_s, |stage| time(stage, batch));
+        if way.starts() {
+            count_waiting(batch, 0, &mut self.shared.requests, way.first_start_s);
         }
-        batch.spent = spent;
-        state.busy.add_run(&busy, 1);
+        state.busy.add_run(&way.busy, 1);
+        let leaving = way.take(slot, batch);
         state.pipeline.leaving.push_back(leaving);
     }
 
@@ -240,11 +212,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
     fn decodes_only(&self, slot: u32) -> bool {
         let state = &*self.state;
         let batch = &state.batches[slot as usize];
-        state.policy.repeats_decodes()
-            && batch.prefills.is_empty()
-            && !batch.decodes.is_empty()
-            && state.queues.prefilling.is_empty()
-            && state.incoming.is_empty()
+        batch.prefills.is_empty() && !batch.decodes.is_empty() && state.repeats_decodes()
     }
 
     /// Counts the present batch, decodes only, as the next one too.
@@ -267,7 +235,9 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
             return self.launch(slot, now_s);
         }
         let batch = &mut self.state.batches[slot as usize];
-        batch.ahead.price(cost, &batch.shape, repeats);
+        if batch.ahead.is_over() {
+            batch.ahead.price(cost, &batch.shape, repeats);
+        }
         self.enter_ahead(slot, now_s);
     }
 
