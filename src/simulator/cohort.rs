@@ -110,6 +110,13 @@ impl Cohort {
         self.growth.get(self.slot).copied().map_or(0, u64::from)
     }
 
+    /// Blocks the step after the next takes.
+    #[inline]
+    fn blocks_after_next_step(&self) -> u64 {
+        let slot = next_slot(self.slot, self.growth.len());
+        self.growth.get(slot).copied().map_or(0, u64::from)
+    }
+
     /// Blocks a step takes that comes after so many others.
     pub(crate) fn blocks_for_step_in(&self, steps: usize) -> u64 {
         let slot = (self.slot + steps).checked_rem(self.growth.len());
@@ -325,7 +332,7 @@ impl Cohort {
         !self.members.is_empty()
             && self.late.is_empty()
             && !self.ends.may_be_done(self.step + 1)
-            && self.blocks_for_step_in(1) <= free_blocks
+            && self.blocks_after_next_step() <= free_blocks
     }
 
     /// Whether a member may have all its tokens.

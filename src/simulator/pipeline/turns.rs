@@ -14,6 +14,7 @@ impl<R: Recorder> Lane<'_, '_, R> {
     /// Has batches leave the stages and enter them again, in order: those that leave
     /// before `until_s`, and not after the limit, up to the first that is not all of the
     /// next batch, as it is. Returns when the last of them left; none: none did.
+    #[inline(never)]
     pub(super) fn take_turns(&mut self, until_s: f64) -> Option<f64> {
         let (cost, limit_s) = (self.cost(), self.shared.limit_s);
         let until_s = until_s.min(limit_s.next_up());
