@@ -869,10 +869,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             queues.preempted.extend(batch.order.iter().filter(done));
         }
         if !state.policy.is_static() {
-            queues
-                .ready
-                .append(&mut batch.decodes, &mut self.shared.requests);
-            return;
+            return queues.ready.put(&mut batch.decodes);
         }
         let earlier = Held {
             blocks: std::mem::take(&mut batch.held_blocks),
@@ -890,7 +887,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             return;
         }
         let all = held.plus(earlier);
-        let empty = queues.spare.pop().unwrap_or_default();
+        let empty = queues.ready.empty_cohort();
         queues.groups.push_back(StaticGroup {
             decodes: std::mem::replace(&mut batch.decodes, empty),
             held_blocks: all.blocks,

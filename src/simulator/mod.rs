@@ -27,6 +27,7 @@ mod exact_sum;
 mod kv_cache;
 mod pd_transfer;
 mod pipeline;
+mod ready;
 pub mod recorder;
 mod replica;
 mod request;

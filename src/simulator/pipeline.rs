@@ -390,7 +390,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         };
         let limit_s = lane.shared.limit_s;
         let leaving = &mut lane.state.pipeline.leaving;
-        let first = leaving.pop_front_if(|first| first.at_s < free_until_s && first.at_s <= limit_s);
+        let first =
+            leaving.pop_front_if(|first| first.at_s < free_until_s && first.at_s <= limit_s);
         let now_s = first.map(|first| first.at_s).or(turned_s);
         if let Some(now_s) = now_s {
             self.events.advance(now_s);

@@ -8,6 +8,7 @@ use super::config::{Compat, PoolRole, PoolSpec};
 use super::exact_sum::ExactSum;
 use super::kv_cache::BlockPool;
 use super::pipeline::{Ahead, Pipeline};
+use super::ready::ReadyDecodes;
 use super::recorder::{Recorder, RequestOutcome};
 use super::request::RequestState;
 use super::scheduler::replica::{BatchPolicy, Limits, Need, Reservation};
@@ -148,12 +149,9 @@ pub(crate) struct ReplicaQueues {
     /// Prompts partly in the cache, not in flight.
     pub prefilling: VecDeque<u32>,
     /// Decoding, not in flight.
-    pub ready: Box<Cohort>,
+    pub ready: ReadyDecodes,
     /// Static batching: batches between two of their steps.
     pub groups: VecDeque<StaticGroup>,
-    /// Static batching: empty cohorts, kept for their buffers.
-    #[expect(clippy::vec_box, reason = "batches and groups hand their boxes on")]
-    pub spare: Vec<Box<Cohort>>,
     /// Compatibility mode: started requests not in flight, in the original's order.
     pub preempted: Vec<u32>,
     pub blocks: BlockPool,
@@ -413,9 +411,8 @@ impl Replica {
                 compat,
                 waiting: VecDeque::new(),
                 prefilling: VecDeque::new(),
-                ready: Box::new(Cohort::new(growth)),
+                ready: ReadyDecodes::new(growth),
                 groups: VecDeque::new(),
-                spare: Vec::new(),
                 preempted: Vec::new(),
                 blocks: BlockPool::new(spec.kv_cache, policy.watermark_blocks_fraction()),
                 admitted: 0,

@@ -177,8 +177,8 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         if growth > queues.blocks.free() {
             return false;
         }
-        (queues.ready).append(&mut batch.decodes, &mut self.shared.requests);
-        std::mem::swap(&mut queues.ready, &mut batch.decodes);
+        queues.ready.put(&mut batch.decodes);
+        (queues.ready).take(usize::MAX, &mut batch.decodes, &mut self.shared.requests);
         batch.describe(&self.shared.requests);
         self.count_again(slot, now_s);
         self.launch(slot, now_s);

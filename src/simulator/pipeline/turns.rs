@@ -19,7 +19,10 @@ impl<R: Recorder> Lane<'_, '_, R> {
         let (cost, limit_s) = (self.cost(), self.shared.limit_s);
         let until_s = until_s.min(limit_s.next_up());
         let state = &mut *self.state;
-        if state.pipeline.tells_runs_apart || !state.repeats_decodes() || !state.queues.ready.is_empty() {
+        if state.pipeline.tells_runs_apart
+            || !state.repeats_decodes()
+            || !state.queues.ready.is_empty()
+        {
             return None;
         }
         // Nothing is freed meanwhile.

@@ -15,5 +15,5 @@ pub(super) fn fill(forming: &mut Forming<'_>) {
     std::mem::swap(&mut forming.batch.decodes, &mut group.decodes);
     forming.batch.held_blocks = group.held_blocks;
     forming.batch.held_requests = group.held_requests;
-    forming.queues.spare.push(group.decodes);
+    forming.queues.ready.keep_spare(group.decodes);
 }

@@ -37,8 +37,9 @@ fn take_prompts(forming: &mut Forming<'_>, compat: Compat) {
     }
     let mut needs = std::mem::take(&mut forming.queues.needs);
     needs.clear();
-    needs.extend(forming.queues.ready.members().iter().map(|&id| {
-        let held = forming.queues.ready.context_tokens_of(id, forming.requests) + 1;
+    let ready = &**forming.queues.ready.as_one(forming.requests);
+    needs.extend(ready.members().iter().map(|&id| {
+        let held = ready.context_tokens_of(id, forming.requests) + 1;
         let request = &forming.requests[id as usize];
         let total = u64::from(request.prefill_tokens + request.decode_tokens);
         Need {

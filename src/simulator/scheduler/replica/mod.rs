@@ -269,14 +269,8 @@ impl Forming<'_> {
     /// Moves ready decodes into the batch, as many as it may have.
     #[inline]
     fn take_ready(&mut self) {
-        let limit = self.limits.batch as usize;
-        if self.queues.ready.len() <= limit {
-            std::mem::swap(&mut self.queues.ready, &mut self.batch.decodes);
-        } else {
-            self.queues
-                .ready
-                .split_front(limit, &mut self.batch.decodes, self.requests);
-        }
+        let (limit, decodes) = (self.limits.batch as usize, &mut self.batch.decodes);
+        self.queues.ready.take(limit, decodes, self.requests);
     }
 
     /// A batch of waiting prompts, or else one of decodes.

@@ -178,7 +178,8 @@ fn take_decode(id: u32, started: &mut Started, forming: &mut Forming<'_>) {
         let victim = started.pop_back();
         let sent_back = victim.unwrap_or(id);
         if forming.requests[sent_back as usize].generated > 0 {
-            forming.queues.ready.remove(sent_back, forming.requests);
+            let ready = forming.queues.ready.as_one(forming.requests);
+            ready.remove(sent_back, forming.requests);
         }
         forming
             .queues
@@ -187,7 +188,8 @@ fn take_decode(id: u32, started: &mut Started, forming: &mut Forming<'_>) {
             return;
         }
     }
-    let context = forming.queues.ready.context_tokens_of(id, forming.requests);
+    let ready = forming.queues.ready.as_one(forming.requests);
+    let context = ready.context_tokens_of(id, forming.requests);
     // A block for the new token's entry, if the last one is full.
     let blocks = forming.queues.blocks.blocks_for(context + 1);
     if blocks > forming.queues.blocks.blocks_for(context) {
@@ -198,13 +200,13 @@ fn take_decode(id: u32, started: &mut Started, forming: &mut Forming<'_>) {
 
 /// Moves the decodes chosen so far from the ready cohort to the batch's.
 fn move_decodes(forming: &mut Forming<'_>) {
-    if forming.batch.order.len() == forming.queues.ready.len() {
-        std::mem::swap(&mut forming.queues.ready, &mut forming.batch.decodes);
-        return;
+    let ready = forming.queues.ready.as_one(forming.requests);
+    if forming.batch.order.len() == ready.len() {
+        return std::mem::swap(ready, &mut forming.batch.decodes);
     }
     for index in 0..forming.batch.order.len() {
         let id = forming.batch.order[index];
-        forming.queues.ready.remove(id, forming.requests);
+        ready.remove(id, forming.requests);
         forming.batch.decodes.join(id, forming.requests);
     }
 }

@@ -1,0 +1,148 @@
+//! Decodes of a replica that are in no batch, in batch order.
+//!
+//! Batches give their decodes back as they end and the next one takes those that
+//! have waited longest. Where a micro-batch may not have all of them, what one batch
+//! gives back is often just what another takes: cohorts stay as they are until a
+//! batch needs members of several, and nobody is moved who need not be.
+
+use std::collections::VecDeque;
+
+use super::cohort::Cohort;
+use super::request::RequestState;
+
+#[derive(Debug)]
+#[expect(
+    clippy::vec_box,
+    reason = "batches and what is here hand their boxes on"
+)]
+pub(crate) struct ReadyDecodes {
+    /// Those that go first; empty only if nobody is here.
+    first: Box<Cohort>,
+    /// Those after them. None of these is empty.
+    others: VecDeque<Box<Cohort>>,
+    /// Empty cohorts, kept for their buffers.
+    spare: Vec<Box<Cohort>>,
+    /// Block size of the cohorts' KV cache, as [`Cohort::new`] has it.
+    block_size: u32,
+}
+
+impl ReadyDecodes {
+    /// Nobody, in cohorts as [`Cohort::new`] makes them.
+    pub(crate) fn new(block_size: u32) -> Self {
+        Self {
+            first: Box::new(Cohort::new(block_size)),
+            others: VecDeque::new(),
+            spare: Vec::new(),
+            block_size,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        let others: usize = self.others.iter().map(|cohort| cohort.len()).sum();
+        self.first.len() + others
+    }
+
+    /// Blocks the next step of all of them takes.
+    #[inline]
+    pub(crate) fn blocks_for_next_step(&self) -> u64 {
+        let others = self.others.iter();
+        let others: u64 = others.map(|cohort| cohort.blocks_for_next_step()).sum();
+        self.first.blocks_for_next_step() + others
+    }
+
+    /// Adds one request, last of all.
+    #[inline]
+    pub(crate) fn join(&mut self, id: u32, requests: &mut [RequestState]) {
+        let last = self.others.back_mut().unwrap_or(&mut self.first);
+        last.join(id, requests);
+    }
+
+    /// Adds all of `cohort`'s members after those that are here, and empties it.
+    #[inline]
+    pub(crate) fn put(&mut self, cohort: &mut Box<Cohort>) {
+        if cohort.is_empty() {
+            return;
+        }
+        if self.is_empty() {
+            return std::mem::swap(&mut self.first, cohort);
+        }
+        let empty = self.empty_cohort();
+        self.others.push_back(std::mem::replace(cohort, empty));
+    }
+
+    /// Moves the first `limit` members, or all if they are fewer, into the empty cohort
+    /// `batch`.
+    #[inline]
+    pub(crate) fn take(
+        &mut self,
+        limit: usize,
+        batch: &mut Box<Cohort>,
+        requests: &mut [RequestState],
+    ) {
+        debug_assert!(batch.is_empty());
+        if self.first.len() > limit {
+            return self.first.split_front(limit, batch, requests);
+        }
+        std::mem::swap(&mut self.first, batch);
+        if !self.others.is_empty() {
+            self.fill_up(limit, batch, requests);
+        }
+    }
+
+    /// Has members of the other cohorts follow those in `batch` until there are `limit`;
+    /// the first cohort has been taken.
+    #[inline(never)]
+    fn fill_up(&mut self, limit: usize, batch: &mut Box<Cohort>, requests: &mut [RequestState]) {
+        while let Some(mut next) = self.others.pop_front() {
+            let room = limit - batch.len();
+            if room < next.len() {
+                next.split_front(room, &mut self.first, requests);
+                batch.append(&mut self.first, requests);
+                std::mem::swap(&mut self.first, &mut next);
+                self.spare.push(next);
+                return;
+            }
+            batch.append(&mut next, requests);
+            self.spare.push(next);
+        }
+    }
+
+    /// All of them in one cohort.
+    pub(crate) fn as_one(&mut self, requests: &mut [RequestState]) -> &mut Box<Cohort> {
+        while let Some(mut next) = self.others.pop_front() {
+            self.first.append(&mut next, requests);
+            self.spare.push(next);
+        }
+        &mut self.first
+    }
+
+    /// Removes and returns the last one.
+    pub(crate) fn pop_last(&mut self, requests: &mut [RequestState]) -> Option<u32> {
+        let Some(last) = self.others.back_mut() else {
+            return self.first.pop_last(requests);
+        };
+        let id = last.pop_last(requests);
+        if last.is_empty() {
+            self.spare.extend(self.others.pop_back());
+        }
+        id
+    }
+
+    /// An empty cohort, with buffers where there is one.
+    pub(crate) fn empty_cohort(&mut self) -> Box<Cohort> {
+        let spare = self.spare.pop();
+        spare.unwrap_or_else(|| Box::new(Cohort::new(self.block_size)))
+    }
+
+    /// Keeps an empty cohort for its buffers.
+    pub(crate) fn keep_spare(&mut self, cohort: Box<Cohort>) {
+        debug_assert!(cohort.is_empty());
+        self.spare.push(cohort);
+    }
+}
