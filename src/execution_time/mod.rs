@@ -188,10 +188,10 @@ pub trait StepCost: Send + Sync {
         stage_times_one_by_one(self, shape, times);
     }
 
-    /// Times of decode-only steps in a row, as many as `times` has room for: of all of
-    /// them on the first stage, then on the second ... `shape` is the first step, and in
-    /// each of the others every decode has one token more in its cache. The same as one
-    /// by one, to the last bit.
+    /// Times of decode-only steps in a row, as many as `times` has room for: of the first
+    /// on all stages, then of the second ... `shape` is the first step, and in each of the
+    /// others every decode has one token more in its cache. The same as one by one, to the
+    /// last bit.
     fn decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
         decode_times_one_by_one(self, shape, times);
     }
@@ -229,11 +229,9 @@ fn decode_times_one_by_one(
         prefills: Vec::new(),
         ..*shape
     };
-    let stages = cost.stages();
-    let steps = times.len() / stages as usize;
-    for step in 0..steps {
-        for stage in 0..stages {
-            times[stage as usize * steps + step] = cost.stage_time(stage, &shape);
+    for step in times.chunks_exact_mut(cost.stages() as usize) {
+        for (stage, time) in (0..).zip(step) {
+            *time = cost.stage_time(stage, &shape);
         }
         shape.decode_context_tokens += u64::from(shape.decode_requests);
     }

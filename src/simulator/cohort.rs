@@ -112,7 +112,7 @@ impl Cohort {
 
     /// Blocks the step after the next takes.
     #[inline]
-    fn blocks_after_next_step(&self) -> u64 {
+    pub(crate) fn blocks_after_next_step(&self) -> u64 {
         let slot = next_slot(self.slot, self.growth.len());
         self.growth.get(slot).copied().map_or(0, u64::from)
     }
@@ -325,14 +325,14 @@ impl Cohort {
             .count()
     }
 
-    /// Whether the members, all of whose last tokens came together, are sure to go on
-    /// after the next step, if `free_blocks` are.
+    /// After how many of the next steps, at most `limit` and fewer than 63, nobody is sure
+    /// to be done; none if not all members' last tokens came together.
     #[inline]
-    pub(crate) fn goes_on_with(&self, free_blocks: u64) -> bool {
-        !self.members.is_empty()
-            && self.late.is_empty()
-            && !self.ends.may_be_done(self.step + 1)
-            && self.blocks_after_next_step() <= free_blocks
+    pub(crate) fn steps_nobody_ends(&self, limit: usize) -> usize {
+        if self.members.is_empty() || !self.late.is_empty() {
+            return 0;
+        }
+        self.ends.steps_until_done(self.step, limit + 1) - 1
     }
 
     /// Whether a member may have all its tokens.

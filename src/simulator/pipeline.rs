@@ -28,6 +28,7 @@ use self::lane::Lane;
 use super::cluster::Simulation;
 use super::config::PoolRole;
 use super::event::Event;
+use super::exact_sum::ExactRun;
 use super::recorder::Recorder;
 use super::replica::Replica;
 use crate::execution_time::{StageTime, StepCost, StepShape};
@@ -113,9 +114,12 @@ impl Forecast {
 /// Stage times of the next repetitions of a batch of decodes, priced together.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
-    /// By stage, then by repetition.
+    /// By repetition, then by stage.
     times: Vec<StageTime>,
+    stages: usize,
     repetitions: usize,
+    /// Whether all of these times are short.
+    is_short: bool,
     /// Those that have been made.
     made: usize,
 }
@@ -127,16 +131,17 @@ impl Ahead {
         (self.repetitions, self.made) = (0, 0);
     }
 
+    /// Times of the next repetition on all stages.
+    #[inline]
+    fn step(&self) -> &[StageTime] {
+        let first = self.made * self.stages;
+        &self.times[first..first + self.stages]
+    }
+
     /// The next repetition has been made.
     #[inline]
     fn pass(&mut self) {
         self.made += 1;
-    }
-
-    /// Of the next repetition.
-    #[inline]
-    fn time(&self, stage: u32) -> StageTime {
-        self.times[stage as usize * self.repetitions + self.made]
     }
 
     /// Whether all that have been priced have been made.
@@ -152,6 +157,8 @@ impl Ahead {
         self.repetitions = repetitions.min(2 * self.repetitions.max(1));
         self.make_room(cost);
         cost.decode_times(shape, &mut self.times);
+        let are_short = |time: &StageTime| ExactRun::is_short(time.total_s());
+        self.is_short = self.times.iter().all(are_short);
     }
 
     /// Prices the step `shape`, whatever it consists of, alone.
@@ -162,7 +169,8 @@ impl Ahead {
     }
 
     fn make_room(&mut self, cost: &dyn StepCost) {
-        let times = cost.stages() as usize * self.repetitions;
+        self.stages = cost.stages() as usize;
+        let times = self.stages * self.repetitions;
         self.times.resize(times, StageTime::default());
     }
 }

@@ -233,9 +233,9 @@ impl DecodeCurves {
         &self,
         batch: u32,
         mut kv_tokens: MeanKvTokens,
-        steps: &mut [T],
+        steps: impl Iterator<Item = T>,
         price: impl Fn(f64) -> f64,
-        each: impl Fn(&mut T, f64),
+        each: impl Fn(T, f64),
     ) {
         let curve = self.curves.get(batch as usize);
         let curve = curve.map(|curve| curve.get_or_init(Curve::new));
@@ -326,7 +326,7 @@ mod tests {
             let (together, alone) = (DecodeCurves::new(), DecodeCurves::new());
             let mut prices = vec![0.0; steps as usize];
             let set = |price: &mut f64, found| *price = found;
-            together.get_all(decodes, kv_tokens, &mut prices, curve, set);
+            together.get_all(decodes, kv_tokens, prices.iter_mut(), curve, set);
             let expected: Vec<f64> = (0..steps)
                 .map(|step| alone.get(decodes, kv_tokens.later(step).first(), curve))
                 .collect();

@@ -72,16 +72,11 @@ impl GraphCost {
         });
     }
 
-    /// Times of decode-only steps in a row, stage by stage: all but attention stays the
+    /// Times of decode-only steps in a row on all stages: all but attention stays the
     /// same.
     #[inline(always)]
     pub(super) fn plain_decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
-        let stages = self.tables.len();
-        let steps = match stages {
-            1 => times.len(),
-            _ => times.len() / stages,
-        };
-        if shape.decode_requests == 0 || steps == 0 {
+        if shape.decode_requests == 0 {
             return times.fill(StageTime::default());
         }
         let constant = |index: usize| {
@@ -92,50 +87,45 @@ impl GraphCost {
                 host_s,
             }
         };
-        let (others, last) = times.split_at_mut((stages - 1) * steps);
-        if others.is_empty() {
-            return self.decode_attention(0, shape, last, constant(0));
+        let stages = self.tables.len();
+        let last = stages - 1;
+        if last == 0 {
+            let time = constant(0);
+            let set = |stage_time: &mut StageTime, attention_s| *stage_time = time(attention_s);
+            return self.decode_attention(0, shape, times.iter_mut(), set);
         }
         // Attention goes to the last stage's first, for all that have as much.
-        let attention_only = |model_s| StageTime {
-            model_s,
-            host_s: 0.0,
-        };
-        self.decode_attention(stages - 1, shape, last, attention_only);
-        let shared = self.alike[stages - 1].attention;
-        for (index, times) in others.chunks_mut(steps).enumerate() {
+        self.decode_attention(last, shape, times.chunks_exact_mut(stages), |step, s| {
+            step[last].model_s = s;
+        });
+        for index in 0..stages {
             let time = constant(index);
-            if self.alike[index].attention == shared {
-                for (stage_time, attention) in times.iter_mut().zip(&*last) {
-                    *stage_time = time(attention.model_s);
-                }
+            let steps = times.chunks_exact_mut(stages);
+            if self.alike[index].attention == self.alike[last].attention {
+                steps.for_each(|step| step[index] = time(step[last].model_s));
             } else {
-                self.decode_attention(index, shape, times, time);
+                self.decode_attention(index, shape, steps, |step, s| step[index] = time(s));
             }
-        }
-        let time = constant(stages - 1);
-        for stage_time in last {
-            *stage_time = time(stage_time.model_s);
         }
     }
 
-    /// Fills `times` with what `time` makes of the attention of decode-only steps in a
-    /// row on one stage.
+    /// Calls `each` with what comes with each of decode-only steps in a row, and what
+    /// attention takes in it on one stage.
     #[inline(always)]
-    fn decode_attention(
+    fn decode_attention<T>(
         &self,
         index: usize,
         shape: &StepShape,
-        times: &mut [StageTime],
-        time: impl Fn(f64) -> StageTime,
+        steps: impl Iterator<Item = T>,
+        each: impl Fn(T, f64),
     ) {
         let batch = self.of_one_rank(shape.decode_requests);
         self.tables[index].decode_attention.get_all(
             batch,
             MeanKvTokens::of(shape),
-            times,
+            steps,
             |kv_tokens| self.attention_price_s(index, batch, kv_tokens),
-            |stage_time, attention_s| *stage_time = time(attention_s),
+            each,
         );
     }
 }

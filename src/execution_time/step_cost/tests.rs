@@ -487,7 +487,7 @@ fn steps_in_a_row_cost_what_each_costs() {
             for step in 0..40 {
                 for stage in 0..stages {
                     let alone = cost.stage_time(stage as u32, &shape);
-                    assert_eq!(times[40 * stage + step], alone);
+                    assert_eq!(times[stages * step + stage], alone);
                 }
                 shape.decode_context_tokens += u64::from(requests);
             }

@@ -72,7 +72,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
     fn enter_ahead(&mut self, slot: u32, now_s: f64) {
         let cost = self.cost();
         self.enter_stages(slot, now_s, |stage, batch| {
-            let time = batch.ahead.time(stage);
+            let time = batch.ahead.step()[stage as usize];
             debug_assert_eq!(time, cost.stage_time(stage, &batch.shape));
             time
         });
@@ -89,10 +89,11 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         let way = Way::through(stages, now_s, limit_s, |stage| time(stage, batch));
         if way.starts() {
             count_waiting(batch, 0, &mut self.shared.requests, way.first_start_s);
+            batch.last_stage_at_s = way.executed_at_s;
         }
+        batch.spent = way.spent;
         state.busy.add_run(&way.busy, 1);
-        let leaving = way.take(slot, batch);
-        state.pipeline.leaving.push_back(leaving);
+        state.pipeline.leaving.push_back(way.leaving(slot));
     }
 
     /// Makes the steps that have been forecast happen that follow one that ends before

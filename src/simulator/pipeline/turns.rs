@@ -7,72 +7,94 @@
 use super::STEPS;
 use super::lane::Lane;
 use super::way::Way;
+use crate::execution_time::StepCost;
 use crate::simulator::recorder::Recorder;
-use crate::simulator::replica::PoolWork;
+use crate::simulator::replica::{Batch, PoolWork};
 
 impl<R: Recorder> Lane<'_, '_, R> {
     /// Has batches leave the stages and enter them again, in order: those that leave
-    /// before `until_s`, and not after the limit, up to the first that is not all of the
-    /// next batch, as it is. Returns when the last of them left; none: none did.
+    /// before `until_s`, up to the first that is not all of the next batch, as it is.
+    /// Returns when the last of them left; none: none did.
     #[inline(never)]
     pub(super) fn take_turns(&mut self, until_s: f64) -> Option<f64> {
-        let (cost, limit_s) = (self.cost(), self.shared.limit_s);
-        let until_s = until_s.min(limit_s.next_up());
+        let cost = self.cost();
         let state = &mut *self.state;
-        if state.pipeline.tells_runs_apart
-            || !state.repeats_decodes()
-            || !state.queues.ready.is_empty()
-        {
+        let takes_turns = state.repeats_decodes()
+            && state.queues.ready.is_empty()
+            && !state.pipeline.tells_runs_apart
+            && self.shared.limit_s == f64::INFINITY;
+        if !takes_turns {
             return None;
         }
         // Nothing is freed meanwhile.
-        let is_closed = !(state.queues).admits_first(state.policy.limits(), &self.shared.requests);
+        let limits = state.policy.limits();
+        let is_closed = !(state.queues).admits_first(limits, &self.shared.requests);
         let has_free_slot = state.has_free_slot();
         let blocks = &mut state.queues.blocks;
-        let pipeline = &mut state.pipeline;
+        let leaving = state.pipeline.leaving.make_contiguous();
         let mut tally = Tally::default();
-        let mut last_s = None;
-        while let Some(&left) = pipeline.leaving.front()
+        let (mut next, mut last_s) = (0, None);
+        while let Some(left) = leaving.get_mut(next)
             && left.at_s < until_s
         {
             let now_s = left.at_s;
             let batch = &mut state.batches[left.slot as usize];
-            let decodes = &mut *batch.decodes;
-            let count = decodes.len();
-            let turns_away =
-                is_closed || (!has_free_slot && state.policy.is_full_with(count as u32));
-            if !turns_away || !batch.prefills.is_empty() || !decodes.goes_on_with(blocks.free()) {
+            let count = batch.decodes.len() as u32;
+            if !is_closed && (has_free_slot || !state.policy.is_full_with(count)) {
                 break;
             }
-            batch.advance_decodes(now_s, &mut [], self.shared.recorder);
-            let decodes = &mut *batch.decodes;
-            if batch.ahead.is_over() {
-                let repeats = decodes.steps_alike(0, STEPS, blocks.free());
-                batch.shape.decode_context_tokens = decodes.context_tokens();
-                batch.ahead.price(cost, &batch.shape, repeats);
+            let growth = batch.decodes.blocks_after_next_step();
+            if growth > blocks.free() || !is_sure_to_go_on(batch, cost) {
+                break;
             }
-            let growth = decodes.blocks_for_next_step();
             if growth > 0 {
                 blocks.take(growth, now_s);
             }
-            tally.add(count, decodes.context_tokens());
-            let way = Way::through(&mut pipeline.free_at_s, now_s, limit_s, |stage| {
-                batch.ahead.time(stage)
-            });
+            batch.advance_decodes(now_s, &mut [], self.shared.recorder);
+            tally.add(count, batch.decodes.context_tokens());
+            let free_at_s = &mut state.pipeline.free_at_s;
+            let way = Way::through_all(free_at_s, now_s, batch.ahead.step());
             batch.ahead.pass();
-            if way.starts() {
-                batch.decodes_waited_s = way.first_start_s - now_s;
-            }
             state.busy.add_run(&way.busy, 1);
-            let leaving = way.take(left.slot, batch);
-            pipeline.leaving.pop_front();
-            pipeline.leaving.push_back(leaving);
+            batch.decodes_waited_s = way.first_start_s - now_s;
+            batch.last_stage_at_s = way.executed_at_s;
+            batch.spent = way.spent;
+            *left = way.leaving(left.slot);
             last_s = Some(now_s);
+            next = if next + 1 < leaving.len() {
+                next + 1
+            } else {
+                0
+            };
         }
+        state.pipeline.leaving.rotate_left(next);
         self.shared.batches += tally.batches;
         tally.count(&mut state.work);
         last_s
     }
+}
+
+/// Whether a batch, which is about to leave, will be the next one again, if its blocks
+/// are there: it is known what that takes, or now becomes known.
+#[inline]
+fn is_sure_to_go_on(batch: &mut Batch, cost: &dyn StepCost) -> bool {
+    // Prices are asked for repetitions that are sure to come.
+    !batch.ahead.is_over() || price_ahead(batch, cost)
+}
+
+/// Asks for the prices of the next repetitions of a batch; whether there are any.
+#[inline(never)]
+fn price_ahead(batch: &mut Batch, cost: &dyn StepCost) -> bool {
+    let repeats = match batch.prefills.is_empty() {
+        true => batch.decodes.steps_nobody_ends(STEPS),
+        false => 0,
+    };
+    if repeats > 0 {
+        let members = batch.decodes.len() as u64;
+        batch.shape.decode_context_tokens = batch.decodes.context_tokens() + members;
+        batch.ahead.price(cost, &batch.shape, repeats);
+    }
+    repeats > 0 && batch.ahead.is_short
 }
 
 /// What steps of decodes come to.
@@ -85,11 +107,12 @@ struct Tally {
 }
 
 impl Tally {
+    /// Counts a step of `members` with so many tokens in their caches.
     #[inline]
-    fn add(&mut self, members: usize, context_tokens: u64) {
+    fn add(&mut self, members: u32, context_tokens: u64) {
         self.batches += 1;
-        self.members += members as u64;
-        self.pairs += context_tokens + members as u64;
+        self.members += u64::from(members);
+        self.pairs += context_tokens + u64::from(members);
     }
 
     fn count(self, work: &mut PoolWork) {

@@ -4,7 +4,6 @@ use super::Leaving;
 use crate::execution_time::StageTime;
 use crate::simulator::cohort::Spent;
 use crate::simulator::exact_sum::ExactRun;
-use crate::simulator::replica::Batch;
 
 /// When a batch is on which stage: a stage starts it when both are free.
 pub(super) struct Way {
@@ -16,14 +15,26 @@ pub(super) struct Way {
     /// that never starts it would have.
     at_s: f64,
     /// When the last stage that executes it has done so, seconds.
-    executed_at_s: f64,
+    pub(super) executed_at_s: f64,
     /// On the stages and between them.
-    spent: Spent,
+    pub(super) spent: Spent,
     /// What stages are busy with it.
     pub(super) busy: ExactRun,
 }
 
 impl Way {
+    #[inline(always)]
+    fn from(now_s: f64) -> Self {
+        Self {
+            first_start_s: f64::INFINITY,
+            started_at_s: now_s,
+            at_s: now_s,
+            executed_at_s: now_s,
+            spent: Spent::default(),
+            busy: ExactRun::default(),
+        }
+    }
+
     /// Through stages that will be free at `free_at_s`, from `now_s` on, where it takes
     /// what `time` says. No stage starts after `limit_s`.
     #[inline(always)]
@@ -33,42 +44,58 @@ impl Way {
         limit_s: f64,
         mut time: impl FnMut(u32) -> StageTime,
     ) -> Self {
-        let mut way = Self {
-            first_start_s: f64::INFINITY,
-            started_at_s: now_s,
-            at_s: now_s,
-            executed_at_s: now_s,
-            spent: Spent::default(),
-            busy: ExactRun::default(),
-        };
+        let mut way = Self::from(now_s);
         for (stage, free_at_s) in (0..).zip(free_at_s) {
-            // Neither is NaN: one comparison, where `max` makes two.
-            let start_s = if *free_at_s > way.at_s {
-                *free_at_s
-            } else {
-                way.at_s
-            };
+            let start_s = later(*free_at_s, way.at_s);
             if start_s > limit_s {
                 // It never starts.
                 way.at_s = start_s;
                 break;
             }
-            if stage == 0 {
-                way.first_start_s = start_s;
-            } else {
-                way.spent.waiting_s += start_s - way.at_s;
-            }
-            let time = time(stage);
-            let total_s = time.total_s();
-            way.spent.total_s += total_s;
-            way.spent.model_s += time.model_s;
-            way.started_at_s = start_s;
-            way.at_s = start_s + total_s;
-            way.busy.add(way.at_s - start_s);
-            way.executed_at_s = way.at_s;
-            *free_at_s = way.at_s;
+            way.wait(stage == 0, start_s);
+            let busy_s = way.execute(start_s, time(stage), free_at_s);
+            way.busy.add(busy_s);
         }
         way
+    }
+
+    /// The same without a limit, for [short](ExactRun::is_short) times: the first is that
+    /// of the first stage, and so on.
+    #[inline(always)]
+    pub(super) fn through_all(free_at_s: &mut [f64], now_s: f64, times: &[StageTime]) -> Self {
+        let mut way = Self::from(now_s);
+        let mut is_first = true;
+        for (time, free_at_s) in times.iter().zip(free_at_s) {
+            let start_s = later(*free_at_s, way.at_s);
+            way.wait(is_first, start_s);
+            is_first = false;
+            let busy_s = way.execute(start_s, *time, free_at_s);
+            way.busy.add_short(busy_s);
+        }
+        way
+    }
+
+    /// A stage starts it, the first or a later one.
+    #[inline(always)]
+    fn wait(&mut self, is_first: bool, start_s: f64) {
+        if is_first {
+            self.first_start_s = start_s;
+        } else {
+            self.spent.waiting_s += start_s - self.at_s;
+        }
+    }
+
+    /// A stage executes it; returns what the stage is busy with it, seconds.
+    #[inline(always)]
+    fn execute(&mut self, start_s: f64, time: StageTime, free_at_s: &mut f64) -> f64 {
+        let total_s = time.total_s();
+        self.spent.total_s += total_s;
+        self.spent.model_s += time.model_s;
+        self.started_at_s = start_s;
+        self.at_s = start_s + total_s;
+        self.executed_at_s = self.at_s;
+        *free_at_s = self.at_s;
+        self.at_s - start_s
     }
 
     /// Whether the first stage starts the batch.
@@ -77,17 +104,19 @@ impl Way {
         self.first_start_s < f64::INFINITY
     }
 
-    /// Has the batch of `slot` take it.
+    /// How the batch of `slot` leaves the stages.
     #[inline(always)]
-    pub(super) fn take(self, slot: u32, batch: &mut Batch) -> Leaving {
-        batch.spent = self.spent;
-        if self.starts() {
-            batch.last_stage_at_s = self.executed_at_s;
-        }
+    pub(super) fn leaving(&self, slot: u32) -> Leaving {
         Leaving {
             slot,
             started_at_s: self.started_at_s,
             at_s: self.at_s,
         }
     }
+}
+
+/// The later of two times. Neither is NaN: one comparison, where `max` makes two.
+#[inline(always)]
+fn later(a_s: f64, b_s: f64) -> f64 {
+    if a_s > b_s { a_s } else { b_s }
 }
