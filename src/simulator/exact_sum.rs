@@ -87,20 +87,6 @@ impl ExactRun {
         }
     }
 
-    /// The same of a time that [is short](Self::is_short).
-    #[inline]
-    pub(crate) fn add_short(&mut self, time_s: f64) {
-        debug_assert!((0.0..LARGE_S).contains(&time_s), "{time_s} s");
-        self.units += bits_in_units(time_s);
-    }
-
-    /// Whether times that are one such a time long, but for the rounding of sums with
-    /// others, need no second look.
-    #[inline]
-    pub(crate) fn is_short(time_s: f64) -> bool {
-        time_s < LARGE_S / 2.0
-    }
-
     #[inline]
     fn note_longest(&mut self, time_s: f64) {
         if time_s > self.longest_s {

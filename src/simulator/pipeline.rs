@@ -28,7 +28,6 @@ use self::lane::Lane;
 use super::cluster::Simulation;
 use super::config::PoolRole;
 use super::event::Event;
-use super::exact_sum::ExactRun;
 use super::recorder::Recorder;
 use super::replica::Replica;
 use crate::execution_time::{StageTime, StepCost, StepShape};
@@ -118,8 +117,6 @@ pub(crate) struct Ahead {
     times: Vec<StageTime>,
     stages: usize,
     repetitions: usize,
-    /// Whether all of these times are short.
-    is_short: bool,
     /// Those that have been made.
     made: usize,
 }
@@ -157,8 +154,6 @@ impl Ahead {
         self.repetitions = repetitions.min(2 * self.repetitions.max(1));
         self.make_room(cost);
         cost.decode_times(shape, &mut self.times);
-        let are_short = |time: &StageTime| ExactRun::is_short(time.total_s());
-        self.is_short = self.times.iter().all(are_short);
     }
 
     /// Prices the step `shape`, whatever it consists of, alone.

@@ -54,6 +54,8 @@ pub struct GraphCost {
     ranks: Divisor,
     /// Which other stage each is like.
     alike: Vec<stages::Alike>,
+    /// Whether attention takes as long on all of them.
+    one_attention: bool,
 }
 
 /// Share of the compute units set aside for throughput exchange kernels: DeepEP's
@@ -83,7 +85,7 @@ const WHOLE_PROMPT_PAGES: usize = 64;
 const DECODES_LOOKED_UP: usize = 1024;
 
 /// What a decode-only step takes beside attention, seconds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct BesideAttention {
     layers_s: f64,
     head_s: f64,
@@ -245,9 +247,11 @@ impl GraphCost {
             .iter()
             .map(|stage| StageTables::new(&graph, &pricer, stage, elsewhere))
             .collect();
+        let alike = stages::alike(graph.stages());
         Self {
             ranks: Divisor::new(graph.parallelism().attention_data_parallel),
-            alike: stages::alike(graph.stages()),
+            one_attention: stages::have_one_attention(&alike),
+            alike,
             graph,
             pricer,
             host,

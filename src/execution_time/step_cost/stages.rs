@@ -1,8 +1,8 @@
 //! Prices of all stages of a pipeline at once: what they have in common is asked
 //! for once.
 
-use super::GraphCost;
 use super::curve::MeanKvTokens;
+use super::{BesideAttention, GraphCost};
 use crate::execution_time::graph::Stage;
 use crate::execution_time::{StageTime, StepShape};
 
@@ -13,6 +13,31 @@ pub(super) struct Alike {
     whole: usize,
     /// In its attention.
     attention: usize,
+}
+
+/// Stages whose decode-only steps are priced in one go, at most; all there are, mostly.
+const STAGES_AT_ONCE: usize = 16;
+
+/// What stays the same in decode-only steps in a row, on one stage.
+#[derive(Debug, Clone, Copy, Default)]
+struct Constant {
+    beside: BesideAttention,
+    host_s: f64,
+}
+
+impl Constant {
+    #[inline(always)]
+    fn with(&self, attention_s: f64) -> StageTime {
+        StageTime {
+            model_s: self.beside.layers_s + attention_s + self.beside.head_s,
+            host_s: self.host_s,
+        }
+    }
+}
+
+/// Whether attention takes as long on all stages.
+pub(super) fn have_one_attention(alike: &[Alike]) -> bool {
+    alike.iter().all(|alike| alike.attention == 0)
 }
 
 /// Which stages are like which.
@@ -79,33 +104,45 @@ impl GraphCost {
         if shape.decode_requests == 0 {
             return times.fill(StageTime::default());
         }
-        let constant = |index: usize| {
-            let beside = self.beside_attention(index, shape);
-            let host_s = self.host_of_stage_s(index, shape);
-            move |attention_s: f64| StageTime {
-                model_s: beside.layers_s + attention_s + beside.head_s,
-                host_s,
-            }
-        };
         let stages = self.tables.len();
-        let last = stages - 1;
-        if last == 0 {
-            let time = constant(0);
-            let set = |stage_time: &mut StageTime, attention_s| *stage_time = time(attention_s);
-            return self.decode_attention(0, shape, times.iter_mut(), set);
+        let constant = |index: usize| Constant {
+            beside: self.beside_attention(index, shape),
+            host_s: self.host_of_stage_s(index, shape),
+        };
+        if stages == 1 {
+            let constant = constant(0);
+            return self.decode_attention(0, shape, times.iter_mut(), |time, attention_s| {
+                *time = constant.with(attention_s);
+            });
         }
-        // Attention goes to the last stage's first, for all that have as much.
-        self.decode_attention(last, shape, times.chunks_exact_mut(stages), |step, s| {
-            step[last].model_s = s;
-        });
-        for index in 0..stages {
-            let time = constant(index);
-            let steps = times.chunks_exact_mut(stages);
-            if self.alike[index].attention == self.alike[last].attention {
-                steps.for_each(|step| step[index] = time(step[last].model_s));
-            } else {
-                self.decode_attention(index, shape, steps, |step, s| step[index] = time(s));
+        let steps = times.chunks_exact_mut(stages);
+        let mut room = [Constant::default(); STAGES_AT_ONCE];
+        let Some(constants) = room.get_mut(..stages).filter(|_| self.one_attention) else {
+            return self.decode_times_by_stage(shape, times, constant);
+        };
+        for (index, place) in constants.iter_mut().enumerate() {
+            *place = constant(index);
+        }
+        self.decode_attention(0, shape, steps, |step, attention_s| {
+            for (time, constant) in step.iter_mut().zip(&*constants) {
+                *time = constant.with(attention_s);
             }
+        });
+    }
+
+    /// The same stage by stage.
+    fn decode_times_by_stage(
+        &self,
+        shape: &StepShape,
+        times: &mut [StageTime],
+        constant: impl Fn(usize) -> Constant,
+    ) {
+        for index in 0..self.tables.len() {
+            let constant = constant(index);
+            let steps = times.chunks_exact_mut(self.tables.len());
+            self.decode_attention(index, shape, steps, |step, attention_s| {
+                step[index] = constant.with(attention_s);
+            });
         }
     }
 

@@ -98,7 +98,7 @@ fn price_ahead(batch: &mut Batch, cost: &dyn StepCost) -> bool {
         batch.shape.decode_context_tokens = batch.decodes.context_tokens() + members;
         batch.ahead.price(cost, &batch.shape, repeats);
     }
-    repeats > 0 && batch.ahead.is_short
+    repeats > 0
 }
 
 /// What steps of decodes come to.

@@ -53,14 +53,12 @@ impl Way {
                 break;
             }
             way.wait(stage == 0, start_s);
-            let busy_s = way.execute(start_s, time(stage), free_at_s);
-            way.busy.add(busy_s);
+            way.execute(start_s, time(stage), free_at_s);
         }
         way
     }
 
-    /// The same without a limit, for [short](ExactRun::is_short) times: the first is that
-    /// of the first stage, and so on.
+    /// The same without a limit. `times` are those of the stages, in order.
     #[inline(always)]
     pub(super) fn through_all(free_at_s: &mut [f64], now_s: f64, times: &[StageTime]) -> Self {
         let mut way = Self::from(now_s);
@@ -69,8 +67,7 @@ impl Way {
             let start_s = later(*free_at_s, way.at_s);
             way.wait(is_first, start_s);
             is_first = false;
-            let busy_s = way.execute(start_s, *time, free_at_s);
-            way.busy.add_short(busy_s);
+            way.execute(start_s, *time, free_at_s);
         }
         way
     }
@@ -85,17 +82,17 @@ impl Way {
         }
     }
 
-    /// A stage executes it; returns what the stage is busy with it, seconds.
+    /// A stage executes it.
     #[inline(always)]
-    fn execute(&mut self, start_s: f64, time: StageTime, free_at_s: &mut f64) -> f64 {
+    fn execute(&mut self, start_s: f64, time: StageTime, free_at_s: &mut f64) {
         let total_s = time.total_s();
         self.spent.total_s += total_s;
         self.spent.model_s += time.model_s;
         self.started_at_s = start_s;
         self.at_s = start_s + total_s;
         self.executed_at_s = self.at_s;
+        self.busy.add(self.at_s - start_s);
         *free_at_s = self.at_s;
-        self.at_s - start_s
     }
 
     /// Whether the first stage starts the batch.
