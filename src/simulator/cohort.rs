@@ -245,6 +245,24 @@ impl Cohort {
         if !self.late.is_empty() {
             self.advance_late(now_s, requests, recorder);
         }
+        self.count_one(now_s, spent);
+    }
+
+    /// The same where nobody is late.
+    #[inline(always)]
+    pub(crate) fn advance_together(
+        &mut self,
+        now_s: f64,
+        spent: Spent,
+        recorder: &mut impl Recorder,
+    ) {
+        debug_assert!(self.late.is_empty());
+        recorder.token_intervals(now_s - self.last_token_at_s, self.members.len() as u32);
+        self.count_one(now_s, spent);
+    }
+
+    #[inline(always)]
+    fn count_one(&mut self, now_s: f64, spent: Spent) {
         self.last_token_at_s = now_s;
         self.count_step();
         self.context_tokens += self.members.len() as u64;

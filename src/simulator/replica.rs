@@ -86,9 +86,17 @@ impl Batch {
         recorder: &mut impl Recorder,
     ) {
         if !self.decodes.is_empty() {
-            let mut decoded = self.spent;
-            decoded.waiting_s += self.decodes_waited_s;
-            self.decodes.advance(now_s, decoded, requests, recorder);
+            let spent = self.spent_by_decodes();
+            self.decodes.advance(now_s, spent, requests, recorder);
+        }
+    }
+
+    /// What its decodes have spent since their last token.
+    #[inline(always)]
+    pub(crate) fn spent_by_decodes(&self) -> Spent {
+        Spent {
+            waiting_s: self.spent.waiting_s + self.decodes_waited_s,
+            ..self.spent
         }
     }
 

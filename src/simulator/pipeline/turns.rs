@@ -50,7 +50,8 @@ impl<R: Recorder> Lane<'_, '_, R> {
             if growth > 0 {
                 blocks.take(growth, now_s);
             }
-            batch.advance_decodes(now_s, &mut [], self.shared.recorder);
+            let spent = batch.spent_by_decodes();
+            (batch.decodes).advance_together(now_s, spent, self.shared.recorder);
             tally.add(count, batch.decodes.context_tokens());
             let free_at_s = &mut state.pipeline.free_at_s;
             let way = Way::through_all(free_at_s, now_s, batch.ahead.step());
