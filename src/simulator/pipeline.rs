@@ -113,7 +113,7 @@ impl Forecast {
 /// Stage times of the next repetitions of a batch of decodes, priced together.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
-    /// By repetition, then by stage.
+    /// By repetition, then by stage; longer, if there were more of them before.
     times: Vec<StageTime>,
     stages: usize,
     repetitions: usize,
@@ -152,21 +152,23 @@ impl Ahead {
     fn price(&mut self, cost: &dyn StepCost, shape: &StepShape, repetitions: usize) {
         self.made = 0;
         self.repetitions = repetitions.min(2 * self.repetitions.max(1));
-        self.make_room(cost);
-        cost.decode_times(shape, &mut self.times);
+        cost.decode_times(shape, self.room(cost));
     }
 
     /// Prices the step `shape`, whatever it consists of, alone.
     fn price_one(&mut self, cost: &dyn StepCost, shape: &StepShape) {
         (self.repetitions, self.made) = (1, 0);
-        self.make_room(cost);
-        cost.stage_times(shape, &mut self.times);
+        cost.stage_times(shape, self.room(cost));
     }
 
-    fn make_room(&mut self, cost: &dyn StepCost) {
+    /// Room for all times.
+    fn room(&mut self, cost: &dyn StepCost) -> &mut [StageTime] {
         self.stages = cost.stages() as usize;
         let times = self.stages * self.repetitions;
-        self.times.resize(times, StageTime::default());
+        if self.times.len() < times {
+            self.times.resize(times, StageTime::default());
+        }
+        &mut self.times[..times]
     }
 }
 

@@ -61,9 +61,24 @@ impl Way {
     /// The same without a limit. `times` are those of the stages, in order.
     #[inline(always)]
     pub(super) fn through_all(free_at_s: &mut [f64], now_s: f64, times: &[StageTime]) -> Self {
+        // Loops of known length are unrolled.
+        match (&mut *free_at_s, times) {
+            ([a, b], [c, d]) => Self::through_each([(a, c), (b, d)], now_s),
+            ([a, b, c, d], [e, f, g, h]) => {
+                Self::through_each([(a, e), (b, f), (c, g), (d, h)], now_s)
+            }
+            _ => Self::through_each(free_at_s.iter_mut().zip(times), now_s),
+        }
+    }
+
+    #[inline(always)]
+    fn through_each<'t>(
+        stages: impl IntoIterator<Item = (&'t mut f64, &'t StageTime)>,
+        now_s: f64,
+    ) -> Self {
         let mut way = Self::from(now_s);
         let mut is_first = true;
-        for (time, free_at_s) in times.iter().zip(free_at_s) {
+        for (free_at_s, time) in stages {
             let start_s = later(*free_at_s, way.at_s);
             way.wait(is_first, start_s);
             is_first = false;
