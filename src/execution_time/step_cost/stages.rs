@@ -15,9 +15,6 @@ pub(super) struct Alike {
     attention: usize,
 }
 
-/// Stages whose decode-only steps are priced in one go, at most; all there are, mostly.
-const STAGES_AT_ONCE: usize = 16;
-
 /// What stays the same in decode-only steps in a row, on one stage.
 #[derive(Debug, Clone, Copy, Default)]
 struct Constant {
@@ -104,27 +101,32 @@ impl GraphCost {
         if shape.decode_requests == 0 {
             return times.fill(StageTime::default());
         }
-        let stages = self.tables.len();
         let constant = |index: usize| Constant {
             beside: self.beside_attention(index, shape),
             host_s: self.host_of_stage_s(index, shape),
         };
-        if stages == 1 {
-            let constant = constant(0);
-            return self.decode_attention(0, shape, times.iter_mut(), |time, attention_s| {
-                *time = constant.with(attention_s);
-            });
+        // Loops over so many stages are unrolled.
+        match self.tables.len() {
+            1 => self.decode_times_at_once::<1>(shape, times, constant),
+            2 if self.one_attention => self.decode_times_at_once::<2>(shape, times, constant),
+            4 if self.one_attention => self.decode_times_at_once::<4>(shape, times, constant),
+            8 if self.one_attention => self.decode_times_at_once::<8>(shape, times, constant),
+            _ => self.decode_times_by_stage(shape, times, constant),
         }
-        let steps = times.chunks_exact_mut(stages);
-        let mut room = [Constant::default(); STAGES_AT_ONCE];
-        let Some(constants) = room.get_mut(..stages).filter(|_| self.one_attention) else {
-            return self.decode_times_by_stage(shape, times, constant);
-        };
-        for (index, place) in constants.iter_mut().enumerate() {
-            *place = constant(index);
-        }
-        self.decode_attention(0, shape, steps, |step, attention_s| {
-            for (time, constant) in step.iter_mut().zip(&*constants) {
+    }
+
+    /// Times of decode-only steps in a row on all stages, on which attention takes as long.
+    #[inline(always)]
+    fn decode_times_at_once<const STAGES: usize>(
+        &self,
+        shape: &StepShape,
+        times: &mut [StageTime],
+        constant: impl Fn(usize) -> Constant,
+    ) {
+        let constants: [Constant; STAGES] = std::array::from_fn(constant);
+        let (steps, _) = times.as_chunks_mut::<STAGES>();
+        self.decode_attention(0, shape, steps.iter_mut(), |step, attention_s| {
+            for (time, constant) in step.iter_mut().zip(&constants) {
                 *time = constant.with(attention_s);
             }
         });
