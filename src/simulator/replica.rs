@@ -314,13 +314,21 @@ impl PoolWork {
     #[inline]
     pub(crate) fn count_alike(&mut self, shape: &StepShape, context_tokens: u64, steps: u64) {
         let members = u64::from(shape.decode_requests);
-        self.batches += steps;
-        self.batch_requests += steps * members;
-        self.tokens += steps * members;
-        self.sampled_tokens += steps * u64::from(shape.sampled_tokens);
-        // Whole numbers: exact, whatever the order.
         let pairs =
             steps * (context_tokens + members) + members * (steps * steps.saturating_sub(1) / 2);
+        self.count_decodes(steps, steps * members, pairs);
+        let prompts = u64::from(shape.sampled_tokens) - members;
+        self.sampled_tokens += steps * prompts;
+    }
+
+    /// Counts `batches` whose decodes are `decodes` in all and attend to `pairs`.
+    #[inline]
+    pub(crate) fn count_decodes(&mut self, batches: u64, decodes: u64, pairs: u64) {
+        self.batches += batches;
+        self.batch_requests += decodes;
+        self.tokens += decodes;
+        self.sampled_tokens += decodes;
+        // Whole numbers: exact, whatever the order.
         self.attended_pairs += pairs as f64;
     }
 

@@ -85,7 +85,7 @@ const WHOLE_PROMPT_PAGES: usize = 64;
 const DECODES_LOOKED_UP: usize = 1024;
 
 /// What a decode-only step takes beside attention, seconds.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct BesideAttention {
     layers_s: f64,
     head_s: f64,

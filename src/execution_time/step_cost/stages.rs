@@ -16,7 +16,7 @@ pub(super) struct Alike {
 }
 
 /// What stays the same in decode-only steps in a row, on one stage.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Constant {
     beside: BesideAttention,
     host_s: f64,
