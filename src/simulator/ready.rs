@@ -57,7 +57,7 @@ impl ReadyDecodes {
     }
 
     /// Adds one request, last of all.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn join(&mut self, id: u32, requests: &mut [RequestState]) {
         let last = self.others.back_mut().unwrap_or(&mut self.first);
         last.join(id, requests);
@@ -114,6 +114,7 @@ impl ReadyDecodes {
     }
 
     /// All of them in one cohort.
+    #[inline]
     pub(crate) fn as_one(&mut self, requests: &mut [RequestState]) -> &mut Box<Cohort> {
         while let Some(mut next) = self.others.pop_front() {
             self.first.append(&mut next, requests);

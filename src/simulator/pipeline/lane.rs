@@ -178,8 +178,9 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         if growth > queues.blocks.free() {
             return false;
         }
-        queues.ready.put(&mut batch.decodes);
-        (queues.ready).take(usize::MAX, &mut batch.decodes, &mut self.shared.requests);
+        let ready = queues.ready.as_one(&mut self.shared.requests);
+        ready.append(&mut batch.decodes, &mut self.shared.requests);
+        std::mem::swap(ready, &mut batch.decodes);
         batch.describe(&self.shared.requests);
         self.count_again(slot, now_s);
         self.launch(slot, now_s);
