@@ -147,3 +147,70 @@ impl ReadyDecodes {
         self.spare.push(cohort);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::Request;
+    use proptest::prelude::*;
+
+    /// Requests that have one of many output tokens.
+    fn decoding(count: u32) -> Vec<RequestState> {
+        let request = Request {
+            arrived_at_s: 0.0,
+            prefill_tokens: 30,
+            decode_tokens: 200,
+        };
+        let state = |id| RequestState {
+            generated: 1,
+            last_token_at_s: f64::from(id),
+            ..RequestState::new(id, &request)
+        };
+        (0..count).map(state).collect()
+    }
+
+    proptest! {
+        /// Whatever is put, taken and left over: all in order, nobody lost, blocks counted.
+        #[test]
+        fn they_are_taken_in_the_order_they_came(
+            moves in proptest::collection::vec((0u8..4, 1usize..9), 1..60),
+        ) {
+            let mut requests = decoding(600);
+            let mut ready = ReadyDecodes::new(16);
+            let (mut expected, mut next) = (VecDeque::new(), 0u32);
+            for (kind, size) in moves {
+                let mut batch = Box::new(Cohort::new(16));
+                match kind {
+                    0 => {
+                        for id in next..next + size as u32 {
+                            batch.join(id, &mut requests);
+                            expected.push_back(id);
+                        }
+                        next += size as u32;
+                        ready.put(&mut batch);
+                        prop_assert!(batch.is_empty());
+                    }
+                    1 => {
+                        ready.join(next, &mut requests);
+                        expected.push_back(next);
+                        next += 1;
+                    }
+                    2 => {
+                        ready.take(size, &mut batch, &mut requests);
+                        let taken: Vec<u32> = expected.drain(..size.min(expected.len())).collect();
+                        prop_assert_eq!(batch.members(), taken);
+                    }
+                    _ => prop_assert_eq!(ready.pop_last(&mut requests), expected.pop_back()),
+                }
+                prop_assert_eq!(ready.len(), expected.len());
+                prop_assert_eq!(ready.is_empty(), expected.is_empty());
+                // Prompts of 30 tokens fill their second block two steps from now.
+                prop_assert_eq!(ready.blocks_for_next_step(), 0);
+            }
+            let all = ready.as_one(&mut requests);
+            prop_assert_eq!(all.members(), expected.make_contiguous());
+            let blocks: Vec<u64> = (0..4).map(|step| all.blocks_for_step_in(step)).collect();
+            prop_assert_eq!(blocks, [0, 0, all.len() as u64, 0]);
+        }
+    }
+}
