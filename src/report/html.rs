@@ -3,6 +3,7 @@
 //! value on the page as text.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -18,6 +19,9 @@ use crate::select::Criteria;
 /// Configurations a page holds; beyond, a browser gets slow and the tables are
 /// the better tool.
 const ROWS_MAX: usize = 5_000;
+
+/// About what one of them takes in a page.
+const ROW_BYTES: usize = 640;
 
 const FILE: &str = "report.html";
 const TEMPLATE: &str = include_str!("report.html");
@@ -115,21 +119,57 @@ pub fn render(reader: &SummaryReader) -> Result<String, ReportError> {
         rows: deployments.iter().map(row).collect(),
         figures: Figures::names(),
     };
-    let data = embed(&page).map_err(|error| ReportError::Io {
+    fill_in(&page).map_err(|source| ReportError::Io {
         path: reader.dir().join(FILE),
-        source: error.into(),
-    })?;
-    Ok(TEMPLATE.replacen(PLACE, &data, 1))
+        source,
+    })
 }
 
-/// JSON that cannot end the element it stands in: no `<` is left as such.
-fn embed(page: &Page<'_>) -> serde_json::Result<String> {
-    Ok(serde_json::to_string(page)?.replace('<', "\\u003c"))
+/// The template with `page` in it, put together in one piece of memory: pages are large,
+/// and copies of them cost more than what is in them.
+fn fill_in(page: &Page<'_>) -> io::Result<String> {
+    let (head, tail) = TEMPLATE.split_once(PLACE).unwrap_or((TEMPLATE, ""));
+    let mut html = Vec::with_capacity(TEMPLATE.len() + (1 + page.rows.len()) * ROW_BYTES);
+    html.extend_from_slice(head.as_bytes());
+    serde_json::to_writer(Embedded(&mut html), page)?;
+    html.extend_from_slice(tail.as_bytes());
+    String::from_utf8(html).map_err(io::Error::other)
+}
+
+/// Takes JSON so that it cannot end the element it stands in: no `<` is left as such.
+struct Embedded<'a>(&'a mut Vec<u8>);
+
+impl Write for Embedded<'_> {
+    fn write(&mut self, json: &[u8]) -> io::Result<usize> {
+        for (nth, part) in json.split(|&byte| byte == b'<').enumerate() {
+            if nth > 0 {
+                self.0.extend_from_slice(b"\\u003c");
+            }
+            self.0.extend_from_slice(part);
+        }
+        Ok(json.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_text_ends_the_element_it_stands_in() {
+        let mut json = Vec::new();
+        let text = "</script><b>\u{e9} < ";
+        serde_json::to_writer(Embedded(&mut json), &[text, "<"]).unwrap();
+        assert!(!json.contains(&b'<'));
+        assert_eq!(
+            serde_json::from_slice::<[String; 2]>(&json).unwrap(),
+            [text, "<"]
+        );
+    }
 
     #[test]
     fn six_digits_are_written() {
