@@ -128,7 +128,8 @@ pub fn render(reader: &SummaryReader) -> Result<String, ReportError> {
 /// The template with `page` in it, put together in one piece of memory: pages are large,
 /// and copies of them cost more than what is in them.
 fn fill_in(page: &Page<'_>) -> io::Result<String> {
-    let (head, tail) = TEMPLATE.split_once(PLACE).unwrap_or((TEMPLATE, ""));
+    let parts = TEMPLATE.split_once(PLACE);
+    let (head, tail) = parts.expect("the template has a place for the data");
     let mut html = Vec::with_capacity(TEMPLATE.len() + (1 + page.rows.len()) * ROW_BYTES);
     html.extend_from_slice(head.as_bytes());
     serde_json::to_writer(Embedded(&mut html), page)?;

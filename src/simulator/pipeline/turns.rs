@@ -26,7 +26,7 @@ impl<R: Recorder> Lane<'_, '_, R> {
         if !takes_turns {
             return None;
         }
-        // Nothing is freed meanwhile.
+        // Nothing is freed meanwhile: what `Replica::turns_away` asks is the same for all.
         let limits = state.policy.limits();
         let is_closed = !(state.queues).admits_first(limits, &self.shared.requests);
         let has_free_slot = state.has_free_slot();
@@ -86,12 +86,12 @@ impl<R: Recorder> Lane<'_, '_, R> {
 #[inline]
 fn is_sure_to_go_on(batch: &mut Batch, cost: &dyn StepCost) -> bool {
     // Prices are asked for repetitions that are sure to come.
-    !batch.ahead.is_over() || price_ahead(batch, cost)
+    !batch.ahead.is_over() || price_repetitions(batch, cost)
 }
 
 /// Asks for the prices of the next repetitions of a batch; whether there are any.
 #[inline(never)]
-fn price_ahead(batch: &mut Batch, cost: &dyn StepCost) -> bool {
+fn price_repetitions(batch: &mut Batch, cost: &dyn StepCost) -> bool {
     let repeats = match batch.prefills.is_empty() {
         true => batch.decodes.steps_nobody_ends(STEPS),
         false => 0,

@@ -23,18 +23,6 @@ pub(super) struct Way {
 }
 
 impl Way {
-    #[inline(always)]
-    fn from(now_s: f64) -> Self {
-        Self {
-            first_start_s: f64::INFINITY,
-            started_at_s: now_s,
-            at_s: now_s,
-            executed_at_s: now_s,
-            spent: Spent::default(),
-            busy: ExactRun::default(),
-        }
-    }
-
     /// Through stages that will be free at `free_at_s`, from `now_s` on, where it takes
     /// what `time` says. No stage starts after `limit_s`.
     #[inline(always)]
@@ -42,72 +30,65 @@ impl Way {
         free_at_s: &mut [f64],
         now_s: f64,
         limit_s: f64,
-        mut time: impl FnMut(u32) -> StageTime,
+        time: impl Fn(u32) -> StageTime,
     ) -> Self {
-        let mut way = Self::from(now_s);
-        for (stage, free_at_s) in (0..).zip(free_at_s) {
+        Self::through_each(free_at_s.iter_mut().zip(0..), now_s, limit_s, time)
+    }
+
+    /// The same without a limit. `times` are those of the stages, in order.
+    #[inline(always)]
+    pub(super) fn through_all(free_at_s: &mut [f64], now_s: f64, times: &[StageTime]) -> Self {
+        let (never_s, time) = (f64::INFINITY, |time: &StageTime| *time);
+        // Loops of known length are unrolled.
+        match (&mut *free_at_s, times) {
+            ([a, b], [c, d]) => Self::through_each([(a, c), (b, d)], now_s, never_s, time),
+            ([a, b, c, d], [e, f, g, h]) => {
+                let stages = [(a, e), (b, f), (c, g), (d, h)];
+                Self::through_each(stages, now_s, never_s, time)
+            }
+            _ => Self::through_each(free_at_s.iter_mut().zip(times), now_s, never_s, time),
+        }
+    }
+
+    /// Through stages of which each comes with what `time` is to be asked with.
+    #[inline(always)]
+    fn through_each<'f, T>(
+        stages: impl IntoIterator<Item = (&'f mut f64, T)>,
+        now_s: f64,
+        limit_s: f64,
+        time: impl Fn(T) -> StageTime,
+    ) -> Self {
+        let mut way = Self {
+            first_start_s: f64::INFINITY,
+            started_at_s: now_s,
+            at_s: now_s,
+            executed_at_s: now_s,
+            spent: Spent::default(),
+            busy: ExactRun::default(),
+        };
+        for (nth, (free_at_s, stage)) in stages.into_iter().enumerate() {
             let start_s = later(*free_at_s, way.at_s);
             if start_s > limit_s {
                 // It never starts.
                 way.at_s = start_s;
                 break;
             }
-            way.wait(stage == 0, start_s);
-            way.execute(start_s, time(stage), free_at_s);
-        }
-        way
-    }
-
-    /// The same without a limit. `times` are those of the stages, in order.
-    #[inline(always)]
-    pub(super) fn through_all(free_at_s: &mut [f64], now_s: f64, times: &[StageTime]) -> Self {
-        // Loops of known length are unrolled.
-        match (&mut *free_at_s, times) {
-            ([a, b], [c, d]) => Self::through_each([(a, c), (b, d)], now_s),
-            ([a, b, c, d], [e, f, g, h]) => {
-                Self::through_each([(a, e), (b, f), (c, g), (d, h)], now_s)
+            if nth == 0 {
+                way.first_start_s = start_s;
+            } else {
+                way.spent.waiting_s += start_s - way.at_s;
             }
-            _ => Self::through_each(free_at_s.iter_mut().zip(times), now_s),
-        }
-    }
-
-    #[inline(always)]
-    fn through_each<'t>(
-        stages: impl IntoIterator<Item = (&'t mut f64, &'t StageTime)>,
-        now_s: f64,
-    ) -> Self {
-        let mut way = Self::from(now_s);
-        let mut is_first = true;
-        for (free_at_s, time) in stages {
-            let start_s = later(*free_at_s, way.at_s);
-            way.wait(is_first, start_s);
-            is_first = false;
-            way.execute(start_s, *time, free_at_s);
+            let time = time(stage);
+            let total_s = time.total_s();
+            way.spent.total_s += total_s;
+            way.spent.model_s += time.model_s;
+            way.started_at_s = start_s;
+            way.at_s = start_s + total_s;
+            way.executed_at_s = way.at_s;
+            way.busy.add(way.at_s - start_s);
+            *free_at_s = way.at_s;
         }
         way
-    }
-
-    /// A stage starts it, the first or a later one.
-    #[inline(always)]
-    fn wait(&mut self, is_first: bool, start_s: f64) {
-        if is_first {
-            self.first_start_s = start_s;
-        } else {
-            self.spent.waiting_s += start_s - self.at_s;
-        }
-    }
-
-    /// A stage executes it.
-    #[inline(always)]
-    fn execute(&mut self, start_s: f64, time: StageTime, free_at_s: &mut f64) {
-        let total_s = time.total_s();
-        self.spent.total_s += total_s;
-        self.spent.model_s += time.model_s;
-        self.started_at_s = start_s;
-        self.at_s = start_s + total_s;
-        self.executed_at_s = self.at_s;
-        self.busy.add(self.at_s - start_s);
-        *free_at_s = self.at_s;
     }
 
     /// Whether the first stage starts the batch.
