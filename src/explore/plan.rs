@@ -39,9 +39,6 @@ pub struct Plan {
     points: Points,
 }
 
-/// Values given to dotted configuration keys.
-pub type Settings = Vec<(String, Value)>;
-
 /// Where the points of a plan come from.
 #[derive(Debug, Clone)]
 enum Points {
@@ -69,6 +66,14 @@ enum Samples {
     },
 }
 
+/// A value for every axis; none: as in `base`.
+type Point<'a> = Vec<Option<&'a Value>>;
+
+/// The point of a row.
+fn point_of(row: &[Option<Value>]) -> Point<'_> {
+    row.iter().map(Option::as_ref).collect()
+}
+
 /// The cross product of some axes.
 #[derive(Debug, Clone)]
 struct Grid {
@@ -87,16 +92,16 @@ impl Grid {
     }
 
     /// The values of point `index`, in the order of the axes; last axis fastest.
-    fn point(&self, index: u64) -> Vec<Option<Value>> {
+    fn point(&self, index: u64) -> Point<'_> {
         let mut rest = index;
-        let mut values: Vec<Option<Value>> = self
+        let mut values: Point<'_> = self
             .axes
             .iter()
             .rev()
             .map(|axis| {
                 let digit = rest % axis.len() as u64;
                 rest /= axis.len() as u64;
-                Some(axis[digit as usize].clone())
+                Some(&axis[digit as usize])
             })
             .collect();
         values.reverse();
@@ -104,7 +109,7 @@ impl Grid {
     }
 
     /// Points that together have every value of every axis.
-    fn representatives(&self) -> Vec<Vec<Option<Value>>> {
+    fn representatives(&self) -> Vec<Point<'_>> {
         if self.len == 0 {
             return Vec::new();
         }
@@ -113,7 +118,7 @@ impl Grid {
         for (axis, values) in self.axes.iter().enumerate() {
             for value in &values[1..] {
                 let mut point = first.clone();
-                point[axis] = Some(value.clone());
+                point[axis] = Some(value);
                 points.push(point);
             }
         }
@@ -186,13 +191,10 @@ impl Plan {
     }
 
     /// Values of [`Self::axis_columns`] for a run.
-    fn row_values(&self, assignment: Assignment) -> Vec<Value> {
-        let values = assignment.values.into_iter();
-        let mut values: Vec<Value> = values.map(Option::unwrap_or_default).collect();
-        if self.columns.len() > values.len() {
-            values.push(assignment.replication.into());
-        }
-        values
+    fn row_values(&self, point: &Point<'_>, replication: u32) -> Vec<Value> {
+        let values = point.iter().map(|value| value.cloned().unwrap_or_default());
+        let replication = (self.columns.len() > point.len()).then(|| replication.into());
+        values.chain(replication).collect()
     }
 
     /// The sweep this plan is of.
@@ -222,41 +224,48 @@ impl Plan {
 
     /// What run `index` assigns to the axes. `index` must be below the length.
     pub fn assignment(&self, index: u64) -> Assignment {
+        let (point, replication) = self.point(index);
+        Assignment {
+            values: point.into_iter().map(Option::<&Value>::cloned).collect(),
+            replication,
+        }
+    }
+
+    /// The point and the replication of run `index`.
+    fn point(&self, index: u64) -> (Point<'_>, u32) {
         let (point, replication) = (index / self.replications(), index % self.replications());
-        let values = match &self.points {
+        let point = match &self.points {
             Points::Grid(grid) => grid.point(point),
             Points::Random {
                 grid,
                 order,
                 samples,
             } => grid.point(order.at(samples.position(point))),
-            Points::List(rows) => rows[point as usize].clone(),
+            Points::List(rows) => point_of(&rows[point as usize]),
         };
-        Assignment {
-            values,
-            replication: replication as u32,
-        }
+        (point, replication as u32)
     }
 
     /// The configuration of run `index`, whether or not constraints exclude it.
     pub fn config(&self, index: u64) -> Result<RunConfig, String> {
-        self.config_of(&self.assignment(index))
+        let (point, replication) = self.point(index);
+        self.config_of(&point, replication)
     }
 
     fn replications(&self) -> u64 {
         u64::from(self.spec.replications)
     }
 
-    fn config_of(&self, assignment: &Assignment) -> Result<RunConfig, String> {
-        let set = self.axes.iter().zip(&assignment.values);
-        let settings: Settings = set
-            .filter_map(|(axis, value)| Some((axis.clone(), value.clone()?)))
+    fn config_of(&self, point: &Point<'_>, replication: u32) -> Result<RunConfig, String> {
+        let set = self.axes.iter().zip(point);
+        let settings: Vec<_> = set
+            .filter_map(|(axis, value)| Some((axis.as_str(), (*value)?)))
             .collect();
         let mut config = self
             .spec
-            .config_at(&settings)
+            .config_with(&settings)
             .map_err(|error| error.message)?;
-        config.replication = assignment.replication;
+        config.replication = replication;
         Ok(config)
     }
 
@@ -273,9 +282,9 @@ impl Plan {
         Ok(false)
     }
 
-    /// The configuration to run under `assignment`; none if constraints exclude it.
-    fn admitted(&self, assignment: &Assignment) -> Result<Option<RunConfig>, String> {
-        let config = self.config_of(assignment)?;
+    /// The configuration to run at `point`; none if constraints exclude it.
+    fn admitted(&self, point: &Point<'_>, replication: u32) -> Result<Option<RunConfig>, String> {
+        let config = self.config_of(point, replication)?;
         let excluded = self.is_excluded(&config)?;
         Ok((!excluded).then_some(config))
     }
@@ -283,16 +292,11 @@ impl Plan {
     /// Configurations that together have every value of every axis: of a grid,
     /// each value with the others at their first; of a list, every row.
     pub fn representatives(&self) -> impl Iterator<Item = Result<RunConfig, String>> {
-        let assignments: Vec<Vec<Option<Value>>> = match &self.points {
-            Points::List(rows) => rows.clone(),
+        let points: Vec<Point<'_>> = match &self.points {
+            Points::List(rows) => rows.iter().map(|row| point_of(row)).collect(),
             Points::Grid(grid) | Points::Random { grid, .. } => grid.representatives(),
         };
-        assignments.into_iter().map(|values| {
-            self.config_of(&Assignment {
-                values,
-                replication: 0,
-            })
-        })
+        points.into_iter().map(|point| self.config_of(&point, 0))
     }
 
     /// Replaces "the first so many" samples by the first so many that satisfy
@@ -316,11 +320,7 @@ impl Plan {
             if positions.len() as u64 == *wanted {
                 break;
             }
-            let drawn = Assignment {
-                values: grid.point(order.at(position)),
-                replication: 0,
-            };
-            match self.admitted(&drawn) {
+            match self.admitted(&grid.point(order.at(position)), 0) {
                 Ok(None) => passed_over += 1,
                 // What is not understood is reported when its turn comes.
                 Ok(Some(_)) | Err(_) => positions.push(position),
@@ -359,16 +359,16 @@ impl Tasks for Plan {
     }
 
     fn task(&self, index: u64) -> Task {
-        let assignment = self.assignment(index);
-        match self.admitted(&assignment) {
+        let (point, replication) = self.point(index);
+        match self.admitted(&point, replication) {
             Ok(None) => Task::Excluded,
             Ok(Some(config)) => Task::Run {
                 config: Box::new(config),
-                axes: self.row_values(assignment),
+                axes: self.row_values(&point, replication),
             },
             Err(reason) => Task::Invalid {
                 reason,
-                axes: self.row_values(assignment),
+                axes: self.row_values(&point, replication),
             },
         }
     }
@@ -479,7 +479,10 @@ mod tests {
         let plan = grid_plan();
         assert_eq!(plan.num_points(), 3 * 2 * 4 * 5);
         assert_eq!(plan.len(), 240);
-        let at = |index| plan.row_values(plan.assignment(index));
+        let at = |index| {
+            let (point, replication) = plan.point(index);
+            plan.row_values(&point, replication)
+        };
         assert_eq!(at(0), [json!(1), json!(0.5), json!(16), json!(1), json!(0)]);
         assert_eq!(at(1), [json!(1), json!(0.5), json!(16), json!(1), json!(1)]);
         assert_eq!(at(2), [json!(1), json!(0.5), json!(16), json!(2), json!(0)]);

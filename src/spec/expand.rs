@@ -1,11 +1,15 @@
 //! From a point of the sweep to a typed configuration.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::value::MapDeserializer;
+use serde_json::{Map, Value};
 
 use super::keys::{find_run_key, run_keys, set};
 use super::{RunConfig, SearchConfig, SpecError, SweepSpec};
 use crate::workload::DataFiles;
+
+/// A dotted key and the value it is given.
+pub type Setting<'a> = (&'a str, &'a Value);
 
 impl SweepSpec {
     /// The configuration in which `assignment` replaces values of `base`.
@@ -15,34 +19,76 @@ impl SweepSpec {
     /// run's unless set otherwise. Values are taken to have been checked, as
     /// those of a loaded specification are.
     pub fn config_at(&self, assignment: &[(String, Value)]) -> Result<RunConfig, SpecError> {
-        let mut config = self.base.clone();
-        let depth = |key: &str| key.bytes().filter(|b| *b == b'.').count();
-        let deepest = assignment.iter().map(|(key, _)| depth(key)).max();
-        for level in 0..=deepest.unwrap_or(0) {
-            for (key, value) in assignment.iter().filter(|(key, _)| depth(key) == level) {
-                if level == 0 {
-                    config.insert(key.clone(), value.clone());
-                } else {
-                    set(run_keys(), &mut config, key, value.clone())
-                        .and_then(|()| check_tag(&config, key))
-                        .map_err(|message| self.error_at(assignment, &message))?;
-                }
+        let settings: Vec<_> = assignment
+            .iter()
+            .map(|(key, v)| (key.as_str(), v))
+            .collect();
+        self.config_with(&settings)
+    }
+
+    /// The same with borrowed keys and values.
+    pub fn config_with(&self, assignment: &[Setting<'_>]) -> Result<RunConfig, SpecError> {
+        let seed = Value::from(self.seed);
+        let within = self.set_within(assignment)?;
+        // Nothing is copied that is not set within: this is done for every run.
+        let mut entries: Vec<Setting<'_>> = Vec::with_capacity(self.base.len() + 8);
+        entries.extend(self.base.iter().map(|(key, value)| (key.as_str(), value)));
+        let whole = assignment
+            .iter()
+            .filter(|(key, _)| depth(key) == 0)
+            .copied();
+        let within = within.iter().map(|(key, value)| (key.as_str(), value));
+        for (key, value) in whole.chain(within) {
+            match entries.iter_mut().find(|(there, _)| *there == key) {
+                Some(entry) => entry.1 = value,
+                None => entries.push((key, value)),
             }
         }
-        if !config.contains_key("seed") {
-            config.insert("seed".to_owned(), self.seed.into());
+        if entries.iter().all(|(key, _)| *key != "seed") {
+            entries.push(("seed", &seed));
         }
-        let config = Value::Object(config);
-        // The error's path costs more than the value; ask for it only if needed.
-        RunConfig::deserialize(&config).or_else(|_| {
-            serde_path_to_error::deserialize(config).map_err(|e| {
-                let path = e.path().to_string();
-                let message = match path.as_str() {
-                    "." => e.inner().to_string(),
-                    path => format!("key `{path}`: {}", e.inner()),
-                };
-                self.error_at(assignment, &message)
-            })
+        RunConfig::deserialize(MapDeserializer::new(entries.iter().copied()))
+            .or_else(|_: serde_json::Error| self.explain(&entries, assignment))
+    }
+
+    /// The top-level values of which `assignment` sets keys within, with those set.
+    fn set_within(&self, assignment: &[Setting<'_>]) -> Result<Map<String, Value>, SpecError> {
+        let mut map = Map::new();
+        let deepest = assignment.iter().map(|(key, _)| depth(key)).max();
+        for level in 1..=deepest.unwrap_or(0) {
+            for &(key, value) in assignment.iter().filter(|(key, _)| depth(key) == level) {
+                let top = key.split('.').next().unwrap_or(key);
+                if !map.contains_key(top) {
+                    let given = assignment.iter().rev().find(|(whole, _)| *whole == top);
+                    let given = given.map(|(_, value)| *value).or(self.base.get(top));
+                    map.extend(given.map(|value| (top.to_owned(), value.clone())));
+                }
+                set(run_keys(), &mut map, key, value.clone())
+                    .and_then(|()| check_tag(&map, key))
+                    .map_err(|message| self.error_at(assignment, &message))?;
+            }
+        }
+        Ok(map)
+    }
+
+    /// What is wrong with a configuration, and where: finding the place takes longer than
+    /// the configuration.
+    fn explain(
+        &self,
+        entries: &[Setting<'_>],
+        assignment: &[Setting<'_>],
+    ) -> Result<RunConfig, SpecError> {
+        let entries = entries
+            .iter()
+            .map(|&(key, value)| (key.to_owned(), value.clone()));
+        let config = Value::Object(entries.collect());
+        serde_path_to_error::deserialize(config).map_err(|e| {
+            let path = e.path().to_string();
+            let message = match path.as_str() {
+                "." => e.inner().to_string(),
+                path => format!("key `{path}`: {}", e.inner()),
+            };
+            self.error_at(assignment, &message)
         })
     }
 
@@ -72,7 +118,7 @@ impl SweepSpec {
         }
     }
 
-    fn error_at(&self, assignment: &[(String, Value)], message: &str) -> SpecError {
+    fn error_at(&self, assignment: &[Setting<'_>], message: &str) -> SpecError {
         let settings: Vec<_> = assignment
             .iter()
             .map(|(key, value)| format!("{key}={}", value_label(value)))
@@ -88,8 +134,13 @@ impl SweepSpec {
     }
 }
 
+/// Mappings a dotted key goes into.
+fn depth(key: &str) -> usize {
+    key.bytes().filter(|byte| *byte == b'.').count()
+}
+
 /// Refuses a key that the mapping it was set in does not have under its `type`.
-fn check_tag(config: &serde_json::Map<String, Value>, key: &str) -> Result<(), String> {
+fn check_tag(config: &Map<String, Value>, key: &str) -> Result<(), String> {
     let Ok(found) = find_run_key(key) else {
         return Err(format!("unknown key `{key}`"));
     };

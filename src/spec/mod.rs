@@ -6,6 +6,7 @@
 //! names file, line, column, key, value, what is allowed and the nearest
 //! spelling. Knows nothing of executors or results.
 
+mod canonical;
 mod check;
 mod columns;
 mod config;
@@ -27,6 +28,7 @@ mod schema;
 mod step_options;
 mod trial;
 
+pub use canonical::canonical_json;
 pub use columns::{latency_columns, objective_columns};
 pub use config::{
     EngineConfig, ExpertGroup, ExpertLoadConfig, KvTransferOverlap, MemoryCheck, MemoryConfig,
@@ -37,7 +39,7 @@ pub use constraint::{Constraint, ConstraintError, DERIVED_NAMES, Operand};
 pub use deployment::Replicas;
 pub use error::{SpecError, SpecErrors};
 pub use expand::value_label;
-pub use identity::{canonical_json, run_id};
+pub use identity::run_id;
 pub use load::{load, load_str};
 pub use points::Points;
 pub use pricing::PoolCost;
