@@ -147,11 +147,11 @@ impl Ahead {
         self.made == self.repetitions
     }
 
-    /// Prices up to `repetitions` of the step `shape`, all before having been made;
-    /// twice as many as those.
-    fn price(&mut self, cost: &dyn StepCost, shape: &StepShape, repetitions: usize) {
+    /// Prices the next repetitions of the step `shape`, all before having been made: up
+    /// to `most`, about as many as `expected`, and at least twice as many as before.
+    fn price(&mut self, cost: &dyn StepCost, shape: &StepShape, most: usize, expected: usize) {
         self.made = 0;
-        self.repetitions = repetitions.min(2 * self.repetitions.max(1));
+        self.repetitions = most.min(expected.max(2 * self.repetitions));
         cost.decode_times(shape, self.room(cost));
     }
 

@@ -152,7 +152,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         if self.state.stages.len() == 1 {
             self.repeat(slot, repeats, now_s, pending_s);
         } else {
-            self.repeat_once(slot, repeats, now_s);
+            self.repeat_once(slot, repeats, now_s, pending_s);
         }
         true
     }
@@ -229,8 +229,8 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
     }
 
     /// Starts the present batch again, one token further, of the next `repeats` times
-    /// that it is sure to be the same.
-    fn repeat_once(&mut self, slot: u32, repeats: usize, now_s: f64) {
+    /// that it is sure to be the same; nothing else happens before `pending_s`.
+    fn repeat_once(&mut self, slot: u32, repeats: usize, now_s: f64, pending_s: f64) {
         self.count_again(slot, now_s);
         let cost = self.cost();
         if self.state.pipeline.tells_runs_apart {
@@ -238,7 +238,8 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         }
         let batch = &mut self.state.batches[slot as usize];
         if batch.ahead.is_over() {
-            batch.ahead.price(cost, &batch.shape, repeats);
+            let expected = steps_within(pending_s - now_s, batch.spent.total_s);
+            batch.ahead.price(cost, &batch.shape, repeats, expected);
         }
         self.enter_ahead(slot, now_s);
     }
@@ -276,9 +277,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         }
         let mut wanted = times.len();
         if !self.shared.forecasts {
-            // They will take about as long as the one that has just ended.
-            let start = (free_s / batch.spent.total_s).ceil().max(1.0);
-            wanted = wanted.min(start as usize);
+            wanted = wanted.min(steps_within(free_s, batch.spent.total_s));
         }
         cost.decode_times(&batch.shape, &mut times[..wanted]);
         wanted
@@ -352,4 +351,11 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         batch.spent.model_s += time.model_s;
         batch.last_stage_at_s = at_s;
     }
+}
+
+/// About how many steps start within `free_s`, the first of them now, if they take as
+/// long as the one that has just ended.
+#[inline]
+pub(super) fn steps_within(free_s: f64, step_s: f64) -> usize {
+    (free_s / step_s).ceil().max(1.0) as usize
 }

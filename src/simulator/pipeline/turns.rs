@@ -5,7 +5,7 @@
 //! counted and sent through the stages again, in one loop.
 
 use super::STEPS;
-use super::lane::Lane;
+use super::lane::{Lane, steps_within};
 use super::way::Way;
 use crate::execution_time::StepCost;
 use crate::simulator::recorder::Recorder;
@@ -17,6 +17,11 @@ impl<R: Recorder> Lane<'_, '_, R> {
     /// Returns when the last of them left; none: none did.
     #[inline(never)]
     pub(super) fn take_turns(&mut self, until_s: f64) -> Option<f64> {
+        let first = self.state.pipeline.leaving.front()?;
+        let has_decodes_only = self.state.batches[first.slot as usize].prefills.is_empty();
+        if first.at_s >= until_s || !has_decodes_only {
+            return None;
+        }
         let cost = self.cost();
         let state = &mut *self.state;
         let takes_turns = state.repeats_decodes()
@@ -44,7 +49,7 @@ impl<R: Recorder> Lane<'_, '_, R> {
                 break;
             }
             let growth = batch.decodes.blocks_after_next_step();
-            if growth > blocks.free() || !is_sure_to_go_on(batch, cost) {
+            if growth > blocks.free() || !is_sure_to_go_on(batch, until_s - now_s, cost) {
                 break;
             }
             if growth > 0 {
@@ -82,16 +87,17 @@ impl<R: Recorder> Lane<'_, '_, R> {
 }
 
 /// Whether a batch, which is about to leave, will be the next one again, if its blocks
-/// are there: it is known what that takes, or now becomes known.
+/// are there: it is known what that takes, or now becomes known. Nothing else happens
+/// for `free_s`.
 #[inline]
-fn is_sure_to_go_on(batch: &mut Batch, cost: &dyn StepCost) -> bool {
+fn is_sure_to_go_on(batch: &mut Batch, free_s: f64, cost: &dyn StepCost) -> bool {
     // Prices are asked for repetitions that are sure to come.
-    !batch.ahead.is_over() || price_repetitions(batch, cost)
+    !batch.ahead.is_over() || price_repetitions(batch, free_s, cost)
 }
 
 /// Asks for the prices of the next repetitions of a batch; whether there are any.
 #[inline(never)]
-fn price_repetitions(batch: &mut Batch, cost: &dyn StepCost) -> bool {
+fn price_repetitions(batch: &mut Batch, free_s: f64, cost: &dyn StepCost) -> bool {
     let repeats = match batch.prefills.is_empty() {
         true => batch.decodes.steps_nobody_ends(STEPS),
         false => 0,
@@ -99,7 +105,8 @@ fn price_repetitions(batch: &mut Batch, cost: &dyn StepCost) -> bool {
     if repeats > 0 {
         let members = batch.decodes.len() as u64;
         batch.shape.decode_context_tokens = batch.decodes.context_tokens() + members;
-        batch.ahead.price(cost, &batch.shape, repeats);
+        let expected = steps_within(free_s, batch.spent.total_s);
+        batch.ahead.price(cost, &batch.shape, repeats, expected);
     }
     repeats > 0
 }
