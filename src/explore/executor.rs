@@ -25,6 +25,9 @@ use crate::spec::RunConfig;
 /// Events that may wait for the observers and the sink, per worker.
 const QUEUED_EVENTS_PER_THREAD: usize = 4;
 
+/// Excluded indices an event tells of, at most.
+const EXCLUDED_AT_ONCE: usize = 1024;
+
 /// Does one run. The one in production resolves and simulates; tests bring
 /// cheaper ones. Whatever it returns must follow from the configuration alone.
 pub trait RunOne: Sync {
@@ -71,20 +74,12 @@ pub enum Task {
     },
 }
 
-/// What happened to one index of a plan.
+/// What happened to an index of a plan, or several.
 #[derive(Debug)]
 pub enum Event {
-    /// A worker began it.
-    Started {
-        /// Index in the plan.
-        index: u64,
-    },
-    /// A constraint excludes it.
-    Excluded {
-        /// Index in the plan.
-        index: u64,
-    },
-    /// It was run, or found infeasible, or failed.
+    /// Constraints exclude these indices.
+    Excluded(Vec<u64>),
+    /// An index was run, or found infeasible, or failed.
     Finished(Box<RunResult>),
 }
 
@@ -132,8 +127,7 @@ pub struct Outcome {
 impl Outcome {
     fn count(&mut self, event: &Event) {
         match event {
-            Event::Started { .. } => {}
-            Event::Excluded { .. } => self.excluded += 1,
+            Event::Excluded(indices) => self.excluded += indices.len() as u64,
             Event::Finished(result) => match result.status {
                 RunStatus::Ok => self.ok += 1,
                 RunStatus::Infeasible => self.infeasible += 1,
@@ -241,25 +235,33 @@ struct Workers<'a> {
 impl Workers<'_> {
     /// Claims and does indices until there are none, or it is told to stop.
     fn work(&self, events: &Sender<Event>) -> Result<(), SendError<Event>> {
+        // Told together, before the next run: an event each would wake who listens more
+        // often than results do.
+        let mut excluded = Vec::new();
         while let Some(index) = self.claim() {
             if (self.options.is_completed)(index) {
                 self.skipped.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
             match self.tasks.task(index) {
-                Task::Excluded => events.send(Event::Excluded { index })?,
+                Task::Excluded => {
+                    excluded.push(index);
+                    if excluded.len() == EXCLUDED_AT_ONCE {
+                        tell_excluded(&mut excluded, events)?;
+                    }
+                }
                 Task::Invalid { reason, axes } => {
                     let result = failed_result(index, axes, String::new(), reason);
                     events.send(Event::Finished(Box::new(result)))?;
                 }
                 Task::Run { config, axes } => {
-                    events.send(Event::Started { index })?;
+                    tell_excluded(&mut excluded, events)?;
                     let result = run_caught(self.runner, index, &config, axes);
                     events.send(Event::Finished(Box::new(result)))?;
                 }
             }
         }
-        Ok(())
+        tell_excluded(&mut excluded, events)
     }
 
     /// The next index nobody has taken.
@@ -274,6 +276,14 @@ impl Workers<'_> {
                 (next < end).then_some(next + 1)
             });
         claimed.ok().map(|slot| self.options.indices.index(slot))
+    }
+}
+
+/// Tells of excluded indices, if there are any.
+fn tell_excluded(indices: &mut Vec<u64>, events: &Sender<Event>) -> Result<(), SendError<Event>> {
+    match indices.is_empty() {
+        true => Ok(()),
+        false => events.send(Event::Excluded(std::mem::take(indices))),
     }
 }
 

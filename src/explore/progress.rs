@@ -64,17 +64,16 @@ fn style() -> ProgressStyle {
 
 impl Observer for Progress {
     fn observe(&mut self, event: &Event) {
-        let result = match event {
-            Event::Started { .. } => return,
-            Event::Excluded { .. } => None,
-            Event::Finished(result) => Some(result.status),
+        let status = match event {
+            Event::Excluded(indices) => return self.bar.inc(indices.len() as u64),
+            Event::Finished(result) => result.status,
         };
-        match result {
-            Some(RunStatus::Infeasible) => self.infeasible += 1,
-            Some(RunStatus::Failed) => self.failed += 1,
-            Some(RunStatus::Ok) | None => {}
+        match status {
+            RunStatus::Infeasible => self.infeasible += 1,
+            RunStatus::Failed => self.failed += 1,
+            RunStatus::Ok => {}
         }
-        if matches!(result, Some(RunStatus::Infeasible | RunStatus::Failed)) {
+        if status != RunStatus::Ok {
             self.bar.set_message(self.counts());
         }
         self.bar.inc(1);

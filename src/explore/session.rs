@@ -218,8 +218,10 @@ struct WriterSink<'a>(&'a ResultWriter);
 impl Sink for WriterSink<'_> {
     fn accept(&mut self, event: Event) -> Result<(), String> {
         let written = match event {
-            Event::Started { .. } => Ok(()),
-            Event::Excluded { index } => self.0.exclude(index),
+            Event::Excluded(indices) => {
+                let mut indices = indices.into_iter();
+                indices.try_for_each(|index| self.0.exclude(index))
+            }
             Event::Finished(result) => self.0.write(*result),
         };
         written.map_err(|error| error.to_string())

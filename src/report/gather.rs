@@ -240,10 +240,13 @@ pub(super) struct Overview {
     pub(super) fixed_axes: Map<String, Value>,
 }
 
-pub(super) fn look_over(
-    reader: &SummaryReader,
-    criteria: Criteria,
-) -> Result<Overview, ReportError> {
+/// All runs, by the sweep's own targets and objectives.
+pub(super) fn overview(reader: &SummaryReader) -> Result<Overview, ReportError> {
+    let criteria = Criteria::new(reader.slo(), reader.objectives(), reader.axes())?;
+    look_over(reader, criteria)
+}
+
+fn look_over(reader: &SummaryReader, criteria: Criteria) -> Result<Overview, ReportError> {
     let axes: Vec<&str> = reader
         .axes()
         .iter()

@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use super::Figures;
 use super::gather::{
-    Deployment, GatherOptions, ListKind, ReportError, SweepReport, condense, describe, look_over,
+    Deployment, GatherOptions, ListKind, Overview, ReportError, SweepReport, condense, describe,
+    overview,
 };
 use crate::results::SummaryReader;
-use crate::select::Criteria;
 
 /// Configurations a page holds; beyond, a browser gets slow and the tables are
 /// the better tool.
@@ -82,9 +82,17 @@ fn rounded(value: f64) -> f64 {
 /// # Errors
 /// If the results cannot be read or the page cannot be written.
 pub fn write(reader: &SummaryReader) -> Result<PathBuf, ReportError> {
+    write_with(reader, &overview(reader)?)
+}
+
+/// The same for those who have looked at the runs.
+pub(super) fn write_with(
+    reader: &SummaryReader,
+    overview: &Overview,
+) -> Result<PathBuf, ReportError> {
     let dir = reader.dir();
     let path = dir.join(FILE);
-    let page = render(reader)?;
+    let page = render_with(reader, overview)?;
     // Under another name first: the page is whole or absent.
     let temporary = dir.join(".report.html.tmp");
     let written = fs::write(&temporary, page).and_then(|()| fs::rename(&temporary, &path));
@@ -100,18 +108,20 @@ pub fn write(reader: &SummaryReader) -> Result<PathBuf, ReportError> {
 /// # Errors
 /// If the results cannot be read.
 pub fn render(reader: &SummaryReader) -> Result<String, ReportError> {
+    render_with(reader, &overview(reader)?)
+}
+
+fn render_with(reader: &SummaryReader, overview: &Overview) -> Result<String, ReportError> {
     let options = GatherOptions {
         list: ListKind::Best,
         limit: Some(0),
         ..GatherOptions::default()
     };
-    let criteria = Criteria::new(reader.slo(), reader.objectives(), reader.axes())?;
-    let overview = look_over(reader, criteria)?;
-    let report = condense(reader, &overview, &options)?;
-    let selection = overview.selection;
+    let report = condense(reader, overview, &options)?;
+    let selection = &overview.selection;
     let mut positions = selection.best(ROWS_MAX);
     positions.extend(selection.nearest_misses(ROWS_MAX - positions.len()));
-    let deployments = describe(reader, &selection, &positions)?;
+    let deployments = describe(reader, selection, &positions)?;
     let row = |deployment| Row::new(deployment, &report);
     let page = Page {
         left_out: (report.configurations as usize).saturating_sub(deployments.len()),

@@ -17,6 +17,8 @@ use std::io::{self, Write};
 
 use clap::ValueEnum;
 
+use crate::results::SummaryReader;
+
 pub use figures::Figures;
 pub use gather::{
     Deployment, GatherOptions, ListKind, Miss, ReportError, RunTotals, SweepReport, gather,
@@ -33,6 +35,20 @@ pub enum ReportFormat {
     Json,
     /// The listed deployments, one a line.
     Csv,
+}
+
+/// Makes the page, and condenses the directory by the sweep's own targets and
+/// objectives: one look at the runs does for both.
+///
+/// # Errors
+/// If the results cannot be read or the page cannot be written.
+pub fn write_page_and_gather(
+    reader: &SummaryReader,
+    options: &GatherOptions,
+) -> Result<SweepReport, ReportError> {
+    let overview = gather::overview(reader)?;
+    html::write_with(reader, &overview)?;
+    gather::condense(reader, &overview, options)
 }
 
 /// Prints a report. `width` is that of the terminal, in characters; none if it

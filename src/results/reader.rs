@@ -21,8 +21,9 @@ use crate::spec::{Objectives, Slo};
 #[derive(Debug, Clone)]
 pub struct SummaryBatch {
     batch: RecordBatch,
-    /// Number of each column: rows are asked for values by name, one after the other.
-    columns: HashMap<String, usize>,
+    /// Number of each column: rows are asked for values by name, one after the other,
+    /// and the names are our own, so a fast hash will do.
+    columns: HashMap<String, usize, foldhash::fast::FixedState>,
 }
 
 impl SummaryBatch {
