@@ -12,6 +12,7 @@ mod ends;
 use self::ends::Ends;
 use super::recorder::Recorder;
 use super::request::RequestState;
+use crate::execution_time::StageTime;
 use crate::units::Divisor;
 
 /// How a batch has spent its time, for its members' accounts.
@@ -488,14 +489,19 @@ pub(crate) struct StepsMade {
 }
 
 impl Steps<'_> {
-    /// Makes a step that took `total_s`, `model_s` without host overhead, as
-    /// [`Cohort::advance`] does, but for the recorder; returns the blocks it takes.
+    /// Makes a step that took what `times` say on the stages, as [`Cohort::advance`]
+    /// does, but for the recorder; returns the blocks it takes.
     #[inline]
-    pub(crate) fn make(&mut self, total_s: f64, model_s: f64) -> u32 {
+    pub(crate) fn make(&mut self, times: &[StageTime]) -> u32 {
         let made = &mut self.made;
         let blocks = self.growth.get(made.slot).copied().unwrap_or(0);
-        made.total_s += total_s;
-        made.model_s += model_s;
+        let mut spent = Spent::default();
+        for time in times {
+            spent.total_s += time.total_s();
+            spent.model_s += time.model_s;
+        }
+        made.total_s += spent.total_s;
+        made.model_s += spent.model_s;
         made.count += 1;
         made.slot = next_slot(made.slot, self.growth.len());
         blocks

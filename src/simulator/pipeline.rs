@@ -135,10 +135,18 @@ impl Ahead {
         &self.times[first..first + self.stages]
     }
 
-    /// The next repetition has been made.
+    /// The times of those that have been priced and not made, on so many stages.
     #[inline]
-    fn pass(&mut self) {
-        self.made += 1;
+    fn steps<const STAGES: usize>(&self) -> &[[StageTime; STAGES]] {
+        debug_assert_eq!(self.stages, STAGES);
+        let (steps, _) = self.times.as_chunks();
+        &steps[self.made..self.repetitions]
+    }
+
+    /// So many more repetitions have been made.
+    #[inline]
+    fn pass(&mut self, repetitions: usize) {
+        self.made += repetitions;
     }
 
     /// Whether all that have been priced have been made.

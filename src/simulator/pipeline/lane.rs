@@ -76,7 +76,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
             debug_assert_eq!(time, cost.stage_time(stage, &batch.shape));
             time
         });
-        self.state.batches[slot as usize].ahead.pass();
+        self.state.batches[slot as usize].ahead.pass(1);
     }
 
     /// Sends a batch through all stages, where it takes what `time` says.
@@ -118,7 +118,8 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         let mut forecast = std::mem::take(&mut pipeline.forecast);
         let batch = &mut self.state.batches[left.slot as usize];
         batch.advance_decodes(left.at_s, &mut self.shared.requests, self.shared.recorder);
-        let made = self.make_steps(left.slot, left.at_s, until_s, forecast.steps());
+        let steps = on_one_stage(forecast.steps());
+        let made = self.make_steps(left.slot, left.at_s, until_s, steps);
         forecast.pass(made);
         self.state.pipeline.forecast = forecast;
     }
@@ -149,12 +150,24 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         if repeats == 0 {
             return self.repeat_with_ready(slot, now_s, pending_s);
         }
-        if self.state.stages.len() == 1 {
-            self.repeat(slot, repeats, now_s, pending_s);
-        } else {
-            self.repeat_once(slot, repeats, now_s, pending_s);
+        match self.state.stages.len() {
+            1 => self.repeat(slot, repeats, now_s, pending_s),
+            2 if self.is_alone() => self.repeat_alone::<2>(slot, repeats, now_s, pending_s),
+            4 if self.is_alone() => self.repeat_alone::<4>(slot, repeats, now_s, pending_s),
+            8 if self.is_alone() => self.repeat_alone::<8>(slot, repeats, now_s, pending_s),
+            _ => self.repeat_once(slot, repeats, now_s, pending_s),
         }
         true
+    }
+
+    /// Whether the only batch in flight is repeated by itself, on several stages: it never
+    /// waits for one.
+    #[inline]
+    pub(super) fn is_alone(&self) -> bool {
+        self.state.running_batches == 1
+            && !self.shared.forecasts
+            && !self.state.pipeline.tells_runs_apart
+            && matches!(self.state.stages.len(), 2 | 4 | 8)
     }
 
     /// Starts the present batch again with those who are ready, if they are all of the
@@ -244,6 +257,30 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         self.enter_ahead(slot, now_s);
     }
 
+    /// Has so many stages repeat the present batch, the only one in flight, up to `repeats`
+    /// times: those that end before `pending_s`, when something else happens, and one
+    /// more.
+    fn repeat_alone<const STAGES: usize>(
+        &mut self,
+        slot: u32,
+        repeats: usize,
+        now_s: f64,
+        pending_s: f64,
+    ) {
+        let cost = self.cost();
+        let batch = &mut self.state.batches[slot as usize];
+        if batch.ahead.is_over() {
+            let expected = steps_within(pending_s - now_s, batch.spent.total_s);
+            batch.shape.decode_context_tokens = batch.decodes.context_tokens();
+            batch.ahead.price(cost, &batch.shape, repeats, expected);
+        }
+        let mut ahead = std::mem::take(&mut batch.ahead);
+        let priced = ahead.steps::<STAGES>();
+        let made = self.make_steps(slot, now_s, pending_s, &priced[..priced.len().min(repeats)]);
+        ahead.pass(made);
+        self.state.batches[slot as usize].ahead = ahead;
+    }
+
     /// Has the only stage repeat the present batch up to `steps` times: those that
     /// end before `pending_s`, when something else happens, and one more.
     #[inline]
@@ -251,7 +288,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         let mut forecast = std::mem::take(&mut self.state.pipeline.forecast);
         let steps = self.price_ahead(slot, pending_s - now_s, forecast.room(steps));
         forecast.truncate(steps);
-        let made = self.make_steps(slot, now_s, pending_s, forecast.steps());
+        let made = self.make_steps(slot, now_s, pending_s, on_one_stage(forecast.steps()));
         match self.shared.forecasts {
             true => forecast.pass(made),
             false => forecast.clear(),
@@ -283,36 +320,41 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         wanted
     }
 
-    /// Repeats the present batch, which has ended at `now_s`: those of the steps of
-    /// `times` that end before `until_s` and not after the limit, but for the last, and
-    /// one more, which is then on its way. Returns how many.
+    /// Repeats the present batch, the only one in flight, which has ended at `now_s`: those
+    /// of the steps of `times` that end before `until_s` and not after the limit, but for
+    /// the last, and one more, which is then on its way. Returns how many.
     #[inline(always)]
-    fn make_steps(
+    fn make_steps<const STAGES: usize>(
         &mut self,
         slot: u32,
         mut now_s: f64,
         until_s: f64,
-        times: &[StageTime],
+        times: &[[StageTime; STAGES]],
     ) -> usize {
         let until_s = until_s.min(self.shared.limit_s.next_up());
         let state = &mut *self.state;
         let batch = &mut state.batches[slot as usize];
         let first_context_tokens = batch.decodes.context_tokens();
         let mut steps = batch.decodes.steps();
-        let mut done = 0;
-        for (time, interval_s) in times[..times.len() - 1]
+        let (mut done, mut busy) = (0, ExactRun::default());
+        for (times, interval_s) in times[..times.len() - 1]
             .iter()
             .zip(&mut self.shared.intervals_s)
         {
-            let at_s = now_s + time.total_s();
+            let ends_s = ends_of(now_s, times);
+            let at_s = ends_s[STAGES - 1];
             if at_s >= until_s {
                 break;
             }
-            let blocks = steps.make(time.total_s(), time.model_s);
+            let blocks = steps.make(times);
             if blocks > 0 {
                 state.queues.blocks.take(u64::from(blocks), now_s);
             }
             *interval_s = at_s - now_s;
+            if STAGES > 1 {
+                let starts_s = std::iter::once(now_s).chain(ends_s);
+                (starts_s.zip(ends_s)).for_each(|(start_s, end_s)| busy.add(end_s - start_s));
+            }
             now_s = at_s;
             done += 1;
         }
@@ -323,7 +365,8 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
             let sum = ExactRun::of(intervals_s);
             let members = batch.decodes.len() as u32;
             (self.shared.recorder).all_token_intervals(intervals_s, &sum, members);
-            state.busy.add_run(&sum, 1);
+            let busy = if STAGES > 1 { &busy } else { &sum };
+            state.busy.add_run(busy, 1);
         }
         let steps = done as u64 + 1;
         (state.work).count_alike(&batch.shape, first_context_tokens, steps);
@@ -332,12 +375,25 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         done + 1
     }
 
-    /// Starts the present batch, already counted, again on the only stage, where it will
-    /// take `time`.
+    /// Starts the present batch, already counted, again on stages that are free, where it
+    /// will take `times`.
     #[inline]
-    fn start_again(&mut self, slot: u32, now_s: f64, time: StageTime) {
+    fn start_again<const STAGES: usize>(
+        &mut self,
+        slot: u32,
+        now_s: f64,
+        times: [StageTime; STAGES],
+    ) {
         let state = &mut *self.state;
+        let batch = state.repeat_batch(slot, self.shared.batches - 1, now_s);
+        let [time] = times[..] else {
+            return self.enter_stages(slot, now_s, |stage, _| times[stage as usize]);
+        };
         let at_s = now_s + time.total_s();
+        count_waiting(batch, 0, &mut self.shared.requests, now_s);
+        batch.spent.total_s += time.total_s();
+        batch.spent.model_s += time.model_s;
+        batch.last_stage_at_s = at_s;
         state.busy.add(at_s - now_s, 1);
         state.pipeline.free_at_s[0] = at_s;
         state.pipeline.leaving.push_back(Leaving {
@@ -345,12 +401,23 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
             started_at_s: now_s,
             at_s,
         });
-        let batch = state.repeat_batch(slot, self.shared.batches - 1, now_s);
-        count_waiting(batch, 0, &mut self.shared.requests, now_s);
-        batch.spent.total_s += time.total_s();
-        batch.spent.model_s += time.model_s;
-        batch.last_stage_at_s = at_s;
     }
+}
+
+/// Times of steps on the only stage.
+#[inline]
+fn on_one_stage(times: &[StageTime]) -> &[[StageTime; 1]] {
+    times.as_chunks().0
+}
+
+/// When each of the stages, all free at `now_s`, has executed a batch.
+#[inline(always)]
+fn ends_of<const STAGES: usize>(now_s: f64, times: &[StageTime; STAGES]) -> [f64; STAGES] {
+    let mut at_s = now_s;
+    times.map(|time| {
+        at_s += time.total_s();
+        at_s
+    })
 }
 
 /// About how many steps start within `free_s`, the first of them now, if they take as

@@ -19,7 +19,7 @@ impl<R: Recorder> Lane<'_, '_, R> {
     pub(super) fn take_turns(&mut self, until_s: f64) -> Option<f64> {
         let first = self.state.pipeline.leaving.front()?;
         let has_decodes_only = self.state.batches[first.slot as usize].prefills.is_empty();
-        if first.at_s >= until_s || !has_decodes_only {
+        if first.at_s >= until_s || !has_decodes_only || self.is_alone() {
             return None;
         }
         let cost = self.cost();
@@ -62,7 +62,7 @@ impl<R: Recorder> Lane<'_, '_, R> {
             pairs += batch.decodes.context_tokens() + u64::from(count);
             let free_at_s = &mut state.pipeline.free_at_s;
             let way = Way::through_all(free_at_s, now_s, batch.ahead.step());
-            batch.ahead.pass();
+            batch.ahead.pass(1);
             state.busy.add_run(&way.busy, 1);
             batch.decodes_waited_s = way.first_start_s - now_s;
             batch.last_stage_at_s = way.executed_at_s;
