@@ -296,8 +296,7 @@ impl Cohort {
             made: StepsMade {
                 count: 0,
                 slot: self.slot,
-                total_s: self.spent.total_s,
-                model_s: self.spent.model_s,
+                spent: self.spent,
             },
         }
     }
@@ -309,8 +308,15 @@ impl Cohort {
         self.step += made.count;
         self.slot = made.slot;
         self.context_tokens += made.count * self.members.len() as u64;
-        self.spent.total_s = made.total_s;
-        self.spent.model_s = made.model_s;
+        self.spent = made.spent;
+    }
+
+    /// Blocks that so many steps take, at most.
+    #[inline]
+    pub(crate) fn most_blocks_for(&self, steps: usize) -> u64 {
+        // Nobody takes more than a block in as many steps as a block has tokens.
+        let rounds = steps.checked_div(self.growth.len());
+        rounds.map_or(0, |rounds| (rounds + 1) as u64 * self.members.len() as u64)
     }
 
     /// How many steps, at most `limit`, are sure to be alike after the next `pending`
@@ -323,11 +329,7 @@ impl Cohort {
         }
         let steps = self.ends.steps_until_done(self.step, limit + pending);
         let steps = steps.saturating_sub(pending);
-        let Some(rounds) = steps.checked_div(self.growth.len()) else {
-            return steps;
-        };
-        // Nobody takes more than a block in as many steps as a block has tokens.
-        if (rounds + 1) as u64 * self.members.len() as u64 <= free_blocks {
+        if self.most_blocks_for(steps) <= free_blocks {
             return steps;
         }
         let mut needed = 0;
@@ -483,9 +485,15 @@ pub(crate) struct StepsMade {
     count: u64,
     /// Place in `growth` of the next step.
     slot: usize,
-    /// Of the cohort's account; steps in a row do not wait.
-    total_s: f64,
-    model_s: f64,
+    /// The cohort's account.
+    spent: Spent,
+}
+
+impl StepsMade {
+    /// How many.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
 }
 
 impl Steps<'_> {
@@ -500,11 +508,24 @@ impl Steps<'_> {
             spent.total_s += time.total_s();
             spent.model_s += time.model_s;
         }
-        made.total_s += spent.total_s;
-        made.model_s += spent.model_s;
+        // Nothing waits.
+        made.spent.total_s += spent.total_s;
+        made.spent.model_s += spent.model_s;
         made.count += 1;
         made.slot = next_slot(made.slot, self.growth.len());
         blocks
+    }
+
+    /// Counts a step that has ended, of which the members have spent `spent`, as
+    /// [`Cohort::advance_together`] does, but for the recorder; returns the blocks that
+    /// the one after it takes.
+    #[inline]
+    pub(crate) fn end(&mut self, spent: Spent) -> u32 {
+        let made = &mut self.made;
+        made.spent.add(spent);
+        made.count += 1;
+        made.slot = next_slot(made.slot, self.growth.len());
+        self.growth.get(made.slot).copied().unwrap_or(0)
     }
 
     pub(crate) fn made(self) -> StepsMade {

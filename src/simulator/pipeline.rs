@@ -19,6 +19,7 @@
 //! leave while their prompts are being computed.
 
 mod lane;
+mod rounds;
 mod turns;
 mod way;
 
@@ -141,6 +142,12 @@ impl Ahead {
         debug_assert_eq!(self.stages, STAGES);
         let (steps, _) = self.times.as_chunks();
         &steps[self.made..self.repetitions]
+    }
+
+    /// How many those are.
+    #[inline]
+    fn left(&self) -> usize {
+        self.repetitions - self.made
     }
 
     /// So many more repetitions have been made.

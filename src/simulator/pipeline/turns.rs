@@ -6,6 +6,7 @@
 
 use super::STEPS;
 use super::lane::{Lane, steps_within};
+use super::rounds::ROUNDS_MIN;
 use super::way::Way;
 use crate::execution_time::StepCost;
 use crate::simulator::recorder::Recorder;
@@ -22,7 +23,6 @@ impl<R: Recorder> Lane<'_, '_, R> {
         if first.at_s >= until_s || !has_decodes_only || self.is_alone() {
             return None;
         }
-        let cost = self.cost();
         let state = &mut *self.state;
         let takes_turns = state.repeats_decodes()
             && state.queues.ready.is_empty()
@@ -34,10 +34,26 @@ impl<R: Recorder> Lane<'_, '_, R> {
         // Nothing is freed meanwhile: what `Replica::turns_away` asks is the same for all.
         let limits = state.policy.limits();
         let is_closed = !(state.queues).admits_first(limits, &self.shared.requests);
+        let mut last_s = None;
+        loop {
+            last_s = self.go_round(until_s, is_closed).or(last_s);
+            let (turned_s, may_go_round) = self.turn_one_by_one(until_s, is_closed);
+            last_s = turned_s.or(last_s);
+            if !may_go_round {
+                return last_s;
+            }
+        }
+    }
+
+    /// The same turn by turn, up to the first that is not sure, or has just been priced
+    /// for many rounds. Returns when the last of them left, and whether it is for that.
+    fn turn_one_by_one(&mut self, until_s: f64, is_closed: bool) -> (Option<f64>, bool) {
+        let cost = self.cost();
+        let state = &mut *self.state;
         let has_free_slot = state.has_free_slot();
         let blocks = &mut state.queues.blocks;
         let leaving = &mut state.pipeline.leaving;
-        let (mut next, mut last_s) = (0, None);
+        let (mut next, mut last_s, mut may_go_round) = (0, None, false);
         let (mut steps, mut tokens, mut pairs) = (0, 0, 0);
         while let Some(left) = leaving.get_mut(next)
             && left.at_s < until_s
@@ -49,8 +65,15 @@ impl<R: Recorder> Lane<'_, '_, R> {
                 break;
             }
             let growth = batch.decodes.blocks_after_next_step();
-            if growth > blocks.free() || !is_sure_to_go_on(batch, until_s - now_s, cost) {
+            if growth > blocks.free() {
                 break;
+            }
+            if batch.ahead.is_over() {
+                let is_sure = price_repetitions(batch, until_s - now_s, cost);
+                may_go_round = batch.ahead.left() >= ROUNDS_MIN;
+                if !is_sure || may_go_round {
+                    break;
+                }
             }
             if growth > 0 {
                 blocks.take(growth, now_s);
@@ -82,22 +105,15 @@ impl<R: Recorder> Lane<'_, '_, R> {
         }
         self.shared.batches += steps;
         state.work.count_decodes(steps, tokens, pairs);
-        last_s
+        (last_s, may_go_round)
     }
 }
 
-/// Whether a batch, which is about to leave, will be the next one again, if its blocks
-/// are there: it is known what that takes, or now becomes known. Nothing else happens
-/// for `free_s`.
-#[inline]
-fn is_sure_to_go_on(batch: &mut Batch, free_s: f64, cost: &dyn StepCost) -> bool {
-    // Prices are asked for repetitions that are sure to come.
-    !batch.ahead.is_over() || price_repetitions(batch, free_s, cost)
-}
-
-/// Asks for the prices of the next repetitions of a batch; whether there are any.
+/// Asks for the prices of the next repetitions of a batch, which is about to leave; whether
+/// there are any: whether it is sure to be the next one again, if its blocks are there.
+/// Nothing else happens for `free_s`.
 #[inline(never)]
-fn price_repetitions(batch: &mut Batch, free_s: f64, cost: &dyn StepCost) -> bool {
+pub(super) fn price_repetitions(batch: &mut Batch, free_s: f64, cost: &dyn StepCost) -> bool {
     let repeats = match batch.prefills.is_empty() {
         true => batch.decodes.steps_nobody_ends(STEPS),
         false => 0,
