@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::CliResult;
 use super::pareto::{failure, open, printed, terminal_width};
-use crate::report::{GatherOptions, ReportFormat, gather, html, write_report};
+use crate::report::{ReportFormat, write_page_and_gather, write_report};
 
 /// What came out of a sweep: best deployments, what binds them, and report.html.
 ///
@@ -29,12 +29,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> CliResult {
     let reader = open(&args.results)?;
-    html::write(&reader).map_err(failure)?;
-    let options = GatherOptions {
-        limit: Some(args.limit),
-        ..GatherOptions::default()
-    };
-    let report = gather(&reader, &options).map_err(failure)?;
+    let report = write_page_and_gather(&reader, Some(args.limit)).map_err(failure)?;
     let mut out = io::stdout().lock();
     printed(write_report(
         &report,

@@ -11,7 +11,7 @@ use super::{CliError, CliResult, NOTHING_FEASIBLE};
 use crate::explore::{
     IfPresent, Plan, Progress, Session, SessionEnd, SessionError, SessionOptions, preflight,
 };
-use crate::report::{GatherOptions, ReportFormat, write_page_and_gather, write_report};
+use crate::report::{ReportFormat, write_page_and_gather, write_report};
 use crate::select::{Criteria, Selection};
 use crate::spec::SearchConfig;
 
@@ -180,11 +180,8 @@ impl Args {
     /// The page, and the best deployments on standard output.
     fn print(&self, dir: &Path) -> Result<(), CliError> {
         let reader = open(dir)?;
-        let options = GatherOptions {
-            limit: (self.format == ReportFormat::Table).then_some(TABLE_ROWS),
-            ..GatherOptions::default()
-        };
-        let report = write_page_and_gather(&reader, &options).map_err(failure)?;
+        let limit = (self.format == ReportFormat::Table).then_some(TABLE_ROWS);
+        let report = write_page_and_gather(&reader, limit).map_err(failure)?;
         let mut out = io::stdout().lock();
         printed(write_report(
             &report,

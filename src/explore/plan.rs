@@ -126,15 +126,6 @@ impl Grid {
     }
 }
 
-/// One point of a sweep: a value for every axis, and which repetition of it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Assignment {
-    /// Values in the order of [`Plan::axes`]; none: as in `base`.
-    pub values: Vec<Option<Value>>,
-    /// Repetition, from 0.
-    pub replication: u32,
-}
-
 impl Plan {
     /// The runs of `spec`. Fails on spaces too large to number.
     pub fn new(spec: SweepSpec) -> Result<Self, String> {
@@ -222,16 +213,7 @@ impl Plan {
         }
     }
 
-    /// What run `index` assigns to the axes. `index` must be below the length.
-    pub fn assignment(&self, index: u64) -> Assignment {
-        let (point, replication) = self.point(index);
-        Assignment {
-            values: point.into_iter().map(Option::<&Value>::cloned).collect(),
-            replication,
-        }
-    }
-
-    /// The point and the replication of run `index`.
+    /// The point and the replication of run `index`, which must be below the length.
     fn point(&self, index: u64) -> (Point<'_>, u32) {
         let (point, replication) = (index / self.replications(), index % self.replications());
         let point = match &self.points {
@@ -520,7 +502,7 @@ mod tests {
     fn points(plan: &Plan) -> Vec<String> {
         (0..plan.len())
             .step_by(2)
-            .map(|index| format!("{:?}", plan.assignment(index).values))
+            .map(|index| format!("{:?}", plan.point(index).0))
             .collect()
     }
 

@@ -92,7 +92,7 @@ pub(super) fn write_with(
 ) -> Result<PathBuf, ReportError> {
     let dir = reader.dir();
     let path = dir.join(FILE);
-    let page = render_with(reader, overview)?;
+    let page = render(reader, overview)?;
     // Under another name first: the page is whole or absent.
     let temporary = dir.join(".report.html.tmp");
     let written = fs::write(&temporary, page).and_then(|()| fs::rename(&temporary, &path));
@@ -104,14 +104,7 @@ pub(super) fn write_with(
 
 /// The page: configurations that meet the targets best first, then the misses,
 /// nearest first.
-///
-/// # Errors
-/// If the results cannot be read.
-pub fn render(reader: &SummaryReader) -> Result<String, ReportError> {
-    render_with(reader, &overview(reader)?)
-}
-
-fn render_with(reader: &SummaryReader, overview: &Overview) -> Result<String, ReportError> {
+fn render(reader: &SummaryReader, overview: &Overview) -> Result<String, ReportError> {
     let options = GatherOptions {
         list: ListKind::Best,
         limit: Some(0),

@@ -37,18 +37,22 @@ pub enum ReportFormat {
     Csv,
 }
 
-/// Makes the page, and condenses the directory by the sweep's own targets and
-/// objectives: one look at the runs does for both.
+/// Makes the page, and condenses the directory to the best deployments, at most `limit`
+/// of them, by the sweep's own targets and objectives: one look at the runs does for both.
 ///
 /// # Errors
 /// If the results cannot be read or the page cannot be written.
 pub fn write_page_and_gather(
     reader: &SummaryReader,
-    options: &GatherOptions,
+    limit: Option<usize>,
 ) -> Result<SweepReport, ReportError> {
     let overview = gather::overview(reader)?;
     html::write_with(reader, &overview)?;
-    gather::condense(reader, &overview, options)
+    let options = GatherOptions {
+        limit,
+        ..GatherOptions::default()
+    };
+    gather::condense(reader, &overview, &options)
 }
 
 /// Prints a report. `width` is that of the terminal, in characters; none if it
