@@ -1,6 +1,8 @@
 //! Per-batch rows: what one batch of one run was.
 
-use super::schema::{Column, Getter};
+use std::sync::LazyLock;
+
+use super::schema::{Column, float, int};
 
 /// One row of the per-batch table.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,71 +36,64 @@ impl BatchRow {
 
 /// Columns of `batches.parquet`. The first six are those of Vidur's
 /// `batch_metrics.csv`.
-pub static BATCH_COLUMNS: [Column<BatchRow>; 11] = [
-    Column {
-        name: "Batch Id",
-        unit: "-",
-        meaning: "In order of formation, from 0",
-        getter: Getter::Int(|b| Some(b.batch_id as i64)),
-    },
-    Column {
-        name: "batch_num_tokens",
-        unit: "tokens",
-        meaning: "Tokens processed",
-        getter: Getter::Int(|b| Some(i64::from(b.tokens))),
-    },
-    Column {
-        name: "batch_num_prefill_tokens",
-        unit: "tokens",
-        meaning: "Of those, prompt tokens",
-        getter: Getter::Int(|b| Some(i64::from(b.prefill_tokens))),
-    },
-    Column {
-        name: "batch_num_decode_tokens",
-        unit: "tokens",
-        meaning: "Of those, tokens of decodes",
-        getter: Getter::Int(|b| Some(i64::from(b.tokens - b.prefill_tokens))),
-    },
-    Column {
-        name: "batch_size",
-        unit: "requests",
-        meaning: "Requests",
-        getter: Getter::Int(|b| Some(i64::from(b.requests))),
-    },
-    Column {
-        name: "batch_execution_time",
-        unit: "s",
-        meaning: "From its formation to the end of its last stage, waiting included",
-        getter: Getter::Float(BatchRow::execution_s),
-    },
-    Column {
-        name: "replica_id",
-        unit: "-",
-        meaning: "Replica",
-        getter: Getter::Int(|b| Some(i64::from(b.replica))),
-    },
-    Column {
-        name: "scheduled_at",
-        unit: "s",
-        meaning: "When it was formed",
-        getter: Getter::Float(|b| b.scheduled_at_s),
-    },
-    Column {
-        name: "completed_at",
-        unit: "s",
-        meaning: "When it left the last stage",
-        getter: Getter::Float(|b| b.completed_at_s),
-    },
-    Column {
-        name: "used_blocks",
-        unit: "-",
-        meaning: "KV cache blocks in use on its replica after its end",
-        getter: Getter::Int(|b| Some(b.used_blocks as i64)),
-    },
-    Column {
-        name: "total_blocks",
-        unit: "-",
-        meaning: "KV cache blocks of its replica",
-        getter: Getter::Int(|b| Some(b.total_blocks as i64)),
-    },
-];
+pub static BATCH_COLUMNS: LazyLock<Vec<Column<BatchRow>>> = LazyLock::new(|| {
+    vec![
+        int(
+            "Batch Id",
+            "-",
+            "In order of formation, from 0",
+            |b: &BatchRow| Some(b.batch_id as i64),
+        ),
+        int(
+            "batch_num_tokens",
+            "tokens",
+            "Tokens processed",
+            |b: &BatchRow| Some(i64::from(b.tokens)),
+        ),
+        int(
+            "batch_num_prefill_tokens",
+            "tokens",
+            "Of those, prompt tokens",
+            |b: &BatchRow| Some(i64::from(b.prefill_tokens)),
+        ),
+        int(
+            "batch_num_decode_tokens",
+            "tokens",
+            "Of those, tokens of decodes",
+            |b: &BatchRow| Some(i64::from(b.tokens - b.prefill_tokens)),
+        ),
+        int("batch_size", "requests", "Requests", |b: &BatchRow| {
+            Some(i64::from(b.requests))
+        }),
+        float(
+            "batch_execution_time",
+            "s",
+            "From its formation to the end of its last stage, waiting included",
+            BatchRow::execution_s,
+        ),
+        int("replica_id", "-", "Replica", |b: &BatchRow| {
+            Some(i64::from(b.replica))
+        }),
+        float("scheduled_at", "s", "When it was formed", |b: &BatchRow| {
+            b.scheduled_at_s
+        }),
+        float(
+            "completed_at",
+            "s",
+            "When it left the last stage",
+            |b: &BatchRow| b.completed_at_s,
+        ),
+        int(
+            "used_blocks",
+            "-",
+            "KV cache blocks in use on its replica after its end",
+            |b: &BatchRow| Some(b.used_blocks as i64),
+        ),
+        int(
+            "total_blocks",
+            "-",
+            "KV cache blocks of its replica",
+            |b: &BatchRow| Some(b.total_blocks as i64),
+        ),
+    ]
+});

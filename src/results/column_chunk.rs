@@ -14,7 +14,7 @@ use parquet::column::page::{CompressedPage, Page};
 use parquet::data_type::ByteArray;
 use parquet::file::statistics::Statistics;
 
-use super::schema::Getter;
+use super::schema::{Getter, Take};
 
 /// A column with at least so many values per run of equal ones is written as runs.
 const VALUES_PER_RUN: usize = 16;
@@ -39,42 +39,15 @@ pub(super) struct Chunk {
 }
 
 /// What is there of a column: its values without nulls, and where those are.
-struct Present<T> {
-    values: Vec<T>,
+#[derive(Clone, Copy)]
+struct Present<'a, T> {
+    values: &'a [T],
     /// One per row; empty if no row is null.
-    valid: Vec<bool>,
+    valid: &'a [bool],
     rows: usize,
 }
 
-impl<T: Copy> Present<T> {
-    fn of(all: impl ExactSizeIterator<Item = Option<T>>) -> Self {
-        let rows = all.len();
-        let mut all = all;
-        let mut values = Vec::with_capacity(rows);
-        for value in all.by_ref() {
-            match value {
-                Some(value) => values.push(value),
-                None => break,
-            }
-        }
-        let mut present = Self {
-            values,
-            valid: Vec::new(),
-            rows,
-        };
-        if present.values.len() < rows {
-            // Here was a null. Most columns have none, or nothing else.
-            present.valid.reserve(rows);
-            present.valid.resize(present.values.len(), true);
-            present.valid.push(false);
-            for value in all {
-                present.valid.push(value.is_some());
-                present.values.extend(value);
-            }
-        }
-        present
-    }
-
+impl<T: Copy> Present<'_, T> {
     fn nulls(&self) -> u64 {
         (self.rows - self.values.len()) as u64
     }
@@ -119,7 +92,7 @@ impl<T: Copy> Present<T> {
         write: impl FnOnce(&[T], &mut Vec<u8>),
     ) -> Chunk {
         let mut page = self.levels(self.values.len() * size_of::<T>());
-        write(&self.values, &mut page);
+        write(self.values, &mut page);
         Chunk {
             dictionary: None,
             data: self.data_page(page, encoding),
@@ -201,18 +174,146 @@ impl<T: Copy> Present<T> {
     }
 }
 
-/// The column `getter` takes from `rows`.
-pub(super) fn chunk<R>(getter: &Getter<R>, rows: &[R]) -> Chunk {
-    match *getter {
-        Getter::Int(get) => ints(&Present::of(rows.iter().map(get))),
-        Getter::Float(get) => floats(rows.iter().map(get).collect()),
-        Getter::Text(get) => texts(&Present::of(rows.iter().map(get))),
-        // Verdicts are of runs; a row has none.
-        Getter::Verdict => ints(&Present::of(rows.iter().map(|_| None))),
+/// Rows that a column takes at a time: few enough that they and what is taken from
+/// them stay in the fastest cache while one column after the other does.
+pub(super) const ROWS_AT_A_TIME: usize = 256;
+
+/// Texts and how often each comes in a row.
+type TextRuns = Vec<(Option<String>, usize)>;
+
+/// A column of a row group while its rows come.
+pub(super) enum Filling<R: 'static> {
+    Int(&'static Take<R, Option<i64>>, Integers),
+    Float(&'static Take<R, f64>, Vec<f64>),
+    Text(fn(&R) -> Option<&str>, TextRuns),
+    /// Nothing but nulls.
+    Null(usize),
+}
+
+impl<R> Filling<R> {
+    /// Nothing yet, with room for `rows`.
+    pub(super) fn new(getter: &'static Getter<R>, rows: usize) -> Self {
+        match getter {
+            Getter::Int(take) => Self::Int(take, Integers::with_capacity(rows)),
+            Getter::Float(take) => Self::Float(take, Vec::with_capacity(rows)),
+            Getter::Text(get) => Self::Text(*get, Vec::new()),
+            // Verdicts are of runs; a row has none.
+            Getter::Verdict => Self::Null(0),
+        }
+    }
+
+    /// Adds at most [`ROWS_AT_A_TIME`] rows.
+    pub(super) fn extend(&mut self, rows: &[R]) {
+        match self {
+            Self::Int(take, integers) => {
+                let mut values = [None; ROWS_AT_A_TIME];
+                let values = &mut values[..rows.len()];
+                take(rows, values);
+                integers.extend(values);
+            }
+            Self::Float(take, values) => {
+                let before = values.len();
+                values.resize(before + rows.len(), f64::NAN);
+                take(rows, &mut values[before..]);
+            }
+            Self::Text(get, runs) => extend_texts(runs, rows.iter().map(*get)),
+            Self::Null(count) => *count += rows.len(),
+        }
+    }
+
+    /// The pages of all that came; after that there is nothing again.
+    pub(super) fn chunk(&mut self) -> Chunk {
+        match self {
+            Self::Int(_, integers) => {
+                let chunk = ints(integers.present());
+                integers.clear();
+                chunk
+            }
+            Self::Float(_, values) => {
+                let chunk = floats(values);
+                values.clear();
+                chunk
+            }
+            Self::Text(_, runs) => texts(&std::mem::take(runs)),
+            Self::Null(count) => ints(Present {
+                values: &[],
+                valid: &vec![false; *count],
+                rows: std::mem::take(count),
+            }),
+        }
     }
 }
 
-fn ints(column: &Present<i64>) -> Chunk {
+/// Whole numbers, some of them null.
+pub(super) struct Integers {
+    values: Vec<i64>,
+    valid: Vec<bool>,
+    rows: usize,
+}
+
+impl Integers {
+    fn with_capacity(rows: usize) -> Self {
+        Self {
+            values: Vec::with_capacity(rows),
+            valid: Vec::new(),
+            rows: 0,
+        }
+    }
+
+    /// Most columns have no null, or nothing else.
+    fn extend(&mut self, more: &[Option<i64>]) {
+        if self.valid.is_empty() && more.iter().all(Option::is_some) {
+            let more = more.iter().map(|value| value.unwrap_or_default());
+            self.values.extend(more);
+        } else {
+            self.valid.resize(self.rows, true);
+            self.valid.extend(more.iter().map(Option::is_some));
+            self.values.extend(more.iter().flatten());
+        }
+        self.rows += more.len();
+    }
+
+    fn present(&self) -> Present<'_, i64> {
+        Present {
+            values: &self.values,
+            valid: &self.valid,
+            rows: self.rows,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.values.clear();
+        self.valid.clear();
+        self.rows = 0;
+    }
+}
+
+/// Adds texts one by one. Names come from constants: the same text is mostly at the
+/// same place.
+fn extend_texts<'a>(runs: &mut TextRuns, texts: impl Iterator<Item = Option<&'a str>>) {
+    let same = |a: Option<&str>, b: Option<&str>| match (a, b) {
+        (Some(a), Some(b)) => std::ptr::eq(a, b) || a == b,
+        (a, b) => a == b,
+    };
+    let mut texts = texts.peekable();
+    while let Some(text) = texts.next() {
+        let mut count = 1;
+        while texts.next_if(|next| same(*next, text)).is_some() {
+            count += 1;
+        }
+        add_text(runs, text, count);
+    }
+}
+
+/// Adds a text that comes so many times in a row.
+pub(super) fn add_text(runs: &mut TextRuns, text: Option<&str>, count: usize) {
+    match runs.last_mut() {
+        Some((last, before)) if last.as_deref() == text => *before += count,
+        _ => runs.push((text.map(str::to_owned), count)),
+    }
+}
+
+fn ints(column: Present<'_, i64>) -> Chunk {
     let first = column.values.first();
     let range = first.map(|&first| {
         let values = column.values.iter();
@@ -235,23 +336,28 @@ fn ints(column: &Present<i64>) -> Chunk {
 }
 
 /// Numbers; what is not finite is null.
-fn floats(values: Vec<f64>) -> Chunk {
+fn floats(values: &[f64]) -> Chunk {
     let finite = values
         .iter()
         .fold(true, |all, value| all & value.is_finite());
-    let column = match finite {
-        true => Present {
-            rows: values.len(),
+    if finite {
+        return finite_floats(Present {
             values,
-            valid: Vec::new(),
-        },
-        false => Present::of(
-            values
-                .iter()
-                .map(|value| value.is_finite().then_some(*value)),
-        ),
-    };
-    let (min, max) = float_range(&column.values).unzip();
+            valid: &[],
+            rows: values.len(),
+        });
+    }
+    let valid: Vec<bool> = values.iter().map(|value| value.is_finite()).collect();
+    let there: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+    finite_floats(Present {
+        values: &there,
+        valid: &valid,
+        rows: values.len(),
+    })
+}
+
+fn finite_floats(column: Present<'_, f64>) -> Chunk {
+    let (min, max) = float_range(column.values).unzip();
     let statistics = Statistics::double(min, max, None, Some(column.nulls()), false);
     match column.is_steady(f64::to_bits) {
         true => column.runs(statistics, f64::to_bits, |value, bytes| {
@@ -261,30 +367,30 @@ fn floats(values: Vec<f64>) -> Chunk {
     }
 }
 
-fn texts(column: &Present<&str>) -> Chunk {
-    // Names come from constants: the same text is mostly at the same place.
-    let same = |a: &&str, b: &&str| std::ptr::eq(*a, *b) || a == b;
-    let runs: Vec<(&str, usize)> = column
-        .values
-        .chunk_by(same)
-        .map(|run| (run[0], run.len()))
-        .collect();
-    let texts = || runs.iter().map(|(text, _)| *text);
-    let statistics = text_statistics(texts().min(), texts().max(), column.nulls());
-    column.coded(runs.iter().copied(), statistics, |text| text, write_text)
-}
-
-/// The column of texts that stand for so many rows each.
-pub(super) fn labels(runs: &[(&str, usize)]) -> Chunk {
-    let runs = || runs.iter().copied().filter(|(_, rows)| *rows > 0);
-    let column = Present {
-        values: Vec::new(),
-        valid: Vec::new(),
-        rows: runs().map(|(_, rows)| rows).sum(),
+/// The column of these texts.
+pub(super) fn texts(runs: &TextRuns) -> Chunk {
+    let there = || {
+        let texts = runs.iter().filter(|(_, count)| *count > 0);
+        texts.filter_map(|(text, count)| Some((text.as_deref()?, *count)))
     };
-    let texts = || runs().map(|(text, _)| text);
-    let statistics = text_statistics(texts().min(), texts().max(), 0);
-    column.coded(runs(), statistics, |text| text, write_text)
+    let rows = runs.iter().map(|(_, count)| count).sum();
+    let nulls = rows - there().map(|(_, count)| count).sum::<usize>();
+    let valid: Vec<bool> = match nulls {
+        0 => Vec::new(),
+        _ => {
+            let runs = runs.iter();
+            runs.flat_map(|(text, count)| std::iter::repeat_n(text.is_some(), *count))
+                .collect()
+        }
+    };
+    let column = Present {
+        values: &[],
+        valid: &valid,
+        rows,
+    };
+    let range = there().map(|(text, _)| text);
+    let statistics = text_statistics(range.clone().min(), range.max(), nulls as u64);
+    column.coded(there(), statistics, |text| text, write_text)
 }
 
 fn text_statistics(min: Option<&str>, max: Option<&str>, nulls: u64) -> Statistics {

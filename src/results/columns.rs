@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::builder::{BooleanBuilder, Float64Builder, Int64Builder, StringBuilder};
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch};
 use serde_json::Value;
 
 use super::schema::{
@@ -14,13 +14,17 @@ use super::{ResultError, RunResult};
 
 /// One column over `rows`. Verdicts are not known yet: they come out null.
 pub(super) fn array<R>(column: &Column<R>, rows: &[R]) -> ArrayRef {
-    match column.getter {
-        Getter::Int(get) => {
-            let mut builder = Int64Builder::with_capacity(rows.len());
-            rows.iter().for_each(|row| builder.append_option(get(row)));
-            Arc::new(builder.finish())
+    match &column.getter {
+        Getter::Int(take) => {
+            let mut values = vec![None; rows.len()];
+            take(rows, &mut values);
+            Arc::new(Int64Array::from(values))
         }
-        Getter::Float(get) => floats(rows.iter().map(get)),
+        Getter::Float(take) => {
+            let mut values = vec![f64::NAN; rows.len()];
+            take(rows, &mut values);
+            floats(values)
+        }
         Getter::Text(get) => {
             let mut builder = StringBuilder::with_capacity(rows.len(), rows.len() * 16);
             rows.iter().for_each(|row| builder.append_option(get(row)));
@@ -35,17 +39,16 @@ pub(super) fn array<R>(column: &Column<R>, rows: &[R]) -> ArrayRef {
 }
 
 /// Numbers; what is not finite is null.
-fn floats(values: impl ExactSizeIterator<Item = f64>) -> ArrayRef {
-    let values: Vec<f64> = values.collect();
-    let mut builder = Float64Builder::with_capacity(values.len());
-    if values.iter().all(|value| value.is_finite()) {
-        builder.append_slice(&values);
-    } else {
-        for value in values {
-            builder.append_option(value.is_finite().then_some(value));
+fn floats(values: Vec<f64>) -> ArrayRef {
+    Arc::new(match values.iter().all(|value| value.is_finite()) {
+        true => Float64Array::from(values),
+        false => {
+            let values = values.into_iter();
+            values
+                .map(|value| value.is_finite().then_some(value))
+                .collect()
         }
-    }
-    Arc::new(builder.finish())
+    })
 }
 
 /// The part of one block: its runs' rows in index order.

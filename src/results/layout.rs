@@ -32,15 +32,14 @@ pub(super) const REQUESTS: &str = "requests";
 pub(super) const PARTS: &str = "parts";
 const LAYOUT: &str = "layout.json";
 
-/// Rows of per-request output a block aims at, at most.
+/// Rows of per-request output of a block, at most: about a tenth of a second's work.
+/// A file of far fewer takes longer to create than to fill.
 const BLOCK_REQUEST_ROWS: u64 = 65_536;
-/// And at least, where there are any and the sweep is cut in [`BLOCKS_PER_SWEEP_MIN`]:
-/// a file of fewer takes longer to create than to fill.
-const BLOCK_REQUEST_ROWS_MIN: u64 = 8_192;
-/// A sweep is cut in about this many blocks: what is lost of an interrupted one is
-/// less than one block per thread.
+/// A sweep without such output is cut in about this many blocks: what is lost of an
+/// interrupted one is less than one block per thread.
 const BLOCKS_PER_SWEEP: u64 = 128;
-/// Or, for the sake of larger files, so many.
+/// One with such output in at least so many, if it has as many runs: they are encoded
+/// while others run.
 const BLOCKS_PER_SWEEP_MIN: u64 = 32;
 /// Most runs of a block.
 pub(super) const BLOCK_RUNS_MAX: u64 = 1024;
@@ -124,12 +123,9 @@ pub(super) struct Layout {
 /// Runs of a block, from the size of the sweep and the per-request rows kept of
 /// each run. Never from the thread count: the files would differ.
 pub(super) fn block_runs(runs: u64, request_rows_per_run: u64) -> u64 {
-    let by_sweep = runs / BLOCKS_PER_SWEEP;
     let runs_per_block = match request_rows_per_run {
-        0 => by_sweep,
-        rows => by_sweep
-            .max((BLOCK_REQUEST_ROWS_MIN / rows).min(runs / BLOCKS_PER_SWEEP_MIN))
-            .min(BLOCK_REQUEST_ROWS / rows),
+        0 => runs / BLOCKS_PER_SWEEP,
+        rows => (BLOCK_REQUEST_ROWS / rows).min(runs / BLOCKS_PER_SWEEP_MIN),
     };
     runs_per_block.clamp(1, BLOCK_RUNS_MAX)
 }

@@ -1,6 +1,5 @@
 //! Per-request rows: one simulated request with what its run knows of it.
 
-use super::parquet_io::ROW_GROUP_ROWS;
 use super::row_table::RowTableWriter;
 use super::{ResultError, RunResult};
 use crate::simulator::RequestRecord;
@@ -40,29 +39,12 @@ impl RequestRow {
 /// Adds the rows of these runs to a table, in order.
 pub(super) fn write_requests<'a>(
     table: &mut RowTableWriter<RequestRow>,
-    runs: impl Iterator<Item = &'a RunResult> + Clone,
+    runs: impl Iterator<Item = &'a RunResult>,
 ) -> Result<(), ResultError> {
-    let total: usize = runs.clone().map(|run| run.requests.len()).sum();
-    let mut rows = Vec::with_capacity(total.min(ROW_GROUP_ROWS));
-    let mut labels: Vec<(&str, usize)> = Vec::new();
     for run in runs {
-        labels.push((&run.run_id, 0));
-        for row in request_rows(run) {
-            rows.push(row);
-            if let Some((_, count)) = labels.last_mut() {
-                *count += 1;
-            }
-            if rows.len() == ROW_GROUP_ROWS {
-                table.write(&labels, &rows)?;
-                rows.clear();
-                labels = vec![(&run.run_id, 0)];
-            }
-        }
+        table.extend(&run.run_id, request_rows(run))?;
     }
-    match rows.is_empty() {
-        true => Ok(()),
-        false => table.write(&labels, &rows),
-    }
+    Ok(())
 }
 
 /// Rows in order of `request_id`, whatever order the requests ended in. A delay

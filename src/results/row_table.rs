@@ -1,7 +1,7 @@
 //! Tables of rows, such as requests, straight from the rows to Parquet.
 //!
-//! One row group at a time and in it one column at a time, so that a table of
-//! any size needs memory for one column of one group.
+//! Rows are taken apart a few at a time, while they are in the fastest cache; a
+//! table of any size needs memory for the columns of one row group.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::SchemaDescPtr;
 
 use super::ResultError;
-use super::column_chunk::{self, Chunk};
+use super::column_chunk::{self, Chunk, Filling, ROWS_AT_A_TIME};
 use super::durable::{DurableFile, Written};
 use super::parquet_io::{ROW_GROUP_ROWS, created_by, version_entry};
 use super::schema::Column;
@@ -33,18 +33,27 @@ const FORMAT_VERSION: i32 = 2;
 pub(super) struct RowTableWriter<R: 'static> {
     path: PathBuf,
     sink: TrackedWrite<DurableFile>,
-    columns: &'static [Column<R>],
     schema: SchemaDescPtr,
+    /// Rows that are not in the columns yet.
+    pending: Vec<R>,
+    /// The row group that is being filled.
+    columns: Vec<Filling<R>>,
+    rows_in_group: usize,
+    /// Texts of the first column, if it is one of labels, and for how many rows each
+    /// stands.
+    labels: Option<Vec<(Option<String>, usize)>>,
     groups: Vec<RowGroupMetaData>,
     rows: u64,
 }
 
 impl<R> RowTableWriter<R> {
     /// A table of `columns`, after a column of labels if `schema` has one more.
+    /// `rows` are expected.
     pub(super) fn create(
         path: &Path,
         schema: &Schema,
         columns: &'static [Column<R>],
+        rows: usize,
     ) -> Result<Self, ResultError> {
         let failed = ResultError::parquet;
         let schema = ArrowSchemaConverter::new()
@@ -52,48 +61,80 @@ impl<R> RowTableWriter<R> {
             .map_err(failed(path))?;
         let mut sink = TrackedWrite::new(DurableFile::create(path)?);
         sink.write_all(MAGIC).map_err(ResultError::io(path))?;
+        let rows = rows.min(ROW_GROUP_ROWS);
+        let filling = |column: &'static Column<R>| Filling::new(&column.getter, rows);
         Ok(Self {
             path: path.to_path_buf(),
             sink,
-            columns,
+            pending: Vec::with_capacity(ROWS_AT_A_TIME),
+            columns: columns.iter().map(filling).collect(),
+            rows_in_group: 0,
+            labels: (schema.num_columns() > columns.len()).then(Vec::new),
             schema: Arc::new(schema),
             groups: Vec::new(),
             rows: 0,
         })
     }
 
-    /// Adds rows; with `labels`, the texts of the first column and for how many
-    /// rows each stands.
-    pub(super) fn write(
+    /// Adds rows, all with this label if the table has labels.
+    pub(super) fn extend(
         &mut self,
-        labels: &[(&str, usize)],
-        rows: &[R],
+        label: &str,
+        rows: impl Iterator<Item = R>,
     ) -> Result<(), ResultError> {
-        debug_assert!(rows.len() <= ROW_GROUP_ROWS);
-        let group = self.write_group(labels, rows);
-        self.groups
-            .push(group.map_err(ResultError::parquet(&self.path))?);
-        self.rows += rows.len() as u64;
+        let mut unlabelled = 0;
+        for row in rows {
+            self.pending.push(row);
+            unlabelled += 1;
+            if self.pending.len() == ROWS_AT_A_TIME {
+                self.label(label, std::mem::take(&mut unlabelled));
+                self.take_pending();
+                if self.rows_in_group == ROW_GROUP_ROWS {
+                    self.end_group()?;
+                }
+            }
+        }
+        self.label(label, unlabelled);
         Ok(())
     }
 
-    fn write_group(
-        &mut self,
-        labels: &[(&str, usize)],
-        rows: &[R],
-    ) -> Result<RowGroupMetaData, ParquetError> {
-        let labelled = self.schema.num_columns() > self.columns.len();
-        let mut chunks = Vec::with_capacity(self.schema.num_columns());
-        if labelled {
-            chunks.push(self.write_chunk(0, column_chunk::labels(labels), rows.len())?);
+    fn label(&mut self, label: &str, rows: usize) {
+        if let Some(labels) = self.labels.as_mut().filter(|_| rows > 0) {
+            column_chunk::add_text(labels, Some(label), rows);
         }
-        for column in self.columns {
-            let chunk = column_chunk::chunk(&column.getter, rows);
-            chunks.push(self.write_chunk(chunks.len(), chunk, rows.len())?);
+    }
+
+    fn take_pending(&mut self) {
+        for column in &mut self.columns {
+            column.extend(&self.pending);
+        }
+        self.rows_in_group += self.pending.len();
+        self.pending.clear();
+    }
+
+    fn end_group(&mut self) -> Result<(), ResultError> {
+        let group = self.write_group();
+        self.groups
+            .push(group.map_err(ResultError::parquet(&self.path))?);
+        self.rows += self.rows_in_group as u64;
+        self.rows_in_group = 0;
+        Ok(())
+    }
+
+    fn write_group(&mut self) -> Result<RowGroupMetaData, ParquetError> {
+        let rows = self.rows_in_group;
+        let mut chunks = Vec::with_capacity(self.schema.num_columns());
+        if let Some(labels) = &mut self.labels {
+            let chunk = column_chunk::texts(&std::mem::take(labels));
+            chunks.push(self.write_chunk(0, chunk, rows)?);
+        }
+        for at in 0..self.columns.len() {
+            let chunk = self.columns[at].chunk();
+            chunks.push(self.write_chunk(chunks.len(), chunk, rows)?);
         }
         let bytes = chunks.iter().map(ColumnChunkMetaData::uncompressed_size);
         RowGroupMetaData::builder(Arc::clone(&self.schema))
-            .set_num_rows(rows.len() as i64)
+            .set_num_rows(rows as i64)
             .set_total_byte_size(bytes.sum())
             .set_ordinal(self.groups.len() as i32)
             .set_column_metadata(chunks)
@@ -126,7 +167,11 @@ impl<R> RowTableWriter<R> {
     }
 
     /// Makes the file appear; tells its rows.
-    pub(super) fn finish(self) -> Result<(Written, u64), ResultError> {
+    pub(super) fn finish(mut self) -> Result<(Written, u64), ResultError> {
+        self.take_pending();
+        if self.rows_in_group > 0 {
+            self.end_group()?;
+        }
         let file = FileMetaData::new(
             FORMAT_VERSION,
             self.rows as i64,
@@ -149,13 +194,15 @@ impl<R> RowTableWriter<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::results::SummaryRow;
     use crate::results::parquet_io;
     use crate::results::reader::SummaryBatch;
-    use crate::results::schema::Getter;
+    use crate::results::schema;
 
     #[derive(Debug, Clone, PartialEq)]
     struct Row {
@@ -164,20 +211,13 @@ mod tests {
         text: Option<&'static str>,
     }
 
-    static COLUMNS: [Column<Row>; 3] = [
-        column("whole", Getter::Int(|row| row.whole)),
-        column("number", Getter::Float(|row| row.number)),
-        column("text", Getter::Text(|row| row.text)),
-    ];
-
-    const fn column(name: &'static str, getter: Getter<Row>) -> Column<Row> {
-        Column {
-            name,
-            unit: "-",
-            meaning: "",
-            getter,
-        }
-    }
+    static COLUMNS: LazyLock<Vec<Column<Row>>> = LazyLock::new(|| {
+        vec![
+            schema::int("whole", "-", "", |row: &Row| row.whole),
+            schema::float("number", "-", "", |row: &Row| row.number),
+            schema::text("text", "", |row: &Row| row.text),
+        ]
+    });
 
     /// Writes groups of (label, rows) and reads them back.
     fn through_a_file(groups: &[Vec<(String, Vec<Row>)>]) -> Vec<(String, Row)> {
@@ -186,11 +226,13 @@ mod tests {
         let label = arrow_schema::Field::new("label", arrow_schema::DataType::Utf8, true);
         let fields = std::iter::once(label).chain(COLUMNS.iter().map(Column::arrow));
         let schema = Schema::new(fields.collect::<Vec<_>>());
-        let mut table = RowTableWriter::create(&path, &schema, &COLUMNS).expect("a table");
+        let mut table = RowTableWriter::create(&path, &schema, &COLUMNS, 0).expect("a table");
         for group in groups {
-            let labels: Vec<_> = group.iter().map(|(l, r)| (l.as_str(), r.len())).collect();
-            let rows: Vec<Row> = group.iter().flat_map(|(_, rows)| rows.clone()).collect();
-            table.write(&labels, &rows).expect("written");
+            for (label, rows) in group {
+                (table.extend(label, rows.iter().cloned())).expect("written");
+            }
+            table.take_pending();
+            table.end_group().expect("written");
         }
         table.finish().expect("finished");
         let mut found = Vec::new();

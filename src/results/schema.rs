@@ -2,6 +2,7 @@
 //! and how its value is taken from a row. Writer, reader, documentation and
 //! tests all read these lists.
 
+use std::slice;
 use std::sync::{Arc, LazyLock};
 
 use arrow_schema::{DataType, Field as ArrowField, Schema, SchemaRef};
@@ -54,21 +55,23 @@ impl ColumnType {
     }
 }
 
-/// How a column's value is taken from a row.
-#[derive(Debug, Clone, Copy)]
+/// Takes a value from each of some rows. Of many at a time, as most values take less
+/// than a call.
+pub type Take<R, T> = Box<dyn Fn(&[R], &mut [T]) + Send + Sync>;
+
+/// How a column's values are taken from rows.
 pub enum Getter<R> {
-    /// An integer, or null.
-    Int(fn(&R) -> Option<i64>),
-    /// A number; not finite: null.
-    Float(fn(&R) -> f64),
-    /// A text, or null.
+    /// Integers, or null.
+    Int(Take<R, Option<i64>>),
+    /// Numbers; not finite: null.
+    Float(Take<R, f64>),
+    /// The text of a row, or null.
     Text(fn(&R) -> Option<&str>),
     /// True or false, known only once every run is in.
     Verdict,
 }
 
 /// One column of a table whose rows are made from `R`.
-#[derive(Debug, Clone, Copy)]
 pub struct Column<R> {
     /// Name.
     pub name: &'static str,
@@ -107,35 +110,55 @@ impl<R> Column<R> {
     }
 }
 
-fn int<R>(
+/// Takes what `get` gives of each row.
+fn of_each<R, T>(get: impl Fn(&R) -> T + Send + Sync + 'static) -> Take<R, T> {
+    Box::new(move |rows, values| {
+        for (value, row) in values.iter_mut().zip(rows) {
+            *value = get(row);
+        }
+    })
+}
+
+/// What `take` takes of a single row.
+fn of_one<R, T: Default>(take: &Take<R, T>, row: &R) -> T {
+    let mut value = T::default();
+    take(slice::from_ref(row), slice::from_mut(&mut value));
+    value
+}
+
+pub(super) fn int<R>(
     name: &'static str,
     unit: &'static str,
     meaning: &'static str,
-    get: fn(&R) -> Option<i64>,
+    get: impl Fn(&R) -> Option<i64> + Send + Sync + 'static,
 ) -> Column<R> {
     Column {
         name,
         unit,
         meaning,
-        getter: Getter::Int(get),
+        getter: Getter::Int(of_each(get)),
     }
 }
 
-fn float<R>(
+pub(super) fn float<R>(
     name: &'static str,
     unit: &'static str,
     meaning: &'static str,
-    get: fn(&R) -> f64,
+    get: impl Fn(&R) -> f64 + Send + Sync + 'static,
 ) -> Column<R> {
     Column {
         name,
         unit,
         meaning,
-        getter: Getter::Float(get),
+        getter: Getter::Float(of_each(get)),
     }
 }
 
-fn text<R>(name: &'static str, meaning: &'static str, get: fn(&R) -> Option<&str>) -> Column<R> {
+pub(super) fn text<R>(
+    name: &'static str,
+    meaning: &'static str,
+    get: fn(&R) -> Option<&str>,
+) -> Column<R> {
     Column {
         name,
         unit: "-",
@@ -200,23 +223,26 @@ macro_rules! distribution {
 /// Columns of `summary.parquet` before the axes.
 pub static IDENTITY_COLUMNS: LazyLock<Vec<Column<RunResult>>> = LazyLock::new(|| {
     vec![
-        int("run_index", "-", "Position in the sweep, from 0", |run| {
-            Some(run.index as i64)
-        }),
+        int(
+            "run_index",
+            "-",
+            "Position in the sweep, from 0",
+            |run: &RunResult| Some(run.index as i64),
+        ),
         text(
             "run_id",
             "Content hash of the resolved configuration; the same configuration has the same id anywhere",
-            |run| Some(&run.run_id),
+            |run: &RunResult| Some(&run.run_id),
         ),
         text(
             "status",
             "`ok`, `infeasible` (cannot be deployed) or `failed` (the simulation did not end well)",
-            |run| Some(run.status.name()),
+            |run: &RunResult| Some(run.status.name()),
         ),
         text(
             "reason",
             "Why, unless `ok`; of an `ok` run, a remark if there is one",
-            |run| run.reason.as_deref(),
+            |run: &RunResult| run.reason.as_deref(),
         ),
     ]
 });
@@ -241,9 +267,9 @@ pub static METRIC_COLUMNS: LazyLock<Vec<Column<RunResult>>> = LazyLock::new(|| {
 /// The figures of one run by column; verdicts, which need the other runs, are
 /// left out, and what never happened is null.
 pub fn figures(run: &RunResult) -> serde_json::Map<String, Value> {
-    let value = |column: &Column<RunResult>| match column.getter {
-        Getter::Int(get) => Some(get(run).into()),
-        Getter::Float(get) => Some(get(run).into()),
+    let value = |column: &Column<RunResult>| match &column.getter {
+        Getter::Int(take) => Some(of_one(take, run).into()),
+        Getter::Float(take) => Some(of_one(take, run).into()),
         Getter::Text(get) => Some(get(run).into()),
         Getter::Verdict => None,
     };
@@ -258,61 +284,63 @@ fn load_columns() -> Vec<Column<RunResult>> {
             "total_gpus",
             "GPUs",
             "GPUs of the deployment, all replicas",
-            |run| run.total_gpus.map(i64::from),
+            |run: &RunResult| run.total_gpus.map(i64::from),
         ),
         int(
             "num_requests",
             "requests",
             "Requests of the workload",
-            |run| run.summary.as_ref().map(|s| i64::from(s.num_requests)),
+            |run: &RunResult| run.summary.as_ref().map(|s| i64::from(s.num_requests)),
         ),
         int(
             "completed",
             "requests",
             "Requests that got all their tokens",
-            |run| run.summary.as_ref().map(|s| i64::from(s.completed)),
+            |run: &RunResult| run.summary.as_ref().map(|s| i64::from(s.completed)),
         ),
         int(
             "rejected",
             "requests",
             "Requests this deployment can never schedule",
-            |run| run.summary.as_ref().map(|s| i64::from(s.rejected)),
+            |run: &RunResult| run.summary.as_ref().map(|s| i64::from(s.rejected)),
         ),
         int(
             "unfinished",
             "requests",
             "Requests cut off by the time limit",
-            |run| run.summary.as_ref().map(|s| i64::from(s.unfinished)),
+            |run: &RunResult| run.summary.as_ref().map(|s| i64::from(s.unfinished)),
         ),
         float(
             "duration_s",
             "s",
             "First arrival to last completion, simulated",
-            |run| run.of_summary(|s| s.duration_s),
+            |run: &RunResult| run.of_summary(|s| s.duration_s),
         ),
         float(
             "throughput_requests_per_s",
             "requests/s",
             "Completed requests per second of `duration_s`",
-            |run| run.of_summary(|s| f64::from(s.completed) / s.duration_s),
+            |run: &RunResult| run.of_summary(|s| f64::from(s.completed) / s.duration_s),
         ),
         float(
             "throughput_tokens_per_s",
             "tokens/s",
             "Output tokens of completed requests per second",
-            |run| run.output_tokens_per_s(),
+            |run: &RunResult| run.output_tokens_per_s(),
         ),
         float(
             "throughput_total_tokens_per_s",
             "tokens/s",
             "Prompt and output tokens of completed requests per second",
-            |run| run.of_summary(|s| (s.output_tokens + s.prompt_tokens) as f64 / s.duration_s),
+            |run: &RunResult| {
+                run.of_summary(|s| (s.output_tokens + s.prompt_tokens) as f64 / s.duration_s)
+            },
         ),
         float(
             "throughput_tokens_per_s_per_gpu",
             "tokens/s/GPU",
             "`throughput_tokens_per_s` / `total_gpus`",
-            |run| match run.total_gpus {
+            |run: &RunResult| match run.total_gpus {
                 Some(gpus) => run.output_tokens_per_s() / f64::from(gpus),
                 None => f64::NAN,
             },
@@ -331,7 +359,7 @@ fn judgement_columns() -> Vec<Column<RunResult>> {
             "slo_attainment",
             "share",
             "Share of requests that meet every target on their own (`tbt_*` on the request's mean interval); null without targets",
-            |run| {
+            |run: &RunResult| {
                 run.of_summary(|s| match s.slo_met_requests {
                     Some(met) => f64::from(met) / f64::from(s.num_requests),
                     None => f64::NAN,
@@ -346,52 +374,52 @@ fn judgement_columns() -> Vec<Column<RunResult>> {
             "gpu_busy_fraction",
             "share",
             "Share of stage time spent executing, mean over replicas and stages",
-            |run| run.of_summary(|s| s.gpu_busy_fraction),
+            |run: &RunResult| run.of_summary(|s| s.gpu_busy_fraction),
         ),
         float(
             "mfu",
             "share",
             "Model FLOPs utilisation over `duration_s`",
-            |run| run.mfu.unwrap_or(f64::NAN),
+            |run: &RunResult| run.mfu.unwrap_or(f64::NAN),
         ),
         float(
             "kv_cache_utilization",
             "share",
             "Time-weighted share of KV cache blocks in use, mean over replicas",
-            |run| run.of_summary(|s| s.kv_cache_utilization),
+            |run: &RunResult| run.of_summary(|s| s.kv_cache_utilization),
         ),
         int(
             "preemptions",
             "-",
             "Restarts of requests for lack of KV cache blocks",
-            |run| run.summary.as_ref().map(|s| s.preemptions as i64),
+            |run: &RunResult| run.summary.as_ref().map(|s| s.preemptions as i64),
         ),
-        int("batches", "-", "Batches executed", |run| {
+        int("batches", "-", "Batches executed", |run: &RunResult| {
             run.summary.as_ref().map(|s| s.batches as i64)
         }),
         float(
             "mean_batch_tokens",
             "tokens",
             "Mean tokens of a batch",
-            |run| run.of_summary(|s| s.mean_batch_tokens),
+            |run: &RunResult| run.of_summary(|s| s.mean_batch_tokens),
         ),
         float(
             "mean_batch_requests",
             "requests",
             "Mean requests of a batch",
-            |run| run.of_summary(|s| s.mean_batch_requests),
+            |run: &RunResult| run.of_summary(|s| s.mean_batch_requests),
         ),
         float(
             "cost_usd_per_hour",
             "USD/h",
             "Price of all its GPUs",
-            |run| run.cost_usd_per_hour.unwrap_or(f64::NAN),
+            |run: &RunResult| run.cost_usd_per_hour.unwrap_or(f64::NAN),
         ),
         float(
             "cost_usd_per_million_tokens",
             "USD/Mtoken",
             "`cost_usd_per_hour` per million output tokens of completed requests",
-            |run| run.cost_usd_per_million_tokens(),
+            |run: &RunResult| run.cost_usd_per_million_tokens(),
         ),
     ]
 }
@@ -400,13 +428,21 @@ fn judgement_columns() -> Vec<Column<RunResult>> {
 /// or thread count to the next.
 pub static TIMING_COLUMNS: LazyLock<Vec<Column<RunResult>>> = LazyLock::new(|| {
     vec![
-        int("run_index", "-", "Position in the sweep, from 0", |run| {
-            Some(run.index as i64)
+        int(
+            "run_index",
+            "-",
+            "Position in the sweep, from 0",
+            |run: &RunResult| Some(run.index as i64),
+        ),
+        text("run_id", "As in `summary.parquet`", |run: &RunResult| {
+            Some(&run.run_id)
         }),
-        text("run_id", "As in `summary.parquet`", |run| Some(&run.run_id)),
-        float("wall_time_s", "s", "Time the simulation took", |run| {
-            run.wall_time_s
-        }),
+        float(
+            "wall_time_s",
+            "s",
+            "Time the simulation took",
+            |run: &RunResult| run.wall_time_s,
+        ),
     ]
 });
 
@@ -425,83 +461,89 @@ pub const REQUEST_RUN_ID_MEANING: &str = "Run the request belongs to; joins `sum
 
 fn request_time_columns() -> Vec<Column<RequestRow>> {
     vec![
-        int("Request Id", "-", "Index in the workload", |r| {
-            Some(i64::from(r.record.request_id))
-        }),
-        float("request_e2e_time", "s", "Arrival to last token", |r| {
-            r.record.e2e_s()
-        }),
+        int(
+            "Request Id",
+            "-",
+            "Index in the workload",
+            |r: &RequestRow| Some(i64::from(r.record.request_id)),
+        ),
+        float(
+            "request_e2e_time",
+            "s",
+            "Arrival to last token",
+            |r: &RequestRow| r.record.e2e_s(),
+        ),
         float(
             "request_e2e_time_normalized",
             "s/token",
             "The same per output token",
-            |r| r.record.e2e_s() / r.decode_tokens(),
+            |r: &RequestRow| r.record.e2e_s() / r.decode_tokens(),
         ),
         float(
             "request_execution_time",
             "s",
             "Stage times of its batches, host overhead included",
-            |r| r.record.execution_s,
+            |r: &RequestRow| r.record.execution_s,
         ),
         float(
             "request_execution_time_normalized",
             "s/token",
             "The same per output token",
-            |r| r.record.execution_s / r.decode_tokens(),
+            |r: &RequestRow| r.record.execution_s / r.decode_tokens(),
         ),
         float(
             "request_model_execution_time",
             "s",
             "Stage times of its batches without host overhead",
-            |r| r.record.model_execution_s,
+            |r: &RequestRow| r.record.model_execution_s,
         ),
         float(
             "request_model_execution_time_normalized",
             "s/token",
             "The same per output token",
-            |r| r.record.model_execution_s / r.decode_tokens(),
+            |r: &RequestRow| r.record.model_execution_s / r.decode_tokens(),
         ),
         float(
             "request_preemption_time",
             "s",
             "Time from its first stage start to its end in which it was not executing",
-            |r| r.record.preemption_s,
+            |r: &RequestRow| r.record.preemption_s,
         ),
         float(
             "request_scheduling_delay",
             "s",
             "Arrival to the first batch",
-            |r| r.record.scheduling_delay_s(),
+            |r: &RequestRow| r.record.scheduling_delay_s(),
         ),
         float(
             "request_execution_plus_preemption_time",
             "s",
             "`request_execution_time` + `request_preemption_time`",
-            |r| r.record.execution_s + r.record.preemption_s,
+            |r: &RequestRow| r.record.execution_s + r.record.preemption_s,
         ),
         float(
             "request_execution_plus_preemption_time_normalized",
             "s/token",
             "The same per output token",
-            |r| (r.record.execution_s + r.record.preemption_s) / r.decode_tokens(),
+            |r: &RequestRow| (r.record.execution_s + r.record.preemption_s) / r.decode_tokens(),
         ),
         float(
             "prefill_e2e_time",
             "s",
             "Time to first token: arrival to the end of the prefill",
-            |r| r.record.ttft_s(),
+            |r: &RequestRow| r.record.ttft_s(),
         ),
         float(
             "prefill_time_execution_plus_preemption",
             "s",
             "First batch to the end of the prefill",
-            |r| r.record.prefill_completed_at_s - r.record.scheduled_at_s,
+            |r: &RequestRow| r.record.prefill_completed_at_s - r.record.scheduled_at_s,
         ),
         float(
             "prefill_time_execution_plus_preemption_normalized",
             "s/token",
             "The same per prompt token",
-            |r| {
+            |r: &RequestRow| {
                 (r.record.prefill_completed_at_s - r.record.scheduled_at_s)
                     / f64::from(r.record.prefill_tokens)
             },
@@ -510,46 +552,57 @@ fn request_time_columns() -> Vec<Column<RequestRow>> {
             "decode_time_execution_plus_preemption_normalized",
             "s/token",
             "`decode_time` per output token",
-            |r| r.decode_s() / r.decode_tokens(),
+            |r: &RequestRow| r.decode_s() / r.decode_tokens(),
         ),
     ]
 }
 
 fn request_history_columns() -> Vec<Column<RequestRow>> {
     vec![
-        float("arrived_at", "s", "Arrival", |r| r.record.arrived_at_s),
+        float("arrived_at", "s", "Arrival", |r: &RequestRow| {
+            r.record.arrived_at_s
+        }),
         float(
             "prefill_arrived_at",
             "s",
             "Arrival at the prefill replica; equals `arrived_at`",
-            |r| r.record.arrived_at_s,
+            |r: &RequestRow| r.record.arrived_at_s,
         ),
         float(
             "scheduled_at",
             "s",
             "Start of the first batch that held it",
-            |r| r.record.scheduled_at_s,
+            |r: &RequestRow| r.record.scheduled_at_s,
         ),
-        float("prefill_completed_at", "s", "First output token", |r| {
-            r.record.prefill_completed_at_s
-        }),
+        float(
+            "prefill_completed_at",
+            "s",
+            "First output token",
+            |r: &RequestRow| r.record.prefill_completed_at_s,
+        ),
         float(
             "decode_arrived_at",
             "s",
             "KV cache on the decode replica; equals `prefill_completed_at` without disaggregation",
-            |r| r.record.decode_arrived_at_s,
+            |r: &RequestRow| r.record.decode_arrived_at_s,
         ),
-        float("completed_at", "s", "Last output token", |r| {
-            r.record.completed_at_s
-        }),
-        float("preempted_time", "s", "As `request_preemption_time`", |r| {
-            r.record.preemption_s
-        }),
+        float(
+            "completed_at",
+            "s",
+            "Last output token",
+            |r: &RequestRow| r.record.completed_at_s,
+        ),
+        float(
+            "preempted_time",
+            "s",
+            "As `request_preemption_time`",
+            |r: &RequestRow| r.record.preemption_s,
+        ),
         float(
             "decode_time",
             "s",
             "First to last output token, KV transfer included",
-            |r| r.decode_s(),
+            |r: &RequestRow| r.decode_s(),
         ),
     ]
 }
@@ -560,42 +613,42 @@ fn request_transfer_columns() -> Vec<Column<RequestRow>> {
             "prefill_replica_id",
             "-",
             "Replica that ran (or finished) the prefill",
-            |r| replica(r.record.prefill_replica_id),
+            |r: &RequestRow| replica(r.record.prefill_replica_id),
         ),
         int(
             "decode_replica_id",
             "-",
             "Replica that ran the decode; without disaggregation the same",
-            |r| replica(r.record.decode_replica_id),
+            |r: &RequestRow| replica(r.record.decode_replica_id),
         ),
         float(
             "pd_p2p_comm_size",
             "bytes",
             "KV cache moved from the prefill to the decode replica; 0 without disaggregation",
-            |r| r.record.pd_p2p_comm_size_bytes,
+            |r: &RequestRow| r.record.pd_p2p_comm_size_bytes,
         ),
         float(
             "pd_p2p_comm_time",
             "s",
             "Time the KV transfer took; 0 without disaggregation",
-            |r| r.record.pd_p2p_comm_time_s,
+            |r: &RequestRow| r.record.pd_p2p_comm_time_s,
         ),
         float(
             "pd_p2p_comm_bandwidth",
             "bytes/s",
             "`pd_p2p_comm_size` / `pd_p2p_comm_time`; null without disaggregation",
-            |r| r.record.pd_p2p_comm_size_bytes / r.record.pd_p2p_comm_time_s,
+            |r: &RequestRow| r.record.pd_p2p_comm_size_bytes / r.record.pd_p2p_comm_time_s,
         ),
         float(
             "pd_p2p_bytes_per_token",
             "bytes/token",
             "`pd_p2p_comm_size` per prompt token",
-            |r| r.record.pd_p2p_comm_size_bytes / f64::from(r.record.prefill_tokens),
+            |r: &RequestRow| r.record.pd_p2p_comm_size_bytes / f64::from(r.record.prefill_tokens),
         ),
         text(
             "pd_p2p_comm_dtype",
             "Format of the KV cache moved; null without disaggregation",
-            |r| r.transfer_dtype(),
+            |r: &RequestRow| r.transfer_dtype(),
         ),
     ]
 }
@@ -606,48 +659,48 @@ fn request_length_columns() -> Vec<Column<RequestRow>> {
             "request_inter_arrival_delay",
             "s",
             "Since the arrival of the request before; null for the first, and where that one was not kept",
-            |r| r.inter_arrival_delay_s,
+            |r: &RequestRow| r.inter_arrival_delay_s,
         ),
         int(
             "request_num_tokens",
             "tokens",
             "Prompt and output tokens",
-            |r| Some(i64::from(r.prompt_tokens) + i64::from(r.output_tokens)),
+            |r: &RequestRow| Some(i64::from(r.prompt_tokens) + i64::from(r.output_tokens)),
         ),
         int(
             "request_num_prefill_tokens",
             "tokens",
             "Prompt tokens",
-            |r| Some(i64::from(r.prompt_tokens)),
+            |r: &RequestRow| Some(i64::from(r.prompt_tokens)),
         ),
         int(
             "request_num_decode_tokens",
             "tokens",
             "Output tokens, the first one included",
-            |r| Some(i64::from(r.output_tokens)),
+            |r: &RequestRow| Some(i64::from(r.output_tokens)),
         ),
         float(
             "request_pd_ratio",
             "-",
             "Prompt tokens per output token",
-            |r| f64::from(r.prompt_tokens) / f64::from(r.output_tokens),
+            |r: &RequestRow| f64::from(r.prompt_tokens) / f64::from(r.output_tokens),
         ),
         int(
             "request_num_restarts",
             "-",
             "Restarts after preemption",
-            |r| Some(i64::from(r.record.restarts)),
+            |r: &RequestRow| Some(i64::from(r.record.restarts)),
         ),
         float(
             "tbt",
             "s/token",
             "`decode_time` / `request_num_decode_tokens`, as Vidur-AlibabaCloud defines it; the mean interval is `decode_time` / (`request_num_decode_tokens` - 1)",
-            |r| r.decode_s() / r.decode_tokens(),
+            |r: &RequestRow| r.decode_s() / r.decode_tokens(),
         ),
         text(
             "status",
             "`completed`, or why not: `rejected_too_large_for_kv_cache`, `rejected_prompt_exceeds_batch`, `unfinished_time_limit`",
-            |r| Some(outcome_name(r.record.outcome)),
+            |r: &RequestRow| Some(outcome_name(r.record.outcome)),
         ),
     ]
 }

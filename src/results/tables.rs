@@ -33,11 +33,13 @@ pub fn write_columns(path: &Path, columns: Vec<(String, ArrayRef)>) -> Result<()
     table.finish().map(|_| ())
 }
 
-fn write<R>(path: &Path, columns: &'static [Column<R>], rows: &[R]) -> Result<(), ResultError> {
+fn write<R: Clone>(
+    path: &Path,
+    columns: &'static [Column<R>],
+    rows: &[R],
+) -> Result<(), ResultError> {
     let fields: Vec<_> = columns.iter().map(Column::arrow).collect();
-    let mut table = RowTableWriter::create(path, &Schema::new(fields), columns)?;
-    for rows in rows.chunks(ROW_GROUP_ROWS) {
-        table.write(&[], rows)?;
-    }
+    let mut table = RowTableWriter::create(path, &Schema::new(fields), columns, rows.len())?;
+    table.extend("", rows.iter().cloned())?;
     table.finish().map(|_| ())
 }

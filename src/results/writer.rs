@@ -562,13 +562,13 @@ fn write_summary_part(shared: &Shared, blocks: &[Finished]) -> Result<(), Result
 /// A block without a row has no file, except the first: `requests/*.parquet`
 /// always names a table.
 fn write_request_part(dir: &Path, block: &Block) -> Result<Option<FileEntry>, ResultError> {
-    let empty = block.runs.iter().all(|run| run.requests.is_empty());
-    if empty && block.number > 0 {
+    let rows = block.runs.iter().map(|run| run.requests.len()).sum();
+    if rows == 0 && block.number > 0 {
         return Ok(None);
     }
     let name = layout::request_part_name(block.number);
     let path = dir.join(&name);
-    let mut part = RowTableWriter::create(&path, &request_schema(), &REQUEST_COLUMNS)?;
+    let mut part = RowTableWriter::create(&path, &request_schema(), &REQUEST_COLUMNS, rows)?;
     write_requests(&mut part, block.runs.iter())?;
     let (written, rows) = part.finish()?;
     Ok(Some(file_entry(name, written, rows)))
