@@ -391,12 +391,12 @@ fn arrival_order_does_not_change_a_byte() {
         first, second,
         "wall times are equal here, so manifests are too"
     );
-    // Blocks of 15 runs, a 32nd of them.
+    // Blocks of 31 runs, a 16th of them.
     let requests = first
         .files
         .iter()
         .filter(|f| f.path.starts_with("requests/"));
-    assert_eq!(requests.count(), 34);
+    assert_eq!(requests.count(), 17);
 }
 
 #[test]

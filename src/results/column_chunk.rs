@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use parquet::basic::Encoding;
 use parquet::column::page::{CompressedPage, Page};
 use parquet::data_type::ByteArray;
@@ -23,9 +24,6 @@ const VALUES_PER_RUN: usize = 16;
 const BLOCK_VALUES: usize = 128;
 const MINIBLOCK_VALUES: usize = 32;
 
-/// Values turned into bytes at a time.
-const BYTES_AT_A_TIME: usize = 128;
-
 /// Pages of one column of a row group.
 pub(super) struct Chunk {
     /// Distinct values, if the data page refers to such.
@@ -38,23 +36,18 @@ pub(super) struct Chunk {
     pub(super) encodings: Vec<Encoding>,
 }
 
-/// What is there of a column: its values without nulls, and where those are.
+/// The rows of a column, and which of them are null.
 #[derive(Clone, Copy)]
-struct Present<'a, T> {
-    values: &'a [T],
+struct Places<'a> {
+    rows: usize,
     /// One per row; empty if no row is null.
     valid: &'a [bool],
-    rows: usize,
 }
 
-impl<T: Copy> Present<'_, T> {
-    fn nulls(&self) -> u64 {
-        (self.rows - self.values.len()) as u64
-    }
-
+impl Places<'_> {
     /// Start of a data page: its definition levels, which say what is null.
-    fn levels(&self, bytes_to_come: usize) -> Vec<u8> {
-        let mut page = Vec::with_capacity(self.valid.len() / 8 + bytes_to_come + 16);
+    fn levels(&self) -> Vec<u8> {
+        let mut page = Vec::with_capacity(self.valid.len() / 8 + LEVELS_ROOM);
         page.extend([0; 4]);
         if self.valid.is_empty() {
             write_varint((self.rows as u64) << 1, &mut page);
@@ -71,10 +64,11 @@ impl<T: Copy> Present<'_, T> {
         page
     }
 
-    fn data_page(&self, page: Vec<u8>, encoding: Encoding) -> CompressedPage {
+    fn data_page(&self, page: impl Into<Bytes>, encoding: Encoding) -> CompressedPage {
+        let page = page.into();
         let bytes = page.len();
         let page = Page::DataPage {
-            buf: page.into(),
+            buf: page,
             num_values: self.rows as u32,
             encoding,
             def_level_encoding: Encoding::RLE,
@@ -84,15 +78,8 @@ impl<T: Copy> Present<'_, T> {
         CompressedPage::new(page, bytes)
     }
 
-    /// Values as they are, or however `write` writes them.
-    fn plain(
-        &self,
-        encoding: Encoding,
-        statistics: Statistics,
-        write: impl FnOnce(&[T], &mut Vec<u8>),
-    ) -> Chunk {
-        let mut page = self.levels(self.values.len() * size_of::<T>());
-        write(self.values, &mut page);
+    /// A page that holds values as they are, or packed.
+    fn plain(&self, page: impl Into<Bytes>, encoding: Encoding, statistics: Statistics) -> Chunk {
         Chunk {
             dictionary: None,
             data: self.data_page(page, encoding),
@@ -101,46 +88,35 @@ impl<T: Copy> Present<'_, T> {
         }
     }
 
-    /// A dictionary of the values, by `key`, and a number and a length per run.
-    fn runs<K: Ord>(
+    /// A dictionary of the values, by `key`, and a number and a length for each that
+    /// follows another.
+    fn coded<T: Copy, K: Ord>(
         &self,
-        statistics: Statistics,
-        key: fn(T) -> K,
-        bytes: fn(T, &mut Vec<u8>),
-    ) -> Chunk {
-        let runs = self.values.chunk_by(|a, b| key(*a) == key(*b));
-        let runs = runs.map(|run| (run[0], run.len()));
-        self.coded(runs, statistics, key, bytes)
-    }
-
-    /// The same, of runs that are known.
-    fn coded<K: Ord>(
-        &self,
-        values: impl Iterator<Item = (T, usize)>,
+        runs: impl Iterator<Item = (T, usize)>,
         statistics: Statistics,
         key: fn(T) -> K,
         bytes: fn(T, &mut Vec<u8>),
     ) -> Chunk {
         let mut codes = BTreeMap::new();
         let mut dictionary = Vec::new();
-        let mut runs: Vec<(u32, usize)> = Vec::new();
-        for (value, length) in values {
+        let mut coded: Vec<(u32, usize)> = Vec::new();
+        for (value, length) in runs {
             let next = codes.len() as u32;
             let code = *codes.entry(key(value)).or_insert_with(|| {
                 bytes(value, &mut dictionary);
                 next
             });
-            runs.push((code, length));
+            coded.push((code, length));
         }
-        if runs.is_empty() {
+        if coded.is_empty() {
             // Nothing but nulls: some readers refuse a dictionary of nothing.
-            return self.plain(Encoding::PLAIN, statistics, |_, _| ());
+            return self.plain(self.levels(), Encoding::PLAIN, statistics);
         }
         let distinct = codes.len() as u32;
         let bits = (u32::BITS - distinct.saturating_sub(1).leading_zeros()).max(1);
-        let mut page = self.levels(runs.len() * 4);
+        let mut page = self.levels();
         page.push(bits as u8);
-        for (code, length) in runs {
+        for (code, length) in coded {
             write_varint((length as u64) << 1, &mut page);
             page.extend(&code.to_le_bytes()[..bits.div_ceil(8) as usize]);
         }
@@ -158,20 +134,6 @@ impl<T: Copy> Present<'_, T> {
             encodings: vec![Encoding::PLAIN, Encoding::RLE, Encoding::RLE_DICTIONARY],
         }
     }
-
-    /// Whether the column rarely changes, by `key`. Looks no further than it must.
-    fn is_steady<K: PartialEq>(&self, key: fn(T) -> K) -> bool {
-        let mut left = self.values.len() / VALUES_PER_RUN;
-        for pair in self.values.windows(2) {
-            if key(pair[0]) != key(pair[1]) {
-                if left == 0 {
-                    return false;
-                }
-                left -= 1;
-            }
-        }
-        true
-    }
 }
 
 /// Rows that a column takes at a time: few enough that they and what is taken from
@@ -184,21 +146,29 @@ type TextRuns = Vec<(Option<String>, usize)>;
 /// A column of a row group while its rows come.
 pub(super) enum Filling<R: 'static> {
     Int(&'static Take<R, Option<i64>>, Integers),
-    Float(&'static Take<R, f64>, Vec<f64>),
+    Float(&'static Take<R, f64>, Numbers),
     Text(fn(&R) -> Option<&str>, TextRuns),
     /// Nothing but nulls.
     Null(usize),
 }
 
 impl<R> Filling<R> {
-    /// Nothing yet, with room for `rows`.
-    pub(super) fn new(getter: &'static Getter<R>, rows: usize) -> Self {
+    pub(super) fn new(getter: &'static Getter<R>) -> Self {
         match getter {
-            Getter::Int(take) => Self::Int(take, Integers::with_capacity(rows)),
-            Getter::Float(take) => Self::Float(take, Vec::with_capacity(rows)),
+            Getter::Int(take) => Self::Int(take, Integers::default()),
+            Getter::Float(take) => Self::Float(take, Numbers::default()),
             Getter::Text(get) => Self::Text(*get, Vec::new()),
             // Verdicts are of runs; a row has none.
             Getter::Verdict => Self::Null(0),
+        }
+    }
+
+    /// Makes room for so many rows in all.
+    pub(super) fn reserve(&mut self, rows: usize) {
+        match self {
+            Self::Int(_, integers) => integers.values.reserve(rows),
+            Self::Float(_, numbers) => numbers.page.reserve(rows * size_of::<f64>()),
+            Self::Text(..) | Self::Null(_) => {}
         }
     }
 
@@ -211,55 +181,53 @@ impl<R> Filling<R> {
                 take(rows, values);
                 integers.extend(values);
             }
-            Self::Float(take, values) => {
-                let before = values.len();
-                values.resize(before + rows.len(), f64::NAN);
-                take(rows, &mut values[before..]);
+            Self::Float(take, numbers) => {
+                let mut values = [f64::NAN; ROWS_AT_A_TIME];
+                let values = &mut values[..rows.len()];
+                take(rows, values);
+                numbers.extend(values);
             }
             Self::Text(get, runs) => extend_texts(runs, rows.iter().map(*get)),
             Self::Null(count) => *count += rows.len(),
         }
     }
 
-    /// The pages of all that came; after that there is nothing again.
+    /// The pages of all that came. [`Self::clear`] follows, once they are written.
     pub(super) fn chunk(&mut self) -> Chunk {
         match self {
-            Self::Int(_, integers) => {
-                let chunk = ints(integers.present());
-                integers.clear();
-                chunk
+            Self::Int(_, integers) => integers.chunk(),
+            Self::Float(_, numbers) => numbers.chunk(),
+            Self::Text(_, runs) => texts(runs),
+            Self::Null(rows) => {
+                let statistics = Statistics::int64(None, None, None, Some(*rows as u64), false);
+                let valid = &vec![false; *rows];
+                let places = Places { rows: *rows, valid };
+                places.plain(places.levels(), Encoding::PLAIN, statistics)
             }
-            Self::Float(_, values) => {
-                let chunk = floats(values);
-                values.clear();
-                chunk
-            }
-            Self::Text(_, runs) => texts(&std::mem::take(runs)),
-            Self::Null(count) => ints(Present {
-                values: &[],
-                valid: &vec![false; *count],
-                rows: std::mem::take(count),
-            }),
+        }
+    }
+
+    /// Back to nothing.
+    pub(super) fn clear(&mut self) {
+        match self {
+            Self::Int(_, integers) => integers.clear(),
+            Self::Float(_, numbers) => numbers.clear(),
+            Self::Text(_, runs) => runs.clear(),
+            Self::Null(rows) => *rows = 0,
         }
     }
 }
 
 /// Whole numbers, some of them null.
+#[derive(Default)]
 pub(super) struct Integers {
     values: Vec<i64>,
+    /// One per row; empty if no row is null.
     valid: Vec<bool>,
     rows: usize,
 }
 
 impl Integers {
-    fn with_capacity(rows: usize) -> Self {
-        Self {
-            values: Vec::with_capacity(rows),
-            valid: Vec::new(),
-            rows: 0,
-        }
-    }
-
     /// Most columns have no null, or nothing else.
     fn extend(&mut self, more: &[Option<i64>]) {
         if self.valid.is_empty() && more.iter().all(Option::is_some) {
@@ -273,18 +241,260 @@ impl Integers {
         self.rows += more.len();
     }
 
-    fn present(&self) -> Present<'_, i64> {
-        Present {
-            values: &self.values,
-            valid: &self.valid,
+    fn chunk(&self) -> Chunk {
+        let values = &self.values;
+        let range = values.first().map(|&first| {
+            let values = values.iter();
+            values.fold((first, first), |(min, max), &value| {
+                (min.min(value), max.max(value))
+            })
+        });
+        let (min, max) = range.unzip();
+        let nulls = (self.rows - values.len()) as u64;
+        let statistics = Statistics::int64(min, max, None, Some(nulls), false);
+        let places = Places {
             rows: self.rows,
+            valid: &self.valid,
+        };
+        if is_steady(values) {
+            let runs = values.chunk_by(|a, b| a == b);
+            let runs = runs.map(|run| (run[0], run.len()));
+            return places.coded(
+                runs,
+                statistics,
+                |value| value,
+                |value, bytes| bytes.extend(value.to_le_bytes()),
+            );
         }
+        let mut page = places.levels();
+        page.reserve(values.len() * 2);
+        write_differences(values, &mut page);
+        places.plain(page, Encoding::DELTA_BINARY_PACKED, statistics)
     }
 
     fn clear(&mut self) {
         self.values.clear();
         self.valid.clear();
         self.rows = 0;
+    }
+}
+
+/// Whether values rarely change. Looks no further than it must.
+fn is_steady(values: &[i64]) -> bool {
+    let mut left = values.len() / VALUES_PER_RUN;
+    for pair in values.windows(2) {
+        if pair[0] != pair[1] {
+            if left == 0 {
+                return false;
+            }
+            left -= 1;
+        }
+    }
+    true
+}
+
+/// Numbers of which those that are not finite are null. Whether they rarely change
+/// shows as they come; if not, they go straight into their page.
+pub(super) struct Numbers {
+    /// Room for the page's levels, then its values.
+    page: Vec<u8>,
+    /// The same memory while a page is being written.
+    lent: Bytes,
+    present: usize,
+    /// One per row; empty if no row is null.
+    valid: Vec<bool>,
+    rows: usize,
+    range: Range,
+    /// Bits of the values and how often each follows itself.
+    runs: Vec<(u64, usize)>,
+    /// Whether they changed too often for that.
+    is_plain: bool,
+}
+
+/// Bytes kept free for the levels of a page without nulls, which take at most a length,
+/// a number of rows and a byte.
+const LEVELS_ROOM: usize = 16;
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self {
+            page: vec![0; LEVELS_ROOM],
+            lent: Bytes::new(),
+            present: 0,
+            valid: Vec::new(),
+            rows: 0,
+            range: Range::default(),
+            runs: Vec::new(),
+            is_plain: false,
+        }
+    }
+}
+
+impl Numbers {
+    fn extend(&mut self, values: &[f64]) {
+        match self.range.with(values) {
+            Some(range) if self.valid.is_empty() => self.extend_present(values, range),
+            _ => self.extend_finite(values),
+        }
+        self.rows += values.len();
+    }
+
+    /// Adds numbers some of which, here or before, are not finite.
+    fn extend_finite(&mut self, values: &[f64]) {
+        self.valid.resize(self.rows, true);
+        let mut finite = [0.0; ROWS_AT_A_TIME];
+        let mut count = 0;
+        for value in values {
+            self.valid.push(value.is_finite());
+            finite[count] = *value;
+            count += usize::from(value.is_finite());
+        }
+        let finite = &finite[..count];
+        let range = self.range.with(finite).unwrap_or(self.range);
+        self.extend_present(finite, range);
+    }
+
+    fn extend_present(&mut self, values: &[f64], range: Range) {
+        self.range = range;
+        self.present += values.len();
+        if self.is_plain {
+            return write_floats(values, &mut self.page);
+        }
+        for run in values.chunk_by(|a, b| a.to_bits() == b.to_bits()) {
+            match self.runs.last_mut() {
+                Some((last, count)) if *last == run[0].to_bits() => *count += run.len(),
+                _ => self.runs.push((run[0].to_bits(), run.len())),
+            }
+        }
+        if self.runs.len() > VALUES_PER_RUN + self.present / VALUES_PER_RUN {
+            self.make_plain();
+        }
+    }
+
+    fn make_plain(&mut self) {
+        for (bits, count) in self.runs.drain(..) {
+            let bytes = bits.to_le_bytes();
+            (0..count).for_each(|_| self.page.extend_from_slice(&bytes));
+        }
+        self.is_plain = true;
+    }
+
+    fn chunk(&mut self) -> Chunk {
+        if self.runs.len() > 1 + self.present / VALUES_PER_RUN {
+            self.make_plain();
+        }
+        let nulls = (self.rows - self.present) as u64;
+        let (min, max) = self.range.ends().unzip();
+        let statistics = Statistics::double(min, max, None, Some(nulls), false);
+        let places = Places {
+            rows: self.rows,
+            valid: &self.valid,
+        };
+        if self.is_plain {
+            let page = with_levels(std::mem::take(&mut self.page), &places.levels());
+            self.lent = page.clone();
+            return places.plain(page, Encoding::PLAIN, statistics);
+        }
+        places.coded(
+            self.runs.iter().copied(),
+            statistics,
+            |bits| bits,
+            |bits, bytes| bytes.extend(bits.to_le_bytes()),
+        )
+    }
+
+    fn clear(&mut self) {
+        if !self.lent.is_empty() {
+            // Nobody else has it any more, so that this moves nothing.
+            self.lent.clear();
+            self.page = Vec::from(std::mem::take(&mut self.lent));
+        }
+        self.page.clear();
+        self.page.resize(LEVELS_ROOM, 0);
+        self.valid.clear();
+        self.runs.clear();
+        self.present = 0;
+        self.rows = 0;
+        self.range = Range::default();
+        self.is_plain = false;
+    }
+}
+
+/// A page whose levels go where room was left for them, if they fit there.
+fn with_levels(mut page: Vec<u8>, levels: &[u8]) -> Bytes {
+    match LEVELS_ROOM.checked_sub(levels.len()) {
+        Some(start) => {
+            page[start..LEVELS_ROOM].copy_from_slice(levels);
+            Bytes::from(page).slice(start..)
+        }
+        None => [levels, &page[LEVELS_ROOM..]].concat().into(),
+    }
+}
+
+/// Smallest and largest of the numbers so far; several at a time, as a comparison
+/// waits for the one before.
+#[derive(Clone, Copy)]
+struct Range {
+    low: [f64; LANES],
+    high: [f64; LANES],
+}
+
+const LANES: usize = 8;
+
+/// As processors compare, unlike [`f64::min`].
+fn smaller(a: f64, b: f64) -> f64 {
+    if a < b { a } else { b }
+}
+
+fn larger(a: f64, b: f64) -> f64 {
+    if a > b { a } else { b }
+}
+
+impl Default for Range {
+    fn default() -> Self {
+        Self {
+            low: [f64::INFINITY; LANES],
+            high: [f64::NEG_INFINITY; LANES],
+        }
+    }
+}
+
+impl Range {
+    /// With these numbers too; none if one is not finite.
+    fn with(self, values: &[f64]) -> Option<Self> {
+        let Self { mut low, mut high } = self;
+        // Nothing but zeros, unless a number is infinite or none.
+        let mut zeros = [0.0; LANES];
+        let (groups, rest) = values.as_chunks::<LANES>();
+        for group in groups {
+            for lane in 0..LANES {
+                low[lane] = smaller(group[lane], low[lane]);
+            }
+            for lane in 0..LANES {
+                high[lane] = larger(group[lane], high[lane]);
+            }
+            for lane in 0..LANES {
+                zeros[lane] += group[lane] * 0.0;
+            }
+        }
+        for (lane, value) in rest.iter().enumerate() {
+            low[lane] = smaller(*value, low[lane]);
+            high[lane] = larger(*value, high[lane]);
+            zeros[lane] += value * 0.0;
+        }
+        let finite = zeros.iter().all(|zero| *zero == 0.0);
+        finite.then_some(Self { low, high })
+    }
+
+    /// Zeros count as smaller and larger than each other, as readers may tell them
+    /// apart.
+    fn ends(&self) -> Option<(f64, f64)> {
+        let min = self.low.into_iter().fold(f64::INFINITY, f64::min);
+        let max = self.high.into_iter().fold(f64::NEG_INFINITY, f64::max);
+        (min <= max).then_some((
+            if min == 0.0 { -0.0 } else { min },
+            if max == 0.0 { 0.0 } else { max },
+        ))
     }
 }
 
@@ -313,62 +523,8 @@ pub(super) fn add_text(runs: &mut TextRuns, text: Option<&str>, count: usize) {
     }
 }
 
-fn ints(column: Present<'_, i64>) -> Chunk {
-    let first = column.values.first();
-    let range = first.map(|&first| {
-        let values = column.values.iter();
-        values.fold((first, first), |(min, max), &value| {
-            (min.min(value), max.max(value))
-        })
-    });
-    let (min, max) = range.unzip();
-    let statistics = Statistics::int64(min, max, None, Some(column.nulls()), false);
-    match column.is_steady(|value| value) {
-        true => column.runs(
-            statistics,
-            |value| value,
-            |value, bytes| {
-                bytes.extend(value.to_le_bytes());
-            },
-        ),
-        false => column.plain(Encoding::DELTA_BINARY_PACKED, statistics, write_differences),
-    }
-}
-
-/// Numbers; what is not finite is null.
-fn floats(values: &[f64]) -> Chunk {
-    let finite = values
-        .iter()
-        .fold(true, |all, value| all & value.is_finite());
-    if finite {
-        return finite_floats(Present {
-            values,
-            valid: &[],
-            rows: values.len(),
-        });
-    }
-    let valid: Vec<bool> = values.iter().map(|value| value.is_finite()).collect();
-    let there: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
-    finite_floats(Present {
-        values: &there,
-        valid: &valid,
-        rows: values.len(),
-    })
-}
-
-fn finite_floats(column: Present<'_, f64>) -> Chunk {
-    let (min, max) = float_range(column.values).unzip();
-    let statistics = Statistics::double(min, max, None, Some(column.nulls()), false);
-    match column.is_steady(f64::to_bits) {
-        true => column.runs(statistics, f64::to_bits, |value, bytes| {
-            bytes.extend(value.to_le_bytes());
-        }),
-        false => column.plain(Encoding::PLAIN, statistics, write_floats),
-    }
-}
-
 /// The column of these texts.
-pub(super) fn texts(runs: &TextRuns) -> Chunk {
+pub(super) fn texts(runs: &[(Option<String>, usize)]) -> Chunk {
     let there = || {
         let texts = runs.iter().filter(|(_, count)| *count > 0);
         texts.filter_map(|(text, count)| Some((text.as_deref()?, *count)))
@@ -383,14 +539,13 @@ pub(super) fn texts(runs: &TextRuns) -> Chunk {
                 .collect()
         }
     };
-    let column = Present {
-        values: &[],
-        valid: &valid,
+    let places = Places {
         rows,
+        valid: &valid,
     };
     let range = there().map(|(text, _)| text);
     let statistics = text_statistics(range.clone().min(), range.max(), nulls as u64);
-    column.coded(there(), statistics, |text| text, write_text)
+    places.coded(there(), statistics, |text| text, write_text)
 }
 
 fn text_statistics(min: Option<&str>, max: Option<&str>, nulls: u64) -> Statistics {
@@ -403,37 +558,9 @@ fn write_text(text: &str, bytes: &mut Vec<u8>) {
     bytes.extend(text.as_bytes());
 }
 
-/// Smallest and largest; several at a time, as a comparison waits for the one
-/// before. Zeros count as smaller and larger than each other, as readers may
-/// tell them apart.
-fn float_range(values: &[f64]) -> Option<(f64, f64)> {
-    const LANES: usize = 8;
-    let first = *values.first()?;
-    let (mut low, mut high) = ([first; LANES], [first; LANES]);
-    let take = |value: f64, low: &mut f64, high: &mut f64| {
-        *low = if value < *low { value } else { *low };
-        *high = if value > *high { value } else { *high };
-    };
-    let (groups, rest) = values.as_chunks::<LANES>();
-    for group in groups {
-        for lane in 0..LANES {
-            take(group[lane], &mut low[lane], &mut high[lane]);
-        }
-    }
-    for (lane, value) in rest.iter().enumerate() {
-        take(*value, &mut low[lane], &mut high[lane]);
-    }
-    let min = low.into_iter().fold(first, f64::min);
-    let max = high.into_iter().fold(first, f64::max);
-    Some((
-        if min == 0.0 { -0.0 } else { min },
-        if max == 0.0 { 0.0 } else { max },
-    ))
-}
-
 fn write_floats(values: &[f64], page: &mut Vec<u8>) {
-    let mut bytes = [[0; size_of::<f64>()]; BYTES_AT_A_TIME];
-    for values in values.chunks(BYTES_AT_A_TIME) {
+    let mut bytes = [[0; size_of::<f64>()]; ROWS_AT_A_TIME];
+    for values in values.chunks(ROWS_AT_A_TIME) {
         for (bytes, value) in bytes.iter_mut().zip(values) {
             *bytes = value.to_le_bytes();
         }

@@ -40,7 +40,7 @@ const BLOCK_REQUEST_ROWS: u64 = 65_536;
 const BLOCKS_PER_SWEEP: u64 = 128;
 /// One with such output in at least so many, if it has as many runs: they are encoded
 /// while others run.
-const BLOCKS_PER_SWEEP_MIN: u64 = 32;
+const BLOCKS_PER_SWEEP_MIN: u64 = 16;
 /// Most runs of a block.
 pub(super) const BLOCK_RUNS_MAX: u64 = 1024;
 
@@ -398,15 +398,14 @@ mod tests {
 
     #[test]
     fn blocks_are_many_and_not_too_small_for_a_file() {
-        // A 128th of the sweep; fewer if their requests fill a file, more if they are too
-        // few for one.
+        // A 128th of the sweep; with requests a 16th, or fewer if those fill a file.
         for (runs, rows, expected) in [
             (4, 32, 1),
             (12_800, 0, 100),
             (12_800, 1_000, 65),
             (12_800, 100_000, 1),
-            (12_800, 40, 204),
-            (1_152, 31, 36),
+            (12_800, 40, 800),
+            (1_152, 31, 72),
             (1_000_000, 2, 1024),
         ] {
             assert_eq!(block_runs(runs, rows), expected, "{runs} of {rows} rows");

@@ -38,7 +38,7 @@ impl RequestRow {
 
 /// Adds the rows of these runs to a table, in order.
 pub(super) fn write_requests<'a>(
-    table: &mut RowTableWriter<RequestRow>,
+    table: &mut RowTableWriter<'_, RequestRow>,
     runs: impl Iterator<Item = &'a RunResult>,
 ) -> Result<(), ResultError> {
     for run in runs {
@@ -47,26 +47,22 @@ pub(super) fn write_requests<'a>(
     Ok(())
 }
 
-/// Rows in order of `request_id`, whatever order the requests ended in. A delay
-/// needs both arrivals: with sampled requests most have none.
+/// Rows of a run, which has its requests in order. A delay needs both arrivals: with
+/// sampled requests most have none.
 fn request_rows(run: &RunResult) -> impl Iterator<Item = RequestRow> {
-    let mut records: Vec<&RequestRecord> = run.requests.iter().collect();
-    records.sort_by_key(|record| record.request_id);
-    let mut before: Option<&RequestRecord> = None;
-    records.into_iter().map(move |record| {
-        let inter_arrival_delay_s = match before {
-            Some(b) if b.request_id.checked_add(1) == Some(record.request_id) => {
-                record.arrived_at_s - b.arrived_at_s
-            }
-            _ => f64::NAN,
-        };
-        before = Some(record);
+    let befores = std::iter::once(None).chain(run.requests.iter().map(Some));
+    let requests = befores.zip(&run.requests);
+    requests.map(|(before, record)| {
+        let follows =
+            |before: &&RequestRecord| before.request_id.checked_add(1) == Some(record.request_id);
         RequestRow {
-            record: record.clone(),
-            inter_arrival_delay_s,
+            inter_arrival_delay_s: before
+                .filter(follows)
+                .map_or(f64::NAN, |before| record.arrived_at_s - before.arrived_at_s),
             prompt_tokens: record.prefill_tokens,
             output_tokens: record.decode_tokens,
             kv_cache_dtype: run.kv_cache_dtype,
+            record: record.clone(),
         }
     })
 }

@@ -29,16 +29,47 @@ const MAGIC: &[u8] = b"PAR1";
 /// Version of the format: encodings of its second one are used.
 const FORMAT_VERSION: i32 = 2;
 
+/// The columns of a row group while it is filled; their memory serves one table after
+/// the other.
+pub(super) struct RowColumns<R: 'static> {
+    /// Rows that are not in the columns yet.
+    pending: Vec<R>,
+    columns: Vec<Filling<R>>,
+    rows: usize,
+}
+
+impl<R> RowColumns<R> {
+    pub(super) fn new(columns: &'static [Column<R>]) -> Self {
+        let filling = |column: &'static Column<R>| Filling::new(&column.getter);
+        Self {
+            pending: Vec::with_capacity(ROWS_AT_A_TIME),
+            columns: columns.iter().map(filling).collect(),
+            rows: 0,
+        }
+    }
+
+    fn take_pending(&mut self) {
+        for column in &mut self.columns {
+            column.extend(&self.pending);
+        }
+        self.rows += self.pending.len();
+        self.pending.clear();
+    }
+
+    fn clear(&mut self) {
+        self.pending.clear();
+        self.columns.iter_mut().for_each(Filling::clear);
+        self.rows = 0;
+    }
+}
+
 /// A table on its way to disk.
-pub(super) struct RowTableWriter<R: 'static> {
+pub(super) struct RowTableWriter<'a, R: 'static> {
     path: PathBuf,
     sink: TrackedWrite<DurableFile>,
     schema: SchemaDescPtr,
-    /// Rows that are not in the columns yet.
-    pending: Vec<R>,
     /// The row group that is being filled.
-    columns: Vec<Filling<R>>,
-    rows_in_group: usize,
+    group: &'a mut RowColumns<R>,
     /// Texts of the first column, if it is one of labels, and for how many rows each
     /// stands.
     labels: Option<Vec<(Option<String>, usize)>>,
@@ -46,13 +77,13 @@ pub(super) struct RowTableWriter<R: 'static> {
     rows: u64,
 }
 
-impl<R> RowTableWriter<R> {
+impl<'a, R> RowTableWriter<'a, R> {
     /// A table of `columns`, after a column of labels if `schema` has one more.
     /// `rows` are expected.
     pub(super) fn create(
         path: &Path,
         schema: &Schema,
-        columns: &'static [Column<R>],
+        columns: &'a mut RowColumns<R>,
         rows: usize,
     ) -> Result<Self, ResultError> {
         let failed = ResultError::parquet;
@@ -61,16 +92,16 @@ impl<R> RowTableWriter<R> {
             .map_err(failed(path))?;
         let mut sink = TrackedWrite::new(DurableFile::create(path)?);
         sink.write_all(MAGIC).map_err(ResultError::io(path))?;
-        let rows = rows.min(ROW_GROUP_ROWS);
-        let filling = |column: &'static Column<R>| Filling::new(&column.getter, rows);
+        columns.clear();
+        for column in &mut columns.columns {
+            column.reserve(rows.min(ROW_GROUP_ROWS));
+        }
         Ok(Self {
             path: path.to_path_buf(),
             sink,
-            pending: Vec::with_capacity(ROWS_AT_A_TIME),
-            columns: columns.iter().map(filling).collect(),
-            rows_in_group: 0,
-            labels: (schema.num_columns() > columns.len()).then(Vec::new),
+            labels: (schema.num_columns() > columns.columns.len()).then(Vec::new),
             schema: Arc::new(schema),
+            group: columns,
             groups: Vec::new(),
             rows: 0,
         })
@@ -84,12 +115,12 @@ impl<R> RowTableWriter<R> {
     ) -> Result<(), ResultError> {
         let mut unlabelled = 0;
         for row in rows {
-            self.pending.push(row);
+            self.group.pending.push(row);
             unlabelled += 1;
-            if self.pending.len() == ROWS_AT_A_TIME {
+            if self.group.pending.len() == ROWS_AT_A_TIME {
                 self.label(label, std::mem::take(&mut unlabelled));
-                self.take_pending();
-                if self.rows_in_group == ROW_GROUP_ROWS {
+                self.group.take_pending();
+                if self.group.rows == ROW_GROUP_ROWS {
                     self.end_group()?;
                 }
             }
@@ -104,33 +135,27 @@ impl<R> RowTableWriter<R> {
         }
     }
 
-    fn take_pending(&mut self) {
-        for column in &mut self.columns {
-            column.extend(&self.pending);
-        }
-        self.rows_in_group += self.pending.len();
-        self.pending.clear();
-    }
-
     fn end_group(&mut self) -> Result<(), ResultError> {
         let group = self.write_group();
         self.groups
             .push(group.map_err(ResultError::parquet(&self.path))?);
-        self.rows += self.rows_in_group as u64;
-        self.rows_in_group = 0;
+        self.rows += self.group.rows as u64;
+        self.group.rows = 0;
         Ok(())
     }
 
     fn write_group(&mut self) -> Result<RowGroupMetaData, ParquetError> {
-        let rows = self.rows_in_group;
+        let rows = self.group.rows;
         let mut chunks = Vec::with_capacity(self.schema.num_columns());
         if let Some(labels) = &mut self.labels {
-            let chunk = column_chunk::texts(&std::mem::take(labels));
+            let chunk = column_chunk::texts(labels);
+            labels.clear();
             chunks.push(self.write_chunk(0, chunk, rows)?);
         }
-        for at in 0..self.columns.len() {
-            let chunk = self.columns[at].chunk();
+        for at in 0..self.group.columns.len() {
+            let chunk = self.group.columns[at].chunk();
             chunks.push(self.write_chunk(chunks.len(), chunk, rows)?);
+            self.group.columns[at].clear();
         }
         let bytes = chunks.iter().map(ColumnChunkMetaData::uncompressed_size);
         RowGroupMetaData::builder(Arc::clone(&self.schema))
@@ -168,8 +193,8 @@ impl<R> RowTableWriter<R> {
 
     /// Makes the file appear; tells its rows.
     pub(super) fn finish(mut self) -> Result<(Written, u64), ResultError> {
-        self.take_pending();
-        if self.rows_in_group > 0 {
+        self.group.take_pending();
+        if self.group.rows > 0 {
             self.end_group()?;
         }
         let file = FileMetaData::new(
@@ -226,12 +251,13 @@ mod tests {
         let label = arrow_schema::Field::new("label", arrow_schema::DataType::Utf8, true);
         let fields = std::iter::once(label).chain(COLUMNS.iter().map(Column::arrow));
         let schema = Schema::new(fields.collect::<Vec<_>>());
-        let mut table = RowTableWriter::create(&path, &schema, &COLUMNS, 0).expect("a table");
+        let mut columns = RowColumns::new(&COLUMNS);
+        let mut table = RowTableWriter::create(&path, &schema, &mut columns, 0).expect("a table");
         for group in groups {
             for (label, rows) in group {
                 (table.extend(label, rows.iter().cloned())).expect("written");
             }
-            table.take_pending();
+            table.group.take_pending();
             table.end_group().expect("written");
         }
         table.finish().expect("finished");

@@ -7,7 +7,7 @@ use arrow_schema::Schema;
 
 use super::batches::{BATCH_COLUMNS, BatchRow};
 use super::parquet_io::{ROW_GROUP_ROWS, TableWriter};
-use super::row_table::RowTableWriter;
+use super::row_table::{RowColumns, RowTableWriter};
 use super::schema::{Column, REQUEST_COLUMNS};
 use super::{RequestRow, ResultError};
 
@@ -39,7 +39,9 @@ fn write<R: Clone>(
     rows: &[R],
 ) -> Result<(), ResultError> {
     let fields: Vec<_> = columns.iter().map(Column::arrow).collect();
-    let mut table = RowTableWriter::create(path, &Schema::new(fields), columns, rows.len())?;
+    let mut columns = RowColumns::new(columns);
+    let schema = Schema::new(fields);
+    let mut table = RowTableWriter::create(path, &schema, &mut columns, rows.len())?;
     table.extend("", rows.iter().cloned())?;
     table.finish().map(|_| ())
 }

@@ -24,12 +24,12 @@ use super::manifest::{FileEntry, Manifest, RunCounts, write_json};
 use super::parquet_io::{TableFile, TableWriter};
 use super::reader::{SummaryBatch, SummaryReader, SummaryRow};
 use super::requests::write_requests;
-use super::row_table::RowTableWriter;
+use super::row_table::{RowColumns, RowTableWriter};
 use super::schema::{
     self, AxisColumn, REQUEST_COLUMNS, SCHEMA_VERSION, part_schema, request_schema, summary_schema,
     timing_schema,
 };
-use super::{ResultError, RunResult, RunStatus, columns};
+use super::{RequestRow, ResultError, RunResult, RunStatus, columns};
 use crate::spec::{Objectives, Slo};
 
 /// What a result directory is to hold.
@@ -452,7 +452,12 @@ fn prepare(dir: &Path, plan: &ResultPlan, layout: &Layout) -> Result<(), ResultE
 /// An encoding thread: until the channel closes or something fails. Dropping
 /// the receivers then makes `write` fail instead of wait.
 fn encode_blocks(shared: &Shared, blocks: &Receiver<Block>) {
-    let mut group = Group::default();
+    let mut group = Group {
+        columns: RowColumns::new(&REQUEST_COLUMNS),
+        blocks: BTreeMap::new(),
+        runs: 0,
+        last_written: None,
+    };
     let mut write_next = || {
         let more = group.take_next(shared, blocks)?;
         if !more || group.is_due() {
@@ -475,8 +480,9 @@ fn encode_blocks(shared: &Shared, blocks: &Receiver<Block>) {
 type Finished = (u64, (Vec<RunResult>, Option<FileEntry>));
 
 /// Finished blocks that are to be written together.
-#[derive(Default)]
 struct Group {
+    /// Where their requests are taken apart.
+    columns: RowColumns<RequestRow>,
     /// By number.
     blocks: BTreeMap<u64, (Vec<RunResult>, Option<FileEntry>)>,
     runs: usize,
@@ -500,7 +506,7 @@ impl Group {
             Err(RecvTimeoutError::Disconnected) => return Ok(false),
         };
         let requests = match shared.layout.keep_requests {
-            true => write_request_part(&shared.dir, &block)?,
+            true => write_request_part(&shared.dir, &block, &mut self.columns)?,
             false => None,
         };
         block
@@ -561,14 +567,18 @@ fn write_summary_part(shared: &Shared, blocks: &[Finished]) -> Result<(), Result
 
 /// A block without a row has no file, except the first: `requests/*.parquet`
 /// always names a table.
-fn write_request_part(dir: &Path, block: &Block) -> Result<Option<FileEntry>, ResultError> {
+fn write_request_part(
+    dir: &Path,
+    block: &Block,
+    columns: &mut RowColumns<RequestRow>,
+) -> Result<Option<FileEntry>, ResultError> {
     let rows = block.runs.iter().map(|run| run.requests.len()).sum();
     if rows == 0 && block.number > 0 {
         return Ok(None);
     }
     let name = layout::request_part_name(block.number);
     let path = dir.join(&name);
-    let mut part = RowTableWriter::create(&path, &request_schema(), &REQUEST_COLUMNS, rows)?;
+    let mut part = RowTableWriter::create(&path, &request_schema(), columns, rows)?;
     write_requests(&mut part, block.runs.iter())?;
     let (written, rows) = part.finish()?;
     Ok(Some(file_entry(name, written, rows)))

@@ -41,7 +41,7 @@ pub use config::{
 };
 pub use recorder::{
     ArrivalFact, BatchFact, Distribution, EventFact, EventKind, KvUseFact, PrefillFact, Recorder,
-    RequestLog, RequestOutcome, RequestRecord, RequestTargets, RunSummary, SimulationTotals,
-    StageEndFact, StageFact, SummaryRecorder, TimeHistogram,
+    RequestOutcome, RequestRecord, RequestTargets, RunSummary, SimulationTotals, StageEndFact,
+    StageFact, SummaryRecorder, TimeHistogram,
 };
 pub use replica::PoolWork;

@@ -8,7 +8,7 @@ mod summary;
 
 pub use super::exact_sum::ExactRun;
 pub use histogram::TimeHistogram;
-pub use summary::{RequestLog, SummaryRecorder};
+pub use summary::SummaryRecorder;
 
 use serde::Serialize;
 
@@ -453,6 +453,27 @@ impl RequestTargets {
 }
 
 impl RequestRecord {
+    /// Stands for a request that has not ended.
+    const NONE: Self = Self {
+        request_id: u32::MAX,
+        outcome: RequestOutcome::UnfinishedStuck,
+        arrived_at_s: f64::NAN,
+        scheduled_at_s: f64::NAN,
+        prefill_completed_at_s: f64::NAN,
+        decode_arrived_at_s: f64::NAN,
+        completed_at_s: f64::NAN,
+        prefill_tokens: 0,
+        decode_tokens: 0,
+        restarts: 0,
+        execution_s: f64::NAN,
+        model_execution_s: f64::NAN,
+        preemption_s: f64::NAN,
+        prefill_replica_id: u32::MAX,
+        decode_replica_id: u32::MAX,
+        pd_p2p_comm_size_bytes: 0.0,
+        pd_p2p_comm_time_s: 0.0,
+    };
+
     /// Arrival to first output token.
     pub fn ttft_s(&self) -> f64 {
         self.prefill_completed_at_s - self.arrived_at_s

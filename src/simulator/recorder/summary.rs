@@ -7,33 +7,59 @@ use super::{
 };
 use crate::simulator::exact_sum::ExactSum;
 
-/// Which request rows are kept.
-#[derive(Debug, Clone, Default)]
-pub struct RequestLog {
+/// The request rows that are kept.
+#[derive(Debug)]
+struct RequestLog {
     /// Every n-th request by id; 0: none.
-    pub every: u32,
-    /// Rows, in order of completion.
-    pub rows: Vec<RequestRecord>,
+    every: u32,
+    /// One row for each id that is kept, in that order, up to the last that came; in a
+    /// part of a simulation, which has few of them, the rows that came.
+    rows: Vec<RequestRecord>,
+    is_part: bool,
+    /// How many of `rows` came.
+    count: usize,
 }
 
 impl RequestLog {
-    /// The rows in order of request id. Each id is there once at most, so that a row's
-    /// place follows from it: no sorting.
-    fn in_order(&mut self) -> Vec<RequestRecord> {
-        let rows = std::mem::take(&mut self.rows);
-        if rows.is_sorted_by_key(|row| row.request_id) {
-            return rows;
+    fn new(capacity: usize, every: u32, is_part: bool) -> Self {
+        let capacity = match every {
+            0 => 0,
+            every => capacity.div_ceil(every as usize),
+        };
+        Self {
+            every,
+            rows: Vec::with_capacity(capacity),
+            is_part,
+            count: 0,
         }
-        let place = |row: &RequestRecord| (row.request_id / self.every) as usize;
-        let places = rows.iter().map(place).max().map_or(0, |last| last + 1);
-        let mut found = vec![None; places];
-        for row in &rows {
-            found[place(row)] = Some(row);
+    }
+
+    fn keeps(&self, request_id: u32) -> bool {
+        self.every != 0 && request_id.is_multiple_of(self.every)
+    }
+
+    /// Puts a row where it belongs, as moving it later would take longer.
+    fn insert(&mut self, row: RequestRecord) {
+        self.count += 1;
+        if self.is_part {
+            return self.rows.push(row);
         }
-        let mut ordered = Vec::with_capacity(rows.len());
-        ordered.extend(found.into_iter().flatten().cloned());
-        debug_assert_eq!(ordered.len(), rows.len(), "a request was recorded twice");
-        ordered
+        let place = (row.request_id / self.every) as usize;
+        if place >= self.rows.len() {
+            self.rows.resize(place + 1, RequestRecord::NONE);
+        }
+        self.rows[place] = row;
+    }
+
+    /// The rows in order of request id.
+    fn finish(mut self) -> Vec<RequestRecord> {
+        if self.is_part {
+            self.rows.sort_unstable_by_key(|row| row.request_id);
+        } else if self.count < self.rows.len() {
+            let none = RequestRecord::NONE.request_id;
+            self.rows.retain(|row| row.request_id != none);
+        }
+        self.rows
     }
 }
 
@@ -62,13 +88,7 @@ impl SummaryRecorder {
     /// `capacity` requests are expected; every `log_every`-th row is kept (0: none).
     pub fn new(capacity: usize, log_every: u32, targets: Option<RequestTargets>) -> Self {
         Self {
-            log: RequestLog {
-                every: log_every,
-                rows: match log_every {
-                    0 => Vec::new(),
-                    every => Vec::with_capacity(capacity.div_ceil(every as usize)),
-                },
-            },
+            log: RequestLog::new(capacity, log_every, false),
             targets,
             ttft_s: Vec::with_capacity(capacity),
             e2e_s: Vec::with_capacity(capacity),
@@ -86,8 +106,7 @@ impl SummaryRecorder {
     }
 
     /// The summary, and the kept rows in order of request id.
-    pub fn finish(mut self, totals: &SimulationTotals) -> (RunSummary, Vec<RequestRecord>) {
-        let rows = self.log.in_order();
+    pub fn finish(self, totals: &SimulationTotals) -> (RunSummary, Vec<RequestRecord>) {
         let work = totals
             .pools
             .iter()
@@ -126,7 +145,7 @@ impl SummaryRecorder {
             sampled_tokens: work.sampled_tokens,
             slo_met_requests: self.targets.map(|_| self.within_targets),
         };
-        (summary, rows)
+        (summary, self.log.finish())
     }
 }
 
@@ -153,8 +172,8 @@ impl Recorder for SummaryRecorder {
                 self.unfinished += 1;
             }
         }
-        if self.log.every != 0 && record.request_id.is_multiple_of(self.log.every) {
-            self.log.rows.push(record.clone());
+        if self.log.keeps(record.request_id) {
+            self.log.insert(record.clone());
         }
     }
 
@@ -171,11 +190,14 @@ impl Recorder for SummaryRecorder {
     const ANY_ORDER: bool = true;
 
     fn part(&self, requests: usize) -> Option<Self> {
-        Some(Self::new(requests, self.log.every, self.targets))
+        Some(Self {
+            log: RequestLog::new(requests, self.log.every, true),
+            ..Self::new(requests, 0, self.targets)
+        })
     }
 
     fn merge(&mut self, mut part: Self) {
-        self.log.rows.append(&mut part.log.rows);
+        part.log.rows.drain(..).for_each(|row| self.log.insert(row));
         self.ttft_s.append(&mut part.ttft_s);
         self.e2e_s.append(&mut part.e2e_s);
         self.scheduling_delay_s.append(&mut part.scheduling_delay_s);
