@@ -333,13 +333,18 @@ impl Default for Numbers {
 impl Numbers {
     fn extend(&mut self, values: &[f64]) {
         match self.range.with(values) {
-            Some(range) if self.valid.is_empty() => self.extend_present(values, range),
-            _ => self.extend_finite(values),
+            Some(range) => {
+                if !self.valid.is_empty() {
+                    self.valid.resize(self.rows + values.len(), true);
+                }
+                self.extend_present(values, range);
+            }
+            None => self.extend_finite(values),
         }
         self.rows += values.len();
     }
 
-    /// Adds numbers some of which, here or before, are not finite.
+    /// Adds numbers some of which are not finite.
     fn extend_finite(&mut self, values: &[f64]) {
         self.valid.resize(self.rows, true);
         let mut finite = [0.0; ROWS_AT_A_TIME];

@@ -213,7 +213,12 @@ impl ResultWriter {
             true => plan.writer_threads.max(1),
             false => 1,
         };
-        let (sender, receiver) = bounded::<Block>(threads);
+        // A block of a run or two is not worth waiting for an encoder to get a processor.
+        let waiting = match layout.keep_requests {
+            true => threads,
+            false => (layout::BLOCK_RUNS_MAX / layout.block_runs).max(1) as usize,
+        };
+        let (sender, receiver) = bounded::<Block>(waiting);
         let handed_over = (0..layout.blocks())
             .map(|block| completed.block_done(block))
             .collect();
