@@ -7,6 +7,9 @@
 //! copying, and readers need nothing unusual: the encodings are as old as
 //! Parquet 2.
 
+mod integers;
+mod numbers;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -15,14 +18,16 @@ use parquet::column::page::{CompressedPage, Page};
 use parquet::data_type::ByteArray;
 use parquet::file::statistics::Statistics;
 
+use self::integers::Integers;
+use self::numbers::Numbers;
 use super::schema::{Getter, Take};
 
 /// A column with at least so many values per run of equal ones is written as runs.
 const VALUES_PER_RUN: usize = 16;
 
-/// Values of a block of packed differences, and of each of its parts.
-const BLOCK_VALUES: usize = 128;
-const MINIBLOCK_VALUES: usize = 32;
+/// Bytes kept free for the levels of a page without nulls, which take at most a length,
+/// a number of rows and a byte.
+const LEVELS_ROOM: usize = 16;
 
 /// Pages of one column of a row group.
 pub(super) struct Chunk {
@@ -166,8 +171,8 @@ impl<R> Filling<R> {
     /// Makes room for so many rows in all.
     pub(super) fn reserve(&mut self, rows: usize) {
         match self {
-            Self::Int(_, integers) => integers.values.reserve(rows),
-            Self::Float(_, numbers) => numbers.page.reserve(rows * size_of::<f64>()),
+            Self::Int(_, integers) => integers.reserve(rows),
+            Self::Float(_, numbers) => numbers.reserve(rows),
             Self::Text(..) | Self::Null(_) => {}
         }
     }
@@ -215,291 +220,6 @@ impl<R> Filling<R> {
             Self::Text(_, runs) => runs.clear(),
             Self::Null(rows) => *rows = 0,
         }
-    }
-}
-
-/// Whole numbers, some of them null.
-#[derive(Default)]
-pub(super) struct Integers {
-    values: Vec<i64>,
-    /// One per row; empty if no row is null.
-    valid: Vec<bool>,
-    rows: usize,
-}
-
-impl Integers {
-    /// Most columns have no null, or nothing else.
-    fn extend(&mut self, more: &[Option<i64>]) {
-        if self.valid.is_empty() && more.iter().all(Option::is_some) {
-            let more = more.iter().map(|value| value.unwrap_or_default());
-            self.values.extend(more);
-        } else {
-            self.valid.resize(self.rows, true);
-            self.valid.extend(more.iter().map(Option::is_some));
-            self.values.extend(more.iter().flatten());
-        }
-        self.rows += more.len();
-    }
-
-    fn chunk(&self) -> Chunk {
-        let values = &self.values;
-        let range = values.first().map(|&first| {
-            let values = values.iter();
-            values.fold((first, first), |(min, max), &value| {
-                (min.min(value), max.max(value))
-            })
-        });
-        let (min, max) = range.unzip();
-        let nulls = (self.rows - values.len()) as u64;
-        let statistics = Statistics::int64(min, max, None, Some(nulls), false);
-        let places = Places {
-            rows: self.rows,
-            valid: &self.valid,
-        };
-        if is_steady(values) {
-            let runs = values.chunk_by(|a, b| a == b);
-            let runs = runs.map(|run| (run[0], run.len()));
-            return places.coded(
-                runs,
-                statistics,
-                |value| value,
-                |value, bytes| bytes.extend(value.to_le_bytes()),
-            );
-        }
-        let mut page = places.levels();
-        page.reserve(values.len() * 2);
-        write_differences(values, &mut page);
-        places.plain(page, Encoding::DELTA_BINARY_PACKED, statistics)
-    }
-
-    fn clear(&mut self) {
-        self.values.clear();
-        self.valid.clear();
-        self.rows = 0;
-    }
-}
-
-/// Whether values rarely change. Looks no further than it must.
-fn is_steady(values: &[i64]) -> bool {
-    let mut left = values.len() / VALUES_PER_RUN;
-    for pair in values.windows(2) {
-        if pair[0] != pair[1] {
-            if left == 0 {
-                return false;
-            }
-            left -= 1;
-        }
-    }
-    true
-}
-
-/// Numbers of which those that are not finite are null. Whether they rarely change
-/// shows as they come; if not, they go straight into their page.
-pub(super) struct Numbers {
-    /// Room for the page's levels, then its values.
-    page: Vec<u8>,
-    /// The same memory while a page is being written.
-    lent: Bytes,
-    present: usize,
-    /// One per row; empty if no row is null.
-    valid: Vec<bool>,
-    rows: usize,
-    range: Range,
-    /// Bits of the values and how often each follows itself.
-    runs: Vec<(u64, usize)>,
-    /// Whether they changed too often for that.
-    is_plain: bool,
-}
-
-/// Bytes kept free for the levels of a page without nulls, which take at most a length,
-/// a number of rows and a byte.
-const LEVELS_ROOM: usize = 16;
-
-impl Default for Numbers {
-    fn default() -> Self {
-        Self {
-            page: vec![0; LEVELS_ROOM],
-            lent: Bytes::new(),
-            present: 0,
-            valid: Vec::new(),
-            rows: 0,
-            range: Range::default(),
-            runs: Vec::new(),
-            is_plain: false,
-        }
-    }
-}
-
-impl Numbers {
-    fn extend(&mut self, values: &[f64]) {
-        match self.range.with(values) {
-            Some(range) => {
-                if !self.valid.is_empty() {
-                    self.valid.resize(self.rows + values.len(), true);
-                }
-                self.extend_present(values, range);
-            }
-            None => self.extend_finite(values),
-        }
-        self.rows += values.len();
-    }
-
-    /// Adds numbers some of which are not finite.
-    fn extend_finite(&mut self, values: &[f64]) {
-        self.valid.resize(self.rows, true);
-        let mut finite = [0.0; ROWS_AT_A_TIME];
-        let mut count = 0;
-        for value in values {
-            self.valid.push(value.is_finite());
-            finite[count] = *value;
-            count += usize::from(value.is_finite());
-        }
-        let finite = &finite[..count];
-        let range = self.range.with(finite).unwrap_or(self.range);
-        self.extend_present(finite, range);
-    }
-
-    fn extend_present(&mut self, values: &[f64], range: Range) {
-        self.range = range;
-        self.present += values.len();
-        if self.is_plain {
-            return write_floats(values, &mut self.page);
-        }
-        for run in values.chunk_by(|a, b| a.to_bits() == b.to_bits()) {
-            match self.runs.last_mut() {
-                Some((last, count)) if *last == run[0].to_bits() => *count += run.len(),
-                _ => self.runs.push((run[0].to_bits(), run.len())),
-            }
-        }
-        if self.runs.len() > VALUES_PER_RUN + self.present / VALUES_PER_RUN {
-            self.make_plain();
-        }
-    }
-
-    fn make_plain(&mut self) {
-        for (bits, count) in self.runs.drain(..) {
-            let bytes = bits.to_le_bytes();
-            (0..count).for_each(|_| self.page.extend_from_slice(&bytes));
-        }
-        self.is_plain = true;
-    }
-
-    fn chunk(&mut self) -> Chunk {
-        if self.runs.len() > 1 + self.present / VALUES_PER_RUN {
-            self.make_plain();
-        }
-        let nulls = (self.rows - self.present) as u64;
-        let (min, max) = self.range.ends().unzip();
-        let statistics = Statistics::double(min, max, None, Some(nulls), false);
-        let places = Places {
-            rows: self.rows,
-            valid: &self.valid,
-        };
-        if self.is_plain {
-            let page = with_levels(std::mem::take(&mut self.page), &places.levels());
-            self.lent = page.clone();
-            return places.plain(page, Encoding::PLAIN, statistics);
-        }
-        places.coded(
-            self.runs.iter().copied(),
-            statistics,
-            |bits| bits,
-            |bits, bytes| bytes.extend(bits.to_le_bytes()),
-        )
-    }
-
-    fn clear(&mut self) {
-        if !self.lent.is_empty() {
-            // Nobody else has it any more, so that this moves nothing.
-            self.lent.clear();
-            self.page = Vec::from(std::mem::take(&mut self.lent));
-        }
-        self.page.clear();
-        self.page.resize(LEVELS_ROOM, 0);
-        self.valid.clear();
-        self.runs.clear();
-        self.present = 0;
-        self.rows = 0;
-        self.range = Range::default();
-        self.is_plain = false;
-    }
-}
-
-/// A page whose levels go where room was left for them, if they fit there.
-fn with_levels(mut page: Vec<u8>, levels: &[u8]) -> Bytes {
-    match LEVELS_ROOM.checked_sub(levels.len()) {
-        Some(start) => {
-            page[start..LEVELS_ROOM].copy_from_slice(levels);
-            Bytes::from(page).slice(start..)
-        }
-        None => [levels, &page[LEVELS_ROOM..]].concat().into(),
-    }
-}
-
-/// Smallest and largest of the numbers so far; several at a time, as a comparison
-/// waits for the one before.
-#[derive(Clone, Copy)]
-struct Range {
-    low: [f64; LANES],
-    high: [f64; LANES],
-}
-
-const LANES: usize = 8;
-
-/// As processors compare, unlike [`f64::min`].
-fn smaller(a: f64, b: f64) -> f64 {
-    if a < b { a } else { b }
-}
-
-fn larger(a: f64, b: f64) -> f64 {
-    if a > b { a } else { b }
-}
-
-impl Default for Range {
-    fn default() -> Self {
-        Self {
-            low: [f64::INFINITY; LANES],
-            high: [f64::NEG_INFINITY; LANES],
-        }
-    }
-}
-
-impl Range {
-    /// With these numbers too; none if one is not finite.
-    fn with(self, values: &[f64]) -> Option<Self> {
-        let Self { mut low, mut high } = self;
-        // Nothing but zeros, unless a number is infinite or none.
-        let mut zeros = [0.0; LANES];
-        let (groups, rest) = values.as_chunks::<LANES>();
-        for group in groups {
-            for lane in 0..LANES {
-                low[lane] = smaller(group[lane], low[lane]);
-            }
-            for lane in 0..LANES {
-                high[lane] = larger(group[lane], high[lane]);
-            }
-            for lane in 0..LANES {
-                zeros[lane] += group[lane] * 0.0;
-            }
-        }
-        for (lane, value) in rest.iter().enumerate() {
-            low[lane] = smaller(*value, low[lane]);
-            high[lane] = larger(*value, high[lane]);
-            zeros[lane] += value * 0.0;
-        }
-        let finite = zeros.iter().all(|zero| *zero == 0.0);
-        finite.then_some(Self { low, high })
-    }
-
-    /// Zeros count as smaller and larger than each other, as readers may tell them
-    /// apart.
-    fn ends(&self) -> Option<(f64, f64)> {
-        let min = self.low.into_iter().fold(f64::INFINITY, f64::min);
-        let max = self.high.into_iter().fold(f64::NEG_INFINITY, f64::max);
-        (min <= max).then_some((
-            if min == 0.0 { -0.0 } else { min },
-            if max == 0.0 { 0.0 } else { max },
-        ))
     }
 }
 
@@ -563,16 +283,6 @@ fn write_text(text: &str, bytes: &mut Vec<u8>) {
     bytes.extend(text.as_bytes());
 }
 
-fn write_floats(values: &[f64], page: &mut Vec<u8>) {
-    let mut bytes = [[0; size_of::<f64>()]; ROWS_AT_A_TIME];
-    for values in values.chunks(ROWS_AT_A_TIME) {
-        for (bytes, value) in bytes.iter_mut().zip(values) {
-            *bytes = value.to_le_bytes();
-        }
-        page.extend_from_slice(bytes[..values.len()].as_flattened());
-    }
-}
-
 /// Seven bits a byte, lowest first; the highest bit says that more follow.
 fn write_varint(mut value: u64, bytes: &mut Vec<u8>) {
     while value >= 0x80 {
@@ -580,70 +290,4 @@ fn write_varint(mut value: u64, bytes: &mut Vec<u8>) {
         value >>= 7;
     }
     bytes.push(value as u8);
-}
-
-/// Small numbers of either sign as small numbers.
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-/// `DELTA_BINARY_PACKED`: the first value, then blocks of differences, each less
-/// the smallest of its block, in as many bits as the largest of its part needs.
-fn write_differences(values: &[i64], page: &mut Vec<u8>) {
-    write_varint(BLOCK_VALUES as u64, page);
-    write_varint((BLOCK_VALUES / MINIBLOCK_VALUES) as u64, page);
-    write_varint(values.len() as u64, page);
-    write_varint(zigzag(values.first().copied().unwrap_or(0)), page);
-    let mut before = values.first().copied().unwrap_or(0);
-    for block in values.get(1..).unwrap_or_default().chunks(BLOCK_VALUES) {
-        let mut differences = [0; BLOCK_VALUES];
-        for (difference, value) in differences.iter_mut().zip(block) {
-            *difference = value.wrapping_sub(before);
-            before = *value;
-        }
-        write_difference_block(&differences, block.len(), page);
-    }
-}
-
-/// A block of which the first `count` differences are there.
-fn write_difference_block(differences: &[i64; BLOCK_VALUES], count: usize, page: &mut Vec<u8>) {
-    let least = differences[..count].iter().copied().min().unwrap_or(0);
-    let mut above = [0; BLOCK_VALUES];
-    for (above, difference) in above.iter_mut().zip(&differences[..count]) {
-        *above = difference.wrapping_sub(least) as u64;
-    }
-    write_varint(zigzag(least), page);
-    let parts = above.chunks(MINIBLOCK_VALUES);
-    let widths =
-        parts.map(|part| u64::BITS - part.iter().fold(0, |all, x| all | x).leading_zeros());
-    let widths: Vec<u32> = widths.collect();
-    page.extend(widths.iter().map(|&width| width as u8));
-    for (part, &width) in above[..count].chunks(MINIBLOCK_VALUES).zip(&widths) {
-        let mut padded = [0; MINIBLOCK_VALUES];
-        padded[..part.len()].copy_from_slice(part);
-        write_packed(&padded, width, page);
-    }
-}
-
-/// Values in `width` bits each, lowest bits first.
-fn write_packed(values: &[u64; MINIBLOCK_VALUES], width: u32, page: &mut Vec<u8>) {
-    if width == 0 {
-        return;
-    }
-    let (mut word, mut filled) = (0u64, 0);
-    for &value in values
-        .iter()
-        .take(if width == 0 { 0 } else { MINIBLOCK_VALUES })
-    {
-        word |= value << filled;
-        filled += width;
-        if filled >= u64::BITS {
-            page.extend(word.to_le_bytes());
-            filled -= u64::BITS;
-            // What of the value did not fit; nothing, if it ended with the word.
-            word = value.checked_shr(width - filled).unwrap_or(0);
-        }
-    }
-    // 32 values fill whole words but for half a one.
-    page.extend(&word.to_le_bytes()[..(filled / 8) as usize]);
 }
