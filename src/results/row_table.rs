@@ -221,6 +221,7 @@ impl<'a, R> RowTableWriter<'a, R> {
 mod tests {
     use std::sync::LazyLock;
 
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use proptest::prelude::*;
 
     use super::*;
@@ -244,15 +245,20 @@ mod tests {
         ]
     });
 
+    /// [`COLUMNS`] after one of labels.
+    fn labelled() -> Schema {
+        let label = arrow_schema::Field::new("label", arrow_schema::DataType::Utf8, true);
+        let fields = std::iter::once(label).chain(COLUMNS.iter().map(Column::arrow));
+        Schema::new(fields.collect::<Vec<_>>())
+    }
+
     /// Writes groups of (label, rows) and reads them back.
     fn through_a_file(groups: &[Vec<(String, Vec<Row>)>]) -> Vec<(String, Row)> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("rows.parquet");
-        let label = arrow_schema::Field::new("label", arrow_schema::DataType::Utf8, true);
-        let fields = std::iter::once(label).chain(COLUMNS.iter().map(Column::arrow));
-        let schema = Schema::new(fields.collect::<Vec<_>>());
         let mut columns = RowColumns::new(&COLUMNS);
-        let mut table = RowTableWriter::create(&path, &schema, &mut columns, 0).expect("a table");
+        let mut table =
+            RowTableWriter::create(&path, &labelled(), &mut columns, 0).expect("a table");
         for group in groups {
             for (label, rows) in group {
                 (table.extend(label, rows.iter().cloned())).expect("written");
@@ -319,6 +325,45 @@ mod tests {
         let bits =
             |(label, row): &(String, Row)| (label.clone(), row.whole, nan(row.number), row.text);
         found.iter().map(bits).collect()
+    }
+
+    #[test]
+    fn a_row_group_ends_where_it_is_full() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("rows.parquet");
+        let mut columns = RowColumns::new(&COLUMNS);
+        let mut table =
+            RowTableWriter::create(&path, &labelled(), &mut columns, 0).expect("a table");
+        let row = |at: i64| Row {
+            whole: Some(at),
+            number: at as f64 / 3.0,
+            text: Some("completed"),
+        };
+        for (label, rows) in [
+            ("a", 0..50_000),
+            ("b", 50_000..100_000),
+            ("c", 100_000..140_000),
+        ] {
+            table.extend(label, rows.map(row)).expect("written");
+        }
+        let (_, rows) = table.finish().expect("finished");
+        assert_eq!(rows, 140_000);
+        let file = std::fs::File::open(&path).expect("a file");
+        let file = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet");
+        let groups = file.metadata().row_groups().iter();
+        let sizes: Vec<i64> = groups.map(RowGroupMetaData::num_rows).collect();
+        assert_eq!(sizes, [65_536, 65_536, 8_928]);
+        let mut found = 0;
+        for batch in parquet_io::open(&path, None).expect("a file") {
+            let batch = SummaryBatch::new(batch.expect("a batch"));
+            for read in batch.rows() {
+                let label = ["a", "b", "c"][found as usize / 50_000];
+                assert_eq!(text(read, "label"), label);
+                assert_eq!(self::read(read), row(found));
+                found += 1;
+            }
+        }
+        assert_eq!(found, 140_000);
     }
 
     proptest! {

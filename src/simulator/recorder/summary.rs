@@ -48,6 +48,8 @@ impl RequestLog {
         if place >= self.rows.len() {
             self.rows.resize(place + 1, RequestRecord::NONE);
         }
+        let none = RequestRecord::NONE.request_id;
+        debug_assert_eq!(self.rows[place].request_id, none, "recorded twice");
         self.rows[place] = row;
     }
 
