@@ -42,14 +42,34 @@ pub(super) struct Chunk {
 }
 
 /// The rows of a column, and which of them are null.
-#[derive(Clone, Copy)]
-struct Places<'a> {
+#[derive(Default)]
+struct Places {
     rows: usize,
     /// One per row; empty if no row is null.
-    valid: &'a [bool],
+    valid: Vec<bool>,
 }
 
-impl Places<'_> {
+impl Places {
+    /// Adds rows that have a value.
+    fn extend_valid(&mut self, rows: usize) {
+        self.rows += rows;
+        if !self.valid.is_empty() {
+            self.valid.resize(self.rows, true);
+        }
+    }
+
+    /// Adds rows some of which may be null.
+    fn extend(&mut self, valid: impl Iterator<Item = bool>) {
+        self.valid.resize(self.rows, true);
+        self.valid.extend(valid);
+        self.rows = self.valid.len();
+    }
+
+    fn clear(&mut self) {
+        self.rows = 0;
+        self.valid.clear();
+    }
+
     /// Start of a data page: its definition levels, which say what is null.
     fn levels(&self) -> Vec<u8> {
         let mut page = Vec::with_capacity(self.valid.len() / 8 + LEVELS_ROOM);
@@ -146,7 +166,7 @@ impl Places<'_> {
 pub(super) const ROWS_AT_A_TIME: usize = 256;
 
 /// Texts and how often each comes in a row.
-type TextRuns = Vec<(Option<String>, usize)>;
+pub(super) type TextRuns = Vec<(Option<String>, usize)>;
 
 /// A column of a row group while its rows come.
 pub(super) enum Filling<R: 'static> {
@@ -154,7 +174,7 @@ pub(super) enum Filling<R: 'static> {
     Float(&'static Take<R, f64>, Numbers),
     Text(fn(&R) -> Option<&str>, TextRuns),
     /// Nothing but nulls.
-    Null(usize),
+    Null(Integers),
 }
 
 impl<R> Filling<R> {
@@ -164,7 +184,7 @@ impl<R> Filling<R> {
             Getter::Float(take) => Self::Float(take, Numbers::default()),
             Getter::Text(get) => Self::Text(*get, Vec::new()),
             // Verdicts are of runs; a row has none.
-            Getter::Verdict => Self::Null(0),
+            Getter::Verdict => Self::Null(Integers::default()),
         }
     }
 
@@ -192,51 +212,39 @@ impl<R> Filling<R> {
                 take(rows, values);
                 numbers.extend(values);
             }
-            Self::Text(get, runs) => extend_texts(runs, rows.iter().map(*get)),
-            Self::Null(count) => *count += rows.len(),
+            Self::Text(get, runs) => extend_texts(runs, *get, rows),
+            Self::Null(nulls) => nulls.extend(&[None; ROWS_AT_A_TIME][..rows.len()]),
         }
     }
 
     /// The pages of all that came. [`Self::clear`] follows, once they are written.
     pub(super) fn chunk(&mut self) -> Chunk {
         match self {
-            Self::Int(_, integers) => integers.chunk(),
+            Self::Int(_, integers) | Self::Null(integers) => integers.chunk(),
             Self::Float(_, numbers) => numbers.chunk(),
             Self::Text(_, runs) => texts(runs),
-            Self::Null(rows) => {
-                let statistics = Statistics::int64(None, None, None, Some(*rows as u64), false);
-                let valid = &vec![false; *rows];
-                let places = Places { rows: *rows, valid };
-                places.plain(places.levels(), Encoding::PLAIN, statistics)
-            }
         }
     }
 
     /// Back to nothing.
     pub(super) fn clear(&mut self) {
         match self {
-            Self::Int(_, integers) => integers.clear(),
+            Self::Int(_, integers) | Self::Null(integers) => integers.clear(),
             Self::Float(_, numbers) => numbers.clear(),
             Self::Text(_, runs) => runs.clear(),
-            Self::Null(rows) => *rows = 0,
         }
     }
 }
 
-/// Adds texts one by one. Names come from constants: the same text is mostly at the
+/// Adds the texts of rows. Names come from constants: the same text is mostly at the
 /// same place.
-fn extend_texts<'a>(runs: &mut TextRuns, texts: impl Iterator<Item = Option<&'a str>>) {
-    let same = |a: Option<&str>, b: Option<&str>| match (a, b) {
+fn extend_texts<R>(runs: &mut TextRuns, get: fn(&R) -> Option<&str>, rows: &[R]) {
+    let same = |a: &R, b: &R| match (get(a), get(b)) {
         (Some(a), Some(b)) => std::ptr::eq(a, b) || a == b,
         (a, b) => a == b,
     };
-    let mut texts = texts.peekable();
-    while let Some(text) = texts.next() {
-        let mut count = 1;
-        while texts.next_if(|next| same(*next, text)).is_some() {
-            count += 1;
-        }
-        add_text(runs, text, count);
+    for alike in rows.chunk_by(same) {
+        add_text(runs, get(&alike[0]), alike.len());
     }
 }
 
@@ -249,33 +257,24 @@ pub(super) fn add_text(runs: &mut TextRuns, text: Option<&str>, count: usize) {
 }
 
 /// The column of these texts.
-pub(super) fn texts(runs: &[(Option<String>, usize)]) -> Chunk {
-    let there = || {
-        let texts = runs.iter().filter(|(_, count)| *count > 0);
-        texts.filter_map(|(text, count)| Some((text.as_deref()?, *count)))
-    };
-    let rows = runs.iter().map(|(_, count)| count).sum();
-    let nulls = rows - there().map(|(_, count)| count).sum::<usize>();
-    let valid: Vec<bool> = match nulls {
-        0 => Vec::new(),
-        _ => {
-            let runs = runs.iter();
-            runs.flat_map(|(text, count)| std::iter::repeat_n(text.is_some(), *count))
-                .collect()
+pub(super) fn texts(runs: &TextRuns) -> Chunk {
+    let mut places = Places::default();
+    for (text, count) in runs {
+        match text {
+            Some(_) => places.extend_valid(*count),
+            None => places.extend(std::iter::repeat_n(false, *count)),
         }
+    }
+    let there = || {
+        let there = runs.iter();
+        there.filter_map(|(text, count)| Some((text.as_deref()?, *count)))
     };
-    let places = Places {
-        rows,
-        valid: &valid,
-    };
-    let range = there().map(|(text, _)| text);
-    let statistics = text_statistics(range.clone().min(), range.max(), nulls as u64);
-    places.coded(there(), statistics, |text| text, write_text)
-}
-
-fn text_statistics(min: Option<&str>, max: Option<&str>, nulls: u64) -> Statistics {
+    let texts = || there().map(|(text, _)| text);
+    let nulls = places.rows - there().map(|(_, count)| count).sum::<usize>();
+    let (min, max) = (texts().min(), texts().max());
     let (min, max) = (min.map(ByteArray::from), max.map(ByteArray::from));
-    Statistics::byte_array(min, max, None, Some(nulls), false)
+    let statistics = Statistics::byte_array(min, max, None, Some(nulls as u64), false);
+    places.coded(there(), statistics, |text| text, write_text)
 }
 
 fn write_text(text: &str, bytes: &mut Vec<u8>) {

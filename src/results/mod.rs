@@ -85,7 +85,7 @@ pub struct RunResult {
     pub kv_cache_dtype: Option<DType>,
     /// What the run amounted to.
     pub summary: Option<RunSummary>,
-    /// Per-request rows to keep.
+    /// Per-request rows to keep, in order of request id.
     pub requests: Vec<RequestRecord>,
     /// Wall time spent, seconds; kept out of the deterministic tables.
     pub wall_time_s: f64,

@@ -50,6 +50,7 @@ pub(super) fn write_requests<'a>(
 /// Rows of a run, which has its requests in order. A delay needs both arrivals: with
 /// sampled requests most have none.
 fn request_rows(run: &RunResult) -> impl Iterator<Item = RequestRow> {
+    debug_assert!(run.requests.is_sorted_by_key(|record| record.request_id));
     let befores = std::iter::once(None).chain(run.requests.iter().map(Some));
     let requests = befores.zip(&run.requests);
     requests.map(|(before, record)| {

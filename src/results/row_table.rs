@@ -18,7 +18,7 @@ use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::SchemaDescPtr;
 
 use super::ResultError;
-use super::column_chunk::{self, Chunk, Filling, ROWS_AT_A_TIME};
+use super::column_chunk::{self, Chunk, Filling, ROWS_AT_A_TIME, TextRuns};
 use super::durable::{DurableFile, Written};
 use super::parquet_io::{ROW_GROUP_ROWS, created_by, version_entry};
 use super::schema::Column;
@@ -72,7 +72,7 @@ pub(super) struct RowTableWriter<'a, R: 'static> {
     group: &'a mut RowColumns<R>,
     /// Texts of the first column, if it is one of labels, and for how many rows each
     /// stands.
-    labels: Option<Vec<(Option<String>, usize)>>,
+    labels: Option<TextRuns>,
     groups: Vec<RowGroupMetaData>,
     rows: u64,
 }

@@ -207,16 +207,15 @@ impl ResultWriter {
     }
 
     fn start(dir: &Path, plan: ResultPlan, completed: CompletedRuns, layout: Layout) -> Self {
-        // Without requests there is little to encode, and one thread gets all blocks in
-        // about their order.
-        let threads = match layout.keep_requests {
-            true => plan.writer_threads.max(1),
-            false => 1,
-        };
-        // A block of a run or two is not worth waiting for an encoder to get a processor.
-        let waiting = match layout.keep_requests {
-            true => threads,
-            false => (layout::BLOCK_RUNS_MAX / layout.block_runs).max(1) as usize,
+        let (threads, waiting) = match layout.keep_requests {
+            true => (plan.writer_threads.max(1), plan.writer_threads.max(1)),
+            // Without requests there is little to encode, and one thread gets all blocks
+            // in about their order. A block of a run or two is not worth waiting until
+            // it gets a processor.
+            false => (
+                1,
+                layout::BLOCK_RUNS_MAX.div_ceil(layout.block_runs) as usize,
+            ),
         };
         let (sender, receiver) = bounded::<Block>(waiting);
         let handed_over = (0..layout.blocks())

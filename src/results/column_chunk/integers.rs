@@ -14,9 +14,7 @@ const MINIBLOCK_VALUES: usize = 32;
 #[derive(Default)]
 pub struct Integers {
     values: Vec<i64>,
-    /// One per row; empty if no row is null.
-    valid: Vec<bool>,
-    rows: usize,
+    places: Places,
 }
 
 impl Integers {
@@ -24,17 +22,15 @@ impl Integers {
         self.values.reserve(rows);
     }
 
-    /// Most columns have no null, or nothing else.
     pub(super) fn extend(&mut self, more: &[Option<i64>]) {
-        if self.valid.is_empty() && more.iter().all(Option::is_some) {
-            let more = more.iter().map(|value| value.unwrap_or_default());
-            self.values.extend(more);
+        if more.iter().all(Option::is_some) {
+            let values = more.iter().map(|value| value.unwrap_or_default());
+            self.values.extend(values);
+            self.places.extend_valid(more.len());
         } else {
-            self.valid.resize(self.rows, true);
-            self.valid.extend(more.iter().map(Option::is_some));
             self.values.extend(more.iter().flatten());
+            self.places.extend(more.iter().map(Option::is_some));
         }
-        self.rows += more.len();
     }
 
     pub(super) fn chunk(&self) -> Chunk {
@@ -46,32 +42,28 @@ impl Integers {
             })
         });
         let (min, max) = range.unzip();
-        let nulls = (self.rows - values.len()) as u64;
+        let nulls = (self.places.rows - values.len()) as u64;
         let statistics = Statistics::int64(min, max, None, Some(nulls), false);
-        let places = Places {
-            rows: self.rows,
-            valid: &self.valid,
-        };
         if is_steady(values) {
             let runs = values.chunk_by(|a, b| a == b);
             let runs = runs.map(|run| (run[0], run.len()));
-            return places.coded(
+            return self.places.coded(
                 runs,
                 statistics,
                 |value| value,
                 |value, bytes| bytes.extend(value.to_le_bytes()),
             );
         }
-        let mut page = places.levels();
+        let mut page = self.places.levels();
         page.reserve(values.len() * 2);
         write_differences(values, &mut page);
-        places.plain(page, Encoding::DELTA_BINARY_PACKED, statistics)
+        self.places
+            .plain(page, Encoding::DELTA_BINARY_PACKED, statistics)
     }
 
     pub(super) fn clear(&mut self) {
         self.values.clear();
-        self.valid.clear();
-        self.rows = 0;
+        self.places.clear();
     }
 }
 

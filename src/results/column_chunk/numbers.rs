@@ -14,10 +14,9 @@ pub struct Numbers {
     page: Vec<u8>,
     /// The same memory while a page is being written.
     lent: Bytes,
+    /// Values that are not null.
     present: usize,
-    /// One per row; empty if no row is null.
-    valid: Vec<bool>,
-    rows: usize,
+    places: Places,
     extremes: Extremes,
     /// Bits of the values and how often each follows itself.
     runs: Vec<(u64, usize)>,
@@ -31,8 +30,7 @@ impl Default for Numbers {
             page: vec![0; LEVELS_ROOM],
             lent: Bytes::new(),
             present: 0,
-            valid: Vec::new(),
-            rows: 0,
+            places: Places::default(),
             extremes: Extremes::default(),
             runs: Vec::new(),
             is_plain: false,
@@ -45,26 +43,24 @@ impl Numbers {
         self.page.reserve(rows * size_of::<f64>());
     }
 
+    /// Adds at most [`ROWS_AT_A_TIME`] numbers.
     pub(super) fn extend(&mut self, values: &[f64]) {
         match self.extremes.with(values) {
             Some(extremes) => {
-                if !self.valid.is_empty() {
-                    self.valid.resize(self.rows + values.len(), true);
-                }
+                self.places.extend_valid(values.len());
                 self.extend_present(values, extremes);
             }
             None => self.extend_finite(values),
         }
-        self.rows += values.len();
     }
 
     /// Adds numbers some of which are not finite.
     fn extend_finite(&mut self, values: &[f64]) {
-        self.valid.resize(self.rows, true);
+        self.places
+            .extend(values.iter().map(|value| value.is_finite()));
         let mut finite = [0.0; ROWS_AT_A_TIME];
         let mut count = 0;
         for value in values {
-            self.valid.push(value.is_finite());
             finite[count] = *value;
             count += usize::from(value.is_finite());
         }
@@ -102,19 +98,15 @@ impl Numbers {
         if self.runs.len() > 1 + self.present / VALUES_PER_RUN {
             self.make_plain();
         }
-        let nulls = (self.rows - self.present) as u64;
+        let nulls = (self.places.rows - self.present) as u64;
         let (min, max) = self.extremes.ends().unzip();
         let statistics = Statistics::double(min, max, None, Some(nulls), false);
-        let places = Places {
-            rows: self.rows,
-            valid: &self.valid,
-        };
         if self.is_plain {
-            let page = with_levels(std::mem::take(&mut self.page), &places.levels());
+            let page = with_levels(std::mem::take(&mut self.page), &self.places.levels());
             self.lent = page.clone();
-            return places.plain(page, Encoding::PLAIN, statistics);
+            return self.places.plain(page, Encoding::PLAIN, statistics);
         }
-        places.coded(
+        self.places.coded(
             self.runs.iter().copied(),
             statistics,
             |bits| bits,
@@ -130,10 +122,9 @@ impl Numbers {
         }
         self.page.clear();
         self.page.resize(LEVELS_ROOM, 0);
-        self.valid.clear();
+        self.places.clear();
         self.runs.clear();
         self.present = 0;
-        self.rows = 0;
         self.extremes = Extremes::default();
         self.is_plain = false;
     }
@@ -217,12 +208,11 @@ impl Extremes {
     }
 }
 
+/// Adds at most [`ROWS_AT_A_TIME`] numbers as they are.
 fn write_floats(values: &[f64], page: &mut Vec<u8>) {
     let mut bytes = [[0; size_of::<f64>()]; ROWS_AT_A_TIME];
-    for values in values.chunks(ROWS_AT_A_TIME) {
-        for (bytes, value) in bytes.iter_mut().zip(values) {
-            *bytes = value.to_le_bytes();
-        }
-        page.extend_from_slice(bytes[..values.len()].as_flattened());
+    for (bytes, value) in bytes.iter_mut().zip(values) {
+        *bytes = value.to_le_bytes();
     }
+    page.extend_from_slice(bytes[..values.len()].as_flattened());
 }
