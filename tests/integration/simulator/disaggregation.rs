@@ -10,8 +10,8 @@ use vidur_sweep::simulator::{
     SimulationTotals,
 };
 
-use crate::properties::{global_scheduler, replica_scheduler};
-use crate::support::{self, cluster, pool, record, sarathi, split_wise, vllm};
+use super::properties::{global_scheduler, replica_scheduler};
+use super::support::{self, cluster, pool, record, sarathi, split_wise, vllm};
 
 /// Everything that happens.
 #[derive(Default)]

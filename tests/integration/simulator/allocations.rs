@@ -13,7 +13,7 @@ use vidur_sweep::simulator::{
 };
 use vidur_sweep::workload::{Request, Workload};
 
-use crate::support::{cluster, pool, sarathi, split_wise, vllm};
+use super::support::{cluster, pool, sarathi, split_wise, vllm};
 
 const WARM_UP: u32 = 4_000;
 const MORE: u32 = 4_000;

@@ -9,10 +9,10 @@ use vidur_sweep::simulator::{
     Compat, GlobalScheduler, KvUseFact, PoolRole, Recorder, RequestRecord, StageFact,
 };
 
-use crate::properties::{
+use super::properties::{
     pools, replica_scheduler, requests, shortcuts_agree, tick, tick_transfers,
 };
-use crate::support::{cluster, pool, record, run, run_by_events, sarathi, split_wise, vllm};
+use super::support::{cluster, pool, record, run, run_by_events, sarathi, split_wise, vllm};
 
 const BLOCK_SIZE: u32 = 16;
 

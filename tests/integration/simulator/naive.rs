@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use vidur_sweep::execution_time::{PrefillChunk, StepCost, StepShape};
 use vidur_sweep::simulator::{GlobalScheduler, PoolRole};
 
-use crate::support::{LinearCost, cluster, pool, run, sarathi, vllm};
+use super::support::{LinearCost, cluster, pool, run, sarathi, vllm};
 
 #[derive(Clone, Default)]
 struct Slow {

@@ -408,7 +408,7 @@ fn the_deepseek_sweep_has_the_size_it_says() {
     assert_eq!(within.count(), 720);
 }
 
-/// `UPDATE_DOCS=1 cargo test --test spec` rewrites the tables.
+/// `UPDATE_DOCS=1 cargo test --test integration spec::` rewrites the tables.
 #[test]
 fn the_documentation_has_every_key() {
     let (start, end) = ("<!-- generated: keys -->\n", "<!-- end generated -->");

@@ -8,7 +8,7 @@ use vidur_sweep::simulator::{
     RequestOutcome, RequestRecord,
 };
 
-use crate::support::{
+use super::support::{
     TickingCost, cluster, pool, run, run_by_events, sarathi, split_wise, summary, vllm,
 };
 

@@ -40,7 +40,7 @@ fn modules_use_only_modules_below_them() {
             continue; // lib.rs and main.rs hold the modules together.
         };
         let rank = rank(module).unwrap_or_else(|| {
-            panic!("module `{module}` has no place in the order: add it to tests/architecture.rs")
+            panic!("module `{module}` has no place in the order: add it to tests/integration/architecture.rs")
         });
         let text = fs::read_to_string(&file).expect("a source file");
         for (line, used) in used_modules(&text, path.len()) {
@@ -63,7 +63,7 @@ fn modules_use_only_modules_below_them() {
 
 #[test]
 fn every_module_of_the_order_exists() {
-    let lib = include_str!("../src/lib.rs");
+    let lib = include_str!("../../src/lib.rs");
     for module in ORDER {
         let declared = lib
             .lines()

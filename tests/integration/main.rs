@@ -1,0 +1,14 @@
+//! Everything that is tested from outside the crate and needs no folder of
+//! recordings: one binary, so that the library is linked once. Run one module with
+//! `cargo test --test integration cli::`.
+
+mod architecture;
+mod catalog;
+mod cli;
+mod disaggregation;
+mod explain;
+mod published;
+mod results;
+mod simulate;
+mod simulator;
+mod spec;
