@@ -10,6 +10,7 @@
 //! and one-sided Jacobi rotations, which stay accurate for columns of very
 //! different size.
 
+use ndarray::{Array1, Array2, ArrayView1, ArrayViewMut1, Axis, ShapeBuilder, Zip, s};
 use rayon::prelude::*;
 
 use super::validation::{Fold, grid_search_folds, mape};
@@ -65,31 +66,24 @@ impl Polynomial {
 
     fn fit_rows(samples: &Samples, rows: &[u32], parameters: RegressionParameters) -> Self {
         let terms = parameters.terms(samples.dimensions());
-        let mut columns: Vec<Vec<f64>> = terms
-            .iter()
-            .map(|exponents| {
-                rows.iter()
-                    .map(|row| term(samples.points[*row as usize], *exponents))
-                    .collect()
-            })
-            .collect();
-        let mut times: Vec<f64> = rows
-            .iter()
-            .map(|row| samples.times_ms[*row as usize])
-            .collect();
-        let mut means = vec![0.0; columns.len()];
+        let shape = (rows.len(), terms.len()).f();
+        let mut features = Array2::from_shape_fn(shape, |(row, column)| {
+            term(samples.points[rows[row] as usize], terms[column])
+        });
+        let times = rows.iter().map(|row| samples.times_ms[*row as usize]);
+        let mut times: Array1<f64> = times.collect();
+        let mut means = Array1::zeros(terms.len());
         let mut mean_ms = 0.0;
         if parameters.fit_intercept {
-            for (column, mean) in columns.iter_mut().zip(&mut means) {
-                *mean = centre(column);
-            }
-            mean_ms = centre(&mut times);
+            let columns = features.columns_mut().into_iter();
+            means = columns.map(centre).collect();
+            mean_ms = centre(times.view_mut());
         }
-        let coefficients = least_squares(columns, times);
-        let offset: f64 = means.iter().zip(&coefficients).map(|(m, c)| m * c).sum();
+        let coefficients = least_squares(features, times);
+        let offset = means.dot(&coefficients);
         Self {
             terms,
-            coefficients,
+            coefficients: coefficients.to_vec(),
             intercept: mean_ms - offset,
         }
     }
@@ -109,9 +103,9 @@ fn term(point: [f64; 2], exponents: [u32; 2]) -> f64 {
 }
 
 /// Subtracts the mean and returns it.
-fn centre(values: &mut [f64]) -> f64 {
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
-    values.iter_mut().for_each(|value| *value -= mean);
+fn centre(mut values: ArrayViewMut1<'_, f64>) -> f64 {
+    let mean = values.sum() / values.len() as f64;
+    values -= mean;
     mean
 }
 
@@ -178,55 +172,53 @@ fn fold_error(samples: &Samples, fold: &Fold, parameters: RegressionParameters) 
     mape(&truth, &predicted)
 }
 
-/// The shortest least-squares solution of `columns * x = times`.
-fn least_squares(mut columns: Vec<Vec<f64>>, mut times: Vec<f64>) -> Vec<f64> {
-    let count = columns.len();
-    let rank = count.min(times.len());
-    triangularise(&mut columns, &mut times);
+/// The shortest least-squares solution `x` of `features * x = times`.
+fn least_squares(mut features: Array2<f64>, mut times: Array1<f64>) -> Array1<f64> {
+    let (rows, count) = features.dim();
+    let rank = count.min(rows);
+    triangularise(&mut features, &mut times);
     // From here on the matrix is the triangle.
-    for (index, column) in columns.iter_mut().enumerate() {
-        column.truncate(rank);
-        column.iter_mut().skip(index + 1).for_each(|x| *x = 0.0);
+    let mut triangle = features.slice_move(s![..rank, ..]);
+    for (index, mut column) in triangle.columns_mut().into_iter().enumerate() {
+        column.slice_mut(s![rank.min(index + 1)..]).fill(0.0);
     }
-    let rotations = orthogonalise(&mut columns);
-    let singular: Vec<f64> = columns.iter().map(|column| norm(column)).collect();
+    let times = times.slice_move(s![..rank]);
+    let rotations = orthogonalise(&mut triangle);
+    let singular = triangle.map_axis(Axis(0), norm);
     let largest = singular.iter().copied().fold(0.0, f64::max);
-    let mut solution = vec![0.0; count];
-    for index in 0..count {
-        if singular[index] <= SINGULAR_MIN * largest {
+    let mut solution = Array1::zeros(count);
+    for (index, length) in singular.into_iter().enumerate() {
+        if length <= SINGULAR_MIN * largest {
             continue;
         }
-        let part = dot(&columns[index], &times) / (singular[index] * singular[index]);
-        for (solution, rotation) in solution.iter_mut().zip(&rotations[index]) {
-            *solution += part * rotation;
-        }
+        let part = triangle.column(index).dot(&times) / (length * length);
+        solution.scaled_add(part, &rotations.column(index));
     }
     solution
 }
 
-/// Householder reflections of columns and right-hand side; below the diagonal
-/// the columns are left as they come.
-fn triangularise(columns: &mut [Vec<f64>], times: &mut [f64]) {
-    for index in 0..columns.len().min(times.len()) {
-        let (done, rest) = columns.split_at_mut(index + 1);
-        let pivot = &mut done[index];
-        let length = norm(&pivot[index..]);
+/// Householder reflections of the columns and the right-hand side; below the
+/// diagonal the columns are left as they come.
+fn triangularise(features: &mut Array2<f64>, times: &mut Array1<f64>) {
+    let (rows, count) = features.dim();
+    for index in 0..count.min(rows) {
+        let mut mirror = features.slice(s![index.., index]).to_owned();
+        let length = norm(mirror.view());
         if length == 0.0 {
             continue;
         }
         // Of the two reflections the one without cancellation.
-        let image = if pivot[index] > 0.0 { -length } else { length };
-        let mut mirror = pivot[index..].to_vec();
+        let image = if mirror[0] > 0.0 { -length } else { length };
         mirror[0] -= image;
-        let scale = norm(&mirror);
-        mirror.iter_mut().for_each(|x| *x /= scale);
-        for column in rest.iter_mut().map(Vec::as_mut_slice).chain([&mut *times]) {
-            let twice = 2.0 * dot(&mirror, &column[index..]);
-            for (x, m) in column[index..].iter_mut().zip(&mirror) {
-                *x -= twice * m;
-            }
-        }
-        pivot[index] = image;
+        mirror /= norm(mirror.view());
+        let reflect = |mut column: ArrayViewMut1<'_, f64>| {
+            let twice = 2.0 * mirror.dot(&column);
+            column.scaled_add(-twice, &mirror);
+        };
+        let mut rest = features.slice_mut(s![index.., index + 1..]);
+        rest.columns_mut().into_iter().for_each(reflect);
+        reflect(times.slice_mut(s![index..]));
+        features[[index, index]] = image;
     }
 }
 
@@ -236,24 +228,20 @@ const SWEEPS_MAX: usize = 30;
 
 /// One-sided Jacobi: rotates pairs of columns until all are orthogonal. The
 /// lengths are then the singular values; returns the right singular vectors.
-fn orthogonalise(columns: &mut [Vec<f64>]) -> Vec<Vec<f64>> {
-    let count = columns.len();
-    let unit = |index: usize| {
-        (0..count)
-            .map(|i| f64::from(u8::from(i == index)))
-            .collect()
-    };
-    let mut vectors: Vec<Vec<f64>> = (0..count).map(unit).collect();
+fn orthogonalise(columns: &mut Array2<f64>) -> Array2<f64> {
+    let count = columns.ncols();
+    let mut vectors = Array2::eye(count);
     for _ in 0..SWEEPS_MAX {
         let mut settled = true;
         for first in 0..count {
             for second in first + 1..count {
-                let (a, b) = (norm(&columns[first]), norm(&columns[second]));
+                let (x, y) = (columns.column(first), columns.column(second));
+                let (a, b) = (norm(x), norm(y));
                 if a == 0.0 || b == 0.0 {
                     continue;
                 }
                 // Cosine of the angle, without squares of the lengths.
-                let cosine = scaled_dot(&columns[first], a, &columns[second], b);
+                let cosine = (&x / a).dot(&(&y / b));
                 if cosine.abs() <= f64::EPSILON {
                     continue;
                 }
@@ -272,30 +260,19 @@ fn orthogonalise(columns: &mut [Vec<f64>]) -> Vec<Vec<f64>> {
     vectors
 }
 
-fn rotate(columns: &mut [Vec<f64>], first: usize, second: usize, c: f64, s: f64) {
-    let (head, tail) = columns.split_at_mut(second);
-    for (x, y) in head[first].iter_mut().zip(&mut tail[0]) {
-        (*x, *y) = (c * *x - s * *y, s * *x + c * *y);
-    }
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-fn scaled_dot(a: &[f64], a_norm: f64, b: &[f64], b_norm: f64) -> f64 {
-    a.iter()
-        .zip(b)
-        .map(|(x, y)| (x / a_norm) * (y / b_norm))
-        .sum()
+fn rotate(columns: &mut Array2<f64>, first: usize, second: usize, c: f64, s: f64) {
+    let (x, y) = columns.multi_slice_mut((s![.., first], s![.., second]));
+    Zip::from(x)
+        .and(y)
+        .for_each(|x, y| (*x, *y) = (c * *x - s * *y, s * *x + c * *y));
 }
 
 /// Length, without overflow.
-fn norm(values: &[f64]) -> f64 {
+fn norm(values: ArrayView1<'_, f64>) -> f64 {
     let largest = values.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
     if largest == 0.0 || !largest.is_finite() {
         return largest;
     }
-    let sum: f64 = values.iter().map(|x| (x / largest) * (x / largest)).sum();
-    largest * sum.sqrt()
+    let scaled = &values / largest;
+    largest * scaled.dot(&scaled).sqrt()
 }
