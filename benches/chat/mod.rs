@@ -62,6 +62,7 @@ pub fn cluster(chunk_size: u32, batch_size_cap: u32, num_blocks: u64) -> Cluster
         time_limit_s: None,
         compat: Compat::None,
         max_request_tokens: None,
+        max_model_len: None,
         earlier_random_draws: 0,
     }
 }

@@ -6,7 +6,7 @@ use super::executor::RunOne;
 use super::preflight::Fingerprints;
 use super::survey::CheckOne;
 use crate::results::{RunResult, RunStatus};
-use crate::simulator::{RequestTargets, SummaryRecorder, simulate};
+use crate::simulator::{RequestTargets, RunSummary, SummaryRecorder, simulate};
 use crate::spec::{Deployment, RequestOutput, ResolveError, Resolver, RunConfig, run_id};
 use crate::workload::{Workload, WorkloadError, WorkloadSource};
 
@@ -78,14 +78,33 @@ impl Simulate {
         result.mfu =
             (summary.duration_s > 0.0).then(|| deployment.mfu(&totals.pools, summary.duration_s));
         result.kv_cache_dtype = Some(deployment.formats.kv_cache);
+        let memory = deployment.memory_warning.as_ref();
+        let remarks = [
+            memory.map(|warning| format!("memory_check warn: {warning}")),
+            too_long(deployment, &summary),
+        ];
+        let remarks: Vec<String> = remarks.into_iter().flatten().collect();
+        result.reason = (!remarks.is_empty()).then(|| remarks.join(". "));
         result.summary = Some(summary);
         result.requests = requests;
-        result.reason = deployment
-            .memory_warning
-            .as_ref()
-            .map(|warning| format!("memory_check warn: {warning}"));
         result.status = RunStatus::Ok;
     }
+}
+
+/// How many requests did not fit into the longest sequence, if any.
+fn too_long(deployment: &Deployment, summary: &RunSummary) -> Option<String> {
+    let longest = deployment.cluster.max_model_len?;
+    let (rejected, capped) = (
+        summary.rejected_by_max_model_len,
+        summary.capped_by_max_model_len,
+    );
+    (rejected + capped > 0).then(|| {
+        format!(
+            "max_model_len {longest}: {rejected} of {} requests rejected for their prompts, \
+             {capped} outputs capped",
+            summary.num_requests
+        )
+    })
 }
 
 impl RunOne for Simulate {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::figures::Figures;
+use super::format::counted;
 use super::insights::{Binding, binding};
 use crate::results::{
     Numbers, REPLICATION_COLUMN, ResultError, RunStatus, SummaryBatch, SummaryReader, SummaryRow,
@@ -135,6 +136,8 @@ pub struct SweepReport {
     pub slo: Slo,
     /// Objectives used.
     pub objectives: Objectives,
+    /// What a person should know of how the runs are judged, one sentence each.
+    pub notes: Vec<String>,
     /// Configurations simulated in all their replications.
     pub configurations: u64,
     /// Configurations that meet the targets.
@@ -168,7 +171,7 @@ pub fn gather(reader: &SummaryReader, options: &GatherOptions) -> Result<SweepRe
     let criteria = Criteria::new(&slo, &objectives, reader.axes())?;
     let overview = look_over(reader, criteria)?;
     let mut report = condense(reader, &overview, options)?;
-    (report.slo, report.objectives) = (slo, objectives);
+    report.slo = slo;
     Ok(report)
 }
 
@@ -197,7 +200,8 @@ pub(super) fn condense(
         complete: reader.manifest().is_some(),
         runs: overview.runs,
         slo: reader.slo().clone(),
-        objectives: reader.objectives().clone(),
+        objectives: selection.criteria().objectives(),
+        notes: notes(overview),
         configurations: configurations.iter().filter(|c| c.all_ok).count() as u64,
         meeting_targets: meeting,
         on_frontier: configurations.iter().filter(|c| c.pareto).count() as u64,
@@ -209,6 +213,34 @@ pub(super) fn condense(
         binding,
         files: files(reader.dir()),
     })
+}
+
+/// What a person should know of how the runs are judged.
+fn notes(overview: &Overview) -> Vec<String> {
+    let dropped = overview.selection.dropped_objectives().iter();
+    let mut notes: Vec<String> = dropped
+        .map(|objective| {
+            format!(
+                "Objective {} has no value in any run and is left out.",
+                objective.column
+            )
+        })
+        .collect();
+    let LengthTotals {
+        runs,
+        rejected,
+        capped,
+    } = overview.lengths;
+    if runs > 0 {
+        notes.push(format!(
+            "In {} max_model_len rejected {} for their prompts and cut {} short \
+             (rejected_by_max_model_len, capped_by_max_model_len).",
+            counted(runs, "run"),
+            counted(rejected, "request"),
+            counted(capped, "output"),
+        ));
+    }
+    notes
 }
 
 fn files(dir: &Path) -> Vec<String> {
@@ -236,8 +268,30 @@ pub(super) struct Overview {
     pub(super) selection: Selection,
     pub(super) runs: RunTotals,
     pub(super) reasons: Vec<ReasonGroup>,
+    pub(super) lengths: LengthTotals,
     pub(super) varying_axes: Vec<String>,
     pub(super) fixed_axes: Map<String, Value>,
+}
+
+/// What the longest sequence allowed did to requests.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LengthTotals {
+    /// Runs in which it did anything.
+    runs: u64,
+    rejected: u64,
+    capped: u64,
+}
+
+impl LengthTotals {
+    const COLUMNS: [&str; 2] = ["rejected_by_max_model_len", "capped_by_max_model_len"];
+
+    fn add(&mut self, row: SummaryRow<'_>) {
+        let [rejected, capped] =
+            Self::COLUMNS.map(|column| row.integer(column).unwrap_or(0).unsigned_abs());
+        self.runs += u64::from(rejected + capped > 0);
+        self.rejected += rejected;
+        self.capped += capped;
+    }
 }
 
 /// All runs, by the sweep's own targets and objectives.
@@ -253,7 +307,8 @@ fn look_over(reader: &SummaryReader, criteria: Criteria) -> Result<Overview, Rep
         .map(|axis| axis.name.as_str())
         .collect();
     let wanted = criteria.columns().chain(axes.iter().copied());
-    let columns: Vec<String> = wanted.chain(["reason"]).map(str::to_string).collect();
+    let wanted = wanted.chain(["reason"]).chain(LengthTotals::COLUMNS);
+    let columns: Vec<String> = wanted.map(str::to_string).collect();
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
 
     let mut selection = Selection::new(criteria, reader.axes());
@@ -262,6 +317,7 @@ fn look_over(reader: &SummaryReader, criteria: Criteria) -> Result<Overview, Rep
         expected: reader.expected_runs(),
         ..RunTotals::default()
     };
+    let mut lengths = LengthTotals::default();
     let mut first: Option<Vec<Value>> = None;
     let mut varies = vec![false; axes.len()];
     reader.for_each(Some(&columns), |batch| {
@@ -269,6 +325,7 @@ fn look_over(reader: &SummaryReader, criteria: Criteria) -> Result<Overview, Rep
             selection.observe(row);
             reasons.observe(row);
             count(&mut runs, row);
+            lengths.add(row);
             let first = first.get_or_insert_with(|| axes.iter().map(|a| row.value(a)).collect());
             for ((axis, first), varies) in axes.iter().zip(first).zip(&mut varies) {
                 *varies = *varies || row.value(axis) != *first;
@@ -289,6 +346,7 @@ fn look_over(reader: &SummaryReader, criteria: Criteria) -> Result<Overview, Rep
         varying_axes: varying_axes.collect(),
         fixed_axes: fixed_axes.collect(),
         reasons: reasons.sorted(),
+        lengths,
         selection,
         runs,
     })

@@ -79,6 +79,9 @@ fn overview(report: &SweepReport) -> String {
             grouped(report.on_frontier),
         ),
     );
+    for note in &report.notes {
+        line(&mut out, format_args!("{note}"));
+    }
     out
 }
 

@@ -14,7 +14,7 @@ use crate::simulator::RequestOutcome;
 
 /// Version of the layout of result directories; rises when a column changes
 /// its name, type or meaning.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Axis column that tells repetitions of one configuration apart.
 pub const REPLICATION_COLUMN: &str = "replication";
@@ -305,10 +305,40 @@ fn load_columns() -> Vec<Column<RunResult>> {
             |run: &RunResult| run.summary.as_ref().map(|s| i64::from(s.rejected)),
         ),
         int(
+            "rejected_by_max_model_len",
+            "requests",
+            "Of those, requests whose prompt leaves no room in `max_model_len`",
+            |run: &RunResult| {
+                let summary = run.summary.as_ref();
+                summary.map(|s| i64::from(s.rejected_by_max_model_len))
+            },
+        ),
+        int(
+            "capped_by_max_model_len",
+            "requests",
+            "Requests whose output was shortened to fit into `max_model_len`",
+            |run: &RunResult| {
+                let summary = run.summary.as_ref();
+                summary.map(|s| i64::from(s.capped_by_max_model_len))
+            },
+        ),
+        int(
             "unfinished",
             "requests",
-            "Requests cut off by the time limit",
+            "Requests that waited or ran when the time limit came",
             |run: &RunResult| run.summary.as_ref().map(|s| i64::from(s.unfinished)),
+        ),
+        int(
+            "undecided",
+            "requests",
+            "Of those, requests that could still have kept every target: neither served nor failed",
+            |run: &RunResult| run.summary.as_ref().map(|s| i64::from(s.undecided)),
+        ),
+        int(
+            "not_arrived",
+            "requests",
+            "Requests that had not entered when the time limit came: neither served nor failed",
+            |run: &RunResult| run.summary.as_ref().map(|s| i64::from(s.not_arrived)),
         ),
         float(
             "duration_s",
@@ -353,15 +383,15 @@ fn judgement_columns() -> Vec<Column<RunResult>> {
     vec![
         verdict(
             "slo_met",
-            "All targets hold on this row and every request completed",
+            "All targets hold on this row and every request whose outcome is decided completed",
         ),
         float(
             "slo_attainment",
             "share",
-            "Share of requests that meet every target on their own (`tbt_*` on the request's mean interval); null without targets",
+            "Share of the requests whose outcome is decided (`num_requests` - `not_arrived` - `undecided`) that meet every target on their own (`tbt_*` on the request's mean interval); null without targets",
             |run: &RunResult| {
                 run.of_summary(|s| match s.slo_met_requests {
-                    Some(met) => f64::from(met) / f64::from(s.num_requests),
+                    Some(met) => f64::from(met) / f64::from(s.decided()),
                     None => f64::NAN,
                 })
             },
@@ -694,12 +724,12 @@ fn request_length_columns() -> Vec<Column<RequestRow>> {
         float(
             "tbt",
             "s/token",
-            "`decode_time` / `request_num_decode_tokens`, as Vidur-AlibabaCloud defines it; the mean interval is `decode_time` / (`request_num_decode_tokens` - 1)",
-            |r: &RequestRow| r.decode_s() / r.decode_tokens(),
+            "`decode_time` / `request_num_decode_tokens`, as Vidur-AlibabaCloud defines it; null for a single token; the mean interval is `decode_time` / (`request_num_decode_tokens` - 1)",
+            |r: &RequestRow| r.record.tbt_s().unwrap_or(f64::NAN),
         ),
         text(
             "status",
-            "`completed`, or why not: `rejected_too_large_for_kv_cache`, `rejected_prompt_exceeds_batch`, `unfinished_time_limit`",
+            "`completed`, or why not: `rejected_too_large_for_kv_cache`, `rejected_prompt_exceeds_batch`, `rejected_prompt_exceeds_max_model_len`, `unfinished_time_limit`, `not_arrived`; `unfinished_stuck` only where `compat` keeps an original's way of getting stuck",
             |r: &RequestRow| Some(outcome_name(r.record.outcome)),
         ),
     ]
@@ -714,7 +744,9 @@ fn outcome_name(outcome: RequestOutcome) -> &'static str {
         RequestOutcome::Completed => "completed",
         RequestOutcome::RejectedTooLargeForKvCache => "rejected_too_large_for_kv_cache",
         RequestOutcome::RejectedPromptExceedsBatch => "rejected_prompt_exceeds_batch",
+        RequestOutcome::RejectedPromptExceedsMaxModelLen => "rejected_prompt_exceeds_max_model_len",
         RequestOutcome::UnfinishedTimeLimit => "unfinished_time_limit",
+        RequestOutcome::NotArrived => "not_arrived",
         RequestOutcome::UnfinishedStuck => "unfinished_stuck",
     }
 }
@@ -850,4 +882,24 @@ pub(super) fn check_axes(axes: &[AxisColumn]) -> Result<(), ResultError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::columns::objective_columns;
+
+    /// Targets and objectives are checked before there are any results.
+    #[test]
+    fn the_catalogue_of_objectives_is_that_of_the_summary() {
+        let is_number =
+            |c: &&Column<RunResult>| matches!(c.column_type(), ColumnType::Int | ColumnType::Float);
+        let mut here: Vec<&str> = (METRIC_COLUMNS.iter().filter(is_number))
+            .map(|column| column.name)
+            .collect();
+        let mut there: Vec<&str> = objective_columns().iter().map(String::as_str).collect();
+        here.sort_unstable();
+        there.sort_unstable();
+        assert_eq!(here, there);
+    }
 }

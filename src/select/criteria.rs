@@ -1,12 +1,9 @@
 //! Targets and objectives, checked against the columns there are.
 
-use crate::results::schema::{ColumnType, METRIC_COLUMNS};
-use crate::results::{AxisColumn, RunStatus, SummaryRow};
+use crate::results::{AxisColumn, ColumnType, RunStatus, SummaryRow};
 use crate::simulator::RequestTargets;
+use crate::spec::columns::{ColumnError, check_limit, check_objective, check_target, metric_of};
 use crate::spec::{Objectives, Slo};
-
-/// Metrics a target may be set on.
-const METRICS: [&str; 4] = ["ttft", "tbt", "e2e", "scheduling_delay"];
 
 /// An upper bound on a summary column.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,27 +55,18 @@ pub struct Criteria {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CriteriaError {
     /// Not a column for this purpose.
-    #[error("{purpose} `{column}`: no such column{hint}; {allowed}")]
-    UnknownColumn {
-        /// `slo` or `objective`.
-        purpose: &'static str,
-        /// The name given.
-        column: String,
-        /// The nearest name, as part of a sentence.
-        hint: String,
-        /// What would do.
-        allowed: String,
-    },
+    #[error(transparent)]
+    Column(#[from] ColumnError),
     /// A bound that is not a positive number.
-    #[error("slo `{column}`: {limit} is not a positive number of seconds")]
+    #[error("target `{column}`: {problem}")]
     Limit {
         /// The column.
         column: String,
-        /// The value given.
-        limit: f64,
+        /// What is wrong with it.
+        problem: ColumnError,
     },
     /// A column both to maximise and to minimise, or given twice.
-    #[error("objective `{0}` is given twice")]
+    #[error("objective `{0}` appears twice")]
     Repeated(String),
 }
 
@@ -91,7 +79,11 @@ impl Criteria {
     ) -> Result<Self, CriteriaError> {
         let mut bounds = Vec::with_capacity(slo.0.len());
         for (column, &limit) in &slo.0 {
-            check_bound(column, limit)?;
+            check_target(column)?;
+            check_limit(limit).map_err(|problem| CriteriaError::Limit {
+                column: column.clone(),
+                problem,
+            })?;
             bounds.push(Bound {
                 column: column.clone(),
                 limit,
@@ -102,9 +94,13 @@ impl Criteria {
         let given = maximize
             .map(|column| (column, Direction::Maximize))
             .chain(minimize.map(|column| (column, Direction::Minimize)));
+        let is_number =
+            |axis: &&AxisColumn| matches!(axis.column_type, ColumnType::Int | ColumnType::Float);
+        let numbers = axes.iter().filter(is_number);
+        let numbers: Vec<&str> = numbers.map(|axis| axis.name.as_str()).collect();
         let mut checked: Vec<Objective> = Vec::new();
         for (column, direction) in given {
-            check_objective(column, axes)?;
+            check_objective(column, &numbers)?;
             if checked.iter().any(|other| &other.column == column) {
                 return Err(CriteriaError::Repeated(column.clone()));
             }
@@ -119,26 +115,87 @@ impl Criteria {
         })
     }
 
+    /// The objectives as a specification has them.
+    pub fn objectives(&self) -> Objectives {
+        let towards = |direction: Direction| {
+            let objectives = self.objectives.iter();
+            let ours = objectives.filter(|objective| objective.direction == direction);
+            ours.map(|objective| objective.column.clone()).collect()
+        };
+        Objectives {
+            maximize: towards(Direction::Maximize),
+            minimize: towards(Direction::Minimize),
+        }
+    }
+
     /// Columns needed to evaluate them.
     pub fn columns(&self) -> impl Iterator<Item = &str> {
         let bounds = self.bounds.iter().map(|bound| bound.column.as_str());
         let objectives = self.objectives.iter().map(|o| o.column.as_str());
-        ["run_index", "status", "num_requests", "completed"]
+        ["run_index", "status"]
             .into_iter()
+            .chain(Requests::COLUMNS)
             .chain(bounds)
             .chain(objectives)
     }
 
-    /// Whether a run was simulated, completed every request and holds every
-    /// bound. A metric without a sample (no interval between tokens in a
+    /// Whether a run was simulated, completed every request whose outcome is decided
+    /// and holds every bound. A metric without a sample (no interval between tokens in a
     /// workload of single-token outputs) exceeds nothing.
     pub fn slo_met(&self, row: SummaryRow<'_>) -> bool {
         row.status() == Some(RunStatus::Ok)
-            && row.integer("completed") == row.integer("num_requests")
+            && Requests::of(row).all_served()
             && self
                 .bounds
                 .iter()
                 .all(|bound| row.number(&bound.column).unwrap_or(0.0) <= bound.limit)
+    }
+}
+
+/// Requests of one run, or of some.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// Whose outcome is decided: completed, rejected, or past a target when the time
+    /// limit came. Those that had not entered by then, and those that might still have
+    /// kept every target, are neither served nor failed.
+    pub decided: u64,
+    /// Completed.
+    pub completed: u64,
+}
+
+impl Requests {
+    /// Columns it is made of.
+    const COLUMNS: [&str; 4] = ["num_requests", "not_arrived", "undecided", "completed"];
+
+    /// Those of a run; none of one that was not simulated.
+    pub fn of(row: SummaryRow<'_>) -> Self {
+        let [all, not_arrived, undecided, completed] =
+            Self::COLUMNS.map(|column| row.integer(column).unwrap_or(0).unsigned_abs());
+        Self {
+            decided: all.saturating_sub(not_arrived).saturating_sub(undecided),
+            completed,
+        }
+    }
+
+    /// These and those of `other`.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            decided: self.decided + other.decided,
+            completed: self.completed + other.completed,
+        }
+    }
+
+    /// Whether all that are decided completed. Where none is, nothing is known.
+    pub fn all_served(self) -> bool {
+        self.decided > 0 && self.completed == self.decided
+    }
+
+    /// Share of the decided ones that did not complete; all, where none is decided.
+    pub fn failed_fraction(self) -> f64 {
+        match self.decided {
+            0 => 1.0,
+            decided => 1.0 - self.completed as f64 / decided as f64,
+        }
     }
 }
 
@@ -157,74 +214,5 @@ pub fn request_targets(slo: &Slo) -> RequestTargets {
         tbt_s: tightest("tbt"),
         e2e_s: tightest("e2e"),
         scheduling_delay_s: tightest("scheduling_delay"),
-    }
-}
-
-/// `ttft` of `ttft_p90_s`; none if it is not a column of a latency metric.
-fn metric_of(column: &str) -> Option<&'static str> {
-    let metric = METRICS.into_iter().find(|metric| {
-        let rest = column.strip_prefix(metric);
-        rest.is_some_and(|rest| rest.starts_with('_'))
-    })?;
-    METRIC_COLUMNS
-        .iter()
-        .any(|c| c.name == column)
-        .then_some(metric)
-}
-
-fn check_bound(column: &str, limit: f64) -> Result<(), CriteriaError> {
-    if metric_of(column).is_none() {
-        let names: Vec<&str> = METRIC_COLUMNS
-            .iter()
-            .map(|c| c.name)
-            .filter(|name| metric_of(name).is_some())
-            .collect();
-        return Err(CriteriaError::UnknownColumn {
-            purpose: "slo",
-            column: column.to_string(),
-            hint: nearest(column, &names),
-            allowed: "targets are <ttft|tbt|e2e|scheduling_delay>_<mean|p50|p90|p95|p99|max>_s"
-                .to_string(),
-        });
-    }
-    if !(limit.is_finite() && limit > 0.0) {
-        return Err(CriteriaError::Limit {
-            column: column.to_string(),
-            limit,
-        });
-    }
-    Ok(())
-}
-
-fn check_objective(column: &str, axes: &[AxisColumn]) -> Result<(), CriteriaError> {
-    let numeric = |t: ColumnType| matches!(t, ColumnType::Int | ColumnType::Float);
-    let metrics = METRIC_COLUMNS
-        .iter()
-        .filter(|c| numeric(c.column_type()))
-        .map(|c| c.name);
-    let axes = axes
-        .iter()
-        .filter(|axis| numeric(axis.column_type))
-        .map(|axis| axis.name.as_str());
-    let names: Vec<&str> = metrics.chain(axes).collect();
-    if names.contains(&column) {
-        return Ok(());
-    }
-    Err(CriteriaError::UnknownColumn {
-        purpose: "objective",
-        column: column.to_string(),
-        hint: nearest(column, &names),
-        allowed: "any numeric column of summary.parquet will do (docs/results.md)".to_string(),
-    })
-}
-
-fn nearest(given: &str, names: &[&str]) -> String {
-    let similarity = |name: &&&str| strsim::jaro_winkler(given, name);
-    let best = names
-        .iter()
-        .max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
-    match best {
-        Some(name) if similarity(&name) > 0.8 => format!(" (did you mean `{name}`?)"),
-        _ => String::new(),
     }
 }

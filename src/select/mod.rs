@@ -13,7 +13,9 @@ pub mod neighbours;
 mod reasons;
 mod selection;
 
-pub use criteria::{Bound, Criteria, CriteriaError, Direction, Objective, request_targets};
+pub use criteria::{
+    Bound, Criteria, CriteriaError, Direction, Objective, Requests, request_targets,
+};
 pub use frontier::pareto_frontier;
 pub use reasons::{ReasonGroup, ReasonGroups, normalise};
 pub use selection::{Configuration, Selection};

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use super::criteria::Criteria;
+use super::criteria::{Criteria, Objective, Requests};
 use super::frontier::pareto_frontier;
 use crate::results::{AxisColumn, Judge, REPLICATION_COLUMN, RunStatus, SummaryRow, Verdict};
 
@@ -17,23 +17,18 @@ pub struct Configuration {
     /// Whether all of them were simulated.
     pub all_ok: bool,
     /// Requests, over all replications.
-    pub num_requests: u64,
-    /// Requests completed, over all replications.
-    pub completed: u64,
-    /// Whether every replication completed every request and the means hold
-    /// every bound.
+    pub requests: Requests,
+    /// Whether every replication completed every request whose outcome is decided and
+    /// the means hold every bound.
     pub meets_targets: bool,
     /// On the frontier of those that meet the targets.
     pub pareto: bool,
 }
 
 impl Configuration {
-    /// Share of requests that did not complete.
+    /// Share of the requests whose outcome is decided that did not complete.
     pub fn incomplete_fraction(&self) -> f64 {
-        match self.num_requests {
-            0 => 0.0,
-            all => 1.0 - self.completed as f64 / all as f64,
-        }
+        self.requests.failed_fraction()
     }
 }
 
@@ -42,6 +37,8 @@ impl Configuration {
 #[derive(Debug, Clone)]
 pub struct Selection {
     criteria: Criteria,
+    /// Objectives left out of the criteria as no run has a value for them.
+    dropped: Vec<Objective>,
     /// Axes that make a configuration; empty: each run is one.
     key_axes: Vec<String>,
     by_key: HashMap<[u8; 32], u32>,
@@ -62,6 +59,7 @@ impl Selection {
         let names = axes.iter().map(|axis| axis.name.clone());
         Self {
             criteria,
+            dropped: Vec::new(),
             key_axes: match replicated {
                 true => names.filter(|name| name != REPLICATION_COLUMN).collect(),
                 false => Vec::new(),
@@ -74,9 +72,16 @@ impl Selection {
         }
     }
 
-    /// The targets and objectives.
+    /// The targets and objectives; once concluded, without those objectives that no run
+    /// has a value for.
     pub fn criteria(&self) -> &Criteria {
         &self.criteria
+    }
+
+    /// Objectives that were left out, as no run has a value for them: of requests with a
+    /// single output token there is no time between tokens.
+    pub fn dropped_objectives(&self) -> &[Objective] {
+        &self.dropped
     }
 
     fn width(&self) -> usize {
@@ -94,9 +99,7 @@ impl Selection {
         let configuration = &mut self.configurations[position];
         configuration.runs += 1;
         configuration.all_ok &= ok;
-        let requests = |name| row.integer(name).unwrap_or(0).unsigned_abs();
-        configuration.num_requests += requests("num_requests");
-        configuration.completed += requests("completed");
+        configuration.requests = configuration.requests.plus(Requests::of(row));
 
         let width = self.width();
         let figures = &mut self.figures[position * width..(position + 1) * width];
@@ -128,8 +131,7 @@ impl Selection {
             run_index: row.run_index(),
             runs: 0,
             all_ok: true,
-            num_requests: 0,
-            completed: 0,
+            requests: Requests::default(),
             meets_targets: false,
             pareto: false,
         });
@@ -150,9 +152,10 @@ impl Selection {
             }
             let held = self.criteria.bounds.iter().zip(&figures[..bounds]);
             configuration.meets_targets = configuration.all_ok
-                && configuration.completed == configuration.num_requests
+                && configuration.requests.all_served()
                 && held.into_iter().all(|(bound, value)| *value <= bound.limit);
         }
+        self.drop_objectives_without_values();
         let good: Vec<usize> = (0..self.configurations.len())
             .filter(|&position| self.configurations[position].meets_targets)
             .collect();
@@ -161,6 +164,25 @@ impl Selection {
         for (position, on_frontier) in good.into_iter().zip(frontier) {
             self.configurations[position].pareto = on_frontier;
         }
+    }
+
+    /// Leaves out objectives that are null in all runs: with one of them nothing would be
+    /// on the frontier.
+    fn drop_objectives_without_values(&mut self) {
+        let (width, bounds) = (self.width(), self.criteria.bounds.len());
+        if self.configurations.is_empty() || width == bounds {
+            return;
+        }
+        let rows = || self.figures.chunks_exact(width);
+        let has_value = |at: usize| rows().any(|figures| !figures[bounds + at].is_nan());
+        let kept: Vec<bool> = (0..width - bounds).map(has_value).collect();
+        let columns = std::iter::repeat_n(true, bounds).chain(kept.iter().copied());
+        let mut columns = columns.cycle();
+        self.figures.retain(|_| columns.next() == Some(true));
+        let mut kept = kept.into_iter();
+        let objectives = std::mem::take(&mut self.criteria.objectives).into_iter();
+        (self.criteria.objectives, self.dropped) =
+            objectives.partition(|_| kept.next() == Some(true));
     }
 
     /// Objective values of a configuration, less being better in each.

@@ -26,7 +26,7 @@ use super::request::{NO_REPLICA, RequestState};
 use super::scheduler::global::mixed_pool::{Candidate, MixedPool};
 use super::scheduler::global::{Load, Router, python_set};
 use crate::execution_time::StageRun;
-use crate::workload::Workload;
+use crate::workload::{Request, Workload};
 
 /// Waiting times are differences of sums; what is shorter is their rounding.
 const ROUNDING_S: f64 = 1e-10;
@@ -34,7 +34,7 @@ const ROUNDING_S: f64 = 1e-10;
 /// Simulates `workload` on `cluster` and tells `recorder` what happens.
 ///
 /// A pure function of its arguments. Every request of the workload is recorded
-/// exactly once: completed, rejected, or unfinished.
+/// exactly once: completed, rejected, unfinished, or not arrived.
 ///
 /// # Panics
 /// If `cluster` has no pool, or two pools without [`ClusterSpec::kv_transfer`].
@@ -53,7 +53,7 @@ pub fn simulate<R: Recorder>(
         longest_tokens,
     };
     let requests = (0..).zip(&workload.requests);
-    let requests = requests.map(|(id, request)| RequestState::new(id, request));
+    let requests = requests.map(|(id, request)| state_of(cluster, id, request));
     let mut simulation = Simulation::new(cluster, scope, requests.collect(), recorder);
     simulation.run();
     let unfinished = simulation.unfinished;
@@ -65,10 +65,18 @@ pub fn simulate<R: Recorder>(
 
 /// Tokens of the longest request to plan for.
 fn longest_request_tokens(cluster: &ClusterSpec, workload: &Workload) -> u32 {
-    let longest = (workload.requests.iter())
-        .map(|request| request.prefill_tokens + request.decode_tokens)
+    let served = workload.requests.iter();
+    let served = served.filter(|request| !cluster.refuses_prompt(request.prefill_tokens));
+    let longest = served
+        .map(|request| request.prefill_tokens + cluster.output_tokens(request))
         .max();
-    cluster.max_request_tokens.or(longest).unwrap_or(0)
+    let longest = cluster.max_request_tokens.or(longest).unwrap_or(0);
+    longest.min(cluster.max_model_len.unwrap_or(u32::MAX))
+}
+
+/// A request as `cluster` takes it.
+fn state_of(cluster: &ClusterSpec, id: u32, request: &Request) -> RequestState {
+    RequestState::new(id, request, cluster.output_tokens(request))
 }
 
 /// What of a cluster is simulated.
@@ -284,6 +292,12 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         for id in 0..self.shared.requests.len() {
             if !self.shared.requests[id].done {
                 self.unfinished += 1;
+                let entered = id < self.next_request;
+                let outcome = if entered {
+                    outcome
+                } else {
+                    RequestOutcome::NotArrived
+                };
                 self.close(id as u32, outcome);
             }
         }
@@ -572,6 +586,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     #[inline]
     fn rejection(&self, id: u32) -> Option<RequestOutcome> {
         let request = &self.shared.requests[id as usize];
+        if self.shared.cluster.refuses_prompt(request.prefill_tokens) {
+            return Some(RequestOutcome::RejectedPromptExceedsMaxModelLen);
+        }
         let mut first_replica = 0;
         for pool in &self.shared.cluster.pools {
             let replica = &self.replicas[first_replica];
@@ -1002,12 +1019,20 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     #[inline(always)]
     fn close(&mut self, id: u32, outcome: RequestOutcome) {
+        // One that is stuck never ends.
+        let ended_at_s = match outcome {
+            RequestOutcome::UnfinishedStuck => f64::NAN,
+            _ => self.events.now_s(),
+        };
         let request = &mut self.shared.requests[id as usize];
         debug_assert!(!request.done, "request {id} recorded twice");
         request.done = true;
-        self.shared
-            .recorder
-            .request(&record_of(request, self.shared.first_replica, outcome));
+        self.shared.recorder.request(&record_of(
+            request,
+            self.shared.first_replica,
+            outcome,
+            ended_at_s,
+        ));
     }
 }
 
@@ -1085,7 +1110,12 @@ pub(super) fn count_waiting(
 }
 
 #[inline]
-fn record_of(request: &RequestState, first_replica: u32, outcome: RequestOutcome) -> RequestRecord {
+fn record_of(
+    request: &RequestState,
+    first_replica: u32,
+    outcome: RequestOutcome,
+    ended_at_s: f64,
+) -> RequestRecord {
     let number = |replica| match replica {
         NO_REPLICA => NO_REPLICA,
         replica => first_replica + replica,
@@ -1098,8 +1128,10 @@ fn record_of(request: &RequestState, first_replica: u32, outcome: RequestOutcome
         prefill_completed_at_s: request.prefill_completed_at_s,
         decode_arrived_at_s: request.decode_arrived_at_s,
         completed_at_s: request.completed_at_s,
+        ended_at_s,
         prefill_tokens: request.prefill_tokens,
         decode_tokens: request.decode_tokens,
+        is_capped: request.is_capped,
         restarts: request.restarts,
         execution_s: request.spent.total_s,
         model_execution_s: request.spent.model_s,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::execution_time::StepCost;
 use crate::network::flow::TransferPaths;
+use crate::workload::Request;
 
 /// How requests are given to replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
@@ -264,14 +265,17 @@ pub struct ClusterSpec {
     pub disaggregation: Disaggregation,
     /// Seed of the random global scheduler.
     pub seed: u64,
-    /// Simulated time after which the run stops; requests still running are
-    /// reported unfinished.
+    /// Simulated time after which the run stops; requests still waiting or running are
+    /// reported unfinished, those that have not entered not arrived.
     pub time_limit_s: Option<f64>,
     /// Whose behaviour.
     pub compat: Compat,
     /// Longest request the deployment allows, prompt and output together: what
     /// `orca` and `faster_transformer` reserve; none: the workload's longest.
     pub max_request_tokens: Option<u32>,
+    /// Longest sequence, prompt and output together: a prompt that leaves no room in it
+    /// is rejected, an output ends where it is full. None: no limit.
+    pub max_model_len: Option<u32>,
     /// Draws made before the first random routing decision, in compatibility runs,
     /// whose generators and routers share one random stream.
     pub earlier_random_draws: u64,
@@ -288,6 +292,24 @@ impl ClusterSpec {
     /// cluster's events, one at a time, it is one.
     pub(crate) fn ends_past_its_limit(&self) -> bool {
         self.time_limit_s.is_some() && !self.compat.is_none()
+    }
+
+    /// Whether a prompt leaves no room for an output token in the longest sequence.
+    #[inline]
+    pub(crate) fn refuses_prompt(&self, prompt_tokens: u32) -> bool {
+        self.max_model_len
+            .is_some_and(|longest| prompt_tokens >= longest)
+    }
+
+    /// Tokens generated for a request. Of one whose prompt is refused all it asks for.
+    #[inline]
+    pub(crate) fn output_tokens(&self, request: &Request) -> u32 {
+        match self.max_model_len {
+            Some(longest) if !self.refuses_prompt(request.prefill_tokens) => {
+                request.decode_tokens.min(longest - request.prefill_tokens)
+            }
+            _ => request.decode_tokens,
+        }
     }
 
     /// How requests are given to the replicas of a pool.

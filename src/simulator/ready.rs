@@ -164,7 +164,7 @@ mod tests {
         let state = |id| RequestState {
             generated: 1,
             last_token_at_s: f64::from(id),
-            ..RequestState::new(id, &request)
+            ..RequestState::new(id, &request, request.decode_tokens)
         };
         (0..count).map(state).collect()
     }

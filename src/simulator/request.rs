@@ -48,11 +48,14 @@ pub(crate) struct RequestState {
     pub transfer_bytes: f64,
     pub transfer_started_at_s: f64,
     pub transfer_s: f64,
+    /// Output shortened to what the longest sequence allows.
+    pub is_capped: bool,
     pub done: bool,
 }
 
 impl RequestState {
-    pub(crate) fn new(id: u32, request: &crate::workload::Request) -> Self {
+    /// Request `id` as a cluster that generates `output_tokens` for it knows it.
+    pub(crate) fn new(id: u32, request: &crate::workload::Request, output_tokens: u32) -> Self {
         Self {
             id,
             arrived_at_s: request.arrived_at_s,
@@ -61,7 +64,7 @@ impl RequestState {
             decode_arrived_at_s: f64::NAN,
             completed_at_s: f64::NAN,
             prefill_tokens: request.prefill_tokens,
-            decode_tokens: request.decode_tokens,
+            decode_tokens: output_tokens,
             prefill_target: request.prefill_tokens,
             prefilled: 0,
             generated: 0,
@@ -78,6 +81,7 @@ impl RequestState {
             transfer_bytes: 0.0,
             transfer_started_at_s: f64::NAN,
             transfer_s: 0.0,
+            is_capped: output_tokens < request.decode_tokens,
             done: false,
         }
     }

@@ -228,3 +228,19 @@ pub struct Workload {
     /// Closed loop with this many clients, instead of the arrival times.
     pub clients: Option<u32>,
 }
+
+impl Workload {
+    /// Requests that do not fit into a sequence of `longest` tokens: prompts that leave
+    /// no room for an output token, and the other requests that are too long.
+    pub fn beyond(&self, longest: u32) -> (u64, u64) {
+        let (mut prompts, mut others) = (0, 0);
+        for request in &self.requests {
+            if request.prefill_tokens >= longest {
+                prompts += 1;
+            } else if request.decode_tokens > longest - request.prefill_tokens {
+                others += 1;
+            }
+        }
+        (prompts, others)
+    }
+}

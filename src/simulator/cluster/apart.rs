@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Scope, Simulation, totals};
+use super::{Scope, Simulation, state_of, totals};
 use crate::simulator::config::{ClusterSpec, Compat, PoolRole};
 use crate::simulator::recorder::{Recorder, RequestOutcome, SimulationTotals};
 use crate::simulator::replica::{Replica, ReplicaEnd};
@@ -63,7 +63,7 @@ pub(super) fn simulate<R: Recorder>(
             states.clear();
             states.extend(
                 own.iter()
-                    .map(|&id| RequestState::new(id, &requests[id as usize])),
+                    .map(|&id| state_of(cluster, id, &requests[id as usize])),
             );
             states = ends.simulate(cluster, replica, longest_tokens, states, recorder);
         }
@@ -136,7 +136,7 @@ impl Split {
         for (id, request) in (0..).zip(requests) {
             // What comes after the limit stays open, wherever it is.
             let is_routed = cluster.compat == Compat::None && request.arrived_at_s <= limit_s;
-            let rejected = is_routed.then(|| reject(&any, id, request, recorder));
+            let rejected = is_routed.then(|| reject(cluster, &any, id, request, recorder));
             let replica = match rejected.flatten() {
                 Some(_) => {
                     end_s = end_s.max(request.arrived_at_s);
@@ -177,14 +177,18 @@ impl Split {
 
 /// Tells of a request that cannot ever run, if so.
 fn reject<R: Recorder>(
+    cluster: &ClusterSpec,
     replica: &Replica,
     id: u32,
     request: &Request,
     recorder: &mut R,
 ) -> Option<RequestOutcome> {
-    let state = RequestState::new(id, request);
-    let outcome = replica.rejection(&state)?;
-    recorder.request(&super::record_of(&state, 0, outcome));
+    let state = state_of(cluster, id, request);
+    let outcome = match cluster.refuses_prompt(request.prefill_tokens) {
+        true => RequestOutcome::RejectedPromptExceedsMaxModelLen,
+        false => replica.rejection(&state)?,
+    };
+    recorder.request(&super::record_of(&state, 0, outcome, request.arrived_at_s));
     Some(outcome)
 }
 

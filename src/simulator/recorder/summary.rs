@@ -78,7 +78,11 @@ pub struct SummaryRecorder {
     intervals: TimeHistogram,
     requests: u32,
     rejected: u32,
+    rejected_by_max_model_len: u32,
+    capped_by_max_model_len: u32,
     unfinished: u32,
+    undecided: u32,
+    not_arrived: u32,
     within_targets: u32,
     prompt_tokens: u64,
     output_tokens: u64,
@@ -98,7 +102,11 @@ impl SummaryRecorder {
             intervals: TimeHistogram::default(),
             requests: 0,
             rejected: 0,
+            rejected_by_max_model_len: 0,
+            capped_by_max_model_len: 0,
             unfinished: 0,
+            undecided: 0,
+            not_arrived: 0,
             within_targets: 0,
             prompt_tokens: 0,
             output_tokens: 0,
@@ -121,7 +129,11 @@ impl SummaryRecorder {
             num_requests: self.requests,
             completed: self.e2e_s.len() as u32,
             rejected: self.rejected,
+            rejected_by_max_model_len: self.rejected_by_max_model_len,
+            capped_by_max_model_len: self.capped_by_max_model_len,
             unfinished: self.unfinished,
+            undecided: self.undecided,
+            not_arrived: self.not_arrived,
             duration_s: (self.last_completion_s - self.first_arrival_s).max(0.0),
             output_tokens: self.output_tokens,
             prompt_tokens: self.prompt_tokens,
@@ -170,9 +182,22 @@ impl Recorder for SummaryRecorder {
             }
             RequestOutcome::RejectedTooLargeForKvCache
             | RequestOutcome::RejectedPromptExceedsBatch => self.rejected += 1,
-            RequestOutcome::UnfinishedTimeLimit | RequestOutcome::UnfinishedStuck => {
-                self.unfinished += 1;
+            RequestOutcome::RejectedPromptExceedsMaxModelLen => {
+                self.rejected += 1;
+                self.rejected_by_max_model_len += 1;
             }
+            RequestOutcome::UnfinishedTimeLimit => {
+                self.unfinished += 1;
+                let exceeds = |targets: RequestTargets| targets.exceeded_by(record);
+                if !self.targets.is_some_and(exceeds) {
+                    self.undecided += 1;
+                }
+            }
+            RequestOutcome::UnfinishedStuck => self.unfinished += 1,
+            RequestOutcome::NotArrived => self.not_arrived += 1,
+        }
+        if record.is_capped && record.outcome != RequestOutcome::NotArrived {
+            self.capped_by_max_model_len += 1;
         }
         if self.log.keeps(record.request_id) {
             self.log.insert(record.clone());
@@ -206,7 +231,11 @@ impl Recorder for SummaryRecorder {
         self.intervals.merge(&part.intervals);
         self.requests += part.requests;
         self.rejected += part.rejected;
+        self.rejected_by_max_model_len += part.rejected_by_max_model_len;
+        self.capped_by_max_model_len += part.capped_by_max_model_len;
         self.unfinished += part.unfinished;
+        self.undecided += part.undecided;
+        self.not_arrived += part.not_arrived;
         self.within_targets += part.within_targets;
         self.prompt_tokens += part.prompt_tokens;
         self.output_tokens += part.output_tokens;

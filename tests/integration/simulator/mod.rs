@@ -4,6 +4,7 @@
 mod allocations;
 mod disaggregation;
 mod least_kv;
+mod limits;
 mod naive;
 mod properties;
 mod support;

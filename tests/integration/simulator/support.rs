@@ -98,6 +98,7 @@ pub fn cluster(pools: Vec<PoolSpec>, global_scheduler: GlobalScheduler) -> Clust
         time_limit_s: None,
         compat: Compat::None,
         max_request_tokens: None,
+        max_model_len: None,
         earlier_random_draws: 0,
     }
 }
