@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use super::keys::{Key, Shape, Variant, expand_shorthand};
+use super::keys::{Found, Key, Shape, Variant, expand_shorthand, only_type};
 use crate::spelling::did_you_mean;
 
 /// One thing wrong with a value.
@@ -44,8 +44,23 @@ impl Checker {
         self.missing(keys, map, path);
     }
 
+    /// Checks the value of a key that was found.
+    pub fn found(&mut self, found: &Found<'_>, value: &mut Value, path: &str) {
+        self.value_of(found.shape, found.default_type, value, path);
+    }
+
     /// Checks one value of any shape.
-    pub fn value(&mut self, shape: &Shape, value: &mut Value, path: &str) {
+    fn value(&mut self, shape: &Shape, value: &mut Value, path: &str) {
+        self.value_of(shape, None, value, path);
+    }
+
+    fn value_of(
+        &mut self,
+        shape: &Shape,
+        default_type: Option<&str>,
+        value: &mut Value,
+        path: &str,
+    ) {
         if let Some(expanded) = expand_shorthand(shape, value) {
             *value = expanded;
         }
@@ -53,7 +68,7 @@ impl Checker {
             (Shape::Any, _) | (Shape::Text, Value::String(_)) | (Shape::Bool, Value::Bool(_)) => {}
             (Shape::Struct { keys, .. }, Value::Object(map)) => self.map(keys, map, path),
             (Shape::Tagged { variants, .. }, Value::Object(map)) => {
-                self.tagged(variants, map, path)
+                self.tagged(variants, default_type, map, path)
             }
             (Shape::Choice(words), Value::String(word)) => {
                 if !words.iter().any(|w| w.name == *word) {
@@ -103,6 +118,12 @@ impl Checker {
         self.add(child(parent, key), IssueKind::UnknownKey, message);
     }
 
+    /// Records what is wrong with the key at `path` itself.
+    pub fn refuse_key(&mut self, path: &str, problem: &str) {
+        let message = format!("key `{path}`: {problem}");
+        self.add(path.to_owned(), IssueKind::UnknownKey, message);
+    }
+
     /// Records a value that is not allowed.
     pub fn refuse(&mut self, shape: &Shape, value: &Value, path: &str, hint: &str) {
         let allowed = shape.allowed();
@@ -140,7 +161,8 @@ impl Checker {
                 continue;
             };
             if !(key.nullable && value.is_null()) {
-                self.value(&key.shape, value, &child(path, name));
+                let default_type = key.default_type.as_deref();
+                self.value_of(&key.shape, default_type, value, &child(path, name));
             }
         }
     }
@@ -163,7 +185,17 @@ impl Checker {
         }
     }
 
-    fn tagged(&mut self, variants: &[Variant], map: &mut Map<String, Value>, path: &str) {
+    fn tagged(
+        &mut self,
+        variants: &[Variant],
+        default_type: Option<&str>,
+        map: &mut Map<String, Value>,
+        path: &str,
+    ) {
+        if let (None, None, Some(only)) = (map.get("type"), default_type, only_type(variants, map))
+        {
+            map.insert("type".to_owned(), only.into());
+        }
         let names: Vec<_> = variants.iter().map(|v| v.name.as_str()).collect();
         let chosen = match map.get("type") {
             Some(Value::String(name)) => variants.iter().find(|v| v.name == *name),
@@ -183,11 +215,14 @@ impl Checker {
                 self.refuse_with(&tag.clone(), &child(path, "type"), &allowed);
             }
             None => {
-                let message = format!(
-                    "missing key `type` in `{path}`; allowed is one of {}",
-                    names.join(", ")
-                );
-                self.add(child(path, "type"), IssueKind::MissingKey, message);
+                // By default it has one, which other keys may decide.
+                if default_type.is_none() {
+                    let message = format!(
+                        "missing key `type` in `{path}`; allowed is one of {}",
+                        names.join(", ")
+                    );
+                    self.add(child(path, "type"), IssueKind::MissingKey, message);
+                }
                 let keys: Vec<&Key> = variants.iter().flat_map(|v| &v.keys).collect();
                 self.entries(&keys, map, path, true);
             }

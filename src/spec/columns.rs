@@ -1,14 +1,24 @@
-//! Names of result columns that targets and objectives may speak of.
+//! The catalogue of result columns that targets and objectives may name: one for
+//! specifications, options of commands and the judging of results. A test of the result
+//! tables holds it against their schema.
 
 use std::sync::LazyLock;
 
+use serde_json::Value;
+
+use super::Points;
+use crate::spelling::did_you_mean;
+
+/// What latencies are measured of requests.
 const METRICS: [&str; 4] = ["ttft", "tbt", "e2e", "scheduling_delay"];
 const STATISTICS: [&str; 6] = ["mean", "p50", "p90", "p95", "p99", "max"];
 
-/// Summary columns other than latencies that can be maximised or minimised.
-const QUANTITIES: [&str; 15] = [
+/// Columns of numbers in a summary other than latencies and keys of a run, those first
+/// that are asked for most.
+const QUANTITIES: [&str; 24] = [
     "throughput_tokens_per_s_per_gpu",
     "throughput_tokens_per_s",
+    "throughput_total_tokens_per_s",
     "throughput_requests_per_s",
     "cost_usd_per_million_tokens",
     "cost_usd_per_hour",
@@ -19,10 +29,47 @@ const QUANTITIES: [&str; 15] = [
     "kv_cache_utilization",
     "preemptions",
     "duration_s",
-    "completed",
     "num_requests",
-    "qps",
+    "completed",
+    "rejected",
+    "rejected_by_max_model_len",
+    "capped_by_max_model_len",
+    "unfinished",
+    "undecided",
+    "not_arrived",
+    "batches",
+    "mean_batch_tokens",
+    "mean_batch_requests",
 ];
+
+/// A column that cannot serve as what it is named for.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ColumnError {
+    /// Nothing a target can bound.
+    #[error("unknown target `{column}`; allowed: {}{}", latency_columns().join(", "), hint(column, latency_columns()))]
+    Target {
+        /// The name given.
+        column: String,
+    },
+    /// Nothing that can be made large or small.
+    #[error("unknown objective `{column}`; allowed: {}{}", known.join(", "), hint(column, known))]
+    Objective {
+        /// The name given.
+        column: String,
+        /// What would do.
+        known: Vec<String>,
+    },
+    /// A target that is no time.
+    #[error("value `{limit_s}` is not allowed; allowed is a number of seconds greater than 0")]
+    Limit {
+        /// The value given.
+        limit_s: f64,
+    },
+}
+
+fn hint(given: &str, known: &[String]) -> String {
+    did_you_mean(given, known.iter().map(String::as_str))
+}
 
 /// Latency columns, which targets bound: `<metric>_<statistic>_s`.
 pub fn latency_columns() -> &'static [String] {
@@ -33,7 +80,8 @@ pub fn latency_columns() -> &'static [String] {
     &COLUMNS
 }
 
-/// Columns that objectives may name: latencies and other numbers of a summary.
+/// Columns of numbers in every summary: what objectives may name besides keys of a run
+/// that the summary has as numbers.
 pub fn objective_columns() -> &'static [String] {
     static COLUMNS: LazyLock<Vec<String>> = LazyLock::new(|| {
         let quantities = QUANTITIES.iter().map(|name| (*name).to_owned());
@@ -42,4 +90,67 @@ pub fn objective_columns() -> &'static [String] {
             .collect()
     });
     &COLUMNS
+}
+
+/// `ttft` of `ttft_p90_s`; none if it is not a column of a latency.
+pub fn metric_of(column: &str) -> Option<&'static str> {
+    let known = latency_columns().iter().any(|known| known == column);
+    let of = |metric: &&str| {
+        let rest = column.strip_prefix(*metric);
+        rest.is_some_and(|rest| rest.starts_with('_'))
+    };
+    METRICS.into_iter().find(|metric| known && of(metric))
+}
+
+/// Whether a target may bound `column`.
+pub fn check_target(column: &str) -> Result<(), ColumnError> {
+    match metric_of(column) {
+        Some(_) => Ok(()),
+        None => Err(ColumnError::Target {
+            column: column.to_owned(),
+        }),
+    }
+}
+
+/// Whether a target may be set there.
+pub fn check_limit(limit_s: f64) -> Result<(), ColumnError> {
+    match limit_s.is_finite() && limit_s > 0.0 {
+        true => Ok(()),
+        false => Err(ColumnError::Limit { limit_s }),
+    }
+}
+
+/// Whether `column` may be an objective where the summary has `number_keys` of a run as
+/// numbers.
+pub fn check_objective(column: &str, number_keys: &[&str]) -> Result<(), ColumnError> {
+    let fixed = objective_columns();
+    if number_keys.contains(&column) || fixed.iter().any(|known| known == column) {
+        return Ok(());
+    }
+    let keys = number_keys.iter().map(|key| (*key).to_owned());
+    Err(ColumnError::Objective {
+        column: column.to_owned(),
+        known: fixed.iter().cloned().chain(keys).collect(),
+    })
+}
+
+/// Keys of a run that a sweep varies and its summary has as numbers.
+pub(super) fn number_keys<'a>(axes: Option<&'a Value>, points: Option<&'a Points>) -> Vec<&'a str> {
+    let axes = axes.and_then(Value::as_object).into_iter().flatten();
+    let axes = axes.filter(|(_, values)| {
+        let values = values.as_array().map_or(&[][..], Vec::as_slice);
+        are_numbers(&mut values.iter())
+    });
+    let columns = points.into_iter().flat_map(|points| {
+        let columns = points.columns.iter();
+        columns.filter(|column| are_numbers(&mut points.column_values(column).into_iter()))
+    });
+    let axes = axes.map(|(key, _)| key.as_str());
+    axes.chain(columns.map(String::as_str)).collect()
+}
+
+/// Whether there are numbers, and nothing else but nulls.
+fn are_numbers<'a>(values: &mut dyn Iterator<Item = &'a Value>) -> bool {
+    let mut given = values.filter(|value| !value.is_null()).peekable();
+    given.peek().is_some() && given.all(Value::is_number)
 }

@@ -116,6 +116,7 @@ pub struct RunConfig {
     pub mixed_pool: Option<MixedPoolConfig>,
     /// How a replica forms batches; default: the engine's, or sarathi.
     #[serde(default)]
+    #[schemars(extend("x-default-type" = "sarathi"))]
     pub replica_scheduler: Option<ReplicaScheduler>,
     /// Memory planning.
     #[serde(default)]
@@ -123,6 +124,12 @@ pub struct RunConfig {
     /// What to do with a configuration that does not fit.
     #[serde(default)]
     pub memory_check: MemoryCheck,
+    /// Longest sequence, prompt and output together: a prompt that long or longer is
+    /// rejected, an output ends where the sequence is full. Default: the model's
+    /// positions, its scaling of them included; with `compat` no limit.
+    #[serde(default)]
+    #[schemars(range(min = 2))]
+    pub max_model_len: Option<u32>,
     /// Requests.
     pub workload: WorkloadConfig,
     /// Offered load, requests per second over the whole cluster; open-loop arrivals only.
@@ -173,6 +180,7 @@ pub enum ExpertGroup {
 pub struct MoeConfig {
     /// How unevenly; default: the power law of the model's kind of router.
     #[serde(default)]
+    #[schemars(extend("x-default-type" = "power_law"))]
     pub load: Option<ExpertLoadConfig>,
     /// Replicas of the busiest experts, over all GPUs that share the experts;
     /// default: 0.
@@ -246,6 +254,7 @@ pub struct PoolOverride {
     pub global_scheduler: Option<GlobalScheduler>,
     /// Replica scheduler.
     #[serde(default)]
+    #[schemars(extend("x-default-type" = "sarathi"))]
     pub replica_scheduler: Option<ReplicaScheduler>,
     /// Memory planning.
     #[serde(default)]

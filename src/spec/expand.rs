@@ -5,7 +5,7 @@ use serde::de::value::MapDeserializer;
 use serde_json::{Map, Value};
 
 use super::keys::{find_run_key, run_keys, set};
-use super::{RunConfig, SearchConfig, SpecError, SweepSpec};
+use super::{RunConfig, SearchConfig, SpecError, SweepSpec, default_types};
 use crate::workload::DataFiles;
 
 /// A dotted key and the value it is given.
@@ -46,6 +46,12 @@ impl SweepSpec {
         }
         if entries.iter().all(|(key, _)| *key != "seed") {
             entries.push(("seed", &seed));
+        }
+        let completed = default_types::complete(&entries)
+            .map_err(|message| self.error_at(assignment, &message))?;
+        for (key, value) in &completed {
+            let there = entries.iter_mut().filter(|(other, _)| other == key);
+            there.for_each(|entry| entry.1 = value);
         }
         RunConfig::deserialize(MapDeserializer::new(entries.iter().copied()))
             .or_else(|_: serde_json::Error| self.explain(&entries, assignment))
@@ -140,7 +146,7 @@ fn depth(key: &str) -> usize {
 }
 
 /// Refuses a key that the mapping it was set in does not have under its `type`.
-fn check_tag(config: &Map<String, Value>, key: &str) -> Result<(), String> {
+pub(super) fn check_tag(config: &Map<String, Value>, key: &str) -> Result<(), String> {
     let Ok(found) = find_run_key(key) else {
         return Err(format!("unknown key `{key}`"));
     };

@@ -73,6 +73,9 @@ pub struct Key {
     pub nullable: bool,
     /// Its value where it is left out; none or null: worked out from others.
     pub default: Option<Value>,
+    /// Of a mapping with a `type`: its type where the mapping does not say, as the
+    /// default that stands for it has that type.
+    pub default_type: Option<String>,
     /// What it may hold.
     pub shape: Shape,
 }
@@ -133,6 +136,7 @@ fn keys(schema: &Value) -> Vec<Key> {
                 required: required.contains(&name.as_str()),
                 nullable,
                 default: property.get("default").cloned(),
+                default_type: property["x-default-type"].as_str().map(str::to_owned),
                 shape: shape(&inner),
             }
         })
@@ -263,6 +267,8 @@ pub struct Found<'a> {
     pub nullable: bool,
     /// Its default, if it has one.
     pub default: Option<&'a Value>,
+    /// Its type where it does not say, if it has one by default.
+    pub default_type: Option<&'a str>,
     /// The mappings of the tagged one it lies in, if it does.
     variants: Option<&'a [Variant]>,
     /// Path of the mapping it lies in.
@@ -343,17 +349,18 @@ pub fn find<'a>(top: &'a [Key], path: &'a str) -> Result<Found<'a>, NotFound> {
             Level::Fixed(_) => None,
         };
         let found = match level {
-            Level::Tagged(tag, _) if name == "type" => Some((tag, false, None)),
+            Level::Tagged(tag, _) if name == "type" => Some((tag, false, None, None)),
             _ => {
                 // Types of one mapping may share a key; null is fine if any takes it.
                 let mut same = level.keys().filter(|key| key.name == name);
                 same.next().map(|key| {
                     let nullable = key.nullable || same.any(|other| other.nullable);
-                    (&key.shape, nullable, key.default.as_ref())
+                    let default_type = key.default_type.as_deref();
+                    (&key.shape, nullable, key.default.as_ref(), default_type)
                 })
             }
         };
-        let Some((shape, nullable, default)) = found else {
+        let Some((shape, nullable, default, default_type)) = found else {
             return Err(NotFound {
                 parent: parent.to_owned(),
                 key: name.to_owned(),
@@ -365,6 +372,7 @@ pub fn find<'a>(top: &'a [Key], path: &'a str) -> Result<Found<'a>, NotFound> {
                 shape,
                 nullable,
                 default,
+                default_type,
                 variants: variants.filter(|_| name != "type"),
                 parent,
                 name,
@@ -503,6 +511,18 @@ impl Range {
             (Some(min), Some(max)) => format!("{min} and{max}"),
             (min, max) => min.or(max).unwrap_or_default(),
         }
+    }
+}
+
+/// The type of a mapping that does not say: the only one that has all its keys.
+pub fn only_type<'a>(variants: &'a [Variant], map: &Map<String, Value>) -> Option<&'a str> {
+    let has = |variant: &Variant, name: &String| variant.keys.iter().any(|key| key.name == *name);
+    let mut fitting = variants
+        .iter()
+        .filter(|variant| map.keys().all(|name| has(variant, name)));
+    match (fitting.next(), fitting.next()) {
+        (Some(only), None) if !map.is_empty() => Some(&only.name),
+        _ => None,
     }
 }
 

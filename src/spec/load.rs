@@ -6,11 +6,11 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::check::{Checker, Issue, IssueKind, child};
-use super::columns::{latency_columns, objective_columns};
 use super::keys::{find_run_key, run_keys, sweep_keys};
 use super::overrides::{Overrides, is_within};
-use super::{Constraint, Points, SpecError, SpecErrors, SweepSpec, data_files, value_label};
-use crate::spelling::did_you_mean;
+use super::{
+    Constraint, Points, SpecError, SpecErrors, SweepSpec, columns, data_files, dotted, value_label,
+};
 use crate::workload::DataFiles;
 use crate::yaml::{Document, Position, YamlError};
 
@@ -38,17 +38,22 @@ fn from_document(mut document: Document, overrides: &[String]) -> Result<SweepSp
         let error = document.error("", "a specification is a mapping of keys to values");
         return Err(from_yaml(&error));
     };
-    flatten_axes(&mut spec);
+    let mut issues = Vec::new();
+    write_out_dots(&mut spec, &mut issues);
     let overrides = Overrides::apply(&mut spec, overrides)?;
+    write_out_dots(&mut spec, &mut issues);
     let files = DataFiles::beside(document.file.parent().map(Path::to_path_buf));
     let mut findings = Findings {
         document: &document,
         overrides,
         errors: Vec::new(),
     };
+    for issue in &issues {
+        findings.issue(issue);
+    }
     let points = findings.read_points(&spec, &files);
     findings.check_sections(&mut spec, points.as_ref());
-    findings.check_names(&spec);
+    findings.check_names(&spec, points.as_ref());
     findings.check_constraints(&spec);
     data_files::check(&spec, points.as_ref(), &files, &mut findings);
     findings.result()?;
@@ -64,25 +69,21 @@ fn from_document(mut document: Document, overrides: &[String]) -> Result<SweepSp
     Ok(spec)
 }
 
-/// Brings axes written as nested mappings into the form of dotted keys. Paths of
-/// messages are the same either way.
-fn flatten_axes(spec: &mut Map<String, Value>) {
-    if let Some(Value::Object(axes)) = spec.get_mut("axes") {
-        let mut flat = Map::new();
-        flatten("", std::mem::take(axes), &mut flat);
-        *axes = flat;
+/// Brings `base` into the form of nested mappings and axes into that of dotted keys,
+/// however they are written. Paths of messages are the same either way.
+fn write_out_dots(spec: &mut Map<String, Value>, issues: &mut Vec<Issue>) {
+    let axes = match spec.get_mut("axes") {
+        Some(Value::Object(axes)) => Some(std::mem::take(axes)),
+        _ => None,
+    };
+    dotted::nest(sweep_keys(), "", spec, "", issues);
+    if let Some(Value::Object(base)) = spec.get_mut("base") {
+        dotted::nest(run_keys(), "", base, "base", issues);
     }
-}
-
-fn flatten(prefix: &str, nested: Map<String, Value>, flat: &mut Map<String, Value>) {
-    for (key, value) in nested {
-        let path = child(prefix, &key);
-        match value {
-            Value::Object(inner) if !inner.is_empty() => flatten(&path, inner, flat),
-            other => {
-                flat.insert(path, other);
-            }
-        }
+    if let Some(Value::Object(flat)) = spec.get_mut("axes") {
+        // What was written at the top as `axes.key` is there by now.
+        flat.extend(axes.into_iter().flatten());
+        *flat = dotted::flatten(std::mem::take(flat), issues);
     }
 }
 
@@ -158,9 +159,16 @@ impl Findings<'_> {
             self.at_key("axes", message);
         }
         match files.read(Path::new(file)) {
-            Ok(found) => Points::read(&found)
-                .map_err(|errors| self.elsewhere(errors))
-                .ok(),
+            Ok(found) => {
+                let points = Points::read(&found).map_err(|errors| self.elsewhere(errors));
+                points.ok().map(|mut points| {
+                    for key in self.overrides.pinned() {
+                        let value = value_at(spec.get("base"), key);
+                        points.pin(key, &value);
+                    }
+                    points
+                })
+            }
             Err(error) => {
                 self.at_value("search.file", format!("key `search.file`: {error}"));
                 None
@@ -259,7 +267,10 @@ impl Findings<'_> {
             }
             let item_path = format!("{path}[{index}]");
             let mut checker = Checker::default();
-            checker.value(found.shape, item, &item_path);
+            if let Value::Object(map) = item {
+                dotted::nest(run_keys(), key, map, &item_path, &mut checker.issues);
+            }
+            checker.found(&found, item, &item_path);
             for issue in checker.issues {
                 let below = issue.path.strip_prefix(&item_path).unwrap_or("");
                 issues.push((Some(format!("{key}{below}")), issue));
@@ -281,7 +292,7 @@ impl Findings<'_> {
     }
 
     /// The name, and the columns that targets and objectives speak of.
-    fn check_names(&mut self, spec: &Map<String, Value>) {
+    fn check_names(&mut self, spec: &Map<String, Value>, points: Option<&Points>) {
         if let Some(name) = spec.get("name").and_then(Value::as_str) {
             let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
             if name.is_empty() || name.starts_with('.') || !name.chars().all(fits) {
@@ -299,34 +310,29 @@ impl Findings<'_> {
             .flatten()
         {
             let path = format!("slo.{column}");
-            if !latency_columns().contains(column) {
-                let message = unknown_column("target", column, latency_columns());
-                self.at_key(&path, message);
-            } else if bound.as_f64().is_some_and(|b| b <= 0.0) {
-                let message = format!(
-                    "key `{path}`: value `{}` is not allowed; \
-                     allowed is a number of seconds greater than 0",
-                    value_label(bound)
-                );
-                self.at_value(&path, message);
+            let limit = bound.as_f64().map_or(Ok(()), columns::check_limit);
+            if let Err(problem) = columns::check_target(column) {
+                self.at_key(&path, problem.to_string());
+            } else if let Err(problem) = limit {
+                self.at_value(&path, format!("key `{path}`: {problem}"));
             }
         }
-        self.check_objectives(spec);
+        self.check_objectives(spec, points);
     }
 
-    fn check_objectives(&mut self, spec: &Map<String, Value>) {
+    fn check_objectives(&mut self, spec: &Map<String, Value>, points: Option<&Points>) {
         let Some(objectives) = spec.get("objectives") else {
             return;
         };
+        let numbers = columns::number_keys(spec.get("axes"), points);
         let mut seen: Vec<&Value> = Vec::new();
         for direction in ["maximize", "minimize"] {
             let columns = objectives.get(direction).and_then(Value::as_array);
             for (index, column) in columns.into_iter().flatten().enumerate() {
                 let path = format!("objectives.{direction}[{index}]");
                 let name = column.as_str().unwrap_or_default();
-                if !objective_columns().iter().any(|known| known == name) {
-                    let message = unknown_column("objective", name, objective_columns());
-                    self.at_value(&path, message);
+                if let Err(problem) = columns::check_objective(name, &numbers) {
+                    self.at_value(&path, problem.to_string());
                 } else if seen.contains(&column) {
                     self.at_value(&path, format!("objective `{name}` appears twice"));
                 }
@@ -353,11 +359,8 @@ impl Findings<'_> {
     }
 }
 
-fn unknown_column(what: &str, name: &str, known: &[String]) -> String {
-    let names = known.iter().map(String::as_str);
-    let hint = did_you_mean(name, names.clone());
-    format!(
-        "unknown {what} `{name}`; allowed: {}{hint}",
-        names.collect::<Vec<_>>().join(", ")
-    )
+/// The value at a dotted run key of `base`, checked or not; null if it is not there.
+fn value_at(base: Option<&Value>, key: &str) -> Value {
+    let value = base.and_then(|base| key.split('.').try_fold(base, |value, key| value.get(key)));
+    value.cloned().unwrap_or_default()
 }

@@ -8,11 +8,13 @@
 
 mod canonical;
 mod check;
-mod columns;
+pub mod columns;
 mod config;
 mod constraint;
 mod data_files;
+mod default_types;
 mod deployment;
+mod dotted;
 mod error;
 mod expand;
 mod identity;
@@ -29,7 +31,6 @@ mod step_options;
 mod trial;
 
 pub use canonical::canonical_json;
-pub use columns::{latency_columns, objective_columns};
 pub use config::{
     EngineConfig, ExpertGroup, ExpertLoadConfig, KvTransferOverlap, MemoryCheck, MemoryConfig,
     MoeConfig, NetworkConfig, Objectives, OutputConfig, PoolMemoryConfig, PoolOverride,

@@ -5,13 +5,19 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::expand::check_tag;
 use super::keys::{run_keys, set, sweep_keys};
 use super::{SpecError, SpecErrors};
 use crate::spelling::did_you_mean;
 
 /// What was overridden, for messages about it.
 #[derive(Debug, Default)]
-pub struct Overrides(Vec<(String, String)>);
+pub struct Overrides {
+    /// Path of the file that was set, and what messages call the override.
+    set: Vec<(String, String)>,
+    /// Run keys that are the same for all runs.
+    pinned: Vec<String>,
+}
 
 impl Overrides {
     /// Applies overrides in order. A path starts with a key of the file
@@ -21,8 +27,8 @@ impl Overrides {
         let mut overrides = Self::default();
         let mut errors = Vec::new();
         for argument in arguments {
-            match apply_one(spec, argument) {
-                Ok(path) => overrides.0.push((path, label(argument))),
+            match overrides.apply_one(spec, argument) {
+                Ok(path) => overrides.set.push((path, label(argument))),
                 Err(message) => errors.push(SpecError::at(label(argument), message)),
             }
         }
@@ -34,10 +40,59 @@ impl Overrides {
 
     /// The override that set the value at `path`, if one did.
     pub fn source_of(&self, path: &str) -> Option<&str> {
-        let set = self.0.iter().rev();
+        let set = self.set.iter().rev();
         set.filter(|(prefix, _)| is_within(path, prefix))
             .map(|(_, label)| label.as_str())
             .next()
+    }
+
+    /// Applies one override; returns the path that was set.
+    fn apply_one(
+        &mut self,
+        spec: &mut Map<String, Value>,
+        argument: &str,
+    ) -> Result<String, String> {
+        let Some((key, text)) = argument.split_once('=') else {
+            return Err("an override is `path.to.key=value`".to_owned());
+        };
+        let (key, text) = (key.trim(), text.trim());
+        let value = match text {
+            "" => Value::Null,
+            text => {
+                let parsed = crate::yaml::parse(text, Path::new("--set"));
+                parsed.map_err(|e| e.message)?.value
+            }
+        };
+        let first = key.split('.').next().unwrap_or(key);
+        if sweep_keys().iter().any(|k| k.name == first) {
+            set_spec_key(spec, key, value)?;
+            return Ok(key.to_owned());
+        }
+        if !run_keys().iter().any(|k| k.name == first) {
+            let known = sweep_keys().iter().chain(run_keys());
+            let known = known.map(|k| k.name.as_str());
+            let hint = did_you_mean(first, known);
+            return Err(format!(
+                "unknown key `{first}`; allowed are the keys of the file and of `base`{hint}"
+            ));
+        }
+        self.pinned.push(key.to_owned());
+        if let Some(Value::Object(axes)) = spec.get_mut("axes") {
+            axes.retain(|axis, _| !is_within(axis, key));
+            // What such an axis tries replaces what `base` has: the key is set in it, too.
+            for (axis, values) in axes.iter_mut().filter(|(axis, _)| is_within(key, axis)) {
+                let values = values.as_array_mut().into_iter().flatten();
+                values.for_each(|tried| set_in_value(axis, tried, key, &value));
+            }
+        }
+        let path = format!("base.{key}");
+        set_spec_key(spec, &path, value)?;
+        Ok(path)
+    }
+
+    /// Run keys that are the same for all runs, in the order of the arguments.
+    pub fn pinned(&self) -> &[String] {
+        &self.pinned
     }
 }
 
@@ -51,38 +106,43 @@ pub fn is_within(path: &str, prefix: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
-/// Applies one override; returns the path that was set.
-fn apply_one(spec: &mut Map<String, Value>, argument: &str) -> Result<String, String> {
-    let Some((key, text)) = argument.split_once('=') else {
-        return Err("an override is `path.to.key=value`".to_owned());
+/// Sets a run key in a value of the key `holder`, which holds it; where that value is of a
+/// type that does not have the key, nothing is to be set.
+pub(super) fn set_in_value(holder: &str, holding: &mut Value, key: &str, value: &Value) {
+    let mut map = Map::new();
+    // `set` goes by paths from the top.
+    if set(run_keys(), &mut map, holder, holding.clone()).is_err()
+        || set(run_keys(), &mut map, key, value.clone()).is_err()
+    {
+        return;
+    }
+    let has_key = check_tag(&map, key).is_ok();
+    let path = holder.split('.');
+    let Some(mut changed) = path.fold(Some(Value::Object(map)), |map, key| {
+        map.and_then(|mut map| Some(map.get_mut(key)?.take()))
+    }) else {
+        return;
     };
-    let (key, text) = (key.trim(), text.trim());
-    let value = match text {
-        "" => Value::Null,
-        text => {
-            let parsed = crate::yaml::parse(text, Path::new("--set"));
-            parsed.map_err(|e| e.message)?.value
+    if !has_key {
+        remove(&mut changed, &key[holder.len() + 1..]);
+    }
+    *holding = changed;
+}
+
+/// Takes a dotted key out again.
+fn remove(value: &mut Value, key: &str) {
+    match key.split_once('.') {
+        Some((first, rest)) => {
+            if let Some(inner) = value.get_mut(first) {
+                remove(inner, rest);
+            }
         }
-    };
-    let first = key.split('.').next().unwrap_or(key);
-    if sweep_keys().iter().any(|k| k.name == first) {
-        set_spec_key(spec, key, value)?;
-        return Ok(key.to_owned());
+        None => {
+            if let Value::Object(map) = value {
+                map.shift_remove(key);
+            }
+        }
     }
-    if !run_keys().iter().any(|k| k.name == first) {
-        let known = sweep_keys().iter().chain(run_keys());
-        let known = known.map(|k| k.name.as_str());
-        let hint = did_you_mean(first, known);
-        return Err(format!(
-            "unknown key `{first}`; allowed are the keys of the file and of `base`{hint}"
-        ));
-    }
-    if let Some(Value::Object(axes)) = spec.get_mut("axes") {
-        axes.retain(|axis, _| !is_within(axis, key));
-    }
-    let path = format!("base.{key}");
-    set_spec_key(spec, &path, value)?;
-    Ok(path)
 }
 
 fn set_spec_key(spec: &mut Map<String, Value>, path: &str, value: Value) -> Result<(), String> {

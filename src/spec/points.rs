@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::check::Checker;
-use super::keys::{Found, Shape, find_run_key, run_key_paths};
-use super::{SpecError, SpecErrors};
+use super::keys::{Found, Shape, find_run_key, run_key_paths, run_keys};
+use super::overrides::{is_within, set_in_value};
+use super::{SpecError, SpecErrors, dotted};
 use crate::spelling::did_you_mean;
 use crate::workload::{Cell, DataFile, split_cells};
 
@@ -79,6 +80,26 @@ impl Points {
             }
         }
         seen
+    }
+
+    /// Gives `key` the same value in all rows: that which `base` has for it, in the place of
+    /// what they have, and within the mappings they have.
+    pub(super) fn pin(&mut self, key: &str, value: &Value) {
+        if let Some(at) = self.columns.iter().position(|column| column == key) {
+            self.columns.remove(at);
+            self.rows.iter_mut().for_each(|row| {
+                row.cells.remove(at);
+            });
+        }
+        for (at, column) in self.columns.iter().enumerate() {
+            if is_within(key, column) {
+                let cells = self
+                    .rows
+                    .iter_mut()
+                    .filter_map(|row| row.cells[at].as_mut());
+                cells.for_each(|cell| set_in_value(column, cell, key, value));
+            }
+        }
     }
 
     /// Reads a list.
@@ -235,7 +256,10 @@ fn read_cell(cell: &Cell<'_>, key: &str, found: &Found<'_>) -> Result<Value, Vec
         return Ok(Value::Null);
     }
     let mut checker = Checker::default();
-    checker.value(found.shape, &mut value, key);
+    if let Value::Object(map) = &mut value {
+        dotted::nest(run_keys(), key, map, key, &mut checker.issues);
+    }
+    checker.found(found, &mut value, key);
     let messages: Vec<_> = checker.issues.into_iter().map(|i| i.message).collect();
     if messages.is_empty() {
         Ok(value)

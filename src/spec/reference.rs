@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use super::columns::{latency_columns, objective_columns};
 use super::keys::{Key, Shape, run_keys, sweep_keys};
-use super::{DERIVED_NAMES, latency_columns, objective_columns, value_label};
+use super::{DERIVED_NAMES, value_label};
 
 /// Tables of every key of a specification: what it is, what is allowed, and
 /// what holds where it is left out.

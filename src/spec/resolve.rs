@@ -447,14 +447,18 @@ impl<'a> PoolPlan<'a> {
 
 /// The scheduler as given, else as the engine has it, else the default.
 fn scheduler_of(given: Option<&ReplicaScheduler>, engine: Option<&EngineSpec>) -> ReplicaScheduler {
-    match (given, engine) {
-        (Some(scheduler), _) => scheduler.clone(),
-        (None, Some(engine)) => ReplicaScheduler::Sarathi {
+    given.map_or_else(|| default_scheduler(engine), Clone::clone)
+}
+
+/// The scheduler where none is given.
+pub(super) fn default_scheduler(engine: Option<&EngineSpec>) -> ReplicaScheduler {
+    match engine {
+        Some(engine) => ReplicaScheduler::Sarathi {
             chunk_size: engine.max_tokens_in_batch,
             batch_size_cap: engine.batch_size_cap,
             watermark_blocks_fraction: 0.01,
         },
-        (None, None) => ReplicaScheduler::default(),
+        None => ReplicaScheduler::default(),
     }
 }
 
@@ -506,7 +510,17 @@ fn cluster_of(
             Compat::None => config.memory.max_request_tokens,
             _ => Some(vidur_max_request_tokens(config)),
         },
+        max_model_len: config.longest_sequence(model),
         earlier_random_draws: 0,
+    }
+}
+
+impl RunConfig {
+    /// Tokens of the longest sequence an engine takes, prompt and output together; none:
+    /// the originals know no limit.
+    pub fn longest_sequence(&self, model: &ModelSpec) -> Option<u32> {
+        let longest = self.max_model_len.unwrap_or(model.max_position_tokens);
+        self.compat.is_none().then_some(longest)
     }
 }
 

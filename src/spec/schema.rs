@@ -31,6 +31,9 @@ fn object(keys: &[Key], with_required: bool) -> Value {
         "properties": properties,
         "additionalProperties": false,
     });
+    if let Some(dotted) = dotted(keys) {
+        schema["patternProperties"] = dotted;
+    }
     let required: Vec<_> = keys
         .iter()
         .filter(|k| k.required)
@@ -42,8 +45,19 @@ fn object(keys: &[Key], with_required: bool) -> Value {
     schema
 }
 
+/// Keys within mappings, named with dots; what they hold is checked elsewhere.
+fn dotted(keys: &[Key]) -> Option<Value> {
+    let holds_keys = |key: &&Key| matches!(key.shape, Shape::Struct { .. } | Shape::Tagged { .. });
+    let names = keys.iter().filter(holds_keys);
+    let names: Vec<&str> = names.map(|key| key.name.as_str()).collect();
+    (!names.is_empty()).then(|| json!({ format!("^({})\\.", names.join("|")): {} }))
+}
+
 fn property(key: &Key) -> Value {
-    let mut schema = shape(&key.shape);
+    let mut schema = match &key.shape {
+        Shape::Tagged { variants, .. } => tagged(variants, key.default_type.as_deref()),
+        shape => self::shape(shape),
+    };
     if key.nullable {
         schema = json!({"anyOf": [schema, {"type": "null"}]});
     }
@@ -60,7 +74,7 @@ fn shape(shape: &Shape) -> Value {
             None => object(keys, true),
             Some(_) => json!({"anyOf": [{"type": "string"}, object(keys, true)]}),
         },
-        Shape::Tagged { variants, .. } => tagged(variants),
+        Shape::Tagged { variants, .. } => tagged(variants, None),
         Shape::Choice(words) => {
             let word = |w: &super::keys::Word| json!({"const": w.name, "description": w.doc});
             json!({"oneOf": words.iter().map(word).collect::<Vec<_>>()})
@@ -94,13 +108,17 @@ fn shape(shape: &Shape) -> Value {
     }
 }
 
-/// A mapping by its `type`, or the name of a type that needs nothing else.
-fn tagged(variants: &[Variant]) -> Value {
+/// A mapping by its `type`, which may be left out where it is the default one, or the name
+/// of a type that needs nothing else.
+fn tagged(variants: &[Variant], default_type: Option<&str>) -> Value {
     let mapping = |variant: &Variant| {
         let mut schema = object(&variant.keys, true);
         schema["description"] = json!(variant.doc);
         schema["properties"]["type"] = json!({"const": variant.name});
-        let mut required = vec![json!("type")];
+        let mut required = Vec::new();
+        if default_type != Some(&variant.name) {
+            required.push(json!("type"));
+        }
         if let Some(Value::Array(others)) = schema.get("required") {
             required.extend(others.iter().cloned());
         }
@@ -177,6 +195,9 @@ mod tests {
             axes["workload.arrivals.clients"]["items"]["type"],
             "integer"
         );
+        let dotted = properties["base"]["patternProperties"].as_object().unwrap();
+        let pattern = dotted.keys().next().unwrap();
+        assert!(pattern.contains("|replica_scheduler|"), "{pattern}");
         assert_eq!(
             axes["workload"]["anyOf"][1]["properties"]["requests"]["type"],
             "array"

@@ -7,6 +7,7 @@ mod catalog;
 mod cli;
 mod disaggregation;
 mod explain;
+mod outcomes;
 mod published;
 mod results;
 mod simulate;
