@@ -299,7 +299,8 @@ const DISAGGREGATION: &[Flag] = &[
         "pd_node_ratio",
         Float(Share),
         "1",
-        "Share of replicas that only prefill; 1: no disaggregation",
+        "Share of replicas that only prefill; 1: no disaggregation; not given: 0.5 with split_wise, \
+         but for --compat vidur-alibabacloud",
     ),
     flag(
         "expert_model_parallel_size",

@@ -55,6 +55,8 @@ pub struct Prepared {
     /// What a person should know: what was put in the place of missing files, and
     /// flags without effect.
     pub notes: Vec<String>,
+    /// That requests exceed the model's positions, if so.
+    too_long: Option<String>,
     resolver: Resolver,
 }
 
@@ -87,6 +89,12 @@ impl Prepared {
         }
     }
 
+    /// What a person should know of the requests, and of the prices used so far.
+    pub fn warnings(&self) -> Vec<String> {
+        let requests = self.too_long.iter().cloned();
+        requests.chain(self.price_warnings()).collect()
+    }
+
     /// What a person should know of the prices used so far.
     pub fn price_warnings(&self) -> Vec<String> {
         self.resolver.warnings()
@@ -104,12 +112,14 @@ pub struct PrepareError(pub String);
 /// If a name is unknown, a file is missing (and nothing stands for it) or
 /// damaged, or the deployment does not fit.
 pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, PrepareError> {
-    let settings = &with_estimator(settings, options.compat);
+    let mut settings = with_estimator(settings, options.compat);
     let mut notes: Vec<String> = settings
         .dead()
         .into_iter()
         .map(|(flag, why)| format!("--{flag} has no effect: {why}"))
         .collect();
+    notes.extend(split_pools(&mut settings, options.compat));
+    let settings = &settings;
     let how = How {
         compat: options.compat,
         requests_file: options.requests_file.as_deref(),
@@ -154,6 +164,7 @@ pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, Prepa
         deployment =
             (resolver.resolve(&config)).map_err(|error| PrepareError(error.to_string()))?;
     }
+    let too_long = ignore_longest_sequence(&mut deployment, &requests.workload);
     if !options.compat.is_none() {
         deployment.cluster.seed = requests.python_seed;
         deployment.cluster.earlier_random_draws = requests.python_draws;
@@ -164,7 +175,25 @@ pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, Prepa
         deployment,
         workload: requests.workload,
         notes,
+        too_long,
         resolver,
+    })
+}
+
+/// Serves requests of any length, as the originals do, and says how many an engine would
+/// not.
+fn ignore_longest_sequence(deployment: &mut Deployment, workload: &Workload) -> Option<String> {
+    let longest = deployment.cluster.max_model_len.take()?;
+    let (refused, capped) = workload.beyond(longest);
+    (refused + capped > 0).then(|| {
+        format!(
+            "{} of {} requests are longer than the {longest} positions of {}: served all the \
+             same, as the original does; an engine would refuse {refused} of them and cut the \
+             output of {capped} short",
+            refused + capped,
+            workload.requests.len(),
+            deployment.model.name
+        )
     })
 }
 
@@ -282,7 +311,7 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
         two_batch_overlap: None,
         speculative: None,
         replicas: settings.whole("cluster_config_num_replicas"),
-        pd_node_ratio: settings.number("replica_config_pd_node_ratio"),
+        pd_node_ratio: settings.number(NODE_RATIO),
         prefill: prefill_pool(settings, options.compat),
         decode: pool(settings, "decode", options.compat),
         network: network(settings, options.compat),
@@ -301,6 +330,7 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
             max_request_tokens: Some(max_request_tokens(settings)),
         },
         memory_check: options.memory_check,
+        max_model_len: None,
         workload: requests.config.clone(),
         qps: requests.qps,
         seed: u64::from(settings.whole("seed")),
@@ -560,7 +590,7 @@ fn pool(settings: &Settings, phase: &str, compat: Compat) -> PoolOverride {
 }
 
 fn prefill_pool(settings: &Settings, compat: Compat) -> PoolOverride {
-    let ratio = settings.number("replica_config_pd_node_ratio");
+    let ratio = settings.number(NODE_RATIO);
     let share = f64::from(settings.whole("cluster_config_num_replicas")) * ratio;
     let replicas = match settings.get("replica_config_num_prefill_replicas").as_u64() {
         // A replica prefills if its number is below the share.
@@ -667,6 +697,27 @@ fn with_estimator(settings: &Settings, compat: Compat) -> Settings {
         settings.set(PREDICTOR_TYPE, "interpolation".into());
     }
     settings
+}
+
+const NODE_RATIO: &str = "replica_config_pd_node_ratio";
+
+/// Gives half of the replicas to prompts where `split_wise` is chosen and nobody says how
+/// many prefill: the default of Vidur-AlibabaCloud's documentation and of its version 1.5.
+/// Later code has 1, and stops with it. Gives a note of it.
+fn split_pools(settings: &mut Settings, compat: Compat) -> Option<String> {
+    let types = [
+        "global_scheduler_config_type",
+        "replica_scheduler_config_type",
+    ];
+    let chosen = types.iter().any(|flag| settings.text(flag) == "split_wise");
+    let applies = matches!(compat, Compat::None | Compat::VidurAlibabaCloud15);
+    if !chosen || !applies || settings.is_stated(NODE_RATIO) {
+        return None;
+    }
+    settings.set(NODE_RATIO, 0.5.into());
+    Some(format!(
+        "--{NODE_RATIO} is not given: 0.5 with split_wise, half of the replicas only prefill"
+    ))
 }
 
 /// Options of the chosen predictor.

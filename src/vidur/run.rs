@@ -24,7 +24,7 @@ pub struct Outcome {
     /// What went wrong in it, one sentence each: requests that did not complete,
     /// blocks that were not given back.
     pub problems: Vec<String>,
-    /// What a person should know of the prices, one sentence each.
+    /// What a person should know of the requests and the prices, one sentence each.
     pub warnings: Vec<String>,
     store: Option<MetricsStore>,
 }
@@ -34,7 +34,9 @@ pub struct Outcome {
 struct Ends {
     too_large: u32,
     too_long: u32,
+    too_long_for_model: u32,
     at_limit: u32,
+    not_arrived: u32,
     stuck: u32,
 }
 
@@ -44,7 +46,9 @@ impl Recorder for Ends {
             RequestOutcome::Completed => {}
             RequestOutcome::RejectedTooLargeForKvCache => self.too_large += 1,
             RequestOutcome::RejectedPromptExceedsBatch => self.too_long += 1,
+            RequestOutcome::RejectedPromptExceedsMaxModelLen => self.too_long_for_model += 1,
             RequestOutcome::UnfinishedTimeLimit => self.at_limit += 1,
+            RequestOutcome::NotArrived => self.not_arrived += 1,
             RequestOutcome::UnfinishedStuck => self.stuck += 1,
         }
     }
@@ -108,7 +112,7 @@ impl Prepared {
                 wall_time_s: 0.0,
             },
             totals,
-            warnings: self.price_warnings(),
+            warnings: self.warnings(),
             store,
         }
     }
@@ -210,7 +214,15 @@ fn problems(ends: &Ends, totals: &SimulationTotals) -> Vec<String> {
         ends.too_long,
         "rejected: prompt longer than the token budget of a batch (max_tokens_in_batch)",
     );
-    say(ends.at_limit, "unfinished at the time limit");
+    say(
+        ends.too_long_for_model,
+        "rejected: prompt as long as the longest sequence, or longer (max_model_len)",
+    );
+    let at_limit = match ends.not_arrived {
+        0 => "unfinished at the time limit".to_owned(),
+        later => format!("unfinished at the time limit, {later} of them not yet arrived"),
+    };
+    say(ends.at_limit + ends.not_arrived, &at_limit);
     say(
         ends.stuck,
         "never scheduled, as in the original, which stops with an AssertionError: the head of the \

@@ -27,6 +27,8 @@ const DERIVED: [&str; 8] = [
 pub struct Settings {
     values: BTreeMap<String, Value>,
     given: BTreeSet<String>,
+    /// Flags that a document has a value for, whether or not that is another.
+    documented: BTreeSet<String>,
 }
 
 impl Default for Settings {
@@ -44,6 +46,7 @@ impl Default for Settings {
         Self {
             values,
             given: BTreeSet::new(),
+            documented: BTreeSet::new(),
         }
     }
 }
@@ -80,6 +83,11 @@ impl Settings {
         self.given.contains(flag)
     }
 
+    /// Whether the command line or a document says what a flag is.
+    pub fn is_stated(&self, flag: &str) -> bool {
+        self.is_given(flag) || self.documented.contains(flag)
+    }
+
     /// Sets a flag, as given.
     pub fn set(&mut self, flag: &str, value: Value) {
         self.values.insert(flag.to_owned(), value);
@@ -89,6 +97,7 @@ impl Settings {
     /// Sets a flag from a document, which has every key: given is what differs
     /// from what stood there.
     fn take_over(&mut self, flag: &str, value: Value) {
+        self.documented.insert(flag.to_owned());
         let same = |a: &Value, b: &Value| a == b || (a.is_number() && a.as_f64() == b.as_f64());
         if !same(self.get(flag), &value) {
             self.set(flag, value);

@@ -913,3 +913,160 @@ fn a_damaged_file_of_aicb_is_an_error_and_not_passed_over() {
     ));
     assert!(told.contains(name), "{told}");
 }
+
+/// Two pools, without saying how many replicas prefill.
+const SPLIT_WISE: &str = "--replica_config_model_name meta-llama/Meta-Llama-3-8B \
+    --cluster_config_num_replicas 4 --global_scheduler_config_type split_wise \
+    --replica_scheduler_config_type split_wise --no-metrics_config_store_plots \
+    --synthetic_request_generator_config_num_requests 20 \
+    --poisson_request_interval_generator_config_qps 5";
+
+#[test]
+fn split_wise_has_half_of_the_replicas_prefill_unless_told_otherwise() {
+    const RATIO: &str = "--replica_config_pd_node_ratio";
+    let place = Place::new();
+    let later = place.refused(&format!("{SPLIT_WISE} --compat vidur-alibabacloud"));
+    assert!(later.contains("pd_node_ratio below 1"), "{later}");
+    for told_otherwise in ["", "--compat vidur-alibabacloud-1.5"] {
+        let refused = place.try_run(&format!("{SPLIT_WISE} {told_otherwise} {RATIO} 1"));
+        assert_eq!(refused.status.code(), Some(2));
+    }
+    for compat in ["", "--compat vidur-alibabacloud-1.5"] {
+        let (told, absent) = place.run(&format!("{SPLIT_WISE} {compat}"));
+        assert!(
+            told.contains(&format!("note: {RATIO} is not given: 0.5")),
+            "{told}"
+        );
+        let (told, given) = place.run(&format!("{SPLIT_WISE} {compat} {RATIO} 0.5"));
+        assert!(!told.contains("is not given"), "{told}");
+        let metrics = |run: &Path| text(run.join("request_metrics.csv"));
+        assert_eq!(metrics(&absent), metrics(&given), "{compat}");
+        let config = json(&absent.join("config.json"));
+        let replica = &config["cluster_config"]["replica_config"];
+        assert_eq!(replica["pd_node_ratio"], 0.5);
+        // The document of a run says it: nothing is left to a default.
+        let again = absent.join("config.json");
+        let (told, _) = place.run(&format!("--config {} {compat}", again.display()));
+        assert!(!told.contains("is not given"), "{told}");
+        let text = text(again.clone()).replace("\"pd_node_ratio\": 0.5", "\"pd_node_ratio\": 1.0");
+        place.write("one.json", &text);
+        let refused = place.try_run(&format!("--config one.json {compat}"));
+        assert_eq!(refused.status.code(), Some(2), "1 stands there");
+    }
+    // Neither scheduler splits: one pool.
+    let (_, run) = place.run(PLAIN);
+    let config = json(&run.join("config.json"));
+    assert_eq!(
+        config["cluster_config"]["replica_config"]["pd_node_ratio"],
+        1
+    );
+}
+
+/// A column of a table by name, in numbers; none where it is blank.
+fn numbers(table: &[Vec<String>], name: &str) -> Vec<Option<f64>> {
+    let column = table[0]
+        .iter()
+        .position(|header| header == name)
+        .expect(name);
+    table[1..]
+        .iter()
+        .map(|row| row[column].parse().ok())
+        .collect()
+}
+
+/// A column of numbers of a Parquet file.
+fn parquet_numbers(path: &Path, name: &str) -> Vec<Option<f64>> {
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::Float64Type;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    let file = fs::File::open(path).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .unwrap()
+        .build()
+        .unwrap();
+    let mut values = Vec::new();
+    for batch in reader {
+        let batch = batch.unwrap();
+        values.extend(
+            batch
+                .column_by_name(name)
+                .unwrap()
+                .as_primitive::<Float64Type>(),
+        );
+    }
+    values
+}
+
+#[test]
+fn both_tables_of_requests_mean_the_same_bandwidth_and_time_between_tokens() {
+    let place = Place::new();
+    let single = "--length_generator_config_type uniform \
+         --uniform_request_length_generator_config_min_tokens 4 \
+         --uniform_request_length_generator_config_max_tokens 12 \
+         --uniform_request_length_generator_config_prefill_to_decode_ratio 4";
+    for flags in [
+        SPLIT_WISE.to_owned(),
+        format!("{SPLIT_WISE} {single}"),
+        PLAIN.to_owned(),
+    ] {
+        let (_, run) = place.run(&flags);
+        let csv = table(&run.join("request_metrics.csv"));
+        let parquet = run.join("requests.parquet");
+        for name in [
+            "pd_p2p_comm_bandwidth",
+            "pd_p2p_comm_time",
+            "decode_time",
+            "tbt",
+        ] {
+            let close = |(a, b): (&Option<f64>, &Option<f64>)| match (a, b) {
+                (Some(a), Some(b)) => (a - b).abs() <= 1e-9 * b.abs(),
+                (a, b) => a.is_none() && b.is_none(),
+            };
+            let (a, b) = (numbers(&csv, name), parquet_numbers(&parquet, name));
+            assert!(
+                a.len() == b.len() && a.iter().zip(&b).all(close),
+                "{name}: {a:?} {b:?}"
+            );
+        }
+        let tokens = numbers(&csv, "request_num_decode_tokens");
+        for (tokens, tbt) in tokens.into_iter().zip(numbers(&csv, "tbt")) {
+            assert_eq!(tbt.is_none(), tokens == Some(1.0));
+        }
+        let moved = numbers(&csv, "pd_p2p_comm_size");
+        let times = numbers(&csv, "pd_p2p_comm_time");
+        let rates = numbers(&csv, "pd_p2p_comm_bandwidth");
+        for ((size, time_s), rate) in moved.into_iter().zip(times).zip(rates) {
+            let expected = size.zip(time_s).map(|(size, time_s)| size / time_s);
+            let expected = expected.filter(|rate| rate.is_finite());
+            assert_eq!(expected.is_some(), rate.is_some());
+            assert!(expected.is_none_or(|e| (e - rate.unwrap()).abs() <= 1e-9 * e));
+        }
+    }
+}
+
+#[test]
+fn requests_beyond_the_models_positions_are_served_and_told_of() {
+    let place = Place::new();
+    let long = "--replica_config_model_name meta-llama/Meta-Llama-3-8B \
+        --synthetic_request_generator_config_num_requests 4 --length_generator_config_type fixed \
+        --fixed_request_length_generator_config_prefill_tokens 9000 \
+        --fixed_request_length_generator_config_decode_tokens 20";
+    let (told, run) = place.run(&format!("{PLAIN} {long}"));
+    assert!(
+        told.contains("warning: 4 of 4 requests are longer than the 8192 positions"),
+        "{told}"
+    );
+    let summary = json(&run.join("summary.json"));
+    assert_eq!(summary["completed"], 4);
+    assert_eq!(summary["rejected_by_max_model_len"], 0);
+    let warnings = &json(&run.join("config.json"))["vidur_sweep"]["warnings"];
+    assert!(
+        warnings.to_string().contains("8192 positions"),
+        "{warnings}"
+    );
+    let (told, _) = place.run(&format!("{PLAIN} {long} --compat vidur"));
+    assert!(!told.contains("positions"), "{told}");
+    let short = "--synthetic_request_generator_config_num_requests 4";
+    let (told, _) = place.run(&format!("{PLAIN} {short}"));
+    assert!(!told.contains("positions"), "{told}");
+}

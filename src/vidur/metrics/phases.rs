@@ -54,9 +54,10 @@ fn decode_s(record: &RequestRecord) -> f64 {
     record.completed_at_s - record.prefill_completed_at_s
 }
 
-/// Time between tokens as the document defines it: `decode_time` per output token.
+/// Time between tokens as the document defines it: `decode_time` per output token. Blank
+/// for a single token.
 pub(super) fn tbt(records: &[Option<&RequestRecord>]) -> Named {
-    let of = |r: &RequestRecord| decode_s(r) / f64::from(r.decode_tokens);
+    let of = |r: &RequestRecord| r.tbt_s().unwrap_or(f64::NAN);
     let values = records.iter().map(|record| record.map_or(f64::NAN, of));
     named("tbt", Values::Floats(values.collect()))
 }
@@ -84,9 +85,12 @@ fn transfers(records: &[Option<&RequestRecord>], transfer: Option<TransferFacts>
         Values::Floats(values.collect())
     };
     let moved = |record: &RequestRecord| transfer.filter(|_| record.pd_p2p_comm_size_bytes > 0.0);
+    let is_original = transfer.is_some_and(|transfer| transfer.compat.is_alibaba_cloud());
     let bandwidth = |record: &RequestRecord| match moved(record) {
-        Some(transfer) => transfer.alone_bytes_per_s,
-        None => 0.0,
+        // The original's is that of the link, which a transfer there always gets.
+        Some(transfer) if is_original => transfer.alone_bytes_per_s,
+        None if is_original => 0.0,
+        _ => record.pd_p2p_comm_size_bytes / record.pd_p2p_comm_time_s,
     };
     let per_token = |record: &RequestRecord| match moved(record) {
         // The original's is of one element.
