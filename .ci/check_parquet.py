@@ -13,6 +13,8 @@ import pandas
 METRICS = ("ttft", "tbt", "e2e", "scheduling_delay")
 LADDER = ("p50", "p90", "p95", "p99", "max")
 STATUSES = {"ok", "infeasible", "failed"}
+REMARKS = ("memory_check warn", "max_model_len")
+DECIDED = "num_requests - not_arrived - undecided"
 
 
 class Checks:
@@ -73,7 +75,7 @@ def check_summary(value, frame, check):
     check(value("SELECT count(*) FROM summary WHERE run_id IS NULL OR run_id = ''") == 0,
           "every row has a run_id")
     notes = frame.loc[frame["status"] == "ok", "reason"].dropna()
-    check(notes.str.startswith("memory_check warn").all(), "ok rows have no reason but warnings")
+    check(notes.str.startswith(REMARKS).all(), "ok rows have no reason but remarks")
     check(frame.loc[frame["status"] != "ok", "reason"].str.len().gt(0).all(),
           "rows that were not simulated say why")
     ok = frame[(frame["status"] == "ok") & (frame["completed"] > 0)]
@@ -135,11 +137,15 @@ def check_verdicts(value, manifest, check):
     check(value("SELECT count(*) FROM summary WHERE slo_met IS NULL OR pareto IS NULL") == 0,
           "every row has its verdicts")
     bounds = [f"coalesce({name}, 0) <= {limit}" for name, limit in manifest["slo"].items()]
-    meets = " AND ".join(["status = 'ok'", "completed = num_requests", *bounds])
+    served = ["completed > 0", f"completed = {DECIDED}"]
+    meets = " AND ".join(["status = 'ok'", *served, *bounds])
     check(value(f"SELECT count(*) FROM summary WHERE slo_met <> ({meets})") == 0,
           "slo_met is what the targets say")
     front = value("SELECT count(*) FROM pareto")
     check(front > 0, "the frontier is not empty")
+    counted = "completed + rejected + unfinished + not_arrived"
+    check(value(f"SELECT count(*) FROM summary WHERE num_requests <> {counted}") == 0,
+          "every request is counted once")
     check(front == value("SELECT count(*) FROM summary WHERE pareto"),
           "pareto.parquet holds the rows of summary that say so")
     check(value("SELECT count(*) FROM pareto ANTI JOIN summary USING (run_index, run_id)") == 0,
@@ -148,6 +154,10 @@ def check_verdicts(value, manifest, check):
         return  # Configurations are compared by their means, not run by run.
     objectives = [(name, ">") for name in manifest["objectives"]["maximize"]]
     objectives += [(name, "<") for name in manifest["objectives"]["minimize"]]
+    # Those without a value in any run are left out.
+    objectives = [(name, sign) for name, sign in objectives
+                  if value(f"SELECT count({name}) FROM summary") > 0]
+    check(objectives, "an objective has values")
     no_worse = " AND ".join(f"q.{name} {sign}= p.{name}" for name, sign in objectives)
     better = " OR ".join(f"q.{name} {sign} p.{name}" for name, sign in objectives)
     dominated = value(f"""SELECT count(*) FROM pareto p WHERE EXISTS
