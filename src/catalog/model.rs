@@ -23,7 +23,8 @@ pub struct ModelSpec {
     pub hidden_size: u32,
     /// Entries of the (unpadded) vocabulary.
     pub vocab_size: u32,
-    /// Longest supported sequence, tokens.
+    /// Longest supported sequence, prompt and output together, with what rope
+    /// scaling adds; tokens.
     pub max_position_tokens: u32,
     /// Softmax attention of the layers that have it.
     pub attention: Attention,

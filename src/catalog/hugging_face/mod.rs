@@ -14,6 +14,10 @@ use crate::spelling::did_you_mean;
 use crate::units::DType;
 use crate::yaml::{Document, YamlError, from_document};
 
+mod positions;
+
+use positions::max_position_tokens;
+
 /// Architectures understood, as in `architectures`.
 const SUPPORTED: [&str; 12] = [
     "LlamaForCausalLM",
@@ -37,7 +41,6 @@ struct Config {
     num_hidden_layers: u32,
     hidden_size: u32,
     vocab_size: u32,
-    max_position_embeddings: Option<u32>,
     num_attention_heads: u32,
     num_key_value_heads: Option<u32>,
     head_dim: Option<u32>,
@@ -150,8 +153,10 @@ impl Reader<'_> {
             layers: config.num_hidden_layers,
             hidden_size: config.hidden_size,
             vocab_size: config.vocab_size,
-            max_position_tokens: self
-                .needed("max_position_embeddings", config.max_position_embeddings)?,
+            max_position_tokens: self.needed(
+                "max_position_embeddings",
+                max_position_tokens(self.document, "", None)?,
+            )?,
             attention: self.attention()?,
             linear_attention: self.linear_attention()?,
             intermediate_size: self.intermediate_size()?,
