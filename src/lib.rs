@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! cli → vidur → report → explore → select → results → spec → simulator
-//!     → workload → execution_time → network → memory → catalog → yaml → external → spelling → units
+//!     → workload → execution_time → network → memory → catalog → yaml → external → spelling → output_file → input_file → units
 //! ```
 
 #![warn(missing_docs)]
@@ -17,9 +17,11 @@ pub mod catalog;
 pub mod cli;
 pub mod execution_time;
 pub mod explore;
-mod external;
+pub mod external;
+pub mod input_file;
 pub mod memory;
 pub mod network;
+pub mod output_file;
 pub mod report;
 pub mod results;
 pub mod select;

@@ -4,7 +4,8 @@
 //!
 //! The dialect is YAML 1.2 (core schema) with anchors, aliases and `<<` merge
 //! keys; one document a file; duplicate keys, tags and non-finite numbers are
-//! errors. Near the bottom of the module order: uses only [`crate::spelling`].
+//! errors. Near the bottom of the module order: uses only [`crate::spelling`] and
+//! [`crate::input_file`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use saphyr::{LoadableYamlNode, MarkedYaml, Marker, Scalar, YamlData};
 use serde_json::{Map, Number, Value};
 
+use crate::input_file::{self, InputKind};
 use crate::spelling::did_you_mean;
 
 mod typed;
@@ -105,7 +107,7 @@ pub fn parse(text: &str, file: &Path) -> Result<Document, YamlError> {
 
 /// Reads and parses a file; unreadable files are reported in the same form.
 pub fn read(file: &Path) -> Result<Document, YamlError> {
-    let text = std::fs::read_to_string(file).map_err(|e| YamlError {
+    let text = input_file::read_text(file, InputKind::Description).map_err(|e| YamlError {
         file: file.to_path_buf(),
         position: None,
         path: String::new(),

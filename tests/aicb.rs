@@ -281,7 +281,9 @@ fn what_is_missing_is_named() {
             graph("deepseek-671B", "h800", parallelism)
         })
     };
-    let error = build(&[Phase::Prefill], parallelism).unwrap_err();
+    let error = build(&[Phase::Prefill], parallelism)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("has no files named vidur-MODEL"), "{error}");
     write_files(
         directory.path(),
@@ -290,10 +292,14 @@ fn what_is_missing_is_named() {
         &[(Phase::Prefill, 1, 1000)],
     );
     let cost = build(&[Phase::Prefill], parallelism).unwrap();
-    let error = build(&[Phase::Prefill, Phase::Decode], parallelism).unwrap_err();
+    let error = build(&[Phase::Prefill, Phase::Decode], parallelism)
+        .unwrap_err()
+        .to_string();
     let file = "vidur-DeepSeek-671B-world_size32-tp1-pp1-ep32-bs32-seq4096-decode.csv";
     assert!(error.contains(file), "{error}");
-    let error = build(&[Phase::Prefill], cut(2, 32)).unwrap_err();
+    let error = build(&[Phase::Prefill], cut(2, 32))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("world_size32-tp2-pp1-ep32"), "{error}");
     // Beyond the files a step is priced and says which file would cover it.
     let rows = cost.explain(&prompt(5000, 0));
@@ -309,7 +315,9 @@ fn what_is_missing_is_named() {
     let name = "vidur-DeepSeek-671B-world_size32-tp1-pp1-ep32-bs1-seq9-prefill.csv";
     let text = "layer_id\tlayer_name\tcomp_time\tcomm_size\n0\tattention\t5\t0\n";
     std::fs::write(directory.path().join(name), text).unwrap();
-    let error = build(&[Phase::Prefill], parallelism).unwrap_err();
+    let error = build(&[Phase::Prefill], parallelism)
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains(name) && error.contains("1 layers"),
         "{error}"
@@ -318,7 +326,8 @@ fn what_is_missing_is_named() {
     let error = AicbCost::new(directory.path(), &[], || {
         graph("llama-3-8b", "h800", cut(1, 1))
     })
-    .unwrap_err();
+    .unwrap_err()
+    .to_string();
     assert!(error.contains("AICB has no workload of"), "{error}");
 }
 

@@ -2,16 +2,17 @@
 //! of every figure. Lists are built from the data files and from the very types
 //! specifications are read into, so they cannot drift from what is accepted.
 
-use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 
+use super::output::{print_data, print_text};
 use super::{CliError, CliResult};
 use crate::catalog::{Attention, Catalog, DeviceSpec, EngineSpec, ModelSpec};
 use crate::execution_time::BackendKind;
+use crate::input_file::{self, InputKind};
 use crate::memory::{kv_bytes_per_token, parameters, state_bytes_per_request};
 use crate::simulator::{GlobalScheduler, ReplicaScheduler};
 use crate::spelling::did_you_mean;
@@ -91,7 +92,7 @@ pub fn run(args: Args) -> CliResult {
     } else {
         list(&entries, args.format)
     }?;
-    print(&text)
+    print(&text, args.format)
 }
 
 /// One thing of the catalog: a few columns for lists, and everything.
@@ -342,7 +343,8 @@ fn traces(folder: &Path) -> Result<Vec<Entry>, CliError> {
     files
         .into_iter()
         .map(|path| {
-            let text = std::fs::read_to_string(&path).map_err(|e| unreadable(&path, e))?;
+            let text =
+                input_file::read_text(&path, InputKind::Trace).map_err(|e| unreadable(&path, e))?;
             Ok(trace_entry(&path, &text))
         })
         .collect()
@@ -487,12 +489,11 @@ fn json_text<T: serde::Serialize>(value: &T) -> Result<String, CliError> {
         .map_err(|e| CliError::Failure(format!("cannot write JSON: {e}")))
 }
 
-/// Prints; a reader that has seen enough (`| head`) is no failure.
-fn print(text: &str) -> CliResult {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
-            Err(CliError::Failure(format!("cannot print: {e}")))
-        }
-        _ => Ok(ExitCode::SUCCESS),
+/// Prints what is for people, or for programs.
+fn print(text: &str, format: Format) -> CliResult {
+    match format {
+        Format::Table => print_text(text)?,
+        Format::Json | Format::Csv => print_data(text.as_bytes())?,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,11 @@
 //! `vidur-sweep completions`.
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
 
 use super::CliResult;
+use super::output::print_data;
 
 /// Print a completion script for a shell.
 #[derive(clap::Args)]
@@ -22,6 +22,9 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> CliResult {
     let mut command = super::Cli::command();
-    clap_complete::generate(args.shell, &mut command, "vidur-sweep", &mut io::stdout());
+    // It panics where it cannot write.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "vidur-sweep", &mut script);
+    print_data(&script)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ mod completions;
 mod explain;
 mod interrupt;
 mod network;
+mod output;
 mod pareto;
 mod plan;
 mod profiles;
@@ -65,7 +66,7 @@ Exit codes:
   1    some runs failed, or something outside (such as the disk) did
   2    bad input; the message says which file, key and value, and what is allowed
   3    no configuration meets the targets (only with --require-feasible)
-  130  interrupted; continue with --resume
+  130  interrupted (129 by SIGHUP, 143 by SIGTERM); continue with --resume
 
 Results go to standard output, everything else to standard error."
 )]
@@ -93,7 +94,11 @@ enum Command {
 
 /// Entry point of the binary.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(told) => return tell(&told),
+    };
+    let result = match command {
         Command::Run(args) => run::run(args),
         Command::Simulate(args) => simulate::run(*args),
         Command::Plan(args) => plan::run(args),
@@ -111,13 +116,30 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            for line in error.to_string().lines() {
-                eprintln!("error: {line}");
-            }
+            output::say_error(&error);
             match error {
                 CliError::BadInput(_) => ExitCode::from(BAD_INPUT),
                 CliError::Failure(_) => ExitCode::FAILURE,
             }
+        }
+    }
+}
+
+/// Help, the version, or what is wrong with the command line.
+fn tell(told: &clap::Error) -> ExitCode {
+    let printed = match told.use_stderr() {
+        true => {
+            // Whether anybody reads it does not matter.
+            let _ = told.print();
+            Ok(())
+        }
+        false => output::printed_by(|| told.print()),
+    };
+    match printed {
+        Ok(()) => ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(BAD_INPUT)),
+        Err(error) => {
+            output::say_error(&error);
+            ExitCode::FAILURE
         }
     }
 }

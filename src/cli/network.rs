@@ -1,12 +1,12 @@
 //! `vidur-sweep network`: prices of collectives, without a simulation around
 //! them.
 
-use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::output::{say, write_out};
 use super::{CliError, CliResult};
+use crate::input_file::{self, InputKind};
 use crate::network::flow::SimaiConf;
 use crate::network::nccl::{Algorithm, Kernels};
 use crate::network::query::{Backend, Pricer, PricerOptions};
@@ -102,7 +102,7 @@ fn run_price(args: Price) -> CliResult {
                        simai_analytical; simai_simulation decomposes as SimAI does";
         return Err(CliError::BadInput(message.into()));
     }
-    let text = fs::read_to_string(&args.queries)
+    let text = input_file::read_text(&args.queries, InputKind::Queries)
         .map_err(|error| CliError::BadInput(format!("{}: {error}", args.queries.display())))?;
     let conf = read_conf(&args)?;
     let mut pricer = Pricer::new(PricerOptions {
@@ -120,9 +120,9 @@ fn run_price(args: Price) -> CliResult {
     });
     let priced = price_rows(&text, &args.queries, &mut pricer)?;
     for warning in pricer.warnings() {
-        eprintln!("warning: {warning}");
+        say!("warning: {warning}");
     }
-    write_out(&args.out, &priced)?;
+    write_out(&args.out, priced.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -130,12 +130,12 @@ fn read_conf(args: &Price) -> Result<SimaiConf, CliError> {
     let beside = args.topology_dir.join(CONF_FILE);
     let path = match &args.conf {
         Some(path) => path,
-        None if beside.is_file() => &beside,
+        None if beside.exists() => &beside,
         None => return Ok(SimaiConf::default()),
     };
     let conf = SimaiConf::load(path).map_err(|error| CliError::BadInput(error.to_string()))?;
     for warning in conf.warnings(&path.display().to_string()) {
-        eprintln!("warning: {warning}");
+        say!("warning: {warning}");
     }
     Ok(conf)
 }
@@ -208,18 +208,4 @@ fn check_header(header: &[Cell<'_>], pricer: &Pricer) -> Result<(), (usize, Stri
         }
     }
     Ok(())
-}
-
-fn write_out(path: &Path, text: &str) -> Result<(), CliError> {
-    let result = if path == Path::new("-") {
-        std::io::stdout().write_all(text.as_bytes())
-    } else {
-        fs::write(path, text)
-    };
-    match result {
-        // Whoever reads may stop early (`| head`).
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(CliError::Failure(format!("{}: {error}", path.display()))),
-        Ok(()) => Ok(()),
-    }
 }

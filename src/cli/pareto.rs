@@ -4,8 +4,11 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::output::{print_data_with, print_text};
 use super::{CliError, CliResult};
-use crate::report::{GatherOptions, ListKind, ReportError, ReportFormat, gather, write_report};
+use crate::report::{
+    GatherOptions, ListKind, ReportError, ReportFormat, SweepReport, gather, write_report,
+};
 use crate::results::SummaryReader;
 use crate::spec::{Objectives, Slo};
 
@@ -63,28 +66,22 @@ pub fn run(args: Args) -> CliResult {
         limit: args.limit.or(in_table.then_some(TABLE_ROWS)),
     };
     let report = gather(&reader, &options).map_err(failure)?;
-    let mut out = io::stdout().lock();
-    printed(write_report(
-        &report,
-        args.format,
-        terminal_width(),
-        &mut out,
-    ))?;
+    print_report(&report, args.format)?;
     match args.require_feasible && report.meeting_targets == 0 {
         true => Ok(ExitCode::from(3)),
         false => Ok(ExitCode::SUCCESS),
     }
 }
 
-/// What became of printing. A reader at the other end of a pipe who has seen
-/// enough is no failure.
-pub(super) fn printed(result: io::Result<()>) -> Result<(), CliError> {
-    match result {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(CliError::Failure(format!("standard output: {error}")))
-        }
-        _ => Ok(()),
+/// Prints a report as asked.
+pub(super) fn print_report(report: &SweepReport, format: ReportFormat) -> Result<(), CliError> {
+    if format != ReportFormat::Table {
+        return print_data_with(|out| write_report(report, format, None, out));
     }
+    let mut text = Vec::new();
+    write_report(report, format, terminal_width(), &mut text)
+        .map_err(|error| CliError::Failure(error.to_string()))?;
+    print_text(&String::from_utf8_lossy(&text))
 }
 
 /// Width of the terminal, if standard output is one.

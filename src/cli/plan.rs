@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::pareto::printed;
+use super::output::{print_data_with, print_text};
 use super::sweep::SweepArgs;
 use super::{CliError, CliResult, NOTHING_FEASIBLE};
 use crate::explore::survey::Reasons;
@@ -78,6 +78,9 @@ struct Summary {
     requests: u64,
     threads: usize,
     /// Absent: not measured, for there is nothing to measure or it was not wanted.
+    /// Prices come from a program, so nothing can be measured.
+    #[serde(skip)]
+    needs_program: bool,
     estimate: Option<Estimate>,
 }
 
@@ -117,17 +120,23 @@ pub fn run(args: Args) -> CliResult {
     if let Some(reasons) = found.invalid.values().next() {
         return Err(args.sweep.bad_input(&reasons.example));
     }
-    let rate = match args.no_estimate {
+    // Programs are run by `run` alone, and only if told so.
+    let needs_program = plan.spec().program_named_at.is_some();
+    let rate = match args.no_estimate || needs_program {
         true => None,
         false => measure(&plan, &runner, &found),
     };
     let summary = summarise(&args, &plan, &found, rate, threads);
-    let mut out = io::stdout().lock();
-    printed(match args.format {
-        ReportFormat::Table => write_table(&summary, found.is_whole(), &mut out),
-        ReportFormat::Json => write_json(&summary, &mut out),
-        ReportFormat::Csv => write_csv(&summary, &mut out),
-    })?;
+    match args.format {
+        ReportFormat::Table => {
+            let mut text = Vec::new();
+            write_table(&summary, found.is_whole(), &mut text)
+                .map_err(|error| CliError::Failure(error.to_string()))?;
+            print_text(&String::from_utf8_lossy(&text))?;
+        }
+        ReportFormat::Json => print_data_with(|out| write_json(&summary, out))?,
+        ReportFormat::Csv => print_data_with(|out| write_csv(&summary, out))?,
+    }
     match args.require_feasible && found.feasible == 0 {
         true => Ok(ExitCode::from(NOTHING_FEASIBLE)),
         false => Ok(ExitCode::SUCCESS),
@@ -214,6 +223,7 @@ fn summarise(
         infeasible_reasons: reasons,
         requests,
         threads,
+        needs_program: spec.program_named_at.is_some(),
         estimate: rate.map(|rate| Estimate {
             requests_per_s_per_thread: rate,
             // A run keeps one thread busy, mostly.
@@ -318,6 +328,10 @@ fn write_table(summary: &Summary, whole: bool, out: &mut dyn Write) -> io::Resul
             duration(estimate.time_s),
             summary.threads,
             estimate.requests_per_s_per_thread
+        ),
+        None if summary.needs_program => writeln!(
+            out,
+            "time unknown: `network.simai_binary` names a program, which `plan` does not run"
         ),
         None => writeln!(out, "time unknown: nothing was measured"),
     }

@@ -1,9 +1,9 @@
 //! `vidur-sweep profiles`.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::path::PathBuf;
 
+use super::output::{print_data, print_text};
 use super::{CliError, CliResult};
 use crate::execution_time::silicon::{self, SiliconError, TableListing};
 
@@ -80,18 +80,18 @@ fn import_aiconfigurator(args: &Aiconfigurator) -> CliResult {
     let manifest = silicon::import_aiconfigurator(&args.package, &args.out, &args.systems)?;
     let rows: usize = manifest.tables.iter().map(|entry| entry.rows).sum();
     let bytes: usize = manifest.tables.iter().map(|entry| entry.bytes).sum();
-    println!(
+    print_text(&format!(
         "{}: {} tables, {rows} rows, {bytes} bytes, from {}",
         args.out.display(),
         manifest.tables.len(),
         manifest.package
-    );
+    ))?;
     Ok(std::process::ExitCode::SUCCESS)
 }
 
-fn list_tables(args: &List) -> CliResult {
-    let mut tables = silicon::list_tables(args.data.as_deref())?;
-    if let Some(device) = &args.device {
+fn list_tables(list: &List) -> CliResult {
+    let mut tables = silicon::list_tables(list.data.as_deref())?;
+    if let Some(device) = &list.device {
         let measured: BTreeSet<String> = tables.iter().map(|t| t.device.clone()).collect();
         tables.retain(|table| table.device.eq_ignore_ascii_case(device));
         if tables.is_empty() {
@@ -101,7 +101,7 @@ fn list_tables(args: &List) -> CliResult {
             )));
         }
     }
-    let text = match args.format {
+    let text = match list.format {
         Format::Table => listing_table(&tables),
         Format::Json => {
             let json = serde_json::to_string_pretty(&tables);
@@ -109,13 +109,11 @@ fn list_tables(args: &List) -> CliResult {
         }
         Format::Csv => listing_csv(&tables)?,
     };
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(CliError::Failure(error.to_string()))
-        }
-        _ => Ok(std::process::ExitCode::SUCCESS),
+    match matches!(list.format, Format::Table) {
+        true => print_text(&text)?,
+        false => print_data(text.as_bytes())?,
     }
+    Ok(std::process::ExitCode::SUCCESS)
 }
 
 /// Characters per line where the output is not a terminal.

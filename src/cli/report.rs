@@ -1,12 +1,13 @@
 //! `vidur-sweep report`.
 
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::CliResult;
-use super::pareto::{failure, open, printed, terminal_width};
-use crate::report::{ReportFormat, write_page_and_gather, write_report};
+use super::pareto::{failure, open, print_report};
+use super::{CliError, CliResult};
+use crate::output_file::LockError;
+use crate::report::{GatherOptions, ReportFormat, gather, write_page_and_gather};
+use crate::results::{ClaimedDirectory, DirectoryState, ResultError, directory_state};
 
 /// What came out of a sweep: best deployments, what binds them, and report.html.
 ///
@@ -28,14 +29,37 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> CliResult {
-    let reader = open(&args.results)?;
-    let report = write_page_and_gather(&reader, Some(args.limit)).map_err(failure)?;
-    let mut out = io::stdout().lock();
-    printed(write_report(
-        &report,
-        args.format,
-        terminal_width(),
-        &mut out,
-    ))?;
-    Ok(ExitCode::SUCCESS)
+    let dir = &args.results;
+    let state = directory_state(dir).map_err(|error| failure(error.into()))?;
+    let claimed = match state {
+        DirectoryState::Complete | DirectoryState::InProgress { .. } => {
+            Some(ClaimedDirectory::existing(dir))
+        }
+        DirectoryState::Empty | DirectoryState::Foreign => None,
+    };
+    // Where there are no results it says so.
+    let reader = match claimed {
+        Some(Err(error @ ResultError::Locked(LockError::Held { .. }))) => {
+            return Err(failure(error.into()));
+        }
+        _ => open(dir)?,
+    };
+    let problem = match claimed {
+        Some(Ok(claimed)) => {
+            let report = write_page_and_gather(&reader, &claimed, Some(args.limit));
+            print_report(&report.map_err(failure)?, args.format)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Err(error)) => error.to_string(),
+        None => "no results".to_owned(),
+    };
+    let options = GatherOptions {
+        limit: Some(args.limit),
+        ..GatherOptions::default()
+    };
+    print_report(&gather(&reader, &options).map_err(failure)?, args.format)?;
+    Err(CliError::Failure(format!(
+        "{}: nothing can be written here, so there is no new report.html: {problem}",
+        dir.display()
+    )))
 }

@@ -1,17 +1,19 @@
 //! `vidur-sweep run`: simulate a sweep and print its best deployments.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::interrupt::{INTERRUPTED, stop_on_interrupt};
-use super::pareto::{failure, open, printed, terminal_width};
+use super::interrupt::{self, stop_on_signals};
+use super::output::say;
+use super::pareto::{failure, print_report};
 use super::sweep::SweepArgs;
 use super::{CliError, CliResult, NOTHING_FEASIBLE};
 use crate::explore::{
     IfPresent, Plan, Progress, Session, SessionEnd, SessionError, SessionOptions, preflight,
 };
-use crate::report::{ReportFormat, write_page_and_gather, write_report};
+use crate::external::AllowPrograms;
+use crate::report::{ReportFormat, write_page_and_gather};
+use crate::results::{ClaimedDirectory, Manifest, SummaryReader};
 use crate::select::{Criteria, Selection};
 use crate::spec::SearchConfig;
 
@@ -52,6 +54,13 @@ pub struct Args {
     #[arg(long, conflicts_with = "resume")]
     force: bool,
 
+    /// Run the program that the specification names (`network.simai_binary`)
+    ///
+    /// A specification may come from anybody, so that it says so is not enough. A
+    /// program gets half an hour for each answer.
+    #[arg(long)]
+    allow_programs: bool,
+
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     format: ReportFormat,
@@ -72,21 +81,27 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> CliResult {
     let plan = args.sweep.plan()?;
-    let runner = args.sweep.runner(&plan);
+    let mut runner = args.sweep.runner(&plan);
+    match (&plan.spec().program_named_at, args.allow_programs) {
+        (Some(place), false) => return Err(program_refused(place)),
+        (_, true) => runner = runner.allowing_programs(AllowPrograms::by_option()),
+        (None, false) => {}
+    }
     let spec = plan.spec();
     let criteria = Criteria::new(&spec.slo, &spec.objectives, plan.axis_columns())
         .map_err(|error| args.sweep.bad_input(&error))?;
     let identity = preflight(&plan, &runner).map_err(|error| args.sweep.bad_input(&error))?;
     let dir = args.directory(&spec.name);
+    let claimed = ClaimedDirectory::for_sweep(&dir).map_err(|error| cli_error(error.into()))?;
     let options = SessionOptions {
-        dir: &dir,
+        dir: &claimed,
         shard: args.sweep.shard(),
         threads: args.sweep.num_threads(),
         if_present: args.if_present(),
-        stop: stop_on_interrupt()?,
+        stop: stop_on_signals()?,
     };
     let session = Session::open(&plan, identity, options).map_err(cli_error)?;
-    args.announce(&plan, &session, &dir);
+    args.announce(&plan, &session, &claimed);
     let total = session.total();
     let hidden = args.quiet || args.no_progress;
     let mut progress = Progress::new(total, session.done_before(), hidden);
@@ -95,7 +110,7 @@ pub fn run(args: Args) -> CliResult {
     progress.finish();
     // Of a large sweep it is large, and the report makes its own.
     drop(selection);
-    args.conclude(end.map_err(cli_error)?, total, &dir)
+    args.conclude(end.map_err(cli_error)?, total, &claimed)
 }
 
 impl Args {
@@ -116,7 +131,17 @@ impl Args {
         }
     }
 
-    fn announce(&self, plan: &Plan, session: &Session<'_>, dir: &Path) {
+    fn announce(&self, plan: &Plan, session: &Session<'_>, claimed: &ClaimedDirectory) {
+        for damaged in session.damaged() {
+            say!("warning: {damaged}");
+        }
+        if !claimed.is_binding() {
+            say!(
+                "warning: {}: its file system has no locks; nothing keeps another sweep from \
+                 writing there at the same time",
+                claimed.path().display()
+            );
+        }
         if self.quiet {
             return;
         }
@@ -124,8 +149,8 @@ impl Args {
             0 => String::new(),
             done => format!(", {done} of them done before"),
         };
-        let (name, dir) = (&plan.spec().name, dir.display());
-        eprintln!(
+        let (name, dir) = (&plan.spec().name, claimed.path().display());
+        say!(
             "{name}: {} points{before}, results in {dir}",
             session.total()
         );
@@ -133,7 +158,7 @@ impl Args {
             && plan.passed_over() > 0
         {
             let (drawn, passed_over) = (plan.num_points(), plan.passed_over());
-            eprintln!(
+            say!(
                 "drew {drawn} points of {samples} wanted; constraints exclude {passed_over} more \
                  that were drawn"
             );
@@ -141,34 +166,32 @@ impl Args {
     }
 
     /// Says how it ended, prints the result, and picks the exit code.
-    fn conclude(&self, end: SessionEnd, total: u64, dir: &Path) -> CliResult {
+    fn conclude(&self, end: SessionEnd, total: u64, claimed: &ClaimedDirectory) -> CliResult {
         let manifest = match end {
             SessionEnd::Finished { manifest, .. } => manifest,
             SessionEnd::AlreadyComplete { manifest } => {
                 if !self.quiet {
-                    eprintln!("every run was done before");
+                    say!("every run was done before");
                 }
                 manifest
             }
             SessionEnd::Interrupted { kept } => {
-                eprintln!(
+                say!(
                     "interrupted: {kept} of {total} runs are kept in {}; \
                      the same command with --resume goes on",
-                    dir.display()
+                    claimed.path().display()
                 );
-                return Ok(ExitCode::from(INTERRUPTED));
+                return Ok(ExitCode::from(interrupt::exit_code()));
             }
         };
         let excluded = total - manifest.runs.total;
         if excluded > 0 && !self.quiet {
-            eprintln!("constraints exclude {excluded} of {total} runs");
+            say!("constraints exclude {excluded} of {total} runs");
         }
-        self.print(dir)?;
+        self.print(manifest.clone(), claimed)?;
         if manifest.runs.failed > 0 {
             let (failed, total) = (manifest.runs.failed, manifest.runs.total);
-            eprintln!(
-                "error: {failed} of {total} runs failed; `reason` in summary.parquet says why"
-            );
+            say!("error: {failed} of {total} runs failed; `reason` in summary.parquet says why");
             return Ok(ExitCode::FAILURE);
         }
         match self.require_feasible && manifest.runs.slo_met == 0 {
@@ -178,18 +201,20 @@ impl Args {
     }
 
     /// The page, and the best deployments on standard output.
-    fn print(&self, dir: &Path) -> Result<(), CliError> {
-        let reader = open(dir)?;
+    fn print(&self, manifest: Manifest, claimed: &ClaimedDirectory) -> Result<(), CliError> {
+        // Nobody else has written since it was finished or verified.
+        let reader = SummaryReader::of_finished(claimed.path(), manifest);
         let limit = (self.format == ReportFormat::Table).then_some(TABLE_ROWS);
-        let report = write_page_and_gather(&reader, limit).map_err(failure)?;
-        let mut out = io::stdout().lock();
-        printed(write_report(
-            &report,
-            self.format,
-            terminal_width(),
-            &mut out,
-        ))
+        let report = write_page_and_gather(&reader, claimed, limit).map_err(failure)?;
+        print_report(&report, self.format)
     }
+}
+
+fn program_refused(place: &str) -> CliError {
+    CliError::BadInput(format!(
+        "{place}: key `network.simai_binary` names a program; programs are run only with \
+         --allow-programs: give it if you trust this specification"
+    ))
 }
 
 fn cli_error(error: SessionError) -> CliError {

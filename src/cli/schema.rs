@@ -1,8 +1,8 @@
 //! `vidur-sweep schema`.
 
-use std::io::Write;
 use std::process::ExitCode;
 
+use super::output::print_data;
 use super::{CliError, CliResult};
 
 /// Print the JSON schema of sweep specifications.
@@ -19,11 +19,6 @@ pub struct Args {}
 pub fn run(_args: Args) -> CliResult {
     let schema = serde_json::to_string_pretty(&crate::spec::sweep_schema())
         .map_err(|e| CliError::Failure(e.to_string()))?;
-    match writeln!(std::io::stdout(), "{schema}") {
-        // Whoever reads may stop early (`| head`).
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(CliError::Failure(e.to_string()))
-        }
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    print_data((schema + "\n").as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }

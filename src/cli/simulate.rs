@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use clap::{ArgMatches, Command, FromArgMatches, ValueEnum};
 
+use super::output::{print_data, print_text, say};
 use super::{CliError, CliResult};
 use crate::report::simulation_text;
 use crate::simulator::Compat;
@@ -218,23 +219,19 @@ pub fn run(args: Args) -> CliResult {
     let prepared =
         prepare(&settings, &options).map_err(|error| CliError::BadInput(error.to_string()))?;
     if !args.quiet {
-        prepared
-            .notes
-            .iter()
-            .for_each(|note| eprintln!("note: {note}"));
+        prepared.notes.iter().for_each(|note| say!("note: {note}"));
     }
-    let dir = output_dir(&settings);
-    let failure = |error| CliError::Failure(format!("{}: {error}", dir.display()));
     // First, so that no long simulation ends in a folder that cannot be made.
-    std::fs::create_dir_all(&dir).map_err(failure)?;
+    let dir = output_dir(&settings)?;
+    let failure = |error| CliError::Failure(format!("{}: {error}", dir.display()));
     let prepared_s = started.elapsed().as_secs_f64();
     let outcome = prepared.run();
     let simulated_s = started.elapsed().as_secs_f64() - prepared_s;
     prepared.write(&outcome, &dir).map_err(failure)?;
-    args.say(&prepared, &outcome, &dir);
+    args.say(&prepared, &outcome, &dir)?;
     if !args.quiet {
         let written_s = started.elapsed().as_secs_f64() - prepared_s - simulated_s;
-        eprintln!(
+        say!(
             "prepared in {prepared_s:.2} s, simulated in {simulated_s:.3} s, written in \
              {written_s:.2} s: {}",
             dir.display()
@@ -243,54 +240,65 @@ pub fn run(args: Args) -> CliResult {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A folder named after the local time, as the original names it.
-fn output_dir(settings: &Settings) -> PathBuf {
-    let now = chrono::Local::now().format("%Y-%m-%d_%H-%M-%S-%6f");
-    Path::new(settings.text("metrics_config_output_dir")).join(now.to_string())
+/// Makes a folder named after the local time, as the original names it. It is nobody
+/// else's, whoever starts in the same microsecond.
+fn output_dir(settings: &Settings) -> Result<PathBuf, CliError> {
+    let parent = Path::new(settings.text("metrics_config_output_dir"));
+    let failure = |path: &Path, error: std::io::Error| {
+        CliError::Failure(format!("{}: {error}", path.display()))
+    };
+    std::fs::create_dir_all(parent).map_err(|error| failure(parent, error))?;
+    loop {
+        let now = chrono::Local::now().format("%Y-%m-%d_%H-%M-%S-%6f");
+        let dir = parent.join(now.to_string());
+        match std::fs::create_dir(&dir) {
+            Ok(()) => return Ok(dir),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failure(&dir, error)),
+        }
+    }
 }
 
 impl Args {
-    fn say(&self, prepared: &Prepared, outcome: &Outcome, dir: &Path) {
+    fn say(&self, prepared: &Prepared, outcome: &Outcome, dir: &Path) -> Result<(), CliError> {
         if !self.quiet {
             for warning in &outcome.warnings {
-                eprintln!("warning: {warning}");
+                say!("warning: {warning}");
             }
         }
         if let Some(warning) = &outcome.result.reason {
-            eprintln!("warning: does not fit: {warning}");
+            say!("warning: does not fit: {warning}");
         }
         for problem in &outcome.problems {
-            eprintln!("warning: {problem}");
+            say!("warning: {problem}");
         }
         let mut figures = outcome.figures();
         match self.format {
             Format::Table => {
                 if let Some(summary) = &outcome.result.summary {
-                    print!(
-                        "{}",
-                        simulation_text(&title(prepared), summary, outcome.result.mfu)
-                    );
+                    let title = title(prepared);
+                    print_text(&simulation_text(&title, summary, outcome.result.mfu))?;
                 }
             }
             Format::Json => {
                 figures.insert("output_dir".to_owned(), dir.display().to_string().into());
                 figures.insert("problems".to_owned(), outcome.problems.clone().into());
-                println!("{:#}", serde_json::Value::Object(figures));
+                let json = format!("{:#}\n", serde_json::Value::Object(figures));
+                print_data(json.as_bytes())?;
             }
             Format::Csv => {
-                println!("figure,value");
+                let mut csv = "figure,value\n".to_owned();
                 for (name, value) in figures {
-                    println!(
-                        "{name},{}",
-                        if value.is_null() {
-                            String::new()
-                        } else {
-                            value.to_string()
-                        }
-                    );
+                    let value = match value.is_null() {
+                        true => String::new(),
+                        false => value.to_string(),
+                    };
+                    csv += &format!("{name},{value}\n");
                 }
+                print_data(csv.as_bytes())?;
             }
         }
+        Ok(())
     }
 }
 

@@ -1,10 +1,9 @@
 //! `vidur-sweep topology`: cluster topologies in SimAI's file format.
 
-use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::output::{print_text, say, write_out};
 use super::{CliError, CliResult};
 use crate::network::topology::{Fabric, Topology, TopologyEdit, TopologyPlan};
 use crate::spelling::did_you_mean;
@@ -113,11 +112,13 @@ pub fn run(args: Args) -> CliResult {
             let edited = load(&edit.file)?
                 .edited(&edit.edits)
                 .map_err(|error| CliError::BadInput(error.to_string()))?;
-            write_out(&edit.out, &edited.to_string())
+            write_out(&edit.out, edited.to_string().as_bytes())?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Show { file } => {
             let topology = load(&file)?;
-            write_out(Path::new("-"), &format!("{}\n", topology.summary()))
+            print_text(&topology.summary().to_string())?;
+            Ok(ExitCode::SUCCESS)
         }
     }
 }
@@ -136,9 +137,9 @@ fn run_generate(args: &Generate) -> CliResult {
     } else {
         args.out.clone()
     };
-    let code = write_out(&out, &topology.to_string())?;
-    eprintln!("{}", topology.summary());
-    Ok(code)
+    write_out(&out, topology.to_string().as_bytes())?;
+    say!("{}", topology.summary());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn plan(args: &Generate) -> TopologyPlan {
@@ -168,19 +169,5 @@ fn plan(args: &Generate) -> TopologyPlan {
             .spine_bandwidth_gbps
             .unwrap_or(usual.spine_bandwidth_gbps),
         ..usual
-    }
-}
-
-fn write_out(path: &Path, text: &str) -> CliResult {
-    let result = if path == Path::new("-") {
-        std::io::stdout().write_all(text.as_bytes())
-    } else {
-        fs::write(path, text)
-    };
-    match result {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(CliError::Failure(format!("{}: {error}", path.display())))
-        }
-        _ => Ok(ExitCode::SUCCESS),
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::output::print_text;
 use super::{CliError, CliResult};
 use crate::spec::{self, SearchConfig, SweepSpec};
 
@@ -28,7 +29,7 @@ pub struct Args {
 pub fn run(args: Args) -> CliResult {
     let spec = spec::load(&args.spec, &args.overrides)
         .map_err(|errors| CliError::BadInput(errors.to_string()))?;
-    println!("{}", describe(&spec));
+    print_text(&describe(&spec))?;
     Ok(ExitCode::SUCCESS)
 }
 

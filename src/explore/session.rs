@@ -10,8 +10,8 @@ use super::plan::Plan;
 use super::preflight::Identity;
 use super::simulate::SAMPLED_EVERY;
 use crate::results::{
-    DirectoryState, Existing, Judge, Manifest, ResultError, ResultPlan, ResultWriter, RunIndices,
-    directory_state,
+    ClaimedDirectory, DirectoryState, Existing, Judge, Manifest, ResultError, ResultPlan,
+    ResultWriter, RunIndices, directory_state,
 };
 use crate::spec::RequestOutput;
 
@@ -31,8 +31,8 @@ pub enum IfPresent {
 
 /// How and where to run a sweep.
 pub struct SessionOptions<'a> {
-    /// Result directory.
-    pub dir: &'a Path,
+    /// Result directory, held as long as the session and whatever follows it.
+    pub dir: &'a ClaimedDirectory,
     /// Part of the sweep.
     pub shard: Shard,
     /// Worker threads.
@@ -112,9 +112,10 @@ impl<'a> Session<'a> {
             ),
             writer_threads: options.threads.div_ceil(WORKERS_PER_WRITER),
         };
+        let dir = options.dir.path();
         let state = match options.if_present {
-            IfPresent::Refuse => create(options.dir, results, Existing::Keep)?,
-            IfPresent::Replace => create(options.dir, results, Existing::Replace)?,
+            IfPresent::Refuse => create(dir, results, Existing::Keep)?,
+            IfPresent::Replace => create(dir, results, Existing::Replace)?,
             IfPresent::Resume => resume(options.dir, results)?,
         };
         Ok(Self {
@@ -135,6 +136,15 @@ impl<'a> Session<'a> {
         match &self.state {
             State::Open(writer) => writer.completed().len(),
             State::Complete(_) => self.total(),
+        }
+    }
+
+    /// What was there and not as it had been written, one sentence each; its runs are
+    /// made again.
+    pub fn damaged(&self) -> &[String] {
+        match &self.state {
+            State::Open(writer) => writer.damaged(),
+            State::Complete(_) => &[],
         }
     }
 
@@ -182,7 +192,8 @@ fn create(dir: &Path, results: ResultPlan, existing: Existing) -> Result<State, 
 }
 
 /// Goes on; a directory that is complete already is fine if it is of this sweep.
-fn resume(dir: &Path, results: ResultPlan) -> Result<State, ResultError> {
+fn resume(claimed: &ClaimedDirectory, results: ResultPlan) -> Result<State, ResultError> {
+    let dir = claimed.path();
     if directory_state(dir)? != DirectoryState::Complete {
         return ResultWriter::resume(dir, results).map(State::Open);
     }
@@ -209,6 +220,8 @@ fn resume(dir: &Path, results: ResultPlan) -> Result<State, ResultError> {
         let (there, now) = (text(manifest.run_indices), text(results.run_indices));
         return Err(differs("the selection of runs", &there, &now));
     }
+    manifest.verify(dir)?;
+    claimed.clear_leftovers()?;
     Ok(State::Complete(manifest))
 }
 
@@ -371,8 +384,9 @@ mod tests {
             data_hashes: BTreeMap::new(),
             requests_per_run: REQUESTS,
         };
+        let claimed = ClaimedDirectory::for_sweep(dir)?;
         let options = SessionOptions {
-            dir,
+            dir: &claimed,
             shard: case.shard,
             threads: case.threads,
             if_present: case.if_present,

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::executor::RunOne;
 use super::preflight::Fingerprints;
 use super::survey::CheckOne;
+use crate::external::AllowPrograms;
 use crate::results::{RunResult, RunStatus};
 use crate::simulator::{RequestTargets, RunSummary, SummaryRecorder, simulate};
 use crate::spec::{Deployment, RequestOutput, ResolveError, Resolver, RunConfig, run_id};
@@ -39,6 +40,13 @@ impl Simulate {
             },
             targets,
         }
+    }
+
+    /// Also runs the programs that configurations name.
+    #[must_use]
+    pub fn allowing_programs(mut self, leave: AllowPrograms) -> Self {
+        self.resolver = self.resolver.allowing_programs(leave);
+        self
     }
 
     /// The deployment of a configuration, for showing it.

@@ -322,7 +322,7 @@ impl Pricer {
     fn topology(&mut self, name: &str) -> Result<&Topology, FieldError> {
         if !self.topologies.contains_key(name) {
             let path = self.options.topology_dir.join(name);
-            if !path.is_file() {
+            if !path.exists() {
                 return Err(FieldError::new("topology", self.no_file(name)));
             }
             let wrong = |message: String| FieldError::new("topology", message);

@@ -11,12 +11,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::Collective;
-use crate::external::failure;
+use crate::external::{self, AllowPrograms};
+use crate::input_file::{self, InputKind};
+use crate::output_file;
 
 /// File the program leaves its result in.
 const RESULT_FILE: &str = "ncclFlowModel_EndToEnd.csv";
@@ -49,11 +51,13 @@ pub struct SimaiBinary {
     /// Hash of program, topology and configuration.
     fingerprint: String,
     cache: Option<PathBuf>,
+    leave: Option<AllowPrograms>,
     answers: Mutex<BTreeMap<Query, Answer>>,
 }
 
 impl SimaiBinary {
-    /// The program over a topology. Results are kept below `cache`, if given.
+    /// The program over a topology. Results are kept below `cache`, if given; without
+    /// leave to run the program there are no others.
     ///
     /// # Errors
     /// If a file cannot be read; one line that names it.
@@ -62,9 +66,10 @@ impl SimaiBinary {
         topology: &Path,
         conf: &Path,
         cache: Option<&Path>,
+        leave: Option<AllowPrograms>,
     ) -> Result<Self, String> {
-        let read = |file: &Path| {
-            fs::read(file).map_err(|error| match error.kind() {
+        let read = |file: &Path, kind| {
+            input_file::read(file, kind).map_err(|error| match error.kind() {
                 ErrorKind::NotFound => format!("{}: no such file", file.display()),
                 _ => format!("{}: {error}", file.display()),
             })
@@ -73,15 +78,21 @@ impl SimaiBinary {
             fs::canonicalize(file).map_err(|error| format!("{}: {error}", file.display()))
         };
         let mut hasher = blake3::Hasher::new();
-        for file in [program, topology, conf] {
-            hasher.update(blake3::hash(&read(file)?).as_bytes());
+        let conf = read(conf, InputKind::SimaiConf)?;
+        for content in [
+            &read(program, InputKind::Program)?,
+            &read(topology, InputKind::Topology)?,
+            &conf,
+        ] {
+            hasher.update(blake3::hash(content).as_bytes());
         }
         Ok(Self {
             program: absolute(program)?,
             topology: absolute(topology)?,
-            conf: String::from_utf8_lossy(&read(conf)?).into_owned(),
+            conf: String::from_utf8_lossy(&conf).into_owned(),
             fingerprint: hasher.finalize().to_hex().to_string(),
             cache: cache.map(|folder| folder.join("simai")),
+            leave,
             answers: Mutex::default(),
         })
     }
@@ -111,7 +122,7 @@ impl SimaiBinary {
             return self.run(query, &std::env::temp_dir()).map(|(time, _)| time);
         };
         let kept = folder.join(format!("{}.csv", self.key(query)));
-        if let Some(time_us) = fs::read_to_string(&kept)
+        if let Some(time_us) = input_file::read_text(&kept, InputKind::LayerTimes)
             .ok()
             .as_deref()
             .and_then(exposed_us)
@@ -121,10 +132,7 @@ impl SimaiBinary {
         let unusable = |error: io::Error| format!("{}: {error}", folder.display());
         fs::create_dir_all(folder).map_err(unusable)?;
         let (time_us, text) = self.run(query, folder)?;
-        let unfinished = folder.join(unique_name("result"));
-        fs::write(&unfinished, text)
-            .and_then(|()| fs::rename(&unfinished, &kept))
-            .map_err(unusable)?;
+        output_file::write_whole(&kept, text.as_bytes()).map_err(unusable)?;
         Ok(time_us)
     }
 
@@ -140,6 +148,12 @@ impl SimaiBinary {
 
     /// One run in a directory of its own below `folder`, and what it wrote.
     fn run(&self, query: Query, folder: &Path) -> Result<(f64, String), String> {
+        let Some(leave) = self.leave else {
+            return Err(format!(
+                "{}: a program is run only with --allow-programs",
+                self.program.display()
+            ));
+        };
         let place = WorkingDirectory::below(folder)
             .map_err(|error| format!("{}: {error}", folder.display()))?;
         let (collective, bytes, ranks) = query;
@@ -152,12 +166,15 @@ impl SimaiBinary {
         let write = |name: &str, text: &str| fs::write(place.0.join(name), text).map_err(failed);
         write("workload.txt", &workload(collective, bytes, ranks))?;
         write("SimAI.conf", &with_traces_in(&self.conf, &place.0))?;
-        let output = self.command(&place.0).output().map_err(failed)?;
-        let text = fs::read_to_string(place.0.join(RESULT_FILE)).unwrap_or_default();
+        let ending = external::run(&mut self.command(&place.0), leave).map_err(failed)?;
+        if let Some(failure) = ending.failure() {
+            return Err(format!("{what}: {failure}"));
+        }
+        let result = place.0.join(RESULT_FILE);
+        let text = input_file::read_text(&result, InputKind::LayerTimes).unwrap_or_default();
         match exposed_us(&text) {
-            Some(time_us) if output.status.success() => Ok((time_us, text)),
-            _ if output.status.success() => Err(format!("{what}: no result in {RESULT_FILE}")),
-            _ => Err(format!("{what}: {}", failure(&output))),
+            Some(time_us) => Ok((time_us, text)),
+            None => Err(format!("{what}: no result in {RESULT_FILE}")),
         }
     }
 
@@ -167,8 +184,7 @@ impl SimaiBinary {
             .args(["-t", THREADS, "-w", "workload.txt", "-n"])
             .arg(&self.topology)
             .args(["-c", "SimAI.conf"])
-            .current_dir(place)
-            .stdin(Stdio::null());
+            .current_dir(place);
         // Others of the caller's would change results unseen.
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
@@ -247,6 +263,9 @@ fn exposed_us(text: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(unix)]
+    use std::process::Stdio;
+
     use super::*;
 
     #[test]
@@ -307,7 +326,15 @@ echo "total exposed comm,$bytes.0,total comp,0.001" > ncclFlowModel_EndToEnd.csv
         fs::write(place("conf"), "").unwrap();
         let binary = || {
             let (program, topology) = (place("program"), place("topology"));
-            SimaiBinary::new(&program, &topology, &place("conf"), Some(folder.path())).unwrap()
+            let leave = Some(AllowPrograms::by_option());
+            SimaiBinary::new(
+                &program,
+                &topology,
+                &place("conf"),
+                Some(folder.path()),
+                leave,
+            )
+            .unwrap()
         };
         let calls = || fs::read_to_string(place("calls")).unwrap();
         let price = |binary: &SimaiBinary, bytes| binary.time_us(Collective::AllReduce, bytes, 4);
@@ -360,7 +387,7 @@ echo "total exposed comm,$bytes.0,total comp,0.001" > ncclFlowModel_EndToEnd.csv
             let program = file("program", program);
             let topology = file("topology", topology);
             let conf = file("conf", conf);
-            let binary = SimaiBinary::new(&program, &topology, &conf, None).unwrap();
+            let binary = SimaiBinary::new(&program, &topology, &conf, None, None).unwrap();
             binary.key(query)
         };
         let query = (Collective::AllReduce, 4096, 4);

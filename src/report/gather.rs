@@ -126,7 +126,8 @@ pub struct Miss {
 pub struct SweepReport {
     /// Name of the sweep.
     pub name: String,
-    /// Its directory.
+    /// Its directory; none in the page, which lies in it and may move with it.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub directory: String,
     /// Whether the sweep is finished.
     pub complete: bool,
@@ -156,7 +157,8 @@ pub struct SweepReport {
     pub reasons: Vec<ReasonGroup>,
     /// What binds the best deployment.
     pub binding: Option<Binding>,
-    /// Files of the directory worth opening.
+    /// Files of the directory worth opening; none in the page.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
 }
 

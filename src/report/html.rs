@@ -2,7 +2,6 @@
 //! is a fixed template; the data stands in it as JSON, and its script puts every
 //! value on the page as text.
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -14,7 +13,8 @@ use super::gather::{
     Deployment, GatherOptions, ListKind, Overview, ReportError, SweepReport, condense, describe,
     overview,
 };
-use crate::results::SummaryReader;
+use crate::output_file;
+use crate::results::{ClaimedDirectory, SummaryReader};
 
 /// Configurations a page holds; beyond, a browser gets slow and the tables are
 /// the better tool.
@@ -81,22 +81,19 @@ fn rounded(value: f64) -> f64 {
 ///
 /// # Errors
 /// If the results cannot be read or the page cannot be written.
-pub fn write(reader: &SummaryReader) -> Result<PathBuf, ReportError> {
-    write_with(reader, &overview(reader)?)
+pub fn write(reader: &SummaryReader, dir: &ClaimedDirectory) -> Result<PathBuf, ReportError> {
+    write_with(reader, dir, &overview(reader)?)
 }
 
 /// The same for those who have looked at the runs.
 pub(super) fn write_with(
     reader: &SummaryReader,
+    dir: &ClaimedDirectory,
     overview: &Overview,
 ) -> Result<PathBuf, ReportError> {
-    let dir = reader.dir();
-    let path = dir.join(FILE);
+    let path = dir.path().join(FILE);
     let page = render(reader, overview)?;
-    // Under another name first: the page is whole or absent.
-    let temporary = dir.join(".report.html.tmp");
-    let written = fs::write(&temporary, page).and_then(|()| fs::rename(&temporary, &path));
-    match written {
+    match output_file::write_whole(&path, page.as_bytes()) {
         Ok(()) => Ok(path),
         Err(source) => Err(ReportError::Io { path, source }),
     }
@@ -110,7 +107,10 @@ fn render(reader: &SummaryReader, overview: &Overview) -> Result<String, ReportE
         limit: Some(0),
         ..GatherOptions::default()
     };
-    let report = condense(reader, overview, &options)?;
+    let mut report = condense(reader, overview, &options)?;
+    // The page is the same wherever the directory lies and whatever is in it by now.
+    report.directory.clear();
+    report.files.clear();
     let selection = &overview.selection;
     let mut positions = selection.best(ROWS_MAX);
     positions.extend(selection.nearest_misses(ROWS_MAX - positions.len()));

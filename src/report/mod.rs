@@ -17,7 +17,7 @@ use std::io::{self, Write};
 
 use clap::ValueEnum;
 
-use crate::results::SummaryReader;
+use crate::results::{ClaimedDirectory, SummaryReader};
 
 pub use figures::Figures;
 pub use gather::{
@@ -44,10 +44,11 @@ pub enum ReportFormat {
 /// If the results cannot be read or the page cannot be written.
 pub fn write_page_and_gather(
     reader: &SummaryReader,
+    dir: &ClaimedDirectory,
     limit: Option<usize>,
 ) -> Result<SweepReport, ReportError> {
     let overview = gather::overview(reader)?;
-    html::write_with(reader, &overview)?;
+    html::write_with(reader, dir, &overview)?;
     let options = GatherOptions {
         limit,
         ..GatherOptions::default()

@@ -2,10 +2,12 @@
 //! disk, then renamed into place.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::ResultError;
+use crate::input_file::{self, InputKind};
+use crate::output_file;
 
 /// What is known of a file after writing it.
 pub(super) struct Written {
@@ -28,11 +30,11 @@ pub(super) struct DurableFile {
 }
 
 impl DurableFile {
-    /// Opens the temporary file. A leftover of an earlier attempt is overwritten.
+    /// Opens the temporary file. A leftover of an earlier attempt goes away.
     pub(super) fn create(target: &Path) -> Result<Self, ResultError> {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let temporary = target.with_file_name(format!(".{name}.tmp"));
-        let file = File::create(&temporary).map_err(ResultError::io(&temporary))?;
+        let file = output_file::create_anew(&temporary).map_err(ResultError::io(&temporary))?;
         Ok(Self {
             target: target.to_path_buf(),
             temporary,
@@ -44,7 +46,16 @@ impl DurableFile {
     }
 
     /// Flushes to disk and moves the file into place.
-    pub(super) fn commit(mut self) -> Result<Written, ResultError> {
+    pub(super) fn commit(self) -> Result<Written, ResultError> {
+        self.commit_as(|target, _| target)
+    }
+
+    /// As [`Self::commit`], under a name that may tell what is in it: `name` is given
+    /// the name so far and the hash of the content.
+    pub(super) fn commit_as(
+        mut self,
+        name: impl FnOnce(PathBuf, &str) -> PathBuf,
+    ) -> Result<Written, ResultError> {
         let failed = ResultError::io(&self.temporary);
         self.file.write_all(&self.pending).map_err(failed)?;
         self.hasher.update(&self.pending);
@@ -52,13 +63,15 @@ impl DurableFile {
         self.file
             .sync_all()
             .map_err(ResultError::io(&self.temporary))?;
-        fs::rename(&self.temporary, &self.target).map_err(ResultError::io(&self.target))?;
-        if let Some(directory) = self.target.parent() {
+        let blake3 = self.hasher.finalize().to_hex().to_string();
+        let target = name(self.target, &blake3);
+        fs::rename(&self.temporary, &target).map_err(ResultError::io(&target))?;
+        if let Some(directory) = target.parent() {
             sync_directory(directory)?;
         }
         Ok(Written {
             bytes: self.bytes,
-            blake3: self.hasher.finalize().to_hex().to_string(),
+            blake3,
         })
     }
 }
@@ -95,6 +108,25 @@ pub(super) fn write_file(path: &Path, content: &[u8]) -> Result<Written, ResultE
     let mut file = DurableFile::create(path)?;
     file.write_all(content).map_err(ResultError::io(path))?;
     file.commit()
+}
+
+/// Size and hash of a file as it is now.
+pub(super) fn examine(path: &Path) -> io::Result<Written> {
+    let mut file = input_file::open(path, InputKind::ResultTable)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut block = vec![0; BLOCK_BYTES];
+    let mut bytes = 0;
+    loop {
+        let length = file.read(&mut block)?;
+        if length == 0 {
+            return Ok(Written {
+                bytes,
+                blake3: hasher.finalize().to_hex().to_string(),
+            });
+        }
+        hasher.update(&block[..length]);
+        bytes += length as u64;
+    }
 }
 
 /// Makes renames and removals in `directory` survive a power cut.

@@ -4,14 +4,14 @@
 //! spec.yaml  summary.parquet  timing.parquet  pareto.parquet  report.html
 //! requests/part-000000.parquet ...      one file per block with per-request rows
 //! parts/layout.json                     only while unfinished: block size and identity
-//! parts/summary-000000-000003.parquet   only while unfinished: a group of finished blocks
+//! parts/summary-000000-000003-HASH.parquet   only while unfinished: a group of finished blocks
 //! manifest.json                         only when finished
 //! ```
 //!
 //! Blocks are groups of neighbouring runs, the same in every session. One is
 //! finished when a summary part holds it, the first and last block of which are
-//! in its name; its request part is written before, so the summary part is the
-//! commit mark of both.
+//! in its name, and the hash of its content; its request part is written before, so
+//! the summary part is the commit mark of both, and knows size and hash of the other.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::manifest::{MANIFEST, Manifest, read_json};
 use super::schema::AxisColumn;
 use super::{ResultError, durable};
+use crate::output_file;
 use crate::spec::{Objectives, Slo};
 
 pub(super) const SUMMARY: &str = "summary.parquet";
@@ -141,6 +142,12 @@ impl Layout {
         self.block_runs.min(self.run_indices.count - before)
     }
 
+    /// What tells the parts of this sweep from those of any other.
+    pub(super) fn identity(&self) -> Result<String, ResultError> {
+        let json = serde_json::to_vec(self).map_err(ResultError::malformed(LAYOUT))?;
+        Ok(blake3::hash(&json).to_hex().to_string())
+    }
+
     pub(super) fn path(dir: &Path) -> PathBuf {
         dir.join(PARTS).join(LAYOUT)
     }
@@ -159,34 +166,81 @@ impl Layout {
 }
 
 const SUMMARY_PART: &str = "summary-";
+const REQUEST_PART: &str = "part-";
 
-/// The part that holds blocks `first` to `last`.
-pub(super) fn summary_part(dir: &Path, first: u64, last: u64) -> PathBuf {
-    let name = format!("{SUMMARY_PART}{first:06}-{last:06}.parquet");
-    dir.join(PARTS).join(name)
+/// Digits of a content hash in a name: 64 bits are enough to notice damage.
+const NAME_HASH_DIGITS: usize = 16;
+
+/// A file with the summaries of a group of neighbouring blocks.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SummaryPart {
+    /// First block.
+    pub(super) first: u64,
+    /// Last block.
+    pub(super) last: u64,
+    /// First digits of the content's hash.
+    hash: String,
+    /// Where it lies.
+    pub(super) path: PathBuf,
 }
 
-/// First and last block of the parts that are there, in order.
-pub(super) fn summary_parts(dir: &Path) -> Result<Vec<(u64, u64)>, ResultError> {
+impl SummaryPart {
+    /// Where a part lies that holds blocks `first` to `last`, as long as its content
+    /// is not known.
+    pub(super) fn unnamed(dir: &Path, first: u64, last: u64) -> PathBuf {
+        dir.join(PARTS)
+            .join(format!("{SUMMARY_PART}{first:06}-{last:06}.parquet"))
+    }
+
+    /// Its name once the content is known.
+    pub(super) fn named(unnamed: &Path, hash: &str) -> PathBuf {
+        let stem = unnamed.file_stem().unwrap_or_default().to_string_lossy();
+        let hash = hash.get(..NAME_HASH_DIGITS).unwrap_or(hash);
+        unnamed.with_file_name(format!("{stem}-{hash}.parquet"))
+    }
+
+    /// What the name of a file says, if it is that of a part.
+    fn at(path: PathBuf) -> Option<Self> {
+        let name = path.file_name()?.to_str()?;
+        let told = name.strip_prefix(SUMMARY_PART)?.strip_suffix(".parquet")?;
+        let mut words = told.split('-');
+        let (first, last, hash) = (words.next()?, words.next()?, words.next()?.to_owned());
+        Some(Self {
+            first: first.parse().ok()?,
+            last: last.parse().ok()?,
+            hash,
+            path,
+        })
+    }
+
+    /// Whether the content is what the name says.
+    pub(super) fn check(&self) -> Result<(), ResultError> {
+        let found = durable::examine(&self.path).map_err(ResultError::unreadable(&self.path))?;
+        match found.blake3.get(..NAME_HASH_DIGITS) == Some(self.hash.as_str()) {
+            true => Ok(()),
+            false => Err(ResultError::damaged(
+                &self.path,
+                "damaged: its content is not what was written (its hash differs); `run --resume` makes \
+                 its runs again",
+            )),
+        }
+    }
+}
+
+/// The parts that are there, in order.
+pub(super) fn summary_parts(dir: &Path) -> Result<Vec<SummaryPart>, ResultError> {
     let parts = dir.join(PARTS);
     let mut found = Vec::new();
     for entry in fs::read_dir(&parts).map_err(ResultError::io(&parts))? {
         let entry = entry.map_err(ResultError::io(&parts))?;
-        found.extend(blocks_of(&entry.file_name().to_string_lossy()));
+        found.extend(SummaryPart::at(entry.path()));
     }
     found.sort_unstable();
     Ok(found)
 }
 
-/// The blocks a summary part of this name holds; none if it is not one.
-fn blocks_of(name: &str) -> Option<(u64, u64)> {
-    let blocks = name.strip_prefix(SUMMARY_PART)?.strip_suffix(".parquet")?;
-    let (first, last) = blocks.split_once('-')?;
-    Some((first.parse().ok()?, last.parse().ok()?))
-}
-
 pub(super) fn request_part_name(block: u64) -> String {
-    format!("{REQUESTS}/part-{block:06}.parquet")
+    format!("{REQUESTS}/{REQUEST_PART}{block:06}.parquet")
 }
 
 /// What a path holds.
@@ -209,10 +263,10 @@ pub enum DirectoryState {
 
 /// Looks at a directory without changing it.
 pub fn directory_state(dir: &Path) -> Result<DirectoryState, ResultError> {
-    if dir.join(MANIFEST).is_file() {
+    if dir.join(MANIFEST).exists() {
         return Ok(DirectoryState::Complete);
     }
-    if Layout::path(dir).is_file() {
+    if Layout::path(dir).exists() {
         let done = completed_runs(dir)?;
         return Ok(DirectoryState::InProgress {
             done: done.len(),
@@ -237,9 +291,9 @@ fn only_our_leftovers(dir: &Path) -> Result<bool, ResultError> {
         let entry = entry.map_err(ResultError::io(dir))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let temporary = name.starts_with('.') && name.ends_with(".tmp");
+        let temporary = is_temporary(&name) || name == output_file::LOCK_FILE;
         let folder = (name == PARTS || name == REQUESTS)
-            && entry.path().is_dir()
+            && entry.file_type().is_ok_and(|kind| kind.is_dir())
             && only_our_leftovers(&entry.path())?;
         if !temporary && !folder {
             return Ok(false);
@@ -270,6 +324,15 @@ impl CompletedRuns {
         self.indices
             .slot(run_index)
             .is_some_and(|slot| self.block_done(slot / self.block_runs))
+    }
+
+    /// The blocks a part says it holds; none if there are no such blocks.
+    pub(super) fn blocks_of(&mut self, part: &SummaryPart) -> Option<&mut [bool]> {
+        let (first, last) = (
+            usize::try_from(part.first).ok()?,
+            usize::try_from(part.last).ok()?,
+        );
+        self.blocks.get_mut(first..=last)
     }
 
     pub(super) fn block_done(&self, block: u64) -> bool {
@@ -311,13 +374,11 @@ pub fn completed_runs(dir: &Path) -> Result<CompletedRuns, ResultError> {
     }
     let layout = Layout::read(dir)?;
     let mut completed = CompletedRuns::none(&layout);
-    for (first, last) in summary_parts(dir)? {
-        let blocks = completed.blocks.get_mut(first as usize..=last as usize);
-        let blocks = blocks.ok_or_else(|| ResultError::Malformed {
-            path: summary_part(dir, first, last),
-            message: "holds other blocks than there are".into(),
-        })?;
-        blocks.fill(true);
+    for part in summary_parts(dir)? {
+        // What names other blocks than there are was not written here.
+        if let Some(blocks) = completed.blocks_of(&part) {
+            blocks.fill(true);
+        }
     }
     Ok(completed)
 }
@@ -330,14 +391,14 @@ pub(super) fn clear(dir: &Path) -> Result<(), ResultError> {
         durable::remove_file(&dir.join(name))?;
     }
     clear_parts(dir)?;
-    clear_folder(&dir.join(REQUESTS), "part-")?;
+    clear_folder(&dir.join(REQUESTS), REQUEST_PART)?;
     durable::sync_directory(dir)
 }
 
 /// Removes the parts of a sweep, the layout last.
 pub(super) fn clear_parts(dir: &Path) -> Result<(), ResultError> {
     let parts = dir.join(PARTS);
-    if !parts.is_dir() {
+    if !is_own_directory(&parts)? {
         return Ok(());
     }
     clear_files(&parts, SUMMARY_PART)?;
@@ -345,9 +406,22 @@ pub(super) fn clear_parts(dir: &Path) -> Result<(), ResultError> {
     clear_folder(&parts, "layout")
 }
 
+/// Whether a folder is there. A link is refused: what lies behind it is not ours.
+fn is_own_directory(folder: &Path) -> Result<bool, ResultError> {
+    match fs::symlink_metadata(folder) {
+        Ok(metadata) if metadata.is_symlink() => Err(ResultError::damaged(
+            folder,
+            "is a symbolic link; results are only read and removed where they were written",
+        )),
+        Ok(metadata) => Ok(metadata.is_dir()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(ResultError::io(folder)(error)),
+    }
+}
+
 /// Removes a folder if nothing but our files were in it.
 fn clear_folder(folder: &Path, prefix: &str) -> Result<(), ResultError> {
-    if !folder.is_dir() {
+    if !is_own_directory(folder)? {
         return Ok(());
     }
     clear_files(folder, prefix)?;
@@ -358,13 +432,49 @@ fn clear_folder(folder: &Path, prefix: &str) -> Result<(), ResultError> {
     Ok(())
 }
 
+/// Whether a file of this name is one that was not finished.
+fn is_temporary(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(".tmp")
+}
+
+/// Removes what a killed session left in a directory that is finished.
+pub(super) fn clear_leftovers(dir: &Path) -> Result<(), ResultError> {
+    clear_parts(dir)?;
+    for entry in fs::read_dir(dir).map_err(ResultError::io(dir))? {
+        let path = entry.map_err(ResultError::io(dir))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let of = |own: &&str| name[1..].starts_with(*own);
+        let ours = [SUMMARY, TIMING, PARETO, SPEC, REPORT, MANIFEST];
+        if is_temporary(&name) && ours.iter().any(of) {
+            durable::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Request parts that are there.
+pub(super) fn request_parts(dir: &Path) -> Result<Vec<PathBuf>, ResultError> {
+    let folder = dir.join(REQUESTS);
+    if !is_own_directory(&folder)? {
+        return Ok(Vec::new());
+    }
+    let mut parts = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(ResultError::io(&folder))? {
+        let path = entry.map_err(ResultError::io(&folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(REQUEST_PART) && name.ends_with(".parquet") {
+            parts.push(path);
+        }
+    }
+    Ok(parts)
+}
+
 fn clear_files(folder: &Path, prefix: &str) -> Result<(), ResultError> {
     for entry in fs::read_dir(folder).map_err(ResultError::io(folder))? {
         let path = entry.map_err(ResultError::io(folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let ours = name.starts_with(prefix) && name.ends_with(".parquet");
-        let temporary = name.starts_with('.') && name.ends_with(".tmp");
-        if ours || temporary {
+        if ours || is_temporary(&name) {
             durable::remove_file(&path)?;
         }
     }

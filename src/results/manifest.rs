@@ -2,14 +2,15 @@
 //! Written last; a directory without it is not complete.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+use std::path::{Component, Path};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::layout::RunIndices;
 use super::schema::AxisColumn;
 use super::{ResultError, durable};
+use crate::input_file::{self, InputKind};
 use crate::spec::{Objectives, Slo};
 
 /// One file of a result directory.
@@ -71,8 +72,11 @@ pub struct Manifest {
     pub slo: Slo,
     /// Objectives `pareto` was decided by.
     pub objectives: Objectives,
-    /// Every other file.
+    /// Every other file, but for the report, which can be made again.
     pub files: Vec<FileEntry>,
+    /// BLAKE3 of the manifest with nothing here.
+    #[serde(default)]
+    pub blake3: String,
 }
 
 /// Name of the manifest within a result directory.
@@ -82,19 +86,84 @@ impl Manifest {
     /// Reads the manifest of a directory; none if it is not complete.
     pub fn read(dir: &Path) -> Result<Option<Self>, ResultError> {
         let path = dir.join(MANIFEST);
-        if !path.is_file() {
+        if !path.exists() {
             return Ok(None);
         }
-        read_json(&path).map(Some)
+        let manifest: Self = read_json(&path)?;
+        match manifest.checksum()? == manifest.blake3 {
+            true => Ok(Some(manifest)),
+            false => Err(ResultError::damaged(
+                &path,
+                "written by another version, or altered: its checksum differs; `run --force` \
+                 makes everything again",
+            )),
+        }
     }
 
-    pub(super) fn write(&self, dir: &Path) -> Result<(), ResultError> {
+    pub(super) fn write(&mut self, dir: &Path) -> Result<(), ResultError> {
+        self.blake3 = self.checksum()?;
         write_json(&dir.join(MANIFEST), self)
+    }
+
+    fn checksum(&self) -> Result<String, ResultError> {
+        let unsigned = Self {
+            blake3: String::new(),
+            ..self.clone()
+        };
+        let json = serde_json::to_vec(&unsigned).map_err(ResultError::malformed(MANIFEST))?;
+        Ok(blake3::hash(&json).to_hex().to_string())
+    }
+
+    /// Compares every file of a finished directory with what was written.
+    ///
+    /// # Errors
+    /// [`ResultError::Damaged`] names the first that differs.
+    pub fn verify(&self, dir: &Path) -> Result<(), ResultError> {
+        let checked: Vec<_> = self
+            .files
+            .par_iter()
+            .map(|file| file.check(dir, "`run --force` makes everything again"))
+            .collect();
+        checked.into_iter().collect()
+    }
+}
+
+impl FileEntry {
+    /// Compares the file with what was written; `remedy` is for the message.
+    pub(super) fn check(&self, dir: &Path, remedy: &str) -> Result<(), ResultError> {
+        let path = dir.join(&self.path);
+        let damaged = |why: String| {
+            Err(ResultError::damaged(
+                &path,
+                format!("damaged: {why}; {remedy}"),
+            ))
+        };
+        // Nothing outside is looked at, whatever the manifest says.
+        let inside = |part| matches!(part, Component::Normal(_));
+        if !Path::new(&self.path).components().all(inside) {
+            return damaged("not a file of the directory".into());
+        }
+        let found = match durable::examine(&path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return damaged("it is missing".into());
+            }
+            Err(error) => return damaged(error.to_string()),
+        };
+        if found.bytes != self.bytes {
+            let (bytes, written) = (found.bytes, self.bytes);
+            return damaged(format!("it has {bytes} bytes, {written} were written"));
+        }
+        match found.blake3 == self.blake3 {
+            true => Ok(()),
+            false => damaged("its content is not what was written (its hash differs)".into()),
+        }
     }
 }
 
 pub(super) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, ResultError> {
-    let content = fs::read(path).map_err(ResultError::io(path))?;
+    let content = input_file::read(path, InputKind::ResultNotes);
+    let content = content.map_err(ResultError::unreadable(path))?;
     serde_json::from_slice(&content).map_err(|error| ResultError::Malformed {
         path: path.to_path_buf(),
         message: format!("written by another version, or damaged: {error}"),
@@ -102,10 +171,7 @@ pub(super) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, Re
 }
 
 pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ResultError> {
-    let mut content = serde_json::to_vec_pretty(value).map_err(|error| ResultError::Malformed {
-        path: path.to_path_buf(),
-        message: error.to_string(),
-    })?;
+    let mut content = serde_json::to_vec_pretty(value).map_err(ResultError::malformed(path))?;
     content.push(b'\n');
     durable::write_file(path, &content).map(|_| ())
 }

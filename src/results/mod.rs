@@ -10,6 +10,7 @@
 //! is a [`Judge`]'s to say.
 
 mod batches;
+mod claim;
 mod column_chunk;
 mod columns;
 mod durable;
@@ -27,10 +28,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::output_file::LockError;
 use crate::simulator::{RequestRecord, RunSummary};
 use crate::units::DType;
 
 pub use batches::{BATCH_COLUMNS, BatchRow};
+pub use claim::ClaimedDirectory;
 pub use layout::{CompletedRuns, DirectoryState, RunIndices, completed_runs, directory_state};
 pub use manifest::{FileEntry, Manifest, RunCounts};
 pub use reader::{Numbers, SummaryBatch, SummaryReader, SummaryRow, SummaryTable, read_summary};
@@ -137,6 +140,17 @@ pub enum ResultError {
         /// What is wrong.
         message: String,
     },
+    /// A file of the directory that is not there, or not as it was written.
+    #[error("{path}: {why}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Another program writes into the directory.
+    #[error(transparent)]
+    Locked(#[from] LockError),
     /// No directory there, or one with something else in it.
     #[error("{path}: not a result directory ({why})", path = path.display())]
     NotResults {
@@ -222,8 +236,30 @@ impl ResultError {
                 | Self::Occupied { .. }
                 | Self::Mismatch { .. }
                 | Self::Malformed { .. }
+                | Self::Damaged { .. }
+                | Self::Locked(LockError::Held { .. })
                 | Self::ColumnTaken(_)
         )
+    }
+
+    /// What cannot be written as JSON.
+    pub(crate) fn malformed(path: impl Into<PathBuf>) -> impl FnOnce(serde_json::Error) -> Self {
+        move |error| Self::Malformed {
+            path: path.into(),
+            message: error.to_string(),
+        }
+    }
+
+    pub(crate) fn damaged(path: &Path, why: impl Into<String>) -> Self {
+        Self::Damaged {
+            path: path.to_path_buf(),
+            why: why.into(),
+        }
+    }
+
+    /// A file that cannot be read, whatever the reason.
+    pub(crate) fn unreadable<E: std::fmt::Display>(path: &Path) -> impl FnOnce(E) -> Self + '_ {
+        move |error| Self::damaged(path, error.to_string())
     }
 
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {

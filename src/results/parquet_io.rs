@@ -1,7 +1,7 @@
 //! Parquet files with fixed properties: the same rows give the same bytes.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
 use arrow_schema::{DataType, SchemaRef};
@@ -17,6 +17,7 @@ use parquet::schema::types::ColumnPath;
 use super::ResultError;
 use super::durable::{DurableFile, Written};
 use super::schema::SCHEMA_VERSION;
+use crate::input_file::{self, InputKind};
 
 /// Rows of a row group; never depends on threads or memory.
 pub(super) const ROW_GROUP_ROWS: usize = 65_536;
@@ -36,7 +37,7 @@ pub(super) fn version_entry() -> KeyValue {
 }
 
 /// Dictionaries pay for texts, which repeat, and not for measurements.
-fn properties(schema: &SchemaRef, extra: Option<KeyValue>) -> WriterProperties {
+fn properties(schema: &SchemaRef, extra: Vec<KeyValue>) -> WriterProperties {
     let mut metadata = vec![version_entry()];
     metadata.extend(extra);
     let mut builder = WriterProperties::builder()
@@ -58,7 +59,7 @@ fn properties(schema: &SchemaRef, extra: Option<KeyValue>) -> WriterProperties {
 
 /// A Parquet file on its way to disk.
 pub(super) struct TableWriter {
-    path: std::path::PathBuf,
+    path: PathBuf,
     writer: ArrowWriter<DurableFile>,
     rows: u64,
 }
@@ -67,7 +68,7 @@ impl TableWriter {
     pub(super) fn create(
         path: &Path,
         schema: SchemaRef,
-        extra: Option<KeyValue>,
+        extra: Vec<KeyValue>,
     ) -> Result<Self, ResultError> {
         let file = DurableFile::create(path)?;
         let properties = properties(&schema, extra);
@@ -89,11 +90,19 @@ impl TableWriter {
 
     /// Makes the file appear; tells its rows.
     pub(super) fn finish(self) -> Result<(Written, u64), ResultError> {
+        self.finish_as(|target, _| target)
+    }
+
+    /// As [`Self::finish`], under a name that tells what is in it.
+    pub(super) fn finish_as(
+        self,
+        name: impl FnOnce(PathBuf, &str) -> PathBuf,
+    ) -> Result<(Written, u64), ResultError> {
         let file = self
             .writer
             .into_inner()
             .map_err(ResultError::parquet(&self.path))?;
-        Ok((file.commit()?, self.rows))
+        Ok((file.commit_as(name)?, self.rows))
     }
 }
 
@@ -114,14 +123,16 @@ pub(super) struct TableFile<'a, R: ChunkReader> {
 impl<'a> TableFile<'a, File> {
     /// A file that is read from disk bit by bit.
     pub(super) fn open(path: &'a Path) -> Result<Self, ResultError> {
-        Self::new(path, File::open(path).map_err(ResultError::io(path))?)
+        let file = input_file::open(path, InputKind::ResultTable);
+        Self::new(path, file.map_err(ResultError::unreadable(path))?)
     }
 }
 
 impl<'a> TableFile<'a, Bytes> {
     /// A file that is read from disk at once.
     pub(super) fn load(path: &'a Path) -> Result<Self, ResultError> {
-        let content = std::fs::read(path).map_err(ResultError::io(path))?;
+        let content =
+            input_file::read(path, InputKind::ResultTable).map_err(ResultError::io(path))?;
         Self::new(path, Bytes::from(content))
     }
 }
@@ -129,7 +140,7 @@ impl<'a> TableFile<'a, Bytes> {
 impl<'a, R: ChunkReader + 'static> TableFile<'a, R> {
     fn new(path: &'a Path, content: R) -> Result<Self, ResultError> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(content);
-        let builder = builder.map_err(ResultError::parquet(path))?;
+        let builder = builder.map_err(ResultError::unreadable(path))?;
         Ok(Self { path, builder })
     }
 
@@ -161,6 +172,6 @@ impl<'a, R: ChunkReader + 'static> TableFile<'a, R> {
         };
         let builder = self.builder.with_projection(mask);
         let reader = builder.with_batch_size(READ_BATCH_ROWS).build();
-        reader.map_err(ResultError::parquet(self.path))
+        reader.map_err(ResultError::unreadable(self.path))
     }
 }

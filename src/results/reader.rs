@@ -8,9 +8,10 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
 use arrow_array::{Array, Float64Array, Int64Array, RecordBatch};
 use arrow_schema::SchemaRef;
+use rayon::prelude::*;
 use serde_json::Value;
 
-use super::layout::{self, DirectoryState, Layout, directory_state};
+use super::layout::{self, DirectoryState, Layout, SummaryPart, directory_state};
 use super::manifest::Manifest;
 use super::parquet_io::{self, TableFile};
 use super::schema::AxisColumn;
@@ -209,8 +210,28 @@ pub struct SummaryReader {
 }
 
 impl SummaryReader {
-    /// Finds the summary of a directory.
+    /// Finds the summary of a directory, and compares the directory with what was
+    /// written.
+    ///
+    /// # Errors
+    /// If there is none, or a file of it is damaged.
     pub fn open(dir: &Path) -> Result<Self, ResultError> {
+        let reader = Self::find(dir)?;
+        match &reader.manifest {
+            Some(manifest) => manifest.verify(dir)?,
+            None => layout::summary_parts(dir)?
+                .par_iter()
+                .try_for_each(SummaryPart::check)?,
+        }
+        Ok(reader)
+    }
+
+    /// The summary of a directory that this process has just finished.
+    pub fn of_finished(dir: &Path, manifest: Manifest) -> Self {
+        Self::complete(dir, manifest)
+    }
+
+    fn find(dir: &Path) -> Result<Self, ResultError> {
         let refuse = |why: &str| ResultError::NotResults {
             path: dir.to_path_buf(),
             why: why.to_string(),
@@ -229,7 +250,11 @@ impl SummaryReader {
             path: dir.to_path_buf(),
             why: "no manifest.json in it".into(),
         })?;
-        Ok(Self {
+        Ok(Self::complete(dir, manifest))
+    }
+
+    fn complete(dir: &Path, manifest: Manifest) -> Self {
+        Self {
             dir: dir.to_path_buf(),
             name: manifest.name.clone(),
             axes: manifest.axes.clone(),
@@ -239,7 +264,7 @@ impl SummaryReader {
             manifest: Some(manifest),
             files: vec![dir.join(layout::SUMMARY)],
             kept: OnceLock::new(),
-        })
+        }
     }
 
     pub(super) fn open_unfinished(dir: &Path) -> Result<Self, ResultError> {
@@ -249,9 +274,7 @@ impl SummaryReader {
             dir: dir.to_path_buf(),
             manifest: None,
             expected_runs: layout.run_indices.count,
-            files: parts
-                .map(|(first, last)| layout::summary_part(dir, first, last))
-                .collect(),
+            files: parts.map(|part| part.path).collect(),
             name: layout.name,
             axes: layout.axes,
             slo: layout.slo,
@@ -326,7 +349,8 @@ impl SummaryReader {
         }
         for path in &self.files {
             for batch in parquet_io::open(path, columns)? {
-                give(&SummaryBatch::new(batch?))?;
+                let batch = batch.map_err(ResultError::unreadable(path))?;
+                give(&SummaryBatch::new(batch))?;
             }
         }
         Ok(())
@@ -347,7 +371,7 @@ impl SummaryReader {
     fn read_few(&self) -> Result<Option<Vec<SummaryBatch>>, ResultError> {
         let mut size_bytes = 0;
         for path in &self.files {
-            let file = path.metadata().map_err(ResultError::io(path))?;
+            let file = path.metadata().map_err(ResultError::unreadable(path))?;
             size_bytes += file.len();
             if size_bytes > KEPT_BYTES {
                 return Ok(None);
@@ -356,7 +380,8 @@ impl SummaryReader {
         let mut batches = Vec::new();
         for path in &self.files {
             for batch in TableFile::load(path)?.read(None)? {
-                batches.push(SummaryBatch::new(batch?));
+                let batch = batch.map_err(ResultError::unreadable(path))?;
+                batches.push(SummaryBatch::new(batch));
             }
         }
         Ok(Some(batches))

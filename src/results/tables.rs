@@ -26,7 +26,7 @@ pub fn write_batch_table(path: &Path, rows: &[BatchRow]) -> Result<(), ResultErr
 pub fn write_columns(path: &Path, columns: Vec<(String, ArrayRef)>) -> Result<(), ResultError> {
     let nullable = columns.into_iter().map(|(name, array)| (name, array, true));
     let all = RecordBatch::try_from_iter_with_nullable(nullable)?;
-    let mut table = TableWriter::create(path, all.schema(), None)?;
+    let mut table = TableWriter::create(path, all.schema(), Vec::new())?;
     for first in (0..all.num_rows()).step_by(ROW_GROUP_ROWS) {
         table.write(&all.slice(first, ROW_GROUP_ROWS.min(all.num_rows() - first)))?;
     }

@@ -7,7 +7,8 @@
 //! open blocks, and those finished within a moment, only: hand out runs in about
 //! index order and there are few.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,9 +18,11 @@ use std::time::{Duration, Instant};
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parquet::file::metadata::KeyValue;
+use parquet::file::reader::ChunkReader;
+use rayon::prelude::*;
 
 use super::durable::{self, Written};
-use super::layout::{self, CompletedRuns, DirectoryState, Layout, RunIndices};
+use super::layout::{self, CompletedRuns, DirectoryState, Layout, RunIndices, SummaryPart};
 use super::manifest::{FileEntry, Manifest, RunCounts, write_json};
 use super::parquet_io::{TableFile, TableWriter};
 use super::reader::{SummaryBatch, SummaryReader, SummaryRow};
@@ -30,6 +33,8 @@ use super::schema::{
     timing_schema,
 };
 use super::{RequestRow, ResultError, RunResult, RunStatus, columns};
+use crate::input_file::shown;
+use crate::output_file;
 use crate::spec::{Objectives, Slo};
 
 /// What a result directory is to hold.
@@ -88,6 +93,8 @@ pub trait Judge {
 
 /// Key of the request parts' [`FileEntry`]s in a summary part's metadata.
 const REQUEST_PARTS_KEY: &str = "vidur_sweep.request_parts";
+/// Key, there too, of the [`Layout::identity`] it belongs to.
+const LAYOUT_KEY: &str = "vidur_sweep.layout";
 
 /// Finished blocks wait for so long to be written together, unless they are many:
 /// every part costs two syncs, and short runs would wait for the disk.
@@ -133,6 +140,7 @@ pub struct ResultWriter {
     shared: Arc<Shared>,
     plan: ResultPlan,
     completed: CompletedRuns,
+    damaged: Vec<String>,
     open: Mutex<BTreeMap<u64, OpenBlock>>,
     /// Blocks handed over, so that a run that comes twice is noticed.
     handed_over: Mutex<Vec<bool>>,
@@ -202,8 +210,17 @@ impl ResultWriter {
         let layout = Layout::read(dir)?;
         check_same(dir, &layout, &new_layout(&plan))?;
         prepare(dir, &plan, &layout)?;
+        let damaged = drop_damaged(dir, &layout)?;
         let completed = layout::completed_runs(dir)?;
-        Ok(Self::start(dir, plan, completed, layout))
+        let mut writer = Self::start(dir, plan, completed, layout);
+        writer.damaged = damaged;
+        Ok(writer)
+    }
+
+    /// What of the directory was not as it was written; its runs are among those to
+    /// be made again. One sentence each.
+    pub fn damaged(&self) -> &[String] {
+        &self.damaged
     }
 
     fn start(dir: &Path, plan: ResultPlan, completed: CompletedRuns, layout: Layout) -> Self {
@@ -236,6 +253,7 @@ impl ResultWriter {
             shared,
             plan,
             completed,
+            damaged: Vec::new(),
             open: Mutex::new(BTreeMap::new()),
             handed_over: Mutex::new(handed_over),
             sender: Some(sender),
@@ -359,7 +377,7 @@ impl ResultWriter {
                 total: done.total(),
             });
         }
-        let manifest = consolidate(dir, &self.plan, &self.shared.layout, judge)?;
+        let mut manifest = consolidate(dir, &self.plan, &self.shared.layout, judge)?;
         manifest.write(dir)?;
         layout::clear_parts(dir)?;
         Ok(manifest)
@@ -445,9 +463,13 @@ fn prepare(dir: &Path, plan: &ResultPlan, layout: &Layout) -> Result<(), ResultE
         Some(layout::PARTS),
         layout.keep_requests.then_some(layout::REQUESTS),
     ];
+    std::fs::create_dir_all(dir).map_err(ResultError::io(dir))?;
     for folder in folders.into_iter().flatten() {
         let path = dir.join(folder);
-        std::fs::create_dir_all(&path).map_err(ResultError::io(&path))?;
+        output_file::own_directory(&path).map_err(|error| match error.kind() {
+            ErrorKind::NotADirectory => ResultError::damaged(&path, error.to_string()),
+            _ => ResultError::io(&path)(error),
+        })?;
     }
     write_json(&Layout::path(dir), layout)?;
     durable::write_file(&dir.join(layout::SPEC), plan.spec_yaml.as_bytes()).map(|_| ())
@@ -556,17 +578,22 @@ fn write_summary_part(shared: &Shared, blocks: &[Finished]) -> Result<(), Result
         .iter()
         .filter_map(|(_, (_, part))| part.as_ref())
         .collect();
-    let requests = (!requests.is_empty()).then(|| {
+    let mut notes = vec![KeyValue::new(
+        LAYOUT_KEY.to_string(),
+        shared.layout.identity()?,
+    )];
+    if !requests.is_empty() {
         let json = serde_json::json!(requests).to_string();
-        KeyValue::new(REQUEST_PARTS_KEY.to_string(), json)
-    });
+        notes.push(KeyValue::new(REQUEST_PARTS_KEY.to_string(), json));
+    }
     let axes = &shared.layout.axes;
-    let path = layout::summary_part(&shared.dir, *first, *last);
-    let mut part = TableWriter::create(&path, part_schema(axes), requests)?;
+    let unnamed = SummaryPart::unnamed(&shared.dir, *first, *last);
+    let mut part = TableWriter::create(&unnamed, part_schema(axes), notes)?;
     for (_, (runs, _)) in blocks {
         part.write(&columns::part_batch(axes, runs)?)?;
     }
-    part.finish().map(|_| ())
+    let named = part.finish_as(|unnamed, hash| SummaryPart::named(&unnamed, hash));
+    named.map(|_| ())
 }
 
 /// A block without a row has no file, except the first: `requests/*.parquet`
@@ -637,6 +664,7 @@ fn consolidate(
         slo: plan.slo.clone(),
         objectives: plan.objectives.clone(),
         files,
+        blake3: String::new(),
     })
 }
 
@@ -647,7 +675,7 @@ fn write_tables(
     judge: &mut dyn Judge,
 ) -> Result<(RunCounts, Vec<FileEntry>), ResultError> {
     let schema = summary_schema(&layout.axes);
-    let table = |name: &str, schema| TableWriter::create(&dir.join(name), schema, None);
+    let table = |name: &str, schema| TableWriter::create(&dir.join(name), schema, Vec::new());
     let mut summary = table(layout::SUMMARY, schema.clone())?;
     let mut pareto = table(layout::PARETO, schema.clone())?;
     let mut timing = table(layout::TIMING, timing_schema())?;
@@ -761,14 +789,80 @@ fn batch_of(
 fn request_files(parts: &SummaryReader) -> Result<Vec<FileEntry>, ResultError> {
     let mut files = Vec::new();
     for path in parts.files() {
-        if let Some(json) = TableFile::open(path)?.metadata_value(REQUEST_PARTS_KEY) {
-            let entries: Vec<FileEntry> =
-                serde_json::from_str(json).map_err(|error| ResultError::Malformed {
-                    path: path.clone(),
-                    message: error.to_string(),
-                })?;
-            files.extend(entries);
-        }
+        files.extend(request_parts_in(path, &TableFile::open(path)?)?);
     }
     Ok(files)
+}
+
+/// The request parts that a summary part tells of.
+fn request_parts_in<R: ChunkReader + 'static>(
+    path: &Path,
+    part: &TableFile<'_, R>,
+) -> Result<Vec<FileEntry>, ResultError> {
+    match part.metadata_value(REQUEST_PARTS_KEY) {
+        None => Ok(Vec::new()),
+        Some(json) => serde_json::from_str(json).map_err(ResultError::unreadable(path)),
+    }
+}
+
+/// Removes the parts that are not as they were written, or not of this sweep, and what
+/// no part tells of: the runs in them are made again. Says what was damaged.
+fn drop_damaged(dir: &Path, layout: &Layout) -> Result<Vec<String>, ResultError> {
+    let identity = layout.identity()?;
+    let parts = layout::summary_parts(dir)?;
+    let checked: Vec<_> = parts
+        .par_iter()
+        .map(|part| check_part(dir, part, &identity))
+        .collect();
+    let mut damaged = Vec::new();
+    let mut kept = CompletedRuns::none(layout);
+    let mut told_of = BTreeSet::new();
+    for (part, checked) in parts.iter().zip(checked) {
+        let fresh = kept
+            .blocks_of(part)
+            .filter(|blocks| !blocks.contains(&true));
+        match (checked, fresh) {
+            (Ok(requests), Some(blocks)) => {
+                blocks.fill(true);
+                told_of.extend(requests);
+            }
+            (Ok(_), None) => {
+                let what = "holds runs that another part has, or that are not in this sweep";
+                damaged.push(ResultError::damaged(&part.path, what).to_string());
+                durable::remove_file(&part.path)?;
+            }
+            (Err(error), _) => {
+                damaged.push(error.to_string());
+                durable::remove_file(&part.path)?;
+            }
+        }
+    }
+    for path in layout::request_parts(dir)? {
+        if !told_of.contains(&path) {
+            durable::remove_file(&path)?;
+        }
+    }
+    Ok(damaged)
+}
+
+/// Compares a summary part and the request parts it tells of with what was written;
+/// gives the latter.
+fn check_part(dir: &Path, part: &SummaryPart, identity: &str) -> Result<Vec<PathBuf>, ResultError> {
+    part.check()?;
+    let table = TableFile::open(&part.path)?;
+    if table.metadata_value(LAYOUT_KEY) != Some(identity) {
+        let why = "was written by another sweep; its runs are made again";
+        return Err(ResultError::damaged(&part.path, why));
+    }
+    let mut paths = Vec::new();
+    for file in request_parts_in(&part.path, &table)? {
+        let of_part = |block| layout::request_part_name(block) == file.path;
+        if !(part.first..=part.last).any(of_part) {
+            let why = format!("tells of `{}`, which is not its own", shown(&file.path));
+            return Err(ResultError::damaged(&part.path, why));
+        }
+        file.check(dir, "its runs are made again")?;
+        paths.push(dir.join(&file.path));
+    }
+    Ok(paths)
 }

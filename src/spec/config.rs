@@ -414,6 +414,9 @@ pub struct SweepSpec {
     /// Configurations of a [`SearchConfig::List`], read with the specification.
     #[serde(skip)]
     pub points: Option<Points>,
+    /// Where a program is named, if one is: `file:line:column`, or the argument.
+    #[serde(skip)]
+    pub program_named_at: Option<String>,
 }
 
 fn default_seed() -> u64 {

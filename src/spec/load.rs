@@ -14,6 +14,9 @@ use super::{
 use crate::workload::DataFiles;
 use crate::yaml::{Document, Position, YamlError};
 
+/// The run key that names a program.
+const PROGRAM_KEY: &str = "network.simai_binary";
+
 /// Reads a sweep specification from a file, with `path.to.key=value` overrides.
 pub fn load(path: &Path, overrides: &[String]) -> Result<SweepSpec, SpecErrors> {
     let document = crate::yaml::read(path).map_err(|e| from_yaml(&e))?;
@@ -63,6 +66,7 @@ fn from_document(mut document: Document, overrides: &[String]) -> Result<SweepSp
         SpecError::at(document.file.display().to_string(), e.to_string())
     })?;
     spec.file = Some(document.file.clone());
+    spec.program_named_at = findings.program_named_at(&spec, points.as_ref());
     spec.points = points;
     super::trial::check(&spec, &mut findings);
     findings.result()?;
@@ -112,14 +116,32 @@ impl Findings<'_> {
         self.errors.extend(errors.0.into_iter().map(|e| (None, e)));
     }
 
-    fn place(&mut self, path: &str, placed: YamlError) {
-        let location = match self.overrides.source_of(path) {
+    /// Where the key of a program stands, if the specification has it.
+    fn program_named_at(&self, spec: &SweepSpec, points: Option<&Points>) -> Option<String> {
+        if points.is_some_and(|points| points.columns.iter().any(|key| key == PROGRAM_KEY)) {
+            return points.map(|points| points.location(0));
+        }
+        let path = match spec.axes.contains_key(PROGRAM_KEY) {
+            true => child("axes", PROGRAM_KEY),
+            false => child("base", PROGRAM_KEY),
+        };
+        let in_base = spec.base.get("network").and_then(|n| n.get("simai_binary"));
+        let named = path.starts_with("axes") || in_base.is_some_and(|value| !value.is_null());
+        named.then(|| self.location(&path, &self.document.error_at_key(&path, "")))
+    }
+
+    fn location(&self, path: &str, placed: &YamlError) -> String {
+        match self.overrides.source_of(path) {
             Some(argument) => argument.to_owned(),
             None => match placed.position {
                 Some((line, column)) => format!("{}:{line}:{column}", placed.file.display()),
                 None => placed.file.display().to_string(),
             },
-        };
+        }
+    }
+
+    fn place(&mut self, path: &str, placed: YamlError) {
+        let location = self.location(path, &placed);
         let error = SpecError::at(location, placed.message);
         if !self.errors.iter().any(|(_, other)| *other == error) {
             self.errors.push((placed.position, error));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{ResolveError, RunConfig};
 use crate::catalog::{DeviceSpec, EngineSpec, ModelSpec};
-use crate::execution_time::aicb::{self, AicbCost, Phase};
+use crate::execution_time::aicb::{self, AicbCost, AicbCostError, Phase};
 use crate::execution_time::silicon::SiliconDb;
 use crate::execution_time::step_cost::GraphCost;
 use crate::execution_time::vidur::{
@@ -16,6 +16,8 @@ use crate::execution_time::vidur::{
     VidurDeployment, VidurError,
 };
 use crate::execution_time::{BackendKind, StepCost, StepOptions};
+use crate::external::AllowPrograms;
+use crate::input_file::{self, InputKind};
 use crate::memory::{Formats, Parallelism};
 use crate::network::Collective;
 use crate::network::flow::{FlowNetwork, SimaiConf, SimaiEnvironment, TransferPaths};
@@ -102,11 +104,20 @@ pub(super) struct Costs {
     hashes: Mutex<BTreeMap<PathBuf, Option<String>>>,
     /// Where results of an installed SimAI are kept.
     cache_dir: Option<PathBuf>,
+    /// Whether an installed SimAI may be run.
+    programs: Option<AllowPrograms>,
     aicb_folders: Mutex<BTreeMap<PathBuf, String>>,
     /// Topologies read so far.
     topologies: Mutex<BTreeMap<PathBuf, Arc<Topology>>>,
     /// Ways between replicas found so far.
     paths: Mutex<BTreeMap<String, Arc<TransferPaths>>>,
+}
+
+/// What else may be used to make a cost model.
+#[derive(Clone, Copy)]
+struct Means<'a> {
+    cache_dir: Option<&'a Path>,
+    programs: Option<AllowPrograms>,
 }
 
 /// A cost model, once it is made. Locked while that is being done, so that only those
@@ -163,6 +174,11 @@ impl Costs {
         }
     }
 
+    /// From now on prices may come from programs that a configuration names.
+    pub(super) fn allow_programs(&mut self, leave: AllowPrograms) {
+        self.programs = Some(leave);
+    }
+
     /// The cost model of a pool, shared with every run that has the same.
     pub(super) fn get(&self, pricing: &Pricing<'_>) -> Result<PoolCost, ResolveError> {
         let slot = lock(&self.kept).slot(pricing.key());
@@ -170,7 +186,11 @@ impl Costs {
         if let Some(cost) = &*cost {
             return Ok(cost.clone());
         }
-        let made = pricing.make(&self.library, self.cache_dir.as_deref())?;
+        let means = Means {
+            cache_dir: self.cache_dir.as_deref(),
+            programs: self.programs,
+        };
+        let made = pricing.make(&self.library, means)?;
         *cost = Some(made.clone());
         Ok(made)
     }
@@ -257,7 +277,7 @@ impl Costs {
         let mut hashes = lock(&self.hashes);
         let mut hash = |path: &Path| {
             let known = hashes.entry(path.to_path_buf()).or_insert_with(|| {
-                let content = std::fs::read(path).ok()?;
+                let content = input_file::read(path, InputKind::Program).ok()?;
                 Some(blake3::hash(&content).to_hex()[..32].to_owned())
             });
             known.clone()
@@ -360,7 +380,7 @@ impl Pricing<'_> {
 
     /// What prices communication, where it is not the links of measured tables
     /// and formulas.
-    fn fabric(&self, cache_dir: Option<&Path>) -> Result<Option<Arc<Fabric>>, ResolveError> {
+    fn fabric(&self, means: Means<'_>) -> Result<Option<Arc<Fabric>>, ResolveError> {
         let config = self.config;
         let flows = match config.backend {
             BackendKind::SimaiSimulation => true,
@@ -386,11 +406,11 @@ impl Pricing<'_> {
                 (FabricModel::Nccl(self.nccl()), name, launch_ms)
             }
             BackendKind::SimaiSimulation => {
-                let (model, name) = self.simulated(cache_dir)?;
+                let (model, name) = self.simulated(means)?;
                 (model, name, launch_ms)
             }
             _ if config.network.topology.is_some() => {
-                let (model, name) = self.simulated(cache_dir)?;
+                let (model, name) = self.simulated(means)?;
                 (model, name, 0.0)
             }
             _ => return Ok(None),
@@ -438,7 +458,7 @@ impl Pricing<'_> {
     }
 
     /// Flows over a topology, or an installed SimAI, and its name.
-    fn simulated(&self, cache_dir: Option<&Path>) -> Result<(FabricModel, String), ResolveError> {
+    fn simulated(&self, means: Means<'_>) -> Result<(FabricModel, String), ResolveError> {
         let (flows, name) = self.flows()?;
         let network = &self.config.network;
         let Some(program) = &network.simai_binary else {
@@ -448,12 +468,14 @@ impl Pricing<'_> {
             let text = "network.simai_binary needs network.topology and network.simai_conf";
             return Err(ResolveError::Input(text.to_owned()));
         };
-        let cache = cache_dir.filter(|_| !self.config.predictor().no_cache);
-        let binary = SimaiBinary::new(program, topology, conf, cache);
+        let cache = means
+            .cache_dir
+            .filter(|_| !self.config.predictor().no_cache);
+        let binary = SimaiBinary::new(program, topology, conf, cache, means.programs);
         let binary = binary.map_err(ResolveError::Input)?;
         // A program that does not run at all is told of before anything is priced.
         let ranks = self.parallelism.tensor_parallel;
-        if ranks > 1 {
+        if ranks > 1 && means.programs.is_some() {
             let probed = binary.time_us(Collective::AllReduce, PROBE_BYTES, ranks);
             probed.map_err(ResolveError::Input)?;
         }
@@ -513,11 +535,7 @@ impl Pricing<'_> {
         }
     }
 
-    fn make(
-        &self,
-        library: &FitLibrary,
-        cache_dir: Option<&Path>,
-    ) -> Result<PoolCost, ResolveError> {
+    fn make(&self, library: &FitLibrary, means: Means<'_>) -> Result<PoolCost, ResolveError> {
         let config = self.config;
         let operators = matches!(
             config.backend,
@@ -538,15 +556,13 @@ impl Pricing<'_> {
             );
         }
         match config.backend {
-            BackendKind::Silicon | BackendKind::Roofline | BackendKind::Aicb => {
-                self.graph(cache_dir)
-            }
-            BackendKind::Vidur | BackendKind::Linear => self.fitted(library, cache_dir),
+            BackendKind::Silicon | BackendKind::Roofline | BackendKind::Aicb => self.graph(means),
+            BackendKind::Vidur | BackendKind::Linear => self.fitted(library, means),
             BackendKind::SimaiAnalytical | BackendKind::SimaiSimulation => {
                 if self.profiled() {
-                    self.fitted(library, cache_dir)
+                    self.fitted(library, means)
                 } else {
-                    self.graph(cache_dir)
+                    self.graph(means)
                 }
             }
             BackendKind::Table => self.table(),
@@ -554,8 +570,8 @@ impl Pricing<'_> {
         }
     }
 
-    fn graph(&self, cache_dir: Option<&Path>) -> Result<PoolCost, ResolveError> {
-        let fabric = self.fabric(cache_dir)?;
+    fn graph(&self, means: Means<'_>) -> Result<PoolCost, ResolveError> {
+        let fabric = self.fabric(means)?;
         let kernels = match self.config.backend {
             BackendKind::SimaiAnalytical | BackendKind::SimaiSimulation => {
                 let device = self.device.kernels_of.as_ref().unwrap_or(&self.device.name);
@@ -586,17 +602,18 @@ impl Pricing<'_> {
         let pool_cost = match &self.config.aicb_dir {
             None => cost().map(|cost| PoolCost::Graph(Arc::new(cost.with_options(&self.options)))),
             Some(folder) => {
-                AicbCost::new(folder, self.phases, cost).map(|cost| PoolCost::Aicb(Arc::new(cost)))
+                let cost =
+                    AicbCost::new(folder, self.phases, cost).map_err(|error| match error {
+                        AicbCostError::Files(error) => ResolveError::Input(error.to_string()),
+                        AicbCostError::Unpriced(reason) => ResolveError::Infeasible(reason),
+                    })?;
+                return Ok(PoolCost::Aicb(Arc::new(cost)));
             }
         };
         pool_cost.map_err(ResolveError::Infeasible)
     }
 
-    fn fitted(
-        &self,
-        library: &FitLibrary,
-        cache_dir: Option<&Path>,
-    ) -> Result<PoolCost, ResolveError> {
+    fn fitted(&self, library: &FitLibrary, means: Means<'_>) -> Result<PoolCost, ResolveError> {
         let deployment = VidurDeployment {
             model: self.model.clone(),
             model_name: self.config.model.clone(),
@@ -605,7 +622,7 @@ impl Pricing<'_> {
             gpus_per_node: self.gpus_per_node,
             keys: self.config.keys(),
             files: self.config.profile_files(self.device_name),
-            fabric: self.fabric(cache_dir)?,
+            fabric: self.fabric(means)?,
         };
         let cost = VidurCost::fit(&deployment, &self.config.predictor(), library);
         Ok(PoolCost::Vidur(Arc::new(cost.map_err(unpriced)?)))

@@ -20,6 +20,7 @@ use crate::execution_time::StepCost;
 use crate::execution_time::aicb::Phase;
 use crate::execution_time::graph::Graph;
 use crate::execution_time::step_cost::PeerCost;
+use crate::external::AllowPrograms;
 use crate::memory::{
     self, AlibabaVersion, Formats, Infeasible, MemoryPlan, Parallelism, PlanInput, VidurPlan,
     VidurPlanInput, alibaba_plan, alibaba_transfer_bytes, kv_bytes_per_token,
@@ -167,6 +168,14 @@ impl Resolver {
             costs: Costs::with_cache(Some(cache_dir)),
             ..Self::default()
         }
+    }
+
+    /// Also runs the programs that configurations name. Without it their prices come
+    /// from what earlier runs left, and there are none beyond.
+    #[must_use]
+    pub fn allowing_programs(mut self, leave: AllowPrograms) -> Self {
+        self.costs.allow_programs(leave);
+        self
     }
 
     /// What a person should know of the prices so far, one sentence each.

@@ -4,7 +4,7 @@
 //! without expanding the sweep.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -14,6 +14,7 @@ use super::{Constraint, RunConfig, SpecError, SpecErrors, SweepSpec};
 use crate::catalog::Catalog;
 use crate::execution_time::BackendKind;
 use crate::execution_time::silicon::{DEVICES, SiliconDb};
+use crate::input_file::{self, InputKind};
 use crate::memory::check_divisibility;
 use crate::workload::{ArrivalsConfig, LengthsConfig};
 
@@ -222,6 +223,12 @@ impl Trial<'_> {
     }
 }
 
+/// The file and what would keep it from being read, if anything does.
+fn unreadable(file: &Path, kind: InputKind) -> Option<String> {
+    let why = input_file::problem(file, kind)?;
+    Some(format!("{}: {why}", file.display()))
+}
+
 impl RunConfig {
     /// What keeps the backend from pricing anything: a file that is not there, or
     /// an option of the predictor out of range.
@@ -238,16 +245,28 @@ impl RunConfig {
             | BackendKind::SimaiAnalytical
             | BackendKind::SimaiSimulation => {
                 let files = [
-                    ("network.topology", &self.network.topology),
-                    ("network.simai_conf", &self.network.simai_conf),
-                    ("network.simai_binary", &self.network.simai_binary),
+                    (
+                        "network.topology",
+                        InputKind::Topology,
+                        &self.network.topology,
+                    ),
+                    (
+                        "network.simai_conf",
+                        InputKind::SimaiConf,
+                        &self.network.simai_conf,
+                    ),
+                    (
+                        "network.simai_binary",
+                        InputKind::Program,
+                        &self.network.simai_binary,
+                    ),
                 ];
-                let missing = |(_, file): &(_, &Option<PathBuf>)| {
-                    file.as_ref().is_some_and(|file| !file.is_file())
-                };
-                let (key, file) = files.into_iter().find(missing)?;
-                let file = file.clone().unwrap_or_default();
-                about(key, format!("{}: no such file", file.display()))
+                let named = (files.into_iter())
+                    .filter_map(|(key, kind, file)| Some((key, kind, file.as_ref()?)));
+                let (key, why) = named
+                    .filter_map(|(key, kind, file)| Some((key, unreadable(file, kind)?)))
+                    .next()?;
+                about(key, why)
             }
             BackendKind::Table | BackendKind::Recorded => {
                 let (key, file) = match self.backend {
@@ -256,10 +275,7 @@ impl RunConfig {
                 };
                 match file {
                     None => about("backend", format!("needs `{key}`")),
-                    Some(file) if !file.is_file() => {
-                        about(key, format!("{}: no such file", file.display()))
-                    }
-                    Some(_) => None,
+                    Some(file) => about(key, unreadable(file, InputKind::Profile)?),
                 }
             }
             BackendKind::Aicb => match &self.aicb_dir {
@@ -284,13 +300,14 @@ impl RunConfig {
                 if self.pipeline_parallel > 1 {
                     needed.push(&files.send_recv);
                 }
-                let missing = needed.into_iter().find(|file| !file.is_file())?;
+                let why = needed
+                    .into_iter()
+                    .find_map(|file| unreadable(file, InputKind::Profile))?;
                 about(
                     "backend",
                     format!(
-                        "{}: no such file; `profiling_dir` names the folder of profiling files, \
-                         and backend silicon needs none",
-                        missing.display()
+                        "{why}; `profiling_dir` names the folder of profiling files, \
+                         and backend silicon needs none"
                     ),
                 )
             }

@@ -10,6 +10,7 @@ use crate::execution_time::BackendKind;
 use crate::execution_time::aicb::{AicbProgram, has_files};
 use crate::execution_time::silicon::SiliconDb;
 use crate::execution_time::vidur::{Estimator, PredictorConfig};
+use crate::external::AllowPrograms;
 use crate::memory::Formats;
 use crate::simulator::{Compat, GlobalScheduler, ReplicaScheduler};
 use crate::spec::{
@@ -136,7 +137,10 @@ pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, Prepa
         spread_experts(&mut config, settings, &mut notes)?;
     }
     let cache_dir = settings.text("metrics_config_cache_dir");
-    let resolver = Resolver::with_cache(Path::new(cache_dir));
+    let mut resolver = Resolver::with_cache(Path::new(cache_dir));
+    if options.use_simai_binary {
+        resolver = resolver.allowing_programs(AllowPrograms::by_option());
+    }
     let mut deployment = match resolver.resolve(&config) {
         Err(ResolveError::MissingFile(missing)) if !options.strict_files => {
             let device = device(&config)?;
@@ -466,7 +470,7 @@ fn installed_aicb(
         ));
     }
     let checkout = Path::new(predictor_option(settings, "simai_dir")).join("aicb");
-    let program = AicbProgram::at(&checkout).map_err(|error| {
+    let program = AicbProgram::at(&checkout, AllowPrograms::by_option()).map_err(|error| {
         PrepareError(format!(
             "{error} (and --use-aicb); install AICB there, or name its parent folder with \
              --random_forrest_execution_time_predictor_config_simai_dir"

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::Settings;
+use crate::input_file::{self, InputKind};
 use crate::simulator::Compat;
 use crate::workload::vidur::{
     VidurGenerator, VidurIntervals, VidurLengths, VidurReplay, VidurUntil,
@@ -571,10 +572,11 @@ const REQUEST_COLUMNS: [&str; 3] = ["arrived_at", "num_prefill_tokens", "num_dec
 /// bit.
 fn read_requests(path: &Path) -> Result<Vec<Request>, WorkloadError> {
     let in_file = |message: String| WorkloadError::in_file(path, message);
+    let content = input_file::read(path, InputKind::Trace)
+        .map_err(|error| in_file(format!("cannot be read: {error}")))?;
     let mut reader = csv::ReaderBuilder::new()
         .trim(csv::Trim::All)
-        .from_path(path)
-        .map_err(|error| in_file(format!("cannot be read: {error}")))?;
+        .from_reader(content.as_slice());
     let header = reader
         .headers()
         .map_err(|error| csv_error(path, &error))?

@@ -8,6 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
 
 use super::flags::{Flag, Group, Kind, SELECTORS, Selector, groups};
+use crate::input_file::{self, InputKind};
 use crate::spelling::did_you_mean;
 
 /// Keys of a `config.json` that follow from others and are not read.
@@ -160,7 +161,8 @@ impl Settings {
     /// One line per key that is unknown or whose value is not allowed.
     pub fn take_config(&mut self, path: &Path) -> Result<(), String> {
         let at = |what: String| format!("{}: {what}", path.display());
-        let text = std::fs::read_to_string(path).map_err(|error| at(error.to_string()))?;
+        let text = input_file::read_text(path, InputKind::Description)
+            .map_err(|error| at(error.to_string()))?;
         let document: Value = serde_json::from_str(&text).map_err(|error| {
             format!(
                 "{}:{}:{}: not JSON: {error}",

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use super::WorkloadError;
+use crate::input_file::{self, InputKind};
 use crate::spelling::did_you_mean;
 
 /// Length histograms shipped with the program, by their path in the repository.
@@ -54,19 +55,19 @@ impl DataFiles {
     }
 
     /// Where `file` lies on disk: as given (relative to the working directory),
-    /// or relative to the specification.
+    /// or relative to the specification. What is no regular file is found if
+    /// nothing else is: reading it says what it is.
     pub fn locate(&self, file: &Path) -> Option<PathBuf> {
-        if file.is_file() {
-            return Some(file.to_path_buf());
-        }
-        let beside = self.spec_dir.as_ref()?.join(file);
-        beside.is_file().then_some(beside)
+        let beside = self.spec_dir.as_ref().map(|dir| dir.join(file));
+        let places = || [Some(file.to_path_buf()), beside.clone()];
+        let found = |is_there: fn(&PathBuf) -> bool| places().into_iter().flatten().find(is_there);
+        found(|path| path.is_file()).or_else(|| found(|path| path.exists()))
     }
 
     /// Reads `file` from disk, or from what is embedded in the program.
     pub fn read(&self, file: &Path) -> Result<DataFile, WorkloadError> {
         if let Some(path) = self.locate(file) {
-            let bytes = std::fs::read(&path)
+            let bytes = input_file::read(&path, InputKind::Trace)
                 .map_err(|e| WorkloadError::in_file(&path, format!("cannot be read: {e}")))?;
             let text = String::from_utf8(bytes).map_err(|e| not_utf8(&path, &e))?;
             return Ok(DataFile {

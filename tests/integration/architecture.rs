@@ -25,6 +25,8 @@ const ORDER: &[&str] = &[
     "yaml",
     "external",
     "spelling",
+    "output_file",
+    "input_file",
     "units",
 ];
 

@@ -14,8 +14,9 @@ use vidur_sweep::results::schema::{
     IDENTITY_COLUMNS, METRIC_COLUMNS, REQUEST_COLUMNS, TIMING_COLUMNS,
 };
 use vidur_sweep::results::{
-    AxisColumn, ColumnType, DirectoryState, Existing, Manifest, ResultError, ResultPlan,
-    ResultWriter, RunIndices, RunResult, RunStatus, SummaryReader, directory_state, read_summary,
+    AxisColumn, ClaimedDirectory, ColumnType, DirectoryState, Existing, Manifest, ResultError,
+    ResultPlan, ResultWriter, RunIndices, RunResult, RunStatus, SummaryReader, directory_state,
+    read_summary,
 };
 use vidur_sweep::select::{Criteria, Selection};
 use vidur_sweep::simulator::{Distribution, RequestOutcome, RequestRecord, RunSummary};
@@ -886,7 +887,8 @@ fn the_page_holds_the_data_and_lets_no_markup_through() {
     let writer = ResultWriter::create(dir.path(), plan, Existing::Keep).unwrap();
     (0..16).for_each(|index| writer.write(sweep.run(index)).unwrap());
     writer.finish(&mut judge()).unwrap();
-    let page = fs::read_to_string(html::write(&opened(dir.path())).unwrap()).unwrap();
+    let claimed = ClaimedDirectory::existing(dir.path()).unwrap();
+    let page = fs::read_to_string(html::write(&opened(dir.path()), &claimed).unwrap()).unwrap();
     assert!(!page.contains("<img"));
     let begin = page.find("id=\"data\">").unwrap() + 10;
     let data = &page[begin..begin + page[begin..].find("</script>").unwrap()];

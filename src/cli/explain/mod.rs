@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use super::output::{print_data, print_text};
 use super::{CliError, CliResult};
 use crate::catalog::Catalog;
 use crate::execution_time::{BackendKind, Provenance};
@@ -184,7 +185,7 @@ pub fn run(args: Args) -> CliResult {
                 let places = placement::of_run(spec, args.run, args.replicas)?;
                 let transfer = places.transfer.as_deref();
                 let text = placement::only(&places.title, &places.sites, transfer, args.format)?;
-                println!("{text}");
+                print_as(&text, args.format)?;
             }
             None => explain_one(&args)?,
         },
@@ -209,8 +210,7 @@ fn explain_one(args: &Args) -> Result<(), CliError> {
             None,
             args.format,
         )?;
-        println!("{text}");
-        return Ok(());
+        return print_as(&text, args.format);
     }
     let step = StepRequest {
         phase: match args.prefill_tokens {
@@ -236,8 +236,15 @@ fn explain_one(args: &Args) -> Result<(), CliError> {
             .map_err(|error| CliError::Failure(error.to_string()))?,
         Format::Csv => table::csv(&lines),
     };
-    println!("{text}");
-    Ok(())
+    print_as(&text, args.format)
+}
+
+/// Prints what is for people, or for programs.
+fn print_as(text: &str, format: Format) -> Result<(), CliError> {
+    match format {
+        Format::Table => print_text(text),
+        Format::Json | Format::Csv => print_data(format!("{text}\n").as_bytes()),
+    }
 }
 
 fn one_request(args: &Args) -> Result<Request, CliError> {

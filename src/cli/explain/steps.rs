@@ -13,7 +13,9 @@ use csv::{ReaderBuilder, StringRecord};
 use super::deployment::{Deployment, Phase, Request, StepRequest, dtype_named};
 use crate::catalog::Catalog;
 use crate::cli::CliError;
+use crate::cli::output::write_out;
 use crate::execution_time::BackendKind;
+use crate::input_file::{self, InputKind};
 use crate::network::LinkOverrides;
 use crate::spelling::did_you_mean;
 use crate::units::DType;
@@ -39,11 +41,10 @@ const TOKENS_MAX: u32 = 1 << 24;
 
 /// Prices `steps` into `out`.
 pub(super) fn price_file(steps: &Path, out: &Path, backend: BackendKind) -> Result<(), CliError> {
-    let text = std::fs::read_to_string(steps)
+    let text = input_file::read_text(steps, InputKind::Profile)
         .map_err(|error| CliError::BadInput(format!("{}: {error}", steps.display())))?;
     let priced = price_text(&steps.display().to_string(), &text, backend)?;
-    std::fs::write(out, priced)
-        .map_err(|error| CliError::Failure(format!("{}: {error}", out.display())))
+    write_out(out, &priced)
 }
 
 /// Prices the steps of `text`, calling it `file` in messages.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use super::curve::Coverage;
-use super::file::{Phase, read_directory};
+use super::file::{AicbError, Phase, read_directory};
 use super::table::{Cut, PhaseTable, StageTable};
 use crate::catalog::{Attention, ModelSpec};
 use crate::execution_time::step_cost::GraphCost;
@@ -33,6 +33,23 @@ pub struct AicbCost {
     whole: GraphCost,
 }
 
+/// Why AICB's files give no prices.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AicbCostError {
+    /// One of them, or their folder, cannot be read.
+    #[error(transparent)]
+    Files(#[from] AicbError),
+    /// They say nothing about this deployment.
+    #[error("{0}")]
+    Unpriced(String),
+}
+
+impl From<String> for AicbCostError {
+    fn from(reason: String) -> Self {
+        Self::Unpriced(reason)
+    }
+}
+
 impl AicbCost {
     /// Prices from the files in `directory` of the cut that `graph_cost` has; it
     /// is called for two cost models of the graph that are alike. Every phase in
@@ -45,12 +62,12 @@ impl AicbCost {
         directory: &Path,
         needed: &[Phase],
         graph_cost: impl Fn() -> Result<GraphCost, String>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, AicbCostError> {
         let whole = graph_cost()?;
         let model = whole.graph().model();
         let parallelism = *whole.graph().parallelism();
         let cut = Cut::of(model, parallelism)?;
-        let files = read_directory(directory).map_err(|error| error.to_string())?;
+        let files = read_directory(directory)?;
         let table = |phase| PhaseTable::build(directory, &files, &cut, model, phase);
         let (prefill, decode) = (table(Phase::Prefill)?, table(Phase::Decode)?);
         for phase in needed {
@@ -59,7 +76,7 @@ impl AicbCost {
                 Phase::Decode => decode.is_none(),
             };
             if missing {
-                return Err(no_file(directory, &cut, *phase));
+                return Err(no_file(directory, &cut, *phase).into());
             }
         }
         let rest = graph_cost()?.without(in_files(model));

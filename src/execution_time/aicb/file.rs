@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::catalog::{Attention, ModelSpec};
+use crate::input_file::{self, InputKind};
 
 const HEADER: [&str; 4] = ["layer_id", "layer_name", "comp_time", "comm_size"];
 const SECONDS_PER_NS: f64 = 1e-9;
@@ -302,7 +303,8 @@ pub fn read_directory(directory: &Path) -> Result<Vec<(FileKey, AicbFile)>, Aicb
         let path = entry.map_err(|error| unreadable(directory, error))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
         if let Some(key) = name.and_then(FileKey::parse) {
-            let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
+            let text = input_file::read_text(&path, InputKind::LayerTimes)
+                .map_err(|error| unreadable(&path, error))?;
             files.push((key, AicbFile::parse(&path, &text)?));
         }
     }

@@ -20,7 +20,7 @@ mod program;
 mod table;
 
 pub use compat::{CompatAicb, CompatQuery};
-pub use cost::AicbCost;
+pub use cost::{AicbCost, AicbCostError};
 pub use file::{AicbError, AicbFile, FileKey, LayerRows, Phase, Row, has_files, read_directory};
 pub use program::AicbProgram;
 pub use table::Cut;

@@ -3,11 +3,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use super::file::{AicbError, AicbFile, FileKey, Phase};
 use super::table::Cut;
-use crate::external::failure;
+use crate::external::{self, AllowPrograms, Ending};
+use crate::input_file::{self, InputKind};
 
 /// Shortest prompt measured, tokens.
 const PROMPT_MIN: u64 = 128;
@@ -18,6 +19,7 @@ const CONTEXT_MIN: u64 = 256;
 #[derive(Debug, Clone)]
 pub struct AicbProgram {
     checkout: PathBuf,
+    leave: AllowPrograms,
 }
 
 impl AicbProgram {
@@ -25,13 +27,14 @@ impl AicbProgram {
     ///
     /// # Errors
     /// If the module that writes the files is not there.
-    pub fn at(checkout: &Path) -> Result<Self, AicbError> {
+    pub fn at(checkout: &Path, leave: AllowPrograms) -> Result<Self, AicbError> {
         let module = checkout.join("workload_generator/Vidur_workload_generator.py");
         if !module.is_file() {
             return Err(AicbError::whole(&module, "no such file; this is no AICB"));
         }
         Ok(Self {
             checkout: checkout.to_owned(),
+            leave,
         })
     }
 
@@ -49,25 +52,23 @@ impl AicbProgram {
         let needed = !path.is_file();
         if needed {
             let failed = |why: String| AicbError::whole(&path, why);
-            let output = (self.run(key))
+            let ending = (self.run(key))
                 .map_err(|error| failed(format!("python cannot be run for AICB: {error}")))?;
-            if !output.status.success() {
-                let ending = failure(&output);
-                return Err(failed(format!("AICB did not write it: {ending}")));
+            if let Some(failure) = ending.failure() {
+                return Err(failed(format!("AICB did not write it: {failure}")));
             }
         }
-        let text = std::fs::read_to_string(&path)
+        let text = input_file::read_text(&path, InputKind::LayerTimes)
             .map_err(|error| AicbError::whole(&path, format!("AICB ended well, but: {error}")))?;
         AicbFile::parse(&path, &text)?;
         Ok(needed)
     }
 
-    fn run(&self, key: &FileKey) -> io::Result<Output> {
+    fn run(&self, key: &FileKey) -> io::Result<Ending> {
         let python = |name: &str| {
-            Command::new(name)
-                .current_dir(&self.checkout)
-                .args(arguments(key))
-                .output()
+            let mut command = Command::new(name);
+            command.current_dir(&self.checkout).args(arguments(key));
+            external::run(&mut command, self.leave)
         };
         match python("python") {
             Err(error) if error.kind() == io::ErrorKind::NotFound => python("python3"),
@@ -173,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_no_checkout_is_named() {
-        let error = AicbProgram::at(Path::new("nowhere")).unwrap_err();
+        let error = AicbProgram::at(Path::new("nowhere"), AllowPrograms::by_option()).unwrap_err();
         assert!(error.to_string().contains("Vidur_workload_generator.py"));
     }
 }

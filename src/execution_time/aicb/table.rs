@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::curve::{Coverage, Curve};
-use super::file::{AicbFile, FileKey, LayerRows, Phase, Row, aicb_model};
+use super::file::{AicbError, AicbFile, FileKey, LayerRows, Phase, Row, aicb_model};
 use crate::catalog::ModelSpec;
 use crate::memory::Parallelism;
 
@@ -80,7 +80,7 @@ impl PhaseTable {
         cut: &Cut,
         model: &ModelSpec,
         phase: Phase,
-    ) -> Result<Option<Self>, String> {
+    ) -> Result<Option<Self>, AicbError> {
         let mine: Vec<_> = files
             .iter()
             .filter(|(key, _)| key.phase == phase && cut.matches(key))
@@ -89,9 +89,8 @@ impl PhaseTable {
             return Ok(None);
         }
         for (key, file) in &mine {
-            check_layers(model, file).map_err(|problem| {
-                format!("{}: {problem}", directory.join(key.to_string()).display())
-            })?;
+            check_layers(model, file)
+                .map_err(|problem| AicbError::whole(&directory.join(key.to_string()), problem))?;
         }
         let stages = cut.parallelism.pipeline_parallel;
         let stages = (0..stages)

@@ -19,6 +19,8 @@ use super::frame::{Column, Frame, Texts, encode};
 use super::manifest::{MANIFEST_FILE, Manifest, TableEntry};
 use super::table::LATENCY;
 use super::{SiliconError, Table};
+use crate::input_file::{self, InputKind};
+use crate::output_file;
 
 /// Licence of the package.
 const LICENCE: &str = "Apache-2.0";
@@ -221,7 +223,7 @@ pub fn import_aiconfigurator(
             .collect::<Result<_, _>>()?,
     };
     let manifest_path = out.join(MANIFEST_FILE);
-    let mut tables = match std::fs::read_to_string(&manifest_path) {
+    let mut tables = match input_file::read_text(&manifest_path, InputKind::Description) {
         Ok(text) => Manifest::parse(&manifest_path.display().to_string(), &text)?.tables,
         Err(_) => Vec::new(),
     };
@@ -756,7 +758,8 @@ fn package_version(systems: &Path) -> String {
 /// The NCCL version that the description of `system` names.
 fn nccl_version(systems: &Path, system: &str) -> Result<String, SiliconError> {
     let path = systems.join(format!("{system}.yaml"));
-    let text = std::fs::read_to_string(&path).map_err(|error| read_error(&path, &error))?;
+    let text = input_file::read_text(&path, InputKind::Description)
+        .map_err(|error| read_error(&path, &error))?;
     let malformed = |reason: String| SiliconError::Malformed {
         file: path.display().to_string(),
         reason,
@@ -771,7 +774,8 @@ fn nccl_version(systems: &Path, system: &str) -> Result<String, SiliconError> {
 }
 
 fn read(path: &Path, name: &str) -> Result<Frame, SiliconError> {
-    let bytes = std::fs::read(path).map_err(|error| read_error(path, &error))?;
+    let bytes =
+        input_file::read(path, InputKind::KernelTable).map_err(|error| read_error(path, &error))?;
     Frame::read(name, Bytes::from(bytes))
 }
 
@@ -784,9 +788,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), SiliconError> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
-    let temporary = path.with_extension("partial");
-    std::fs::write(&temporary, bytes).map_err(failed)?;
-    std::fs::rename(&temporary, path).map_err(failed)
+    output_file::write_whole(path, bytes).map_err(failed)
 }
 
 /// Removes a file that an earlier import left.

@@ -19,6 +19,7 @@ use super::manifest::{MANIFEST_FILE, Manifest};
 use super::mla::{MlaAttentionTable, MlaBmmTable, MlaModuleTable};
 use super::speed_of_light::Peaks;
 use super::{SiliconError, Table};
+use crate::input_file::{self, InputKind};
 
 /// Where files come from.
 #[derive(Debug, Clone)]
@@ -36,9 +37,11 @@ impl Files {
             Self::Embedded => embedded::file(path).map(Bytes::from_static),
             Self::Directory(directory) => {
                 let path = directory.join(path);
-                let bytes = std::fs::read(&path).map_err(|error| SiliconError::Read {
-                    path: path.display().to_string(),
-                    reason: error.to_string(),
+                let bytes = input_file::read(&path, InputKind::KernelTable).map_err(|error| {
+                    SiliconError::Read {
+                        path: path.display().to_string(),
+                        reason: error.to_string(),
+                    }
                 })?;
                 Some(Bytes::from(bytes))
             }
@@ -128,9 +131,11 @@ pub(super) fn shipped(device: &str, engine: Option<&str>) -> Option<Arc<DeviceTa
 pub(super) fn read_manifest(directory: &Path) -> Result<Arc<Manifest>, SiliconError> {
     let path = directory.join(MANIFEST_FILE);
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(&path).map_err(|error| SiliconError::Read {
-        path: name.clone(),
-        reason: error.to_string(),
+    let text = input_file::read_text(&path, InputKind::Description).map_err(|error| {
+        SiliconError::Read {
+            path: name.clone(),
+            reason: error.to_string(),
+        }
     })?;
     Ok(Arc::new(Manifest::parse(&name, &text)?))
 }

@@ -7,12 +7,12 @@
 //! share a directory; one that is cut short or altered does not match its own
 //! checksum and is made anew.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::profile::{ProfileShape, Rows};
 use super::{Estimator, Fit, Op, PredictorConfig};
+use crate::input_file::{self, InputKind};
+use crate::output_file;
 
 /// To be changed with anything that changes what a fit is.
 const VERSION: &str = "vidur-sweep fit 1";
@@ -67,33 +67,15 @@ impl FitKey {
 
 /// The stored fit, if there is a sound one.
 pub(super) fn load(directory: &Path, key: FitKey) -> Option<Fit> {
-    let bytes = std::fs::read(key.path(directory)).ok()?;
+    let bytes = input_file::read(&key.path(directory), InputKind::Profile).ok()?;
     let (checksum, body) = bytes.split_at_checked(blake3::OUT_LEN)?;
     (blake3::hash(body).as_bytes() == checksum).then(|| Fit::from_bytes(body))?
 }
-
-/// Distinguishes files that threads of this program write at the same time.
-static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 /// Stores a fit.
 pub(super) fn store(directory: &Path, key: FitKey, fit: &Fit) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let body = fit.to_bytes();
-    let unfinished = directory.join(format!(
-        ".{}-{}-{}.tmp",
-        key.0.to_hex(),
-        std::process::id(),
-        WRITTEN.fetch_add(1, Relaxed)
-    ));
-    let written = std::fs::File::create(&unfinished).and_then(|mut file| {
-        file.write_all(blake3::hash(&body).as_bytes())?;
-        file.write_all(&body)?;
-        file.sync_all()
-    });
-    written
-        .and_then(|()| std::fs::rename(&unfinished, key.path(directory)))
-        .inspect_err(|_| {
-            // Nothing is lost with the unfinished file; the first error counts.
-            let _ = std::fs::remove_file(&unfinished);
-        })
+    let content = [blake3::hash(&body).as_bytes().as_slice(), &body].concat();
+    output_file::write_whole(&key.path(directory), &content)
 }

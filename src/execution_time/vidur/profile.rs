@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::sheet::{Row, Sheet};
 use super::{Op, Profile, VidurError};
+use crate::input_file::{self, InputKind};
 
 /// What rows of a deployment have in common.
 #[derive(Debug, Clone, PartialEq)]
@@ -174,7 +175,7 @@ impl ProfileFile {
             Profile::SendRecv => "send_recv_input_file",
             Profile::CpuOverhead => "cpu_overhead_input_file",
         };
-        let text = std::fs::read(path).map_err(|source| {
+        let text = input_file::read(path, InputKind::Profile).map_err(|source| {
             if source.kind() == std::io::ErrorKind::NotFound {
                 VidurError::MissingFile {
                     path: path.into(),

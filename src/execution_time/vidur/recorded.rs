@@ -8,7 +8,6 @@
 //! columns are ignored. The file may be compressed with gzip.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -17,6 +16,7 @@ use super::sheet::Sheet;
 use crate::execution_time::{
     Operator, PricedOperator, Provenance, StageRun, StageTime, StepCost, StepShape,
 };
+use crate::input_file::{self, InputKind};
 
 /// First bytes of a file compressed with gzip.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -126,12 +126,13 @@ impl RecordedCost {
 
 /// Content of a file, decompressed if it is compressed.
 fn content(path: &Path) -> std::io::Result<Vec<u8>> {
-    let bytes = std::fs::read(path)?;
+    let bytes = input_file::read(path, InputKind::Profile)?;
     if !bytes.starts_with(&GZIP) {
         return Ok(bytes);
     }
     let mut text = Vec::new();
-    flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut text)?;
+    let unpacked = flate2::read::MultiGzDecoder::new(bytes.as_slice());
+    input_file::read_limited(unpacked, InputKind::Profile, &mut text)?;
     Ok(text)
 }
 

@@ -13,6 +13,7 @@ use super::sheet::Sheet;
 use super::{Keys, Op, PredictorConfig, Rows, VidurError};
 use crate::catalog::ModelSpec;
 use crate::execution_time::{PricedOperator, Provenance, StageTime, StepCost, StepShape};
+use crate::input_file::{self, InputKind};
 use crate::memory::Parallelism;
 use crate::spelling;
 
@@ -34,7 +35,7 @@ impl TableCost {
         gpus_per_node: u32,
         predictor: &PredictorConfig,
     ) -> Result<Self, VidurError> {
-        let text = std::fs::read(path).map_err(|source| VidurError::Io {
+        let text = input_file::read(path, InputKind::Profile).map_err(|source| VidurError::Io {
             path: path.into(),
             source,
         })?;

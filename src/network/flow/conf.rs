@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::input_file::InputKind;
 use crate::network::topology::TopologyError;
 use crate::spelling;
 
@@ -111,7 +112,10 @@ const WITHOUT_EFFECT: [&str; 49] = [
 impl SimaiConf {
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Self, TopologyError> {
-        Self::parse(&TopologyError::read(path)?, &path.display().to_string())
+        Self::parse(
+            &TopologyError::read(path, InputKind::SimaiConf)?,
+            &path.display().to_string(),
+        )
     }
 
     /// Reads the text of a file: a key and its values on every line.

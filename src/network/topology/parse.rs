@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{Link, NodeKind, Topology};
+use crate::input_file::{self, InputKind};
 
 /// A topology file that cannot be used, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,8 +21,8 @@ pub struct TopologyError {
 
 impl TopologyError {
     /// Reads a file, or says that it cannot be read.
-    pub(crate) fn read(path: &Path) -> Result<String, Self> {
-        std::fs::read_to_string(path).map_err(|error| Self {
+    pub(crate) fn read(path: &Path, kind: InputKind) -> Result<String, Self> {
+        input_file::read_text(path, kind).map_err(|error| Self {
             file: path.display().to_string(),
             line: 1,
             column: 1,
@@ -144,7 +145,10 @@ const NODES_MAX: u32 = 4_000_000;
 impl Topology {
     /// Reads a topology from a file.
     pub fn load(path: &Path) -> Result<Self, TopologyError> {
-        Self::parse(&TopologyError::read(path)?, &path.display().to_string())
+        Self::parse(
+            &TopologyError::read(path, InputKind::Topology)?,
+            &path.display().to_string(),
+        )
     }
 
     /// Reads a topology in SimAI's format: a line of counts (`nodes
