@@ -319,17 +319,27 @@ pub fn shown(text: &str) -> String {
 /// Most characters of a line of a message: what lists every key that is allowed has
 /// some thousand.
 const LINE_CHARACTERS_MAX: usize = 8_000;
+/// And of a word in it: more than a path has that a person can read.
+const WORD_CHARACTERS_MAX: usize = 400;
 
-/// A line of a message: as [`shown`], but cut only where nobody reads on.
+/// A line of a message as it is printed: as [`shown`], but cut only where nobody reads
+/// on, which is in words without end and in lines without end.
 pub fn tame_line(line: &str) -> String {
-    if line.len() <= LINE_CHARACTERS_MAX && !line.chars().any(steers) {
+    if line.len() <= WORD_CHARACTERS_MAX && !line.chars().any(steers) {
         return line.to_owned();
     }
-    let mut tame = escaped(line, LINE_CHARACTERS_MAX);
-    if line.chars().nth(LINE_CHARACTERS_MAX).is_some() {
-        tame.push('…');
+    let words = line.split(' ').map(|word| {
+        let left = word.chars().skip(WORD_CHARACTERS_MAX).count();
+        match left {
+            0 => escaped(word, WORD_CHARACTERS_MAX),
+            _ => escaped(word, WORD_CHARACTERS_MAX) + &format!("… ({left} more characters)"),
+        }
+    });
+    let tame = words.collect::<Vec<_>>().join(" ");
+    match tame.char_indices().nth(LINE_CHARACTERS_MAX) {
+        None => tame,
+        Some((end, _)) => format!("{}…", &tame[..end]),
     }
-    tame
 }
 
 /// The first characters of a text, with `\n`, `\t` and `\u{1b}` written out.
@@ -438,6 +448,17 @@ mod tests {
         assert_eq!(shown("ein wörtchen 日本"), "ein wörtchen 日本");
         assert_eq!(shown("\u{1b}]0;x\u{7}\n\r\t"), "\\u{1b}]0;x\\u{7}\\n\\r\\t");
         assert_eq!(shown("a\u{202e}b"), "a\\u{202e}b");
+        let line = format!(
+            "key `{}` is {}",
+            "x".repeat(1_000),
+            "no word ".repeat(2_000)
+        );
+        let line = tame_line(&line);
+        assert!(
+            line.starts_with("key `xxx") && line.contains("x… (602 more"),
+            "{line}"
+        );
+        assert_eq!(line.chars().count(), LINE_CHARACTERS_MAX + 1);
         let long = shown(&"x".repeat(1_000));
         assert!(long.ends_with("xx… (800 more characters)"), "{long}");
     }

@@ -12,6 +12,8 @@
 //! ```
 
 #![warn(missing_docs)]
+// Only `cli/output.rs` prints, and nothing it prints to can end the program.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod catalog;
 pub mod cli;

@@ -58,11 +58,12 @@ pub struct YamlError {
 
 impl fmt::Display for YamlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
+        let mut text = self.file.display().to_string();
         if let Some((line, column)) = self.position {
-            write!(f, ":{line}:{column}")?;
+            text += &format!(":{line}:{column}");
         }
-        write!(f, ": {}", self.message)
+        // One line, whatever the file has in it.
+        f.write_str(&input_file::tame_line(&format!("{text}: {}", self.message)))
     }
 }
 

@@ -228,7 +228,9 @@ fn file_at(name: &str) -> Option<PathBuf> {
     }
     let extension = path.extension().and_then(|e| e.to_str());
     let named_like_a_file = matches!(extension, Some("yaml" | "yml" | "json"));
-    (named_like_a_file || path.is_file()).then(|| path.to_path_buf())
+    // A pipe or a device is read too, which says what it is; a folder is named like a
+    // model more often than not.
+    (named_like_a_file || (path.exists() && !path.is_dir())).then(|| path.to_path_buf())
 }
 
 fn read_entry<T: Named + DeserializeOwned>(document: &Document) -> Result<T, YamlError> {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::input_file::tame_line;
+
 /// One thing wrong with a specification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecError {
@@ -23,10 +25,11 @@ impl SpecError {
 
 impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(location) = &self.location {
-            write!(f, "{location}: ")?;
+        // One line, whatever a file has for a key, a value or a name.
+        match &self.location {
+            Some(location) => f.write_str(&tame_line(&format!("{location}: {}", self.message))),
+            None => f.write_str(&tame_line(&self.message)),
         }
-        write!(f, "{}", self.message)
     }
 }
 

@@ -23,6 +23,7 @@ mod load;
 mod overrides;
 mod placement;
 mod points;
+mod price_files;
 mod pricing;
 mod reference;
 mod resolve;

@@ -4,17 +4,16 @@
 //! without expanding the sweep.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde_json::Value;
 
 use super::load::Findings;
 use super::overrides::is_within;
+use super::price_files::PriceFiles;
 use super::{Constraint, RunConfig, SpecError, SpecErrors, SweepSpec};
 use crate::catalog::Catalog;
 use crate::execution_time::BackendKind;
 use crate::execution_time::silicon::{DEVICES, SiliconDb};
-use crate::input_file::{self, InputKind};
 use crate::memory::check_divisibility;
 use crate::workload::{ArrivalsConfig, LengthsConfig};
 
@@ -47,6 +46,7 @@ pub(super) fn check(spec: &SweepSpec, findings: &mut Findings<'_>) {
             .filter_map(|text| Constraint::parse(text).ok())
             .collect(),
         names: BTreeMap::new(),
+        files: PriceFiles::default(),
     };
     if spec.points.is_some() {
         findings.elsewhere(SpecErrors(trial.points()));
@@ -60,6 +60,8 @@ struct Trial<'a> {
     constraints: Vec<Constraint>,
     /// What the catalog said of names looked up so far.
     names: BTreeMap<(&'static str, String), Option<String>>,
+    /// Files that prices come from.
+    files: PriceFiles,
 }
 
 impl Trial<'_> {
@@ -177,7 +179,13 @@ impl Trial<'_> {
             }
         }
         problems.extend(config.contradiction().map(Problem::new));
-        problems.extend(config.unusable_prices());
+        problems.extend(config.unusable_predictor().or_else(|| {
+            let (key, message) = self.files.problem(&config)?;
+            Some(Problem {
+                key: Some(key),
+                message,
+            })
+        }));
         problems
     }
 
@@ -223,95 +231,15 @@ impl Trial<'_> {
     }
 }
 
-/// The file and what would keep it from being read, if anything does.
-fn unreadable(file: &Path, kind: InputKind) -> Option<String> {
-    let why = input_file::problem(file, kind)?;
-    Some(format!("{}: {why}", file.display()))
-}
-
 impl RunConfig {
-    /// What keeps the backend from pricing anything: a file that is not there, or
-    /// an option of the predictor out of range.
-    fn unusable_prices(&self) -> Option<Problem> {
-        let about = |key, message| {
-            Some(Problem {
-                key: Some(key),
-                message: format!("key `{key}`: {message}"),
-            })
-        };
-        match self.backend {
-            BackendKind::Silicon
-            | BackendKind::Roofline
-            | BackendKind::SimaiAnalytical
-            | BackendKind::SimaiSimulation => {
-                let files = [
-                    (
-                        "network.topology",
-                        InputKind::Topology,
-                        &self.network.topology,
-                    ),
-                    (
-                        "network.simai_conf",
-                        InputKind::SimaiConf,
-                        &self.network.simai_conf,
-                    ),
-                    (
-                        "network.simai_binary",
-                        InputKind::Program,
-                        &self.network.simai_binary,
-                    ),
-                ];
-                let named = (files.into_iter())
-                    .filter_map(|(key, kind, file)| Some((key, kind, file.as_ref()?)));
-                let (key, why) = named
-                    .filter_map(|(key, kind, file)| Some((key, unreadable(file, kind)?)))
-                    .next()?;
-                about(key, why)
-            }
-            BackendKind::Table | BackendKind::Recorded => {
-                let (key, file) = match self.backend {
-                    BackendKind::Table => ("predictions_file", &self.predictions_file),
-                    _ => ("execution_times_file", &self.execution_times_file),
-                };
-                match file {
-                    None => about("backend", format!("needs `{key}`")),
-                    Some(file) => about(key, unreadable(file, InputKind::Profile)?),
-                }
-            }
-            BackendKind::Aicb => match &self.aicb_dir {
-                Some(folder) if !folder.is_dir() => about(
-                    "aicb_dir",
-                    format!(
-                        "{}: no such folder; without one backend aicb prices operators itself",
-                        folder.display()
-                    ),
-                ),
-                Some(_) | None => None,
-            },
-            BackendKind::Vidur | BackendKind::Linear => {
-                if let Err(error) = self.predictor().check() {
-                    return about("predictor", error.to_string());
-                }
-                let files = self.profile_files(&self.device);
-                let mut needed = vec![&files.compute, &files.attention];
-                if self.tensor_parallel > 1 {
-                    needed.push(&files.all_reduce);
-                }
-                if self.pipeline_parallel > 1 {
-                    needed.push(&files.send_recv);
-                }
-                let why = needed
-                    .into_iter()
-                    .find_map(|file| unreadable(file, InputKind::Profile))?;
-                about(
-                    "backend",
-                    format!(
-                        "{why}; `profiling_dir` names the folder of profiling files, \
-                         and backend silicon needs none"
-                    ),
-                )
-            }
-        }
+    /// An option of the predictor out of range, where the backend uses it.
+    fn unusable_predictor(&self) -> Option<Problem> {
+        let used = matches!(self.backend, BackendKind::Vidur | BackendKind::Linear);
+        let error = self.predictor().check().err().filter(|_| used)?;
+        Some(Problem {
+            key: Some("predictor"),
+            message: format!("key `predictor`: {error}"),
+        })
     }
 
     /// What in this configuration contradicts itself, if anything does: values

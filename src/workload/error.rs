@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::input_file::tame_line;
+
 /// A workload that cannot be generated: a file that is missing or malformed, or
 /// settings that contradict each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,14 +46,16 @@ impl WorkloadError {
 
 impl fmt::Display for WorkloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
         if let Some(file) = &self.file {
-            write!(f, "{}", file.display())?;
+            text += &file.display().to_string();
             if let Some((line, column)) = self.position {
-                write!(f, ":{line}:{column}")?;
+                text += &format!(":{line}:{column}");
             }
-            write!(f, ": ")?;
+            text += ": ";
         }
-        write!(f, "{}", self.message)
+        // One line, whatever the file has in it.
+        f.write_str(&tame_line(&(text + &self.message)))
     }
 }
 

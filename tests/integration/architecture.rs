@@ -74,6 +74,89 @@ fn every_module_of_the_order_exists() {
     }
 }
 
+/// What only certain files may do, so that it is done in one way: the words of it, the
+/// files (or folders) that may, and what the others use instead.
+const RESERVED: &[(&[&str], &[&str], &str)] = &[
+    (
+        &[
+            "println!",
+            "print!",
+            "eprintln!",
+            "eprint!",
+            "io::stdout(",
+            "io::stderr(",
+        ],
+        &["cli/output.rs"],
+        "cli/output.rs, which survives closed pipes and full disks",
+    ),
+    (
+        &["fs::read(", "read_to_string(", "File::open(", "from_path("],
+        // A directory that is synced, and the process' own ignored signals.
+        &["input_file.rs", "results/durable.rs", "cli/interrupt.rs"],
+        "input_file.rs, which refuses pipes, devices and what is too large",
+    ),
+    (
+        &["fs::write(", "File::create(", "OpenOptions::new("],
+        // Folders that one simulation makes for itself; a pipe or device the user named.
+        &[
+            "output_file.rs",
+            "input_file.rs",
+            "vidur/",
+            "network/simai_binary.rs",
+        ],
+        "output_file.rs, which follows no links and leaves no halves",
+    ),
+    (
+        &[".spawn()", ".output()", ".status()"],
+        &["external.rs"],
+        "external.rs, which needs leave and has a time limit",
+    ),
+];
+
+#[test]
+fn what_is_done_in_one_way_is_done_in_one_place() {
+    let source_root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut violations = Vec::new();
+    for file in rust_files(&source_root) {
+        let name = file.strip_prefix(&source_root).expect("found below src");
+        let name = name.to_string_lossy().replace('\\', "/");
+        if name.ends_with("tests.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).expect("a source file");
+        for (number, line) in program_lines(&text) {
+            let code = line.split("//").next().unwrap_or_default();
+            for (words, places, instead) in RESERVED {
+                let allowed = places.iter().any(|place| name.starts_with(place));
+                let word = words.iter().find(|word| starts_word(code, word));
+                if let Some(word) = word.filter(|_| !allowed) {
+                    violations.push(format!("src/{name}:{number}: `{word}`: use {instead}"));
+                }
+            }
+        }
+    }
+    assert!(violations.is_empty(), "\n{}", violations.join("\n"));
+}
+
+/// Lines before the test module, which closes a file, numbered from 1.
+fn program_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut lines = (1..).zip(text.lines()).peekable();
+    std::iter::from_fn(move || {
+        let (number, line) = lines.next()?;
+        let next = lines.peek().map_or("", |(_, line)| line);
+        let tests = line.starts_with("#[cfg(test)]") && next.starts_with("mod ");
+        (!tests).then_some((number, line))
+    })
+}
+
+/// Whether `word` stands in `code` and is not the end of another word.
+fn starts_word(code: &str, word: &str) -> bool {
+    code.match_indices(word).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        word.starts_with('.') || !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
+    })
+}
+
 #[test]
 fn the_scan_finds_every_spelling_of_a_use() {
     let text = "\

@@ -89,8 +89,8 @@ fn deterministic_files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         for entry in fs::read_dir(folder).expect("a folder") {
             let path = entry.expect("an entry").path();
             let name = path.strip_prefix(dir).expect("inside").to_path_buf();
-            // The manifest has the hash of the timings, the page names the folder.
-            let others = ["timing.parquet", "manifest.json", "report.html"].map(PathBuf::from);
+            // The manifest has the hash of the timings.
+            let others = ["timing.parquet", "manifest.json"].map(PathBuf::from);
             if path.is_file() && !others.contains(&name) {
                 files.insert(name, fs::read(&path).expect("a file"));
             }

@@ -5,11 +5,14 @@
 mod architecture;
 mod catalog;
 mod cli;
+mod crashes;
 mod disaggregation;
 mod explain;
+mod hostile;
 mod outcomes;
 mod published;
 mod results;
 mod simulate;
 mod simulator;
 mod spec;
+mod streams;

@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::catalog::{Attention, ModelSpec};
-use crate::input_file::{self, InputKind};
+use crate::input_file::{self, InputKind, tame_line};
 
 const HEADER: [&str; 4] = ["layer_id", "layer_name", "comp_time", "comm_size"];
 const SECONDS_PER_NS: f64 = 1e-9;
@@ -152,7 +152,7 @@ pub struct AicbFile {
 
 /// What is wrong with a file or folder.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}{}: {message}", path.display(), position.map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default())]
+#[error("{}{}: {}", path.display(), position.map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default(), tame_line(message))]
 pub struct AicbError {
     /// File or folder.
     pub path: PathBuf,

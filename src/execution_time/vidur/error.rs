@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::input_file::tame_line;
+
 /// Why a predictor could not be built. Messages are complete sentences for
 /// people; [`VidurError::missing_file`] tells the one case in which a caller
 /// may want to price by other means.
@@ -26,10 +28,10 @@ pub enum VidurError {
         source: std::io::Error,
     },
     /// A place in a file is wrong: `file:line:column: ...`.
-    #[error("{0}")]
+    #[error("{}", tame_line(.0))]
     BadFile(String),
     /// A profile holds nothing for this deployment.
-    #[error("{}: no rows for {wanted}; {present}", path.display())]
+    #[error("{}: no rows for {}; {}", path.display(), tame_line(wanted), tame_line(present))]
     NoRows {
         /// The file.
         path: PathBuf,

@@ -15,7 +15,7 @@ use super::{Op, Profile, VidurError};
 use crate::input_file::{self, InputKind};
 
 /// What rows of a deployment have in common.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct ProfileShape {
     /// The name that `cpu_overheads.csv` gives the model.
     pub model_name: String,
@@ -201,6 +201,29 @@ impl ProfileFile {
         blake3::hash(&self.text)
     }
 
+    /// Looks whether the file is one of its kind: a table, with what deployments are
+    /// told apart by, and with times that are times.
+    ///
+    /// # Errors
+    /// As [`Self::select`], whatever the deployment.
+    pub fn check(&self) -> Result<(), VidurError> {
+        let (sheet, rows) = Sheet::read(&self.path, &self.text)?;
+        for (name, _) in ProfileShape::default().wanted(self.profile) {
+            sheet.column(name)?;
+        }
+        let times = sheet.columns_from(TIMES);
+        for row in &rows {
+            // Rows of one phase have no times of the other's operators.
+            for &column in times
+                .iter()
+                .filter(|column| !row.field(**column).is_empty())
+            {
+                sheet.zero_or_more(row, column)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the file apart and keeps the rows of one deployment.
     ///
     /// # Errors
@@ -275,6 +298,9 @@ impl ProfileFile {
         }
     }
 }
+
+/// How the names of columns with times begin.
+const TIMES: &str = "time_stats.";
 
 /// How many values of a column a message lists.
 const VALUES_NAMED: usize = 8;

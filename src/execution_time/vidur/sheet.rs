@@ -54,6 +54,13 @@ impl<'a> Sheet<'a> {
         self.header.iter().position(|column| column.trim() == name)
     }
 
+    /// Places of the columns whose names begin so.
+    pub(super) fn columns_from(&self, prefix: &str) -> Vec<usize> {
+        let columns = self.header.iter().enumerate();
+        let named = columns.filter(|(_, name)| name.trim().starts_with(prefix));
+        named.map(|(place, _)| place).collect()
+    }
+
     /// Place of the column of that name.
     pub(super) fn column(&self, name: &str) -> Result<usize, VidurError> {
         self.find_column(name).ok_or_else(|| {

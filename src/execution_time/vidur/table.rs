@@ -22,6 +22,15 @@ use crate::spelling;
 pub struct TableCost(Composed<TableTimes>);
 
 impl TableCost {
+    /// Looks whether a file is such a table, whatever the deployment.
+    ///
+    /// # Errors
+    /// Names the line and column of what cannot be read.
+    pub fn check(path: &Path) -> Result<(), VidurError> {
+        let text = content(path)?;
+        read(path, &text).map(|_| ())
+    }
+
     /// Reads `op,f0,f1,ms`. Of `predictor` the overheads and the granularity of
     /// contexts count.
     ///
@@ -35,10 +44,7 @@ impl TableCost {
         gpus_per_node: u32,
         predictor: &PredictorConfig,
     ) -> Result<Self, VidurError> {
-        let text = input_file::read(path, InputKind::Profile).map_err(|source| VidurError::Io {
-            path: path.into(),
-            source,
-        })?;
+        let text = content(path)?;
         let entries = read(path, &text)?;
         let formula = Deployment::new(model, parallelism, gpus_per_node, Keys::Vidur, predictor)?;
         let lacking: Vec<&str> = formula
@@ -108,6 +114,13 @@ impl StepCost for TableCost {
 }
 
 type Key = [u64; 2];
+
+fn content(path: &Path) -> Result<Vec<u8>, VidurError> {
+    input_file::read(path, InputKind::Profile).map_err(|source| VidurError::Io {
+        path: path.into(),
+        source,
+    })
+}
 
 fn read(path: &Path, text: &[u8]) -> Result<BTreeMap<Op, Vec<(Key, f64)>>, VidurError> {
     let (sheet, rows) = Sheet::read(path, text)?;

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use super::{Link, NodeKind, Topology};
-use crate::input_file::{self, InputKind};
+use crate::input_file::{self, InputKind, tame_line};
 
 /// A topology file that cannot be used, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{file}:{line}:{column}: {message}")]
+#[error("{file}:{line}:{column}: {}", tame_line(message))]
 pub struct TopologyError {
     /// File, as named to the user.
     pub file: String,
