@@ -24,6 +24,13 @@ pub fn stop_on_signals() -> Result<&'static AtomicBool, CliError> {
     Ok(&STOP)
 }
 
+/// From now on such a signal ends the process and the programs it has started, which
+/// have a process group of their own and would go on.
+pub fn end_on_signals() -> Result<(), CliError> {
+    STOP.store(true, Ordering::SeqCst);
+    stop_on_signals().map(|_| ())
+}
+
 /// Exit code of a command that a signal interrupted: 130 for Ctrl-C, 143 for
 /// SIGTERM, 129 for SIGHUP.
 pub fn exit_code() -> u8 {

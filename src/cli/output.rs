@@ -91,6 +91,14 @@ fn tame(text: &str) -> String {
     tame
 }
 
+/// Width of the terminal, if standard output is one.
+pub(super) fn terminal_width() -> Option<u16> {
+    match io::stdout().is_terminal() {
+        true => comfy_table::Table::new().width(),
+        false => None,
+    }
+}
+
 /// Writes a file that the user named; `-` is standard output.
 pub(super) fn write_out(path: &Path, content: &[u8]) -> Result<(), CliError> {
     if path == Path::new("-") {

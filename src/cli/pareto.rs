@@ -1,10 +1,9 @@
 //! `vidur-sweep pareto`.
 
-use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::output::{print_data_with, print_text};
+use super::output::{print_data_with, print_text, terminal_width};
 use super::{CliError, CliResult};
 use crate::report::{
     GatherOptions, ListKind, ReportError, ReportFormat, SweepReport, gather, write_report,
@@ -82,14 +81,6 @@ pub(super) fn print_report(report: &SweepReport, format: ReportFormat) -> Result
     write_report(report, format, terminal_width(), &mut text)
         .map_err(|error| CliError::Failure(error.to_string()))?;
     print_text(&String::from_utf8_lossy(&text))
-}
-
-/// Width of the terminal, if standard output is one.
-pub(super) fn terminal_width() -> Option<u16> {
-    match io::stdout().is_terminal() {
-        true => comfy_table::Table::new().width(),
-        false => None,
-    }
 }
 
 /// Opens a result directory.

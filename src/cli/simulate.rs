@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use clap::{ArgMatches, Command, FromArgMatches, ValueEnum};
 
+use super::interrupt::end_on_signals;
 use super::output::{print_data, print_text, say};
 use super::{CliError, CliResult};
 use crate::report::simulation_text;
@@ -215,6 +216,9 @@ pub fn run(args: Args) -> CliResult {
             MemoryCheckArg::Refuse => MemoryCheck::Refuse,
         },
     };
+    if args.use_aicb || args.use_simai_binary {
+        end_on_signals()?;
+    }
     let started = Instant::now();
     let prepared =
         prepare(&settings, &options).map_err(|error| CliError::BadInput(error.to_string()))?;

@@ -311,7 +311,7 @@ pub struct NetworkConfig {
     #[serde(default)]
     pub simai_conf: Option<PathBuf>,
     /// Installed `SimAI_simulator` that prices collectives in the place of flows;
-    /// needs `topology` and `simai_conf`.
+    /// needs `topology` and `simai_conf`, and is run only under `run --allow-programs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub simai_binary: Option<PathBuf>,
     /// Whether a KV cache starts to leave before its prompt is complete; default:

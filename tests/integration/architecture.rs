@@ -107,8 +107,13 @@ const RESERVED: &[(&[&str], &[&str], &str)] = &[
         "output_file.rs, which follows no links and leaves no halves",
     ),
     (
-        &[".spawn()", ".output()", ".status()"],
-        &["external.rs"],
+        &[".spawn()", ".output()", "process::Command"],
+        // Who puts the command together.
+        &[
+            "external.rs",
+            "network/simai_binary.rs",
+            "execution_time/aicb/program.rs",
+        ],
         "external.rs, which needs leave and has a time limit",
     ),
 ];

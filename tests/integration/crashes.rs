@@ -421,10 +421,13 @@ mod unix {
     #[test]
     fn signals_end_a_sweep_in_order() {
         let bench = Bench::new();
-        let (whole, _) = bench.reference();
+        // Enough to do that a signal comes in time.
+        let sweep = "run spec.yaml --set workload.requests=600";
+        bench.ok(&format!("{sweep} --threads 2 --out whole"));
+        let whole = files(&bench.path("whole"));
         for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
             let out = format!("by-{code}");
-            let child = bench.start(&format!("run spec.yaml --threads 1 --out {out}"));
+            let child = bench.start(&format!("{sweep} --threads 1 --out {out}"));
             wait_for_claim(&bench.path(&out));
             sleep(Duration::from_millis(100));
             send(&child, signal);
@@ -432,7 +435,7 @@ mod unix {
             let told = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(code), "{told}");
             assert!(told.contains("--resume"), "{told}");
-            bench.ok(&format!("run spec.yaml --threads 2 --resume --out {out}"));
+            bench.ok(&format!("{sweep} --threads 2 --resume --out {out}"));
             assert_same(&files(&bench.path(&out)), &whole);
         }
     }

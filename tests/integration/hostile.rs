@@ -113,7 +113,7 @@ fn what_is_no_file_on_a_disk_is_refused_before_it_is_read() {
             format!("name: s\nbase:\n  model: llama-3-8b\n  device: h100\n  qps: 1\n  {WORKLOAD}\n{base}")
         }));
         bench
-            .command("topology generate --fabric nvl72 --gpus 72 --out topology")
+            .command("topology generate nvl72 --gpus 72 --out topology")
             .assert()
             .code(0);
         for spec in specs {
@@ -132,7 +132,7 @@ fn what_is_no_file_on_a_disk_is_refused_before_it_is_read() {
             format!("explain --steps {input} --out priced.csv"),
             format!("simulate --config {input}"),
             format!("simulate --requests-file {input}"),
-            format!("network price {input} --backend nccl --out -"),
+            format!("network price --queries {input} --backend nccl --out -"),
         ] {
             let told = bench.refused(&command);
             assert!(told.contains(what), "{command}: {told}");
@@ -213,7 +213,7 @@ fn what_files_say_is_shown_tame_and_short() {
         "validate table.yaml",
         "validate topology.yaml",
         "topology show topology",
-        "network price queries.csv --backend nccl --out -",
+        "network price --queries queries.csv --backend nccl --out -",
         "simulate --requests-file trace.csv",
         "explain --steps trace.csv --out out.csv",
     ] {
@@ -243,7 +243,7 @@ fn malformed_files_of_prices_are_bad_input_with_their_place() {
     bench.write("topology", "3 2 1 0 2 H100\n2\n0 9 2880Gbps 0.000025ms 0\n");
     bench.write("SimAI.conf", "PACKET_PAYLOAD_SIZE many\n");
     bench
-        .command("topology generate --fabric nvl72 --gpus 72 --out good")
+        .command("topology generate nvl72 --gpus 72 --out good")
         .assert()
         .code(0);
     bench.write(
@@ -304,7 +304,7 @@ mod programs {
     fn bench(program: &str) -> Bench {
         let bench = Bench::new();
         bench
-            .command("topology generate --fabric nvl72 --gpus 72 --out T")
+            .command("topology generate nvl72 --gpus 72 --out T")
             .assert()
             .code(0);
         bench.write("SimAI.conf", "ENABLE_QCN 1\n");

@@ -649,7 +649,7 @@ fn an_output_folder_that_cannot_be_made_is_told_before_simulating() {
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(
-        told.contains("error: file/") && !told.contains("simulated in"),
+        told.contains("error: file: ") && !told.contains("simulated in"),
         "{told}"
     );
 }

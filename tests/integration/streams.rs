@@ -28,7 +28,7 @@ fn bench() -> TempDir {
     fs::write(folder.path().join("spec.yaml"), SPEC).expect("a file");
     for prepared in [
         "run spec.yaml --out done --quiet",
-        "topology generate --fabric nvl72 --gpus 72 --out topology",
+        "topology generate nvl72 --gpus 72 --out topology",
     ] {
         let output = command(folder.path(), prepared)
             .output()
@@ -75,7 +75,7 @@ fn commands() -> Vec<String> {
         "profiles list",
         "profiles list --format csv",
         "topology show topology",
-        "topology generate --fabric nvl72 --gpus 72 --out -",
+        "topology generate nvl72 --gpus 72 --out -",
         "simulate --synthetic_request_generator_config_num_requests 3 --quiet",
         "simulate --synthetic_request_generator_config_num_requests 3 --quiet --format json",
     ]
