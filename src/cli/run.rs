@@ -110,6 +110,11 @@ pub fn run(args: Args) -> CliResult {
     progress.finish();
     // Of a large sweep it is large, and the report makes its own.
     drop(selection);
+    if !args.quiet {
+        for warning in runner.price_warnings() {
+            say!("warning: {warning}");
+        }
+    }
     args.conclude(end.map_err(cli_error)?, total, &claimed)
 }
 

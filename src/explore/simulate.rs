@@ -49,6 +49,11 @@ impl Simulate {
         self
     }
 
+    /// What a person should know of the prices of all runs so far, one sentence each.
+    pub fn price_warnings(&self) -> Vec<String> {
+        self.resolver.warnings()
+    }
+
     /// The deployment of a configuration, for showing it.
     ///
     /// # Errors

@@ -235,7 +235,7 @@ fn malformed_files_of_prices_are_bad_input_with_their_place() {
         aicb,
         "layer_id\tlayer_name\tcomp_time\tcomm_size\n0\tattention\t5\t0\n0\tmlp\tx\t0\n",
     );
-    bench.write("table.csv", "op,f0,f1,ms\nattn_rope,1,1,-3\n");
+    bench.write("table.csv", "op,f0,f1,ms\nattn_rope,1,,-3\n");
     bench.write(
         "times.csv",
         "batch_id,replica_id,stage_id,execution_time\n0,0,0,slow\n",
@@ -258,7 +258,7 @@ fn malformed_files_of_prices_are_bad_input_with_their_place() {
         ),
         (
             "  backend: table\n  predictions_file: table.csv\n",
-            "table.csv:2:15".to_owned(),
+            "table.csv:2:14".to_owned(),
         ),
         (
             "  backend: recorded\n  execution_times_file: times.csv\n",
