@@ -92,6 +92,7 @@ fn transfers(c: &mut Criterion) {
     cluster.kv_transfer = Some(KvTransferSpec {
         bytes_per_token: 1e5,
         bytes_per_request: 0.0,
+        window: None,
         sender_bytes_per_s: 1e8,
         receiver_bytes_per_s: 1.3e8,
         latency_s: 1e-5,

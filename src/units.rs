@@ -77,8 +77,11 @@ pub enum DType {
     Int8,
     /// 4-bit integers (weight only).
     Int4,
-    /// NVIDIA 4-bit floating point with block scales.
+    /// NVIDIA 4-bit floating point, an fp8 scale per 16 elements.
     Nvfp4,
+    /// 4-bit floating point of the OCP microscaling formats, an 8-bit exponent per 32
+    /// elements (weight only on GPUs without 4-bit floating point).
+    Mxfp4,
 }
 
 impl DType {
@@ -88,8 +91,14 @@ impl DType {
             Self::Float32 => 4.0,
             Self::Float16 | Self::Bfloat16 => 2.0,
             Self::Fp8 | Self::Fp8Block | Self::Int8 => 1.0,
-            Self::Int4 | Self::Nvfp4 => 0.5,
+            Self::Int4 | Self::Nvfp4 | Self::Mxfp4 => 0.5,
         }
+    }
+
+    /// Whether weights of this format are widened for products with 16-bit
+    /// activations.
+    pub const fn is_weight_only(self) -> bool {
+        matches!(self, Self::Int4 | Self::Mxfp4)
     }
 
     /// The name used in YAML, Parquet and tables.
@@ -103,6 +112,7 @@ impl DType {
             Self::Int8 => "int8",
             Self::Int4 => "int4",
             Self::Nvfp4 => "nvfp4",
+            Self::Mxfp4 => "mxfp4",
         }
     }
 }

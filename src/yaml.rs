@@ -127,6 +127,28 @@ impl Document {
         }
     }
 
+    /// The part at `path` as a document of its own, its paths starting there; none if
+    /// there is nothing.
+    pub fn within(&self, path: &str) -> Option<Self> {
+        let value = self.get(path)?.clone();
+        let below = |place: &str| {
+            let rest = place.strip_prefix(path)?;
+            match rest.as_bytes().first() {
+                None | Some(b'[') => Some(rest.to_owned()),
+                Some(b'.') => Some(rest[1..].to_owned()),
+                Some(_) => None,
+            }
+        };
+        let places = (self.places.iter())
+            .filter_map(|(place, position)| Some((below(place)?, *position)))
+            .collect();
+        Some(Self {
+            value,
+            file: self.file.clone(),
+            places,
+        })
+    }
+
     /// Where the value at `path` starts, e.g. `base.workload.lengths.type` or
     /// `axes.qps[2]`; the empty path is the whole document.
     pub fn position(&self, path: &str) -> Option<Position> {

@@ -144,10 +144,7 @@ fn graph(name: &str, device: &str, parallelism: Parallelism) -> Result<GraphCost
         BackendKind::Aicb,
         None,
         parallelism,
-        Formats {
-            weights: model.dtype,
-            kv_cache: model.kv_cache_dtype,
-        },
+        Formats::of(&model, None, None),
         8,
         &LinkOverrides::default(),
     )

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use vidur_sweep::catalog::{DeviceSpec, PeakFlops};
-use vidur_sweep::execution_time::operator::ExpertLoad;
+use vidur_sweep::execution_time::operator::{ExpertLoad, LatentWidths};
 use vidur_sweep::execution_time::silicon::{SiliconDb, Table, list_tables};
 use vidur_sweep::execution_time::{Operator, OperatorCost, Provenance};
 use vidur_sweep::units::DType;
@@ -114,6 +114,7 @@ fn operator(kind: &str, a: &Arguments<'_>) -> Operator {
             new_tokens: a.whole("new_tokens"),
             prefix_tokens: a.whole("prefix_tokens"),
             heads: a.whole("heads"),
+            widths: LatentWidths::DEEPSEEK_V3,
             dtype: a.dtype("dtype"),
             kv_dtype: a.dtype("kv_dtype"),
         },
@@ -121,6 +122,7 @@ fn operator(kind: &str, a: &Arguments<'_>) -> Operator {
             batch: a.whole("batch"),
             kv_tokens: a.real("kv_tokens"),
             heads: a.whole("heads"),
+            widths: LatentWidths::DEEPSEEK_V3,
             dtype: a.dtype("dtype"),
             kv_dtype: a.dtype("kv_dtype"),
         },

@@ -654,6 +654,7 @@ fn disaggregated_pools_are_recorded() {
     cluster.kv_transfer = Some(KvTransferSpec {
         bytes_per_token: 524_288.0,
         bytes_per_request: 0.0,
+        window: None,
         sender_bytes_per_s: 25e9,
         receiver_bytes_per_s: 25e9,
         latency_s: 1e-4,

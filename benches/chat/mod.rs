@@ -51,6 +51,7 @@ pub fn cluster(chunk_size: u32, batch_size_cap: u32, num_blocks: u64) -> Cluster
             kv_cache: KvCacheSpec {
                 num_blocks,
                 block_size: 16,
+                window: None,
             },
             cost: Arc::new(ClosedForm { stages: 1 }),
         }],

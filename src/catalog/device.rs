@@ -67,6 +67,8 @@ impl DeviceSpec {
             DType::Fp8 | DType::Fp8Block => peaks.fp8,
             DType::Int8 => peaks.int8,
             DType::Nvfp4 => peaks.nvfp4,
+            // Beside 8-bit activations where 4-bit floating point is supported.
+            DType::Mxfp4 => peaks.nvfp4.and(peaks.fp8),
             DType::Float32 => Some(peaks.bfloat16 / 2.0),
             DType::Float16 | DType::Bfloat16 | DType::Int4 => None,
         };

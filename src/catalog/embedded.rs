@@ -15,6 +15,8 @@ macro_rules! files {
 pub(super) const MODELS: &[(&str, &str)] = files!("models":
     "codellama-34b",
     "deepseek-671b",
+    "gpt-oss-20b",
+    "gpt-oss-120b",
     "internlm-20b",
     "internlm2-20b",
     "llama-2-7b",

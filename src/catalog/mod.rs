@@ -23,8 +23,11 @@ mod tests;
 mod validate;
 
 pub use device::{DeviceSpec, PeakFlops};
-pub use engine::EngineSpec;
-pub use model::{Attention, LatentProjections, LinearAttention, ModelSpec, Moe};
+pub use engine::{Computed, EngineSpec, StaticFraction};
+pub use model::{
+    Attention, ClassFormats, LatentProjections, LinearAttention, LocalAttention, LocalReach,
+    ModelSpec, Moe, WeightClass,
+};
 
 /// Everything known by name.
 #[derive(Debug, Clone)]
@@ -249,6 +252,9 @@ fn read_engine(document: &Document) -> Result<EngineSpec, YamlError> {
 }
 
 fn complaint(document: &Document, (path, allowed): validate::Complaint) -> YamlError {
+    if path.is_empty() {
+        return document.error("", format!("allowed: {allowed}"));
+    }
     let value = document
         .get(&path)
         .map(|value| format!("value `{value}` is not allowed; "))

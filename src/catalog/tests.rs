@@ -240,8 +240,8 @@ fn unsupported_configs_say_why() {
         ),
         (
             r#""sliding_window": null"#,
-            r#""sliding_window": 4096"#,
-            ":4:43: key `sliding_window`: sliding-window attention cannot",
+            r#""moe_layer_freq": 2"#,
+            ":4:43: key `moe_layer_freq`: experts in every n-th layer from the first on cannot",
         ),
         (
             r#""num_key_value_heads": 8"#,
@@ -255,8 +255,8 @@ fn unsupported_configs_say_why() {
         ),
         (
             r#""vocab_size": 32000"#,
-            r#""vocab_size": 32000, "quantization_config": {"quant_method": "mxfp4"}"#,
-            "value `mxfp4` is not supported; supported: fp8",
+            r#""vocab_size": 32000, "quantization_config": {"quant_method": "aqlm"}"#,
+            "value `aqlm` is not supported; supported: fp8",
         ),
         (
             r#""vocab_size": 32000"#,

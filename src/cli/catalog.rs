@@ -10,10 +10,12 @@ use serde_json::{Map, Value, json};
 
 use super::output::{print_data, print_text};
 use super::{CliError, CliResult};
-use crate::catalog::{Attention, Catalog, DeviceSpec, EngineSpec, ModelSpec};
+use crate::catalog::{Attention, Catalog, DeviceSpec, EngineSpec, LocalReach, ModelSpec};
 use crate::execution_time::BackendKind;
 use crate::input_file::{self, InputKind};
-use crate::memory::{kv_bytes_per_token, parameters, state_bytes_per_request};
+use crate::memory::{
+    Formats, kv_bytes_per_token, parameters, state_bytes_per_request, window_cache,
+};
 use crate::simulator::{GlobalScheduler, ReplicaScheduler};
 use crate::spelling::did_you_mean;
 use crate::units::GIB;
@@ -169,21 +171,43 @@ fn model_entry(model: &ModelSpec) -> Entry {
         Some(linear) => format!(", 1 of {} layers", linear.full_attention_interval),
         None => String::new(),
     };
+    let window = window_cache(model);
+    let local = match &model.local_attention {
+        Some(local) => {
+            let layers = (0..model.layers)
+                .filter(|&layer| model.is_local_attention_layer(layer))
+                .count();
+            let reach = match local.reach {
+                LocalReach::SlidingWindow => "the last",
+                LocalReach::Chunked => "chunks of",
+            };
+            format!(
+                ", {layers} of {} layers over {reach} {} tokens",
+                model.layers, local.tokens
+            )
+        }
+        None => String::new(),
+    };
     let kv_bytes = kv_bytes_per_token(model, model.kv_cache_dtype);
+    let kv_bytes_beyond_window = window.map(|window| kv_bytes * (1.0 - window.share()));
+    let formats = Formats::of(model, None, None);
     let summary = object(json!({
         "name": model.name,
         "parameters_b": rounded(count.total / 1e9),
         "activated_b": rounded(count.activated / 1e9),
         "layers": model.layers,
         "hidden": model.hidden_size,
-        "attention": format!("{attention}{hybrid}"),
+        "attention": format!("{attention}{hybrid}{local}"),
         "experts": experts,
-        "dtype": model.dtype.name(),
+        "dtype": formats.weights_text(),
         "kv_bytes_per_token": kv_bytes,
     }));
     let mut full = object(to_json(model));
     full.insert("parameters".into(), to_json(&count));
     full.insert("kv_bytes_per_token".into(), kv_bytes.into());
+    if let Some(bytes) = kv_bytes_beyond_window {
+        full.insert("kv_bytes_per_token_beyond_window".into(), bytes.into());
+    }
     full.insert(
         "state_bytes_per_request".into(),
         state_bytes_per_request(model).into(),

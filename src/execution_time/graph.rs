@@ -8,9 +8,9 @@
 //! Knows shapes, not times.
 
 use super::Operator;
-use super::operator::ExpertLoad;
-use crate::catalog::{Attention, LinearAttention, ModelSpec, Moe};
-use crate::memory::{Formats, Parallelism, check_divisibility};
+use super::operator::{ExpertLoad, LatentWidths};
+use crate::catalog::{Attention, LinearAttention, LocalAttention, ModelSpec, Moe};
+use crate::memory::{Formats, Parallelism, WeightClass, check_divisibility};
 use crate::units::DType;
 
 /// Bytes of one activation element between layers (bfloat16).
@@ -35,8 +35,10 @@ pub struct NamedOperator {
 /// Layers of one pipeline stage by kind, and its place in the pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stage {
-    /// Layers with softmax attention.
+    /// Layers with softmax attention that looks back to the start.
     pub full_attention_layers: u32,
+    /// Layers with softmax attention that does not.
+    pub local_attention_layers: u32,
     /// Layers with linear attention.
     pub linear_attention_layers: u32,
     /// Layers with a dense MLP.
@@ -54,7 +56,12 @@ pub struct Stage {
 impl Stage {
     /// All layers.
     pub fn layers(&self) -> u32 {
-        self.full_attention_layers + self.linear_attention_layers
+        self.softmax_attention_layers() + self.linear_attention_layers
+    }
+
+    /// Layers with softmax attention of either reach.
+    pub fn softmax_attention_layers(&self) -> u32 {
+        self.full_attention_layers + self.local_attention_layers
     }
 }
 
@@ -93,7 +100,6 @@ impl Graph {
         gpus_per_node: u32,
     ) -> Result<Self, String> {
         check_divisibility(model, &parallelism).map_err(|infeasible| infeasible.to_string())?;
-        check_latent_attention(model)?;
         let spans_nodes = parallelism.gpus_per_stage() > gpus_per_node;
         let transport =
             if spans_nodes && parallelism.expert_parallel == parallelism.gpus_per_stage() {
@@ -247,13 +253,14 @@ impl Graph {
         };
         let width = moe.shared_intermediate_size / cut;
         let hidden = self.model.hidden_size;
-        let gate_up = self.gemm(tokens, 2 * width, hidden);
+        let gemm = |m, n, k| self.gemm(WeightClass::SharedExperts, m, n, k);
+        let gate_up = gemm(tokens, 2 * width, hidden);
         put(emit, "shared_gate_up_gemm", gate_up, layers);
         put(emit, "shared_act_gate", activation(tokens, width), layers);
         put(
             emit,
             "shared_ffn2_gemm",
-            self.gemm(tokens, hidden, width),
+            gemm(tokens, hidden, width),
             layers,
         );
         if moe.shared_expert_gate {
@@ -326,7 +333,7 @@ impl Graph {
             experts: moe.experts,
             expert_tensor_parallel: self.parallelism.expert_tensor_parallel(),
             expert_parallel: self.parallelism.expert_parallel,
-            dtype: self.formats.weights,
+            dtype: self.formats.of_class(WeightClass::RoutedExperts),
             load: self.expert_load,
         };
         put(emit, "moe", experts, layers);
@@ -362,8 +369,25 @@ impl Graph {
                     head_dim,
                     kv_dtype: self.formats.kv_cache,
                 };
-                put(emit, "attention", operator, layers);
-                self.attention_extras(head_dim, qk_norm, layers, emit);
+                if stage.full_attention_layers > 0 || stage.local_attention_layers == 0 {
+                    put(emit, "attention", operator, layers);
+                    self.attention_extras("attention", head_dim, qk_norm, layers, emit);
+                }
+                if let Some((local, layers)) = self.local_attention(stage) {
+                    let operator = Operator::LocalContextAttention {
+                        batch,
+                        new_tokens,
+                        prefix_tokens,
+                        heads: self.heads(),
+                        kv_heads: self.kv_heads(),
+                        head_dim,
+                        kv_dtype: self.formats.kv_cache,
+                        reach: local.reach,
+                        reach_tokens: local.tokens,
+                    };
+                    put(emit, "local_attention", operator, layers);
+                    self.attention_extras("local_attention", head_dim, qk_norm, layers, emit);
+                }
             }
             Attention::Mla { .. } => {
                 let operator = Operator::MlaContext {
@@ -371,7 +395,8 @@ impl Graph {
                     new_tokens,
                     prefix_tokens,
                     heads: self.heads(),
-                    dtype: self.formats.weights,
+                    widths: self.latent_widths(),
+                    dtype: self.formats.of_class(WeightClass::Attention),
                     kv_dtype: self.formats.kv_cache,
                 };
                 put(emit, "mla_block", operator, layers);
@@ -397,7 +422,7 @@ impl Graph {
         let layers = f64::from(stage.full_attention_layers);
         match self.model.attention {
             Attention::Gqa { head_dim, .. } => {
-                let operator = Operator::GenerationAttention {
+                let over = |kv_tokens| Operator::GenerationAttention {
                     batch,
                     kv_tokens,
                     heads: self.heads() * self.tokens_per_decode,
@@ -405,14 +430,22 @@ impl Graph {
                     head_dim,
                     kv_dtype: self.formats.kv_cache,
                 };
-                put(emit, "attention", operator, layers);
+                if stage.full_attention_layers > 0 || stage.local_attention_layers == 0 {
+                    put(emit, "attention", over(kv_tokens), layers);
+                }
+                if let Some((local, layers)) = self.local_attention(stage) {
+                    // The same work as full attention over so few keys.
+                    let operator = over(local.keys_read(kv_tokens));
+                    put(emit, "local_attention", operator, layers);
+                }
             }
             Attention::Mla { .. } => {
                 let operator = Operator::MlaGeneration {
                     batch: batch * self.tokens_per_decode,
                     kv_tokens,
                     heads: self.heads(),
-                    dtype: self.formats.weights,
+                    widths: self.latent_widths(),
+                    dtype: self.formats.of_class(WeightClass::Attention),
                     kv_dtype: self.formats.kv_cache,
                 };
                 put(emit, "mla_block", operator, layers);
@@ -444,6 +477,35 @@ impl Graph {
         work.flops(tokens, attended_pairs, sampled)
     }
 
+    /// Local attention, and how many layers of a stage have it, if any.
+    fn local_attention(&self, stage: &Stage) -> Option<(&LocalAttention, f64)> {
+        let local = self.model.local_attention.as_ref()?;
+        let layers = stage.local_attention_layers;
+        (layers > 0).then(|| (local, f64::from(layers)))
+    }
+
+    /// Widths of latent attention; DeepSeek-V3's where there is none.
+    fn latent_widths(&self) -> LatentWidths {
+        match self.model.attention {
+            Attention::Mla {
+                q_lora_rank,
+                kv_lora_rank,
+                qk_nope_head_dim,
+                qk_rope_head_dim,
+                v_head_dim,
+                ..
+            } => LatentWidths {
+                hidden_size: self.model.hidden_size,
+                q_lora_rank,
+                kv_lora_rank,
+                qk_nope_head_dim,
+                qk_rope_head_dim,
+                v_head_dim,
+            },
+            Attention::Gqa { .. } => LatentWidths::DEEPSEEK_V3,
+        }
+    }
+
     fn heads(&self) -> u32 {
         self.model.attention.heads() / self.parallelism.tensor_parallel
     }
@@ -466,12 +528,18 @@ impl Graph {
         tokens.div_ceil(self.parallelism.tensor_parallel)
     }
 
-    fn gemm(&self, tokens: u32, out_features: u32, in_features: u32) -> Operator {
+    fn gemm(
+        &self,
+        class: WeightClass,
+        tokens: u32,
+        out_features: u32,
+        in_features: u32,
+    ) -> Operator {
         Operator::Gemm {
             tokens,
             out_features,
             in_features,
-            dtype: self.formats.weights,
+            dtype: self.formats.of_class(class),
         }
     }
 
@@ -494,19 +562,20 @@ impl Graph {
     fn projections(&self, stage: &Stage, tokens: u32, emit: &mut impl FnMut(NamedOperator)) {
         let tp = self.parallelism.tensor_parallel;
         let hidden = self.model.hidden_size;
+        let gemm = |m, n, k| self.gemm(WeightClass::Attention, m, n, k);
         if let Attention::Gqa {
             head_dim,
             output_gate,
             ..
         } = self.model.attention
-            && stage.full_attention_layers > 0
+            && stage.softmax_attention_layers() > 0
         {
-            let layers = f64::from(stage.full_attention_layers);
+            let layers = f64::from(stage.softmax_attention_layers());
             let query = self.heads() * head_dim;
             let gates = if output_gate { query } else { 0 };
             let out = query + gates + 2 * self.kv_heads() * head_dim;
-            put(emit, "qkv_gemm", self.gemm(tokens, out, hidden), layers);
-            put(emit, "proj_gemm", self.gemm(tokens, hidden, query), layers);
+            put(emit, "qkv_gemm", gemm(tokens, out, hidden), layers);
+            put(emit, "proj_gemm", gemm(tokens, hidden, query), layers);
         }
         if let Some(linear) = &self.model.linear_attention
             && stage.linear_attention_layers > 0
@@ -516,11 +585,11 @@ impl Graph {
             let values = linear.value_heads * linear.value_head_dim;
             // Queries, keys, values and the output gate; decay and update rates
             // are a second, narrow projection.
-            let inputs = self.gemm(tokens, (2 * keys + 2 * values) / tp, hidden);
+            let inputs = gemm(tokens, (2 * keys + 2 * values) / tp, hidden);
             put(emit, "gdn_in_proj_gemm", inputs, layers);
-            let rates = self.gemm(tokens, 2 * linear.value_heads / tp, hidden);
+            let rates = gemm(tokens, 2 * linear.value_heads / tp, hidden);
             put(emit, "gdn_in_proj_ba_gemm", rates, layers);
-            let output = self.gemm(tokens, hidden, values / tp);
+            let output = gemm(tokens, hidden, values / tp);
             put(emit, "gdn_out_proj_gemm", output, layers);
         }
     }
@@ -540,10 +609,11 @@ impl Graph {
             let bytes = 2.0 * ACTIVATION_BYTES * f64::from(tokens) * f64::from(width);
             (width, elementwise(bytes))
         };
-        let up = self.gemm(tokens, up_width, hidden);
+        let gemm = |m, n, k| self.gemm(WeightClass::DenseMlp, m, n, k);
+        let up = gemm(tokens, up_width, hidden);
         put(emit, "gate_ffn1_gemm", up, layers);
         put(emit, "act_gate", act, layers);
-        put(emit, "ffn2_gemm", self.gemm(tokens, hidden, width), layers);
+        put(emit, "ffn2_gemm", gemm(tokens, hidden, width), layers);
         self.all_reduce("ar_1", tokens, layers, emit);
         self.all_reduce("ar_2", tokens, layers, emit);
     }
@@ -566,7 +636,7 @@ impl Graph {
             experts_per_token: moe.experts_per_token,
             experts: moe.experts,
             expert_parallel: self.parallelism.expert_parallel,
-            element_bytes: self.formats.weights.bytes().clamp(1.0, ACTIVATION_BYTES),
+            element_bytes: dispatched_bytes(self.formats.of_class(WeightClass::RoutedExperts)),
             low_latency,
         };
         put(emit, "moe_dispatch", dispatch, layers);
@@ -593,10 +663,11 @@ impl Graph {
     }
 
     /// Query and key norm, rotary embedding and cache write of prompt attention,
-    /// folded into `attention`. As in AIConfigurator they are priced for one
+    /// folded into it. As in AIConfigurator they are priced for one
     /// token's bytes, that is, at their start-up time whatever the chunk.
     fn attention_extras(
         &self,
+        name: &'static str,
         head_dim: u32,
         qk_norm: bool,
         layers: f64,
@@ -606,7 +677,7 @@ impl Graph {
         let key_bytes = f64::from(self.kv_heads() * head_dim) * ACTIVATION_BYTES;
         let mut extra = |bytes, runs: f64| {
             let count = runs * ATTENTION_EXTRAS_FACTOR * layers;
-            put(emit, "attention", elementwise(bytes), count);
+            put(emit, name, elementwise(bytes), count);
         };
         if qk_norm {
             extra(query_bytes, 4.0);
@@ -645,6 +716,15 @@ impl Graph {
     }
 }
 
+/// Bytes of an element sent to an expert whose weights have this format.
+fn dispatched_bytes(weights: DType) -> f64 {
+    if weights.is_weight_only() {
+        ACTIVATION_BYTES
+    } else {
+        weights.bytes().clamp(1.0, ACTIVATION_BYTES)
+    }
+}
+
 fn put(emit: &mut impl FnMut(NamedOperator), name: &'static str, operator: Operator, count: f64) {
     emit(NamedOperator {
         name,
@@ -675,16 +755,16 @@ fn stage_of(model: &ModelSpec, parallelism: &Parallelism, gpus_per_node: u32, st
     let stages = parallelism.pipeline_parallel;
     let layers = model.stage_layers(stage, stages);
     let total = layers.end - layers.start;
-    let full = layers
-        .clone()
-        .filter(|&layer| model.is_full_attention_layer(layer))
-        .count() as u32;
-    let moe = layers.filter(|&layer| model.is_moe_layer(layer)).count() as u32;
+    let count = |is: &dyn Fn(u32) -> bool| layers.clone().filter(|&layer| is(layer)).count() as u32;
+    let full = count(&|layer| model.is_full_attention_layer(layer));
+    let local = count(&|layer| model.is_local_attention_layer(layer));
+    let moe = count(&|layer| model.is_moe_layer(layer));
     let node_of = |stage: u32| stage * parallelism.gpus_per_stage() / gpus_per_node.max(1);
     let last = stage + 1 == stages;
     Stage {
         full_attention_layers: full,
-        linear_attention_layers: total - full,
+        local_attention_layers: local,
+        linear_attention_layers: total - full - local,
         dense_layers: total - moe,
         moe_layers: moe,
         first: stage == 0,
@@ -693,45 +773,18 @@ fn stage_of(model: &ModelSpec, parallelism: &Parallelism, gpus_per_node: u32, st
     }
 }
 
-/// Latent-attention operators stand for DeepSeek-V3's dimensions, whatever the
-/// number of heads; others would be priced as those.
-fn check_latent_attention(model: &ModelSpec) -> Result<(), String> {
-    let Attention::Mla {
-        q_lora_rank,
-        kv_lora_rank,
-        qk_nope_head_dim,
-        qk_rope_head_dim,
-        v_head_dim,
-        ..
-    } = model.attention
-    else {
-        return Ok(());
-    };
-    let given = [
-        model.hidden_size,
-        q_lora_rank,
-        kv_lora_rank,
-        qk_nope_head_dim,
-        qk_rope_head_dim,
-        v_head_dim,
-    ];
-    const DEEPSEEK_V3: [u32; 6] = [7168, 1536, 512, 128, 64, 128];
-    if given == DEEPSEEK_V3 {
-        return Ok(());
-    }
-    Err(format!(
-        "latent attention of {} has dimensions {given:?} (hidden_size, q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim); only {DEEPSEEK_V3:?} can be priced",
-        model.name
-    ))
-}
-
 /// Operations of a model, or of some of its layers, by what they are sized by.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WorkPerUnit {
     /// Per token: multiply-adds of every weight once (activated experts only).
     pub token_flops: f64,
-    /// Per attended query-key pair, all heads and layers together.
+    /// Per attended query-key pair, all heads and layers together that look back to
+    /// the start.
     pub pair_flops: f64,
+    /// The same of the other layers.
+    pub local_pair_flops: f64,
+    /// Keys that a token reads there at most, chunks on average.
+    pub local_keys: f64,
     /// Per row through the LM head.
     pub row_flops: f64,
 }
@@ -739,12 +792,16 @@ pub struct WorkPerUnit {
 impl WorkPerUnit {
     /// Of the layers `layers` of `model`, and of its LM head.
     pub fn of(model: &ModelSpec, layers: std::ops::Range<u32>, lm_head: bool) -> Self {
-        let (mut token_flops, mut pair_flops) = (0.0, 0.0);
+        let (mut token_flops, mut pair_flops, mut local_pair_flops) = (0.0, 0.0, 0.0);
         for layer in layers {
-            if model.is_full_attention_layer(layer) {
+            if model.is_softmax_attention_layer(layer) {
                 let (projections, pair) = attention_flops(model);
                 token_flops += projections;
-                pair_flops += pair;
+                if model.is_local_attention_layer(layer) {
+                    local_pair_flops += pair;
+                } else {
+                    pair_flops += pair;
+                }
             } else if let Some(linear) = &model.linear_attention {
                 token_flops += linear_attention_flops(model, linear);
             }
@@ -754,13 +811,21 @@ impl WorkPerUnit {
         Self {
             token_flops,
             pair_flops,
+            local_pair_flops,
+            local_keys: (model.local_attention.as_ref())
+                .map_or(0.0, |local| local.keys_read(f64::INFINITY)),
             row_flops: if lm_head { head } else { 0.0 },
         }
     }
 
     /// Operations for that much work.
     pub fn flops(&self, tokens: f64, attended_pairs: f64, rows: f64) -> f64 {
-        tokens * self.token_flops + attended_pairs * self.pair_flops + rows * self.row_flops
+        // No token attends to more keys than its window has, nor to more than there are.
+        let local_pairs = attended_pairs.min(tokens * self.local_keys);
+        tokens * self.token_flops
+            + attended_pairs * self.pair_flops
+            + local_pairs * self.local_pair_flops
+            + rows * self.row_flops
     }
 }
 
@@ -828,10 +893,7 @@ mod tests {
 
     fn graph(model: &str, tp: u32, pp: u32, ep: u32, dp: u32) -> Graph {
         let model = Catalog::builtin().model(model).unwrap();
-        let formats = Formats {
-            weights: model.dtype,
-            kv_cache: model.kv_cache_dtype,
-        };
+        let formats = Formats::of(&model, None, None);
         let parallelism = Parallelism {
             tensor_parallel: tp,
             pipeline_parallel: pp,

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::catalog::{Attention, LatentProjections, LocalReach};
 use crate::network::ExpertExchange;
 use crate::units::DType;
 
@@ -37,6 +38,27 @@ pub enum Operator {
         /// Format of the KV cache.
         kv_dtype: DType,
     },
+    /// Causal self-attention of prompt chunks that does not look back to the start.
+    LocalContextAttention {
+        /// Sequences.
+        batch: u32,
+        /// New tokens of each.
+        new_tokens: u32,
+        /// Tokens of each already seen.
+        prefix_tokens: u32,
+        /// Query heads on this GPU.
+        heads: u32,
+        /// KV heads on this GPU.
+        kv_heads: u32,
+        /// Width of a head.
+        head_dim: u32,
+        /// Format of the KV cache.
+        kv_dtype: DType,
+        /// How far back a token looks.
+        reach: LocalReach,
+        /// Tokens of the window or chunk.
+        reach_tokens: u32,
+    },
     /// Attention of one new token per sequence.
     GenerationAttention {
         /// Sequences.
@@ -53,7 +75,7 @@ pub enum Operator {
         kv_dtype: DType,
     },
     /// Whole multi-head latent attention block (projections, rotary, attention,
-    /// output projection) over prompt chunks, DeepSeek-V3 dimensions.
+    /// output projection) over prompt chunks.
     MlaContext {
         /// Sequences.
         batch: u32,
@@ -63,6 +85,9 @@ pub enum Operator {
         prefix_tokens: u32,
         /// Query heads on this GPU.
         heads: u32,
+        /// Widths of the block.
+        #[serde(skip_serializing_if = "LatentWidths::are_deepseek_v3")]
+        widths: LatentWidths,
         /// Format of the projections.
         dtype: DType,
         /// Format of the KV cache.
@@ -76,6 +101,9 @@ pub enum Operator {
         kv_tokens: f64,
         /// Query heads on this GPU.
         heads: u32,
+        /// Widths of the block.
+        #[serde(skip_serializing_if = "LatentWidths::are_deepseek_v3")]
+        widths: LatentWidths,
         /// Format of the projections.
         dtype: DType,
         /// Format of the KV cache.
@@ -237,6 +265,60 @@ impl Operator {
             }),
             _ => None,
         }
+    }
+}
+
+/// Widths of a latent-attention block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct LatentWidths {
+    /// Width of the residual stream.
+    pub hidden_size: u32,
+    /// Rank of the query down-projection; 0: none.
+    pub q_lora_rank: u32,
+    /// Rank of the compressed KV.
+    pub kv_lora_rank: u32,
+    /// Non-rotary part of a query/key head.
+    pub qk_nope_head_dim: u32,
+    /// Rotary part of a query/key head.
+    pub qk_rope_head_dim: u32,
+    /// Width of a value head.
+    pub v_head_dim: u32,
+}
+
+impl LatentWidths {
+    /// Those that latent attention was measured with.
+    pub const DEEPSEEK_V3: Self = Self {
+        hidden_size: 7168,
+        q_lora_rank: 1536,
+        kv_lora_rank: 512,
+        qk_nope_head_dim: 128,
+        qk_rope_head_dim: 64,
+        v_head_dim: 128,
+    };
+
+    /// Whether they are DeepSeek-V3's.
+    pub fn are_deepseek_v3(&self) -> bool {
+        *self == Self::DEEPSEEK_V3
+    }
+
+    /// The projections of a block with so many heads.
+    pub fn projections(&self, heads: u32) -> LatentProjections {
+        let block = Attention::Mla {
+            heads,
+            q_lora_rank: self.q_lora_rank,
+            kv_lora_rank: self.kv_lora_rank,
+            qk_nope_head_dim: self.qk_nope_head_dim,
+            qk_rope_head_dim: self.qk_rope_head_dim,
+            v_head_dim: self.v_head_dim,
+        };
+        // Latent attention has latent projections.
+        let none = LatentProjections {
+            down: 0.0,
+            query_up: 0.0,
+            key_value_up: 0.0,
+            output: 0.0,
+        };
+        (block.latent_projections(self.hidden_size, 1)).unwrap_or(none)
     }
 }
 

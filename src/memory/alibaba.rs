@@ -43,7 +43,9 @@ pub fn alibaba_weights_bytes(
     let layers = 0..model.layers / stages.max(1);
     let of_layer = |layer: u32| {
         let own = match &model.linear_attention {
-            Some(_) if !model.is_full_attention_layer(layer) => linear_bytes(model, element) / tp,
+            Some(_) if !model.is_softmax_attention_layer(layer) => {
+                linear_bytes(model, element) / tp
+            }
             _ => attention,
         };
         // A dense layer counts as the experts that a token visits.

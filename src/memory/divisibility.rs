@@ -1,6 +1,6 @@
 //! Whether a model can be cut a given way.
 
-use super::{Infeasible, Obstacle, Parallelism};
+use super::{Formats, Infeasible, Obstacle, Parallelism, WeightClass};
 use crate::catalog::{Attention, ModelSpec, Moe};
 use crate::units::DType;
 
@@ -34,7 +34,7 @@ pub fn check_divisibility(model: &ModelSpec, parallelism: &Parallelism) -> Resul
             linear.value_heads,
         )?;
     }
-    if has_dense_mlp(model) {
+    if model.has_dense_mlp() {
         let size = model.intermediate_size;
         divides("tensor_parallel", tp, "the MLP intermediate size", size)?;
     }
@@ -50,13 +50,11 @@ pub fn check_divisibility(model: &ModelSpec, parallelism: &Parallelism) -> Resul
 pub(super) fn check_scale_blocks(
     model: &ModelSpec,
     parallelism: &Parallelism,
-    weights: DType,
+    formats: &Formats,
 ) -> Result<(), Infeasible> {
-    if weights != DType::Fp8Block {
-        return Ok(());
-    }
-    let whole = |what: &str, size: u32, ways: u32| {
-        if (size / ways).is_multiple_of(SCALE_BLOCK) {
+    let whole = |class: WeightClass, what: &str, size: u32, ways: u32| {
+        let has_blocks = formats.of_class(class) == DType::Fp8Block;
+        if !has_blocks || (size / ways).is_multiple_of(SCALE_BLOCK) {
             return Ok(());
         }
         refuse(format!(
@@ -66,23 +64,26 @@ pub(super) fn check_scale_blocks(
         ))
     };
     let tp = parallelism.tensor_parallel;
-    if has_dense_mlp(model) {
-        whole("MLP intermediate size", model.intermediate_size, tp)?;
+    if model.has_dense_mlp() {
+        let size = model.intermediate_size;
+        whole(WeightClass::DenseMlp, "MLP intermediate size", size, tp)?;
     }
     if let Some(moe) = &model.moe {
         let ways = parallelism.expert_tensor_parallel();
-        whole("expert intermediate size", moe.intermediate_size, ways)?;
         whole(
+            WeightClass::RoutedExperts,
+            "expert intermediate size",
+            moe.intermediate_size,
+            ways,
+        )?;
+        whole(
+            WeightClass::SharedExperts,
             "shared expert intermediate size",
             moe.shared_intermediate_size,
             tp,
         )?;
     }
     Ok(())
-}
-
-fn has_dense_mlp(model: &ModelSpec) -> bool {
-    model.moe.as_ref().is_none_or(|m| m.first_dense_layers > 0)
 }
 
 fn check_ways(parallelism: &Parallelism) -> Result<(), Infeasible> {

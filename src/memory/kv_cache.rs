@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use serde::Serialize;
+
 use super::Parallelism;
 use crate::catalog::{Attention, LinearAttention, ModelSpec};
 use crate::units::DType;
@@ -12,9 +14,48 @@ use crate::units::DType;
 /// in float32, twice as large.
 const STATE_DTYPE: DType = DType::Bfloat16;
 
-/// KV cache bytes of one token in the whole model, every head counted once.
+/// KV cache bytes of one token in the whole model, every head counted once; of
+/// layers with local attention only within their window.
 pub fn kv_bytes_per_token(model: &ModelSpec, dtype: DType) -> f64 {
-    layer_kv_elements(&model.attention, 1) * full_layers(model, 0..model.layers) * dtype.bytes()
+    layer_kv_elements(&model.attention, 1) * softmax_layers(model, 0..model.layers) * dtype.bytes()
+}
+
+/// What layers with local attention keep of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct WindowCache {
+    /// Tokens that they keep at most.
+    pub tokens: u32,
+    /// Such layers.
+    pub layers: u32,
+    /// Layers that keep every token.
+    pub full_layers: u32,
+}
+
+impl WindowCache {
+    /// Share of these layers in the cache of a token within the window.
+    pub fn share(&self) -> f64 {
+        f64::from(self.layers) / f64::from(self.layers + self.full_layers)
+    }
+}
+
+/// What `model`'s layers with local attention keep; none without such layers.
+pub fn window_cache(model: &ModelSpec) -> Option<WindowCache> {
+    let local = model.local_attention.as_ref()?;
+    let (full, layers) = layers_by_reach(model, 0..model.layers);
+    (layers > 0).then_some(WindowCache {
+        tokens: local.tokens,
+        layers,
+        full_layers: full,
+    })
+}
+
+/// Layers of `layers` with softmax attention to the start, and with local attention.
+fn layers_by_reach(model: &ModelSpec, layers: Range<u32>) -> (u32, u32) {
+    let count = |is: &dyn Fn(u32) -> bool| layers.clone().filter(|&layer| is(layer)).count() as u32;
+    (
+        count(&|layer| model.is_full_attention_layer(layer)),
+        count(&|layer| model.is_local_attention_layer(layer)),
+    )
 }
 
 /// Bytes of one request's state that do not grow with its length (gated delta
@@ -26,14 +67,30 @@ pub fn state_bytes_per_request(model: &ModelSpec) -> f64 {
 /// KV cache bytes of one token on one GPU that holds `layers`. KV heads are
 /// replicated where there are fewer than ranks; the compressed KV of MLA has no
 /// heads and is kept whole by every rank.
+///
+/// Blocks are those of the layers that keep every token; what layers with local
+/// attention keep is counted in blocks too, as many for each of theirs as there are
+/// such layers to one of the others in the whole model. A stage that has more of a
+/// kind than its share counts as if it had as much more of the other.
 pub(super) fn kv_bytes_on_gpu(
     model: &ModelSpec,
     parallelism: &Parallelism,
     dtype: DType,
     layers: Range<u32>,
 ) -> f64 {
-    let tp = parallelism.tensor_parallel;
-    layer_kv_elements(&model.attention, tp) * full_layers(model, layers) * dtype.bytes()
+    let of_layer = layer_kv_elements(&model.attention, parallelism.tensor_parallel) * dtype.bytes();
+    let counted = match window_cache(model) {
+        None => softmax_layers(model, layers),
+        Some(whole) => {
+            let (full, local) = layers_by_reach(model, layers);
+            let share_of_local = f64::from(local) / f64::from(whole.layers);
+            match whole.full_layers {
+                0 => f64::from(local),
+                all => f64::from(all) * (f64::from(full) / f64::from(all)).max(share_of_local),
+            }
+        }
+    };
+    of_layer * counted
 }
 
 /// State bytes of one request on one GPU that holds `layers`.
@@ -41,7 +98,7 @@ pub(super) fn state_bytes(model: &ModelSpec, tp: u32, layers: Range<u32>) -> f64
     let Some(linear) = &model.linear_attention else {
         return 0.0;
     };
-    let linear_layers = layers.len() as f64 - full_layers(model, layers);
+    let linear_layers = layers.len() as f64 - softmax_layers(model, layers);
     let window = f64::from(conv_channels(linear)) * f64::from(linear.conv_kernel - 1);
     let recurrent = f64::from(linear.value_heads)
         * f64::from(linear.key_head_dim)
@@ -72,8 +129,8 @@ fn layer_kv_elements(attention: &Attention, tp: u32) -> f64 {
     }
 }
 
-fn full_layers(model: &ModelSpec, layers: Range<u32>) -> f64 {
+fn softmax_layers(model: &ModelSpec, layers: Range<u32>) -> f64 {
     layers
-        .filter(|&layer| model.is_full_attention_layer(layer))
+        .filter(|&layer| model.is_softmax_attention_layer(layer))
         .count() as f64
 }

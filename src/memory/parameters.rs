@@ -5,8 +5,8 @@
 
 use serde::Serialize;
 
-use super::Parallelism;
 use super::kv_cache::{conv_channels, kv_heads_on_gpu};
+use super::{Formats, Parallelism, WeightClass};
 use crate::catalog::{Attention, LinearAttention, ModelSpec, Moe};
 use crate::units::DType;
 
@@ -97,7 +97,7 @@ pub fn parameters(model: &ModelSpec) -> ParameterCount {
 pub fn stage_weights_bytes(
     model: &ModelSpec,
     parallelism: &Parallelism,
-    weights: DType,
+    formats: &Formats,
     stage: u32,
     include_mtp: bool,
 ) -> f64 {
@@ -122,7 +122,7 @@ pub fn stage_weights_bytes(
             count += mtp(model, cut);
         }
     }
-    count.bytes(weights)
+    count.bytes(formats)
 }
 
 /// Bytes that `redundant` more experts per layer add to a GPU of `stage`: its
@@ -130,7 +130,7 @@ pub fn stage_weights_bytes(
 pub(super) fn redundant_experts_bytes(
     model: &ModelSpec,
     parallelism: &Parallelism,
-    weights: DType,
+    formats: &Formats,
     stage: u32,
     redundant: u32,
 ) -> f64 {
@@ -143,8 +143,8 @@ pub(super) fn redundant_experts_bytes(
         .stage_layers(stage, parallelism.pipeline_parallel)
         .filter(|&layer| model.is_moe_layer(layer))
         .count();
-    let expert = mlp(model, f64::from(moe.intermediate_size), cut.expert_tp);
-    expert.bytes(weights) * f64::from(slots) * layers as f64
+    let expert = expert(model, moe, cut.expert_tp);
+    expert.bytes(formats) * f64::from(slots) * layers as f64
 }
 
 /// Ways components are cut.
@@ -177,48 +177,61 @@ impl Cut {
 /// Parameters by how they are stored.
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
-    /// GEMM weights, which take the weight format.
-    gemm: f64,
+    /// GEMM weights by class, which take its format.
+    gemm: [f64; WeightClass::ALL.len()],
     /// Everything that keeps at least 16 bits.
     plain: f64,
 }
 
 impl std::ops::AddAssign for Count {
     fn add_assign(&mut self, other: Self) {
-        self.gemm += other.gemm;
+        for (own, others) in self.gemm.iter_mut().zip(other.gemm) {
+            *own += others;
+        }
         self.plain += other.plain;
     }
 }
 
 impl Count {
+    fn new(class: WeightClass, gemm: f64, plain: f64) -> Self {
+        let mut count = Self::plain(plain);
+        count.gemm[class as usize] = gemm;
+        count
+    }
+
     fn plain(elements: f64) -> Self {
         Self {
-            gemm: 0.0,
             plain: elements,
+            ..Self::default()
         }
     }
 
     fn elements(self) -> f64 {
-        self.gemm + self.plain
+        self.gemm.iter().sum::<f64>() + self.plain
     }
 
-    fn bytes(self, weights: DType) -> f64 {
-        let plain = if weights.bytes() < 2.0 {
+    fn bytes(self, formats: &Formats) -> f64 {
+        let plain = if formats.weights.bytes() < 2.0 {
             DType::Bfloat16
         } else {
-            weights
+            formats.weights
         };
-        self.gemm * stored_bytes(weights) + self.plain * plain.bytes()
+        let classes = WeightClass::ALL.into_iter().zip(self.gemm);
+        let gemm: f64 = classes
+            .map(|(class, elements)| elements * stored_bytes(formats.of_class(class)))
+            .sum();
+        gemm + self.plain * plain.bytes()
     }
 }
 
 /// Bytes of one element incl. its share of the scales: a float32 per 128x128
-/// block (DeepSeek-V3's fp8), an fp8 per 16 (NVFP4), a bfloat16 and a 4-bit zero
-/// point per 128 (group-wise int4).
+/// block (DeepSeek-V3's fp8), an fp8 per 16 (NVFP4), an 8-bit exponent per 32
+/// (MXFP4), a bfloat16 and a 4-bit zero point per 128 (group-wise int4).
 fn stored_bytes(dtype: DType) -> f64 {
     let scales = match dtype {
         DType::Fp8Block => 4.0 / (128.0 * 128.0),
         DType::Nvfp4 => 1.0 / 16.0,
+        DType::Mxfp4 => 1.0 / 32.0,
         DType::Int4 => 2.5 / 128.0,
         DType::Float32 | DType::Float16 | DType::Bfloat16 | DType::Fp8 | DType::Int8 => 0.0,
     };
@@ -237,7 +250,7 @@ fn layer_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
 }
 
 fn softmax_attention_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
-    if model.is_full_attention_layer(layer) {
+    if model.is_softmax_attention_layer(layer) {
         softmax_attention(model, cut.tp)
     } else {
         Count::default()
@@ -246,7 +259,7 @@ fn softmax_attention_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
 
 fn linear_attention_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
     match &model.linear_attention {
-        Some(linear) if !model.is_full_attention_layer(layer) => {
+        Some(linear) if !model.is_softmax_attention_layer(layer) => {
             linear_attention(linear, f64::from(model.hidden_size), cut.tp)
         }
         _ => Count::default(),
@@ -257,7 +270,8 @@ fn dense_mlp_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
     if model.is_moe_layer(layer) {
         Count::default()
     } else {
-        mlp(model, f64::from(model.intermediate_size), cut.tp)
+        let width = f64::from(model.intermediate_size);
+        mlp(model, WeightClass::DenseMlp, width, cut.tp)
     }
 }
 
@@ -269,10 +283,21 @@ fn routed_experts_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
     let Some(moe) = moe_of(model, layer) else {
         return Count::default();
     };
-    let mut expert = mlp(model, f64::from(moe.intermediate_size), cut.expert_tp);
+    let expert = expert(model, moe, cut.expert_tp);
     let here = f64::from(moe.experts) / f64::from(cut.ep);
-    expert.gemm *= here;
-    expert.plain *= here;
+    Count {
+        gemm: expert.gemm.map(|elements| elements * here),
+        plain: expert.plain * here,
+    }
+}
+
+/// One routed expert on one of `ways` ranks.
+fn expert(model: &ModelSpec, moe: &Moe, ways: u32) -> Count {
+    let width = f64::from(moe.intermediate_size);
+    let mut expert = mlp(model, WeightClass::RoutedExperts, width, ways);
+    if moe.bias {
+        expert.plain += mlp_biases(model, width / f64::from(ways));
+    }
     expert
 }
 
@@ -280,7 +305,8 @@ fn shared_experts_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
     let Some(moe) = moe_of(model, layer) else {
         return Count::default();
     };
-    let mut shared = mlp(model, f64::from(moe.shared_intermediate_size), cut.tp);
+    let width = f64::from(moe.shared_intermediate_size);
+    let mut shared = mlp(model, WeightClass::SharedExperts, width, cut.tp);
     if moe.shared_expert_gate {
         shared += Count::plain(f64::from(model.hidden_size));
     }
@@ -292,7 +318,8 @@ fn router_of(model: &ModelSpec, layer: u32) -> Count {
         return Count::default();
     };
     // Group-limited routing (DeepSeek-V3) balances load with a bias per expert.
-    let bias = if moe.expert_groups > 1 { 1.0 } else { 0.0 };
+    let has_bias = moe.expert_groups > 1 || moe.bias;
+    let bias = if has_bias { 1.0 } else { 0.0 };
     Count::plain((f64::from(model.hidden_size) + bias) * f64::from(moe.experts))
 }
 
@@ -307,6 +334,8 @@ fn softmax_attention(model: &ModelSpec, tp: u32) -> Count {
             qk_norm,
             qkv_bias,
             output_gate,
+            output_bias,
+            sinks,
         } => {
             let queries = f64::from(*heads) / f64::from(tp) * f64::from(*head_dim);
             let keys = f64::from(kv_heads_on_gpu(*kv_heads, tp)) * f64::from(*head_dim);
@@ -315,27 +344,28 @@ fn softmax_attention(model: &ModelSpec, tp: u32) -> Count {
             if *qkv_bias || model.projection_bias {
                 plain += queries + 2.0 * keys;
             }
-            if model.projection_bias {
+            if *output_bias || model.projection_bias {
                 plain += hidden;
+            }
+            if *sinks {
+                plain += f64::from(*heads) / f64::from(tp);
             }
             if *qk_norm {
                 plain += 2.0 * f64::from(*head_dim);
             }
-            Count {
-                gemm: hidden * (queries + gate + 2.0 * keys) + queries * hidden,
-                plain,
-            }
+            let gemm = hidden * (queries + gate + 2.0 * keys) + queries * hidden;
+            Count::new(WeightClass::Attention, gemm, plain)
         }
         Attention::Mla {
             q_lora_rank,
             kv_lora_rank,
             ..
-        } => Count {
-            gemm: (model.attention)
-                .latent_projections(model.hidden_size, tp)
-                .map_or(0.0, |projections| projections.elements()),
-            plain: f64::from(*q_lora_rank) + f64::from(*kv_lora_rank),
-        },
+        } => {
+            let projections = model.attention.latent_projections(model.hidden_size, tp);
+            let gemm = projections.map_or(0.0, |projections| projections.elements());
+            let norms = f64::from(*q_lora_rank) + f64::from(*kv_lora_rank);
+            Count::new(WeightClass::Attention, gemm, norms)
+        }
     }
 }
 
@@ -346,30 +376,40 @@ fn linear_attention(linear: &LinearAttention, hidden: f64, tp: u32) -> Count {
     let value_heads = f64::from(linear.value_heads) / tp;
     let values = value_heads * f64::from(linear.value_head_dim);
     let convolution = f64::from(conv_channels(linear)) * f64::from(linear.conv_kernel) / tp;
-    Count {
-        // Q, K, V and the output gate Z; then the output projection.
-        gemm: hidden * (2.0 * keys + 2.0 * values) + values * hidden,
-        // Projections of beta and alpha, convolution, A and dt biases, head norm.
-        plain: hidden * 2.0 * value_heads
-            + convolution
-            + 2.0 * value_heads
-            + f64::from(linear.value_head_dim),
-    }
+    // Q, K, V and the output gate Z; then the output projection.
+    let gemm = hidden * (2.0 * keys + 2.0 * values) + values * hidden;
+    // Projections of beta and alpha, convolution, A and dt biases, head norm.
+    let plain = hidden * 2.0 * value_heads
+        + convolution
+        + 2.0 * value_heads
+        + f64::from(linear.value_head_dim);
+    Count::new(WeightClass::Attention, gemm, plain)
 }
 
 /// One MLP of width `intermediate` on one of `ways` ranks.
-fn mlp(model: &ModelSpec, intermediate: f64, ways: u32) -> Count {
+fn mlp(model: &ModelSpec, class: WeightClass, intermediate: f64, ways: u32) -> Count {
     let hidden = f64::from(model.hidden_size);
     let width = intermediate / f64::from(ways);
-    let up_projections = if model.gated_mlp { 2.0 } else { 1.0 };
-    let plain = if model.projection_bias && width > 0.0 {
-        up_projections * width + hidden
+    let plain = if model.projection_bias {
+        mlp_biases(model, width)
     } else {
         0.0
     };
-    Count {
-        gemm: (up_projections + 1.0) * hidden * width,
-        plain,
+    let gemm = (up_projections(model) + 1.0) * hidden * width;
+    Count::new(class, gemm, plain)
+}
+
+/// Projections into the MLP.
+fn up_projections(model: &ModelSpec) -> f64 {
+    if model.gated_mlp { 2.0 } else { 1.0 }
+}
+
+/// Biases of an MLP of width `width`.
+fn mlp_biases(model: &ModelSpec, width: f64) -> f64 {
+    if width > 0.0 {
+        up_projections(model) * width + f64::from(model.hidden_size)
+    } else {
+        0.0
     }
 }
 

@@ -3,8 +3,10 @@
 use super::divisibility::check_scale_blocks;
 use super::kv_cache::{conv_channels, kv_bytes_on_gpu, kv_heads_on_gpu, state_bytes};
 use super::parameters::redundant_experts_bytes;
+use super::rule::{Occupied, SglangStart, reserve_bytes};
 use super::{
-    Formats, Infeasible, MemoryPlan, Obstacle, Parallelism, check_divisibility, stage_weights_bytes,
+    Formats, Infeasible, MemoryPlan, MemoryRule, Obstacle, Parallelism, check_divisibility,
+    stage_weights_bytes,
 };
 use crate::catalog::{Attention, DeviceSpec, ModelSpec};
 use crate::units::GIB;
@@ -38,8 +40,8 @@ pub struct PlanInput<'a> {
     pub max_tokens_in_step: u32,
     /// Most requests in flight on one attention rank.
     pub max_requests_in_batch: u32,
-    /// Share of device memory kept free (1 - `gpu_memory_utilization`).
-    pub margin_fraction: f64,
+    /// Which memory the KV cache gets.
+    pub rule: MemoryRule,
     /// Tokens per KV cache block.
     pub block_size: u32,
     /// Whether multi-token-prediction layers are loaded.
@@ -56,11 +58,12 @@ pub fn plan(input: &PlanInput<'_>) -> Result<MemoryPlan, Infeasible> {
     let usable = plan.capacity_bytes - plan.reserve_bytes;
     let usable_gib = usable / GIB;
     let weights_gib = plan.weights_bytes / GIB;
+    let rule = input.rule.text();
     if plan.weights_bytes > usable {
         return Err(Infeasible::new(
             Obstacle::Weights,
             format!(
-                "weights {weights_gib:.1} GiB/GPU exceed {usable_gib:.1} GiB usable of {device}"
+                "weights {weights_gib:.1} GiB/GPU exceed {usable_gib:.1} GiB usable of {device}{rule}"
             ),
         ));
     }
@@ -79,7 +82,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<MemoryPlan, Infeasible> {
             format!(
                 "no room for KV cache: weights {weights_gib:.1} + activations of {} tokens {:.1} \
                  + communication {:.1}{state} GiB/GPU leave less than one block of the \
-                 {usable_gib:.1} GiB usable of {device}",
+                 {usable_gib:.1} GiB usable of {device}{rule}",
                 input.max_tokens_in_step,
                 plan.activation_bytes / GIB,
                 plan.communication_bytes / GIB,
@@ -93,7 +96,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<MemoryPlan, Infeasible> {
 /// where nothing is left. Fails only where the model cannot be cut that way.
 pub fn estimate(input: &PlanInput<'_>) -> Result<MemoryPlan, Infeasible> {
     check_divisibility(input.model, &input.parallelism)?;
-    check_scale_blocks(input.model, &input.parallelism, input.formats.weights)?;
+    check_scale_blocks(input.model, &input.parallelism, &input.formats)?;
     let stages = input.parallelism.pipeline_parallel;
     let fullest = (0..stages)
         .map(|stage| stage_plan(input, stage))
@@ -120,25 +123,36 @@ fn stage_plan(input: &PlanInput<'_>, stage: u32) -> MemoryPlan {
     let layers = model.stage_layers(stage, parallelism.pipeline_parallel);
     let is_last = stage + 1 == parallelism.pipeline_parallel;
     let capacity_bytes = input.device.memory_bytes as f64;
-    let reserve_bytes = capacity_bytes * input.margin_fraction + RUNTIME_BYTES;
-    let weights_bytes = stage_weights_bytes(
-        model,
-        &parallelism,
-        formats.weights,
-        stage,
-        input.include_mtp,
-    ) + redundant_experts_bytes(
-        model,
-        &parallelism,
-        formats.weights,
-        stage,
-        input.redundant_experts,
-    );
+    let weights_bytes =
+        stage_weights_bytes(model, &parallelism, &formats, stage, input.include_mtp)
+            + redundant_experts_bytes(
+                model,
+                &parallelism,
+                &formats,
+                stage,
+                input.redundant_experts,
+            );
     let activation_bytes = activation_bytes(input, layers.clone(), is_last);
     let communication_bytes = communication_bytes(&parallelism);
     let kv_bytes_per_token = kv_bytes_on_gpu(model, &parallelism, formats.kv_cache, layers.clone());
     let state_bytes_per_request = state_bytes(model, tp, layers);
     let state_bytes = state_bytes_per_request * f64::from(input.max_requests_in_batch);
+    let on_gpu = Occupied {
+        capacity: capacity_bytes,
+        runtime: RUNTIME_BYTES,
+        weights: weights_bytes,
+        activations: activation_bytes,
+        communication: communication_bytes,
+        state: state_bytes,
+    };
+    let start = SglangStart {
+        model,
+        device: input.device,
+        parallelism: &parallelism,
+        chunk_tokens: input.max_tokens_in_step,
+        kv_bytes_per_token,
+    };
+    let reserve_bytes = reserve_bytes(input.rule, on_gpu, start);
     let free = capacity_bytes
         - reserve_bytes
         - weights_bytes
@@ -189,7 +203,7 @@ fn activation_bytes(input: &PlanInput<'_>, layers: std::ops::Range<u32>, is_last
     let mut widest = 0.0f64;
     for layer in layers {
         let attention = match &model.linear_attention {
-            Some(linear) if !model.is_full_attention_layer(layer) => {
+            Some(linear) if !model.is_softmax_attention_layer(layer) => {
                 let values = f64::from(linear.value_heads * linear.value_head_dim);
                 // Q, K, V before and after the convolution; gate and output.
                 (2.0 * f64::from(conv_channels(linear)) + 2.0 * values) / tp

@@ -95,13 +95,10 @@ mod tests {
                 expert_parallel: 1,
                 attention_data_parallel: 1,
             },
-            formats: Formats {
-                weights: model.dtype,
-                kv_cache: model.kv_cache_dtype,
-            },
+            formats: Formats::of(&model, None, None),
             max_tokens_in_step: 512,
             max_requests_in_batch: 128,
-            margin_fraction: 0.1,
+            rule: crate::memory::MemoryRule::Margin(0.1),
             block_size: 16,
             include_mtp: false,
             redundant_experts: 0,
@@ -112,7 +109,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("or device "), "{text}");
-        input.margin_fraction = 0.999;
+        input.rule = crate::memory::MemoryRule::Margin(0.999);
         assert!(remedy(&input).is_none_or(|text| !text.contains("tensor_parallel 2,")));
     }
 }

@@ -30,23 +30,24 @@ fn with_input<T>(
         model: &model,
         device: &device,
         parallelism,
-        formats: Formats {
-            weights: model.dtype,
-            kv_cache: model.kv_cache_dtype,
-        },
+        formats: Formats::of(&model, None, None),
         max_tokens_in_step: 8192,
         max_requests_in_batch: 128,
-        margin_fraction: 0.1,
+        rule: MemoryRule::Margin(0.1),
         block_size: 16,
         include_mtp: false,
         redundant_experts: 0,
     })
 }
 
+fn uniform(weights: DType) -> Formats {
+    Formats::new(weights, DType::Bfloat16)
+}
+
 fn weights_gib(name: &str, parallelism: Parallelism, dtype: DType) -> f64 {
     let model = model(name);
     (0..parallelism.pipeline_parallel)
-        .map(|stage| stage_weights_bytes(&model, &parallelism, dtype, stage, false) / GIB)
+        .map(|stage| stage_weights_bytes(&model, &parallelism, &uniform(dtype), stage, false) / GIB)
         .fold(0.0, f64::max)
 }
 
@@ -84,7 +85,15 @@ fn components_add_up_to_what_the_gpus_hold() {
         let model = model(name);
         let parallelism = cut(1, 4, 1, 1);
         let held: f64 = (0..4)
-            .map(|stage| stage_weights_bytes(&model, &parallelism, DType::Bfloat16, stage, false))
+            .map(|stage| {
+                stage_weights_bytes(
+                    &model,
+                    &parallelism,
+                    &uniform(DType::Bfloat16),
+                    stage,
+                    false,
+                )
+            })
             .sum();
         // The GPUs' vocabulary is padded to 64, which these vocabularies are.
         assert_eq!(held, 2.0 * parameters(&model).total, "{name}");
@@ -178,7 +187,7 @@ fn weights_per_gpu_agree_with_independent_counts() {
 fn narrow_formats_keep_vocabulary_and_norms_wide() {
     let spec = model("Qwen/Qwen3-32B");
     let count = parameters(&spec);
-    let bytes = stage_weights_bytes(&spec, &cut(1, 1, 1, 1), DType::Fp8, 0, false);
+    let bytes = stage_weights_bytes(&spec, &cut(1, 1, 1, 1), &uniform(DType::Fp8), 0, false);
     let head_norms = 64.0 * 2.0 * 128.0;
     let wide = count.embedding + count.lm_head + count.norms + head_norms;
     assert_eq!(bytes, 2.0 * wide + (count.total - wide));
@@ -192,7 +201,9 @@ fn tied_embeddings_are_held_once_per_gpu_that_needs_them() {
     let matrix = 2.0 * parameters(&untied).embedding;
     let held = |spec: &ModelSpec, pp| -> f64 {
         (0..pp)
-            .map(|s| stage_weights_bytes(spec, &cut(1, pp, 1, 1), DType::Bfloat16, s, false))
+            .map(|s| {
+                stage_weights_bytes(spec, &cut(1, pp, 1, 1), &uniform(DType::Bfloat16), s, false)
+            })
             .sum()
     };
     assert_eq!(held(&untied, 1) - held(&tied, 1), matrix);
@@ -268,6 +279,8 @@ fn impossible_cuts_name_the_numbers() {
         qk_norm: false,
         qkv_bias: false,
         output_gate: false,
+        output_bias: false,
+        sinks: false,
     };
     let error = check_divisibility(&odd, &cut(4, 1, 1, 1)).expect_err("6 KV heads over 4");
     assert_eq!(
@@ -345,4 +358,60 @@ fn activations_grow_with_tokens_and_shrink_with_ranks() {
         at(64, 1),
         64.0 * 2.0 * 2.0 * 5120.0 + 128.0 * 151_936.0 * 6.0
     );
+}
+
+/// KV cache tokens of `model` on `device` as `engine` shares out its memory.
+fn kv_cache_tokens(model: &str, device: &str, engine: &str, tp: u32) -> u64 {
+    let engine = Catalog::builtin().engine(engine, None).expect(engine);
+    with_input(model, device, cut(tp, 1, 1, 1), |input| {
+        let input = PlanInput {
+            max_tokens_in_step: engine.max_tokens_in_batch,
+            max_requests_in_batch: engine.batch_size_cap,
+            rule: MemoryRule::of_engine(&engine),
+            block_size: engine.block_size,
+            ..*input
+        };
+        plan(&input).map_or(0, |plan| {
+            plan.blocks_per_rank * u64::from(engine.block_size)
+        })
+    })
+}
+
+#[test]
+fn engines_share_out_memory_by_their_own_rules() {
+    let llama = |engine| kv_cache_tokens("llama-3-70b", "h100", engine, 2);
+    // 0.9 of what is free beside 65.7 GiB of weights, and 10 GiB beside weights and
+    // pool; vLLM's 0.92 are of the whole.
+    let [vllm, sglang, trtllm] = ["vllm", "sglang", "trtllm"].map(llama);
+    assert!((68_000..70_000).contains(&trtllm), "{trtllm}");
+    assert!((26_000..31_000).contains(&sglang), "{sglang}");
+    assert!((38_000..41_000).contains(&vllm), "{vllm}");
+    // Runs, though weights and activations take more than 0.88 of the memory.
+    let deepseek = kv_cache_tokens("deepseek-671B", "b200", "sglang", 4);
+    assert!(deepseek > 100_000, "{deepseek}");
+    // Where there is room, SGLang's own estimate: 0.836 of 80 GiB less 15 of weights.
+    let small = kv_cache_tokens("llama-3-8b", "h100", "sglang", 1);
+    let expected = (80.0 - (512.0 + 12_288.0 + 512.0 + 128.0 + 464.0) / 1024.0 - 14.96) * GIB;
+    assert!(
+        (small as f64 * 131_072.0 / expected - 1.0).abs() < 0.01,
+        "{small}"
+    );
+}
+
+#[test]
+fn a_fraction_of_weights_and_pool_leaves_room_for_the_rest() {
+    with_input("llama-3-8b", "h100", cut(1, 1, 1, 1), |input| {
+        let with = |fraction| {
+            let rule = MemoryRule::StaticFraction(Some(fraction));
+            plan(&PlanInput { rule, ..*input }).expect("fits")
+        };
+        let half = with(0.5);
+        assert_eq!(half.weights_bytes + half.kv_cache_bytes(), 40.0 * GIB);
+        // A fraction that would leave too little for a step is held to what is there.
+        let margin = plan(&PlanInput {
+            rule: MemoryRule::Margin(0.0),
+            ..*input
+        });
+        assert_eq!(with(1.0), margin.expect("fits"));
+    });
 }

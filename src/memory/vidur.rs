@@ -52,6 +52,13 @@ pub fn vidur_plan(input: &VidurPlanInput<'_>) -> Result<VidurPlan, Infeasible> {
         let reason = format!("Vidur's memory planner does not cover {}", model.name);
         return Err(refuse(reason));
     };
+    if model.local_attention.is_some() {
+        let reason = format!(
+            "Vidur's memory planner does not cover the local attention of {}",
+            model.name
+        );
+        return Err(refuse(reason));
+    }
     let tensor_parallel = u64::from(input.parallelism.tensor_parallel);
     let stages = u64::from(input.parallelism.pipeline_parallel);
     let (heads, kv_heads) = (u64::from(heads), u64::from(kv_heads));

@@ -195,7 +195,8 @@ impl Cohort {
         let context_tokens = request.decode_context_tokens();
         self.context_tokens -= context_tokens;
         if let Some((full_blocks, in_last_block)) = self.blocks_of(context_tokens) {
-            let held = u64::from(full_blocks) + u64::from(in_last_block > 0);
+            let held =
+                request.window_blocks + u64::from(full_blocks) + u64::from(in_last_block > 0);
             request.blocks = request.blocks.max(held);
             let slot = self.growth_slot(in_last_block);
             self.growth[slot] -= 1;

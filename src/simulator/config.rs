@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::execution_time::StepCost;
+use crate::memory::WindowCache;
 use crate::network::flow::TransferPaths;
 use crate::workload::Request;
 
@@ -170,6 +171,11 @@ pub struct KvCacheSpec {
     pub num_blocks: u64,
     /// Tokens per block.
     pub block_size: u32,
+    /// Layers that cache only the last tokens of a request. Blocks are then those of
+    /// the other layers, or of all where there is no other; what these layers need is
+    /// taken at admission, in such blocks too, for as much of the request as they will
+    /// ever hold at a time.
+    pub window: Option<WindowCache>,
 }
 
 /// Replicas that are alike.
@@ -197,12 +203,29 @@ pub struct KvTransferSpec {
     pub bytes_per_token: f64,
     /// Bytes per request that do not grow with its length.
     pub bytes_per_request: f64,
+    /// Layers that cache, and send, only the last tokens of a request.
+    pub window: Option<WindowCache>,
     /// Bandwidth of a prefill replica per direction, bytes per second.
     pub sender_bytes_per_s: f64,
     /// Bandwidth of a decode replica per direction, bytes per second.
     pub receiver_bytes_per_s: f64,
     /// Fixed time per transfer, seconds.
     pub latency_s: f64,
+}
+
+impl KvTransferSpec {
+    /// Bytes of a KV cache of `tokens`.
+    #[inline]
+    pub fn size_bytes(&self, tokens: u64) -> f64 {
+        let all = self.bytes_per_request + self.bytes_per_token * tokens as f64;
+        match self.window {
+            None => all,
+            Some(window) => {
+                let beyond = tokens.saturating_sub(u64::from(window.tokens));
+                all - window.share() * self.bytes_per_token * beyond as f64
+            }
+        }
+    }
 }
 
 /// How a prefill and a decode pool work together, beyond [`KvTransferSpec`].

@@ -13,6 +13,7 @@ use super::recorder::{Recorder, RequestOutcome};
 use super::request::RequestState;
 use super::scheduler::replica::{BatchPolicy, Limits, Need, Reservation};
 use crate::execution_time::{PrefillChunk, StepShape};
+use crate::memory::WindowCache;
 
 /// A chunk of one request's prompt in a batch.
 #[derive(Debug, Clone, Copy)]
@@ -189,18 +190,27 @@ impl ReplicaQueues {
     /// Blocks a request takes when it is admitted, or its cache is.
     #[inline]
     pub(crate) fn blocks_to_start(&self, request: &RequestState) -> u64 {
-        self.blocks
-            .blocks_for(u64::from(request.prefill_target))
-            .max(self.reserved_blocks)
+        let prompt = self.blocks.blocks_for(u64::from(request.prefill_target));
+        prompt.max(self.reserved_blocks) + self.window_blocks(request)
+    }
+
+    /// Those of them that layers take which cache only the last tokens.
+    #[inline]
+    pub(crate) fn window_blocks(&self, request: &RequestState) -> u64 {
+        match self.reserved_blocks {
+            0 => self.blocks.window_blocks(request.final_kv_tokens()),
+            // Reserved with the others.
+            _ => 0,
+        }
     }
 
     /// Whether the first in the queue may be admitted now; others wait for it.
     #[inline]
     pub(crate) fn admits_first(&self, limits: &Limits, requests: &[RequestState]) -> bool {
         self.waiting.front().is_some_and(|&id| {
-            let prompt = requests[id as usize].prefill_target;
+            let request = &requests[id as usize];
             let blocks = match self.reserved_blocks {
-                0 => self.blocks.blocks_for(u64::from(prompt)),
+                0 => self.blocks_to_start(request),
                 reserved => reserved,
             };
             self.admitted < limits.admitted && self.blocks.admits(blocks)
@@ -263,6 +273,13 @@ impl ReplicaQueues {
         self.admitted -= 1;
     }
 
+    /// Notes that a request has `blocks`.
+    #[inline]
+    pub(crate) fn hold(&self, request: &mut RequestState, blocks: u64) {
+        request.blocks = blocks;
+        request.window_blocks = self.window_blocks(request);
+    }
+
     /// Takes `blocks` for a request from the queue.
     #[inline]
     pub(crate) fn admit(
@@ -273,7 +290,7 @@ impl ReplicaQueues {
         now_s: f64,
     ) {
         self.promised_blocks -= self.blocks_to_start(&requests[id as usize]);
-        requests[id as usize].blocks = blocks;
+        self.hold(&mut requests[id as usize], blocks);
         self.blocks.take(blocks, now_s);
         self.admitted += 1;
     }
@@ -409,15 +426,22 @@ impl Replica {
             stages,
             compat,
         );
+        let blocks = BlockPool::new(spec.kv_cache, policy.watermark_blocks_fraction());
         let (growth, reserved_blocks) = match policy.reservation() {
-            Reservation::Grows => (spec.kv_cache.block_size, 0),
+            Reservation::Grows => match spec.kv_cache.window {
+                Some(WindowCache { full_layers: 0, .. }) => (0, 0),
+                _ => (spec.kv_cache.block_size, 0),
+            },
             Reservation::Longest => {
                 let (tokens, size) = (max_request_tokens, spec.kv_cache.block_size);
-                let blocks = match compat {
-                    Compat::None => tokens.div_ceil(size),
-                    _ => tokens / size,
+                let reserved = match compat {
+                    Compat::None => {
+                        let tokens = u64::from(tokens);
+                        blocks.blocks_for(tokens) + blocks.window_blocks(tokens)
+                    }
+                    _ => u64::from(tokens / size),
                 };
-                (0, u64::from(blocks))
+                (0, reserved)
             }
         };
         Self {
@@ -430,7 +454,7 @@ impl Replica {
                 ready: ReadyDecodes::new(growth),
                 groups: VecDeque::new(),
                 preempted: Vec::new(),
-                blocks: BlockPool::new(spec.kv_cache, policy.watermark_blocks_fraction()),
+                blocks,
                 admitted: 0,
                 preemptions: 0,
                 waiting_iters: 0,
@@ -458,7 +482,8 @@ impl Replica {
             PoolRole::Prefill => u64::from(request.prefill_tokens),
             PoolRole::Mixed | PoolRole::Decode => request.final_kv_tokens(),
         };
-        let needed = blocks.blocks_for(tokens).max(self.queues.reserved_blocks);
+        let needed = blocks.blocks_for(tokens).max(self.queues.reserved_blocks)
+            + self.queues.window_blocks(request);
         if needed > blocks.total() {
             return Some(RequestOutcome::RejectedTooLargeForKvCache);
         }

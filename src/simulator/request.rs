@@ -32,6 +32,8 @@ pub(crate) struct RequestState {
     pub generated: u32,
     /// KV cache blocks held on its current replica (as of `joined_step`).
     pub blocks: u64,
+    /// Of those, what layers hold that cache only its last tokens.
+    pub window_blocks: u64,
     pub restarts: u32,
     /// Last output token.
     pub last_token_at_s: f64,
@@ -69,6 +71,7 @@ impl RequestState {
             prefilled: 0,
             generated: 0,
             blocks: 0,
+            window_blocks: 0,
             restarts: 0,
             last_token_at_s: f64::NAN,
             last_stage_at_s: f64::NAN,
@@ -105,6 +108,7 @@ impl RequestState {
         self.prefill_target = self.prefill_tokens + self.generated;
         self.prefilled = 0;
         self.blocks = 0;
+        self.window_blocks = 0;
         self.restarts += 1;
     }
 

@@ -22,8 +22,8 @@ use crate::execution_time::graph::Graph;
 use crate::execution_time::step_cost::PeerCost;
 use crate::external::AllowPrograms;
 use crate::memory::{
-    self, AlibabaVersion, Formats, Infeasible, MemoryPlan, Parallelism, PlanInput, VidurPlan,
-    VidurPlanInput, alibaba_plan, alibaba_transfer_bytes, kv_bytes_per_token,
+    self, AlibabaVersion, Formats, Infeasible, MemoryPlan, MemoryRule, Parallelism, PlanInput,
+    VidurPlan, VidurPlanInput, alibaba_plan, alibaba_transfer_bytes, kv_bytes_per_token,
     state_bytes_per_request, vidur_plan,
 };
 use crate::network::{NIC_LATENCY_S, Placement};
@@ -200,10 +200,7 @@ impl Resolver {
             ),
             None => None,
         };
-        let formats = Formats {
-            weights: config.dtype.unwrap_or(model.dtype),
-            kv_cache: config.kv_cache_dtype.unwrap_or(model.kv_cache_dtype),
-        };
+        let formats = Formats::of(&model, config.dtype, config.kv_cache_dtype);
         let mut warning = None;
         let mut sites = Sites::new(config, self.costs.topology(config)?);
         let mut pools = Vec::new();
@@ -292,7 +289,7 @@ impl Resolver {
             formats: context.formats,
             max_tokens_in_step: scheduler.max_tokens_in_step(),
             max_requests_in_batch: scheduler.batch_size_cap(),
-            margin_fraction: plan.margin_fraction(context),
+            rule: plan.memory_rule(context),
             block_size: plan.block_size(context),
             include_mtp: config.speculative.is_some(),
             redundant_experts: config.moe.redundant_experts.unwrap_or(0),
@@ -433,15 +430,15 @@ impl<'a> PoolPlan<'a> {
         }
     }
 
-    /// Share of device memory kept free: the pool's, the run's, the engine's, or the
-    /// default.
-    fn margin_fraction(&self, context: &PoolContext<'_>) -> f64 {
-        let of_engine = |engine: &EngineSpec| 1.0 - engine.gpu_memory_utilization;
+    /// Which memory the KV cache gets: beside the margin of the pool or the run, by
+    /// the engine's rule, or beside the default margin.
+    fn memory_rule(&self, context: &PoolContext<'_>) -> MemoryRule {
         self.memory
             .margin_fraction
             .or(context.config.memory.margin_fraction)
-            .or(context.engine.map(of_engine))
-            .unwrap_or(DEFAULT_MARGIN_FRACTION)
+            .map(MemoryRule::Margin)
+            .or(context.engine.map(MemoryRule::of_engine))
+            .unwrap_or(MemoryRule::Margin(DEFAULT_MARGIN_FRACTION))
     }
 
     /// Tokens per KV cache block, found likewise.
@@ -502,6 +499,10 @@ fn cluster_of(
                 // No run holds more; keeps sums of blocks far from overflow.
                 num_blocks: per_rank.saturating_mul(u64::from(ranks)).min(1 << 48),
                 block_size: pool.block_size,
+                window: match config.compat {
+                    Compat::None => memory::window_cache(model),
+                    _ => None,
+                },
             },
             cost: pool.step_cost(),
         }
@@ -578,7 +579,7 @@ fn vidur_plan_of(
         model: context.model,
         device,
         parallelism: plan.parallelism,
-        margin_fraction: plan.margin_fraction(context),
+        margin_fraction: plan.memory_rule(context).margin_fraction(),
         max_request_tokens: vidur_max_request_tokens(config),
         block_size: plan.block_size(context),
     };
@@ -640,6 +641,7 @@ fn kv_transfer_of(
     Some(KvTransferSpec {
         bytes_per_token: kv_bytes_per_token(model, dtype),
         bytes_per_request: state_bytes_per_request(model),
+        window: memory::window_cache(model),
         sender_bytes_per_s: bytes_per_s(sender),
         receiver_bytes_per_s: bytes_per_s(receiver),
         latency_s: NIC_LATENCY_S,
@@ -659,6 +661,7 @@ fn alibaba_cloud_transfer(config: &RunConfig, model: &ModelSpec, dtype: DType) -
     KvTransferSpec {
         bytes_per_token: bytes_per_token as f64,
         bytes_per_request: 0.0,
+        window: None,
         sender_bytes_per_s: bytes_per_s,
         receiver_bytes_per_s: bytes_per_s,
         latency_s: 0.0,

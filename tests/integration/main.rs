@@ -4,6 +4,7 @@
 
 mod architecture;
 mod catalog;
+mod checkpoints;
 mod cli;
 mod crashes;
 mod disaggregation;

@@ -120,10 +120,7 @@ impl Point {
             expert_parallel: if experts { self.gpus } else { 1 },
             attention_data_parallel: self.gpus,
         };
-        let formats = Formats {
-            weights: model.dtype,
-            kv_cache: self.kv_cache,
-        };
+        let formats = Formats::of(&model, None, Some(self.kv_cache));
         let device = catalog.device(self.device).unwrap();
         let cost = GraphCost::new(
             &model,

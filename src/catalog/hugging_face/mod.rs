@@ -1,43 +1,32 @@
 //! Reads a Hugging Face `config.json` into a [`ModelSpec`].
 //!
-//! JSON is YAML, so the same reader gives positions for errors. Only
-//! architectures whose every layer a [`ModelSpec`] can represent are accepted;
-//! anything that would be misrepresented (sliding windows, sparse MLP patterns,
-//! unknown quantisation) is an error rather than an approximation.
+//! JSON is YAML, so the same reader gives positions for errors. Of a model of several
+//! modalities the language model is read (`text_config`). Only architectures whose
+//! every layer a [`ModelSpec`] can represent are accepted; anything that would be
+//! misrepresented is an error that says what to write instead. [`family`] knows the
+//! architectures, [`layers`] which layers look how far back and have experts,
+//! [`positions`] the longest sequence, [`formats`] the weights' formats.
 
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::{Attention, LinearAttention, ModelSpec, Moe};
-use crate::spelling::did_you_mean;
+use super::{Attention, ClassFormats, LinearAttention, ModelSpec, Moe};
 use crate::units::DType;
 use crate::yaml::{Document, YamlError, from_document};
 
+mod family;
+mod formats;
+mod layers;
 mod positions;
 
+use family::Family;
 use positions::max_position_tokens;
-
-/// Architectures understood, as in `architectures`.
-const SUPPORTED: [&str; 12] = [
-    "LlamaForCausalLM",
-    "MistralForCausalLM",
-    "MixtralForCausalLM",
-    "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM",
-    "Qwen3MoeForCausalLM",
-    "Qwen3NextForCausalLM",
-    "DeepseekV3ForCausalLM",
-    "InternLMForCausalLM",
-    "InternLM2ForCausalLM",
-    "QWenLMHeadModel",
-    "PhiForCausalLM",
-];
 
 /// The keys read; everything else in the file is ignored.
 #[derive(Debug, Deserialize)]
 struct Config {
-    architectures: Vec<String>,
     num_hidden_layers: u32,
     hidden_size: u32,
     vocab_size: u32,
@@ -45,17 +34,21 @@ struct Config {
     num_key_value_heads: Option<u32>,
     head_dim: Option<u32>,
     intermediate_size: Option<u32>,
-    #[serde(default)]
-    tie_word_embeddings: bool,
-    torch_dtype: Option<String>,
-    dtype: Option<String>,
-    quantization_config: Option<Quantization>,
-    #[serde(default)]
-    attention_bias: bool,
+    tie_word_embeddings: Option<bool>,
+    attention_bias: Option<bool>,
+    qkv_bias: Option<bool>,
     #[serde(default)]
     bias: bool,
+    use_qk_norm: Option<bool>,
+    // How far back layers look.
     sliding_window: Option<u32>,
     use_sliding_window: Option<bool>,
+    max_window_layers: Option<u32>,
+    sliding_window_pattern: Option<u32>,
+    attention_chunk_size: Option<u32>,
+    no_rope_layers: Option<Vec<u32>>,
+    no_rope_layer_interval: Option<u32>,
+    layer_types: Option<Vec<String>>,
     // Mixture of experts.
     num_experts: Option<u32>,
     num_local_experts: Option<u32>,
@@ -71,6 +64,9 @@ struct Config {
     moe_layer_freq: Option<u32>,
     #[serde(default)]
     mlp_only_layers: Vec<u32>,
+    intermediate_size_mlp: Option<u32>,
+    interleave_moe_layer_step: Option<u32>,
+    moe_layers: Option<Vec<u32>>,
     num_nextn_predict_layers: Option<u32>,
     // Multi-head latent attention.
     q_lora_rank: Option<u32>,
@@ -87,13 +83,6 @@ struct Config {
     linear_conv_kernel_dim: Option<u32>,
 }
 
-#[derive(Debug, Deserialize)]
-struct Quantization {
-    quant_method: String,
-    weight_block_size: Option<Vec<u32>>,
-    bits: Option<u32>,
-}
-
 /// Whether the document is a Hugging Face config rather than a model YAML.
 pub(super) fn is_config(document: &Document) -> bool {
     document.get("architectures").is_some() || document.get("model_type").is_some()
@@ -101,76 +90,74 @@ pub(super) fn is_config(document: &Document) -> bool {
 
 /// Reads the config.
 pub(super) fn read(document: &Document) -> Result<ModelSpec, YamlError> {
-    if document.get("architectures").is_none() {
-        return Err(document.error(
-            "",
-            format!(
-                "no key `architectures`; supported: {}",
-                SUPPORTED.join(", ")
-            ),
-        ));
-    }
-    let architecture = document
-        .get("architectures[0]")
-        .and_then(|name| name.as_str())
-        .unwrap_or_default()
-        .to_owned();
-    // Checked before the rest: other architectures lack keys that are read here.
-    if !SUPPORTED.contains(&architecture.as_str()) {
-        return Err(document.error(
-            "architectures",
-            format!(
-                "key `architectures`: value `{architecture}` is not supported; supported: {}{}",
-                SUPPORTED.join(", "),
-                did_you_mean(&architecture, SUPPORTED)
-            ),
-        ));
-    }
-    let config: Config = from_document(document)?;
-    Reader { document, config }.model()
+    // Before the rest: other architectures lack keys that are read here.
+    let (family, text) = Family::of(document)?;
+    let config: Config = from_document(&text)?;
+    let reader = Reader {
+        whole: document,
+        document: &text,
+        config,
+        family,
+    };
+    let mut model = reader.model()?;
+    formats::apply(document, &mut model)?;
+    Ok(model)
 }
 
 struct Reader<'a> {
+    /// The file.
+    whole: &'a Document,
+    /// The part about the language model.
     document: &'a Document,
     config: Config,
+    family: Family,
 }
 
 impl Reader<'_> {
-    fn architecture(&self) -> &str {
-        &self.config.architectures[0]
-    }
-
     fn model(&self) -> Result<ModelSpec, YamlError> {
-        self.refuse_what_cannot_be_represented()?;
         let config = &self.config;
-        let architecture = self.architecture();
-        let is_phi = architecture == "PhiForCausalLM";
-        let dtype = self.dtype()?;
+        let family = self.family;
+        let dtype = self.plain_dtype()?;
+        let is_phi = family == Family::Phi;
+        let part = if self.whole.get("text_config").is_some() {
+            ", language model only"
+        } else {
+            ""
+        };
+        let file = self.document.file.display();
         Ok(ModelSpec {
             name: self.name(),
             aliases: Vec::new(),
-            source: format!("{} ({architecture})", self.document.file.display()),
+            source: format!("{file} ({}{part})", family.name()),
             layers: config.num_hidden_layers,
             hidden_size: config.hidden_size,
             vocab_size: config.vocab_size,
             max_position_tokens: self.needed(
                 "max_position_embeddings",
-                max_position_tokens(self.document, "", None)?,
+                max_position_tokens(self.document)?,
             )?,
             attention: self.attention()?,
             linear_attention: self.linear_attention()?,
+            local_attention: layers::local_attention(self)?,
             intermediate_size: self.intermediate_size()?,
             gated_mlp: !is_phi,
             moe: self.moe()?,
-            norms_per_layer: if is_phi { 1 } else { 2 },
+            norms_per_layer: family.norms_per_layer(),
             layer_norm_bias: is_phi,
             projection_bias: is_phi,
-            tie_word_embeddings: config.tie_word_embeddings,
+            tie_word_embeddings: (config.tie_word_embeddings)
+                .or(self.flag_of_whole("tie_word_embeddings"))
+                .unwrap_or(family.ties_embeddings()),
             mtp_layers: config.num_nextn_predict_layers.unwrap_or(0),
-            dtype: dtype.0,
-            kv_cache_dtype: dtype.1,
+            dtype,
+            dtype_of: ClassFormats::NONE,
+            kv_cache_dtype: dtype,
             published_parameters_b: 0.0,
         })
+    }
+
+    fn flag_of_whole(&self, key: &str) -> Option<bool> {
+        self.whole.get(key).and_then(Value::as_bool)
     }
 
     /// The folder's name (`.../Qwen3-8B/config.json`), else the file's.
@@ -180,104 +167,63 @@ impl Reader<'_> {
         let folder = file.parent().and_then(Path::file_name);
         let name = folder.filter(|_| is_plain).or(file.file_stem());
         name.map_or_else(
-            || self.architecture().to_owned(),
+            || self.family.name().to_owned(),
             |name| name.to_string_lossy().into_owned(),
         )
     }
 
-    fn refuse_what_cannot_be_represented(&self) -> Result<(), YamlError> {
-        let config = &self.config;
-        let always_windowed = matches!(
-            self.architecture(),
-            "MistralForCausalLM" | "MixtralForCausalLM"
-        );
-        let windowed =
-            config.use_sliding_window.unwrap_or(always_windowed) && config.sliding_window.is_some();
-        let refusals = [
-            ("sliding_window", windowed, "sliding-window attention"),
-            (
-                "decoder_sparse_step",
-                config.decoder_sparse_step.is_some_and(|step| step != 1),
-                "experts in only some layers",
-            ),
-            (
-                "moe_layer_freq",
-                config.moe_layer_freq.is_some_and(|step| step != 1),
-                "experts in only some layers",
-            ),
-            (
-                "mlp_only_layers",
-                !config.mlp_only_layers.is_empty(),
-                "dense MLPs between expert layers",
-            ),
-        ];
-        match refusals.iter().find(|(_, refused, _)| *refused) {
-            Some((key, _, what)) => Err(self
-                .document
-                .error(key, format!("key `{key}`: {what} cannot be represented"))),
-            None => Ok(()),
-        }
-    }
-
     fn needed<T>(&self, key: &str, value: Option<T>) -> Result<T, YamlError> {
         value.ok_or_else(|| {
-            let architecture = self.architecture();
+            let architecture = self.family.name();
             let message = format!("missing key `{key}`, which {architecture} needs");
             self.document.error("", message)
         })
     }
 
-    /// Formats of weights and KV cache.
-    fn dtype(&self) -> Result<(DType, DType), YamlError> {
-        let config = &self.config;
-        let (key, name) = match (&config.dtype, &config.torch_dtype) {
-            (Some(name), _) => ("dtype", name.as_str()),
-            (None, Some(name)) => ("torch_dtype", name.as_str()),
-            (None, None) => ("torch_dtype", "bfloat16"),
+    /// Format of what is not quantised.
+    fn plain_dtype(&self) -> Result<DType, YamlError> {
+        let places = [self.document, self.whole]
+            .into_iter()
+            .flat_map(|document| ["dtype", "torch_dtype"].map(|key| (document, key)));
+        let given = places
+            .filter_map(|(document, key)| Some((document, key, document.get(key)?.as_str()?)))
+            .next();
+        let Some((document, key, name)) = given else {
+            return Ok(DType::Bfloat16);
         };
-        let plain = match name {
-            "bfloat16" => DType::Bfloat16,
-            "float16" => DType::Float16,
-            "float32" => DType::Float32,
-            other => {
-                return Err(self.document.error(
-                    key,
-                    format!("key `{key}`: value `{other}` is not allowed; allowed: bfloat16, float16, float32"),
-                ));
-            }
-        };
-        let Some(quantization) = &config.quantization_config else {
-            return Ok((plain, plain));
-        };
-        let blocks = quantization.weight_block_size.is_some();
-        match (quantization.quant_method.as_str(), quantization.bits) {
-            ("fp8", _) if blocks => Ok((DType::Fp8Block, plain)),
-            ("fp8", _) => Ok((DType::Fp8, plain)),
-            ("awq" | "gptq", Some(4)) => Ok((DType::Int4, plain)),
-            (method, _) => {
-                let key = "quantization_config.quant_method";
-                Err(self.document.error(
-                    key,
-                    format!("key `{key}`: value `{method}` is not supported; supported: fp8, awq and gptq of 4 bits"),
-                ))
-            }
+        match name.strip_prefix("torch.").unwrap_or(name) {
+            "bfloat16" | "auto" => Ok(DType::Bfloat16),
+            "float16" | "half" => Ok(DType::Float16),
+            "float32" | "float" => Ok(DType::Float32),
+            other => Err(document.error(
+                key,
+                format!(
+                    "key `{key}`: value `{other}` is not allowed; allowed: bfloat16, float16, \
+                     float32"
+                ),
+            )),
         }
     }
 
     fn intermediate_size(&self) -> Result<u32, YamlError> {
+        // Llama 4 keeps the experts' size where others have the dense MLP's.
+        if let (Family::Llama4, Some(size)) = (self.family, self.config.intermediate_size_mlp) {
+            return Ok(size);
+        }
         let size = self.needed("intermediate_size", self.config.intermediate_size)?;
         // Qwen (the first) gives the width of gate and up together.
-        let together = self.architecture() == "QWenLMHeadModel";
+        let together = self.family == Family::Qwen;
         Ok(if together { size / 2 } else { size })
     }
 
     fn attention(&self) -> Result<Attention, YamlError> {
         let config = &self.config;
         let heads = config.num_attention_heads;
-        if self.architecture() == "DeepseekV3ForCausalLM" {
+        if self.family.has_latent_attention() {
             return Ok(Attention::Mla {
                 heads,
-                q_lora_rank: self.needed("q_lora_rank", config.q_lora_rank)?,
+                // Null where queries are projected at once.
+                q_lora_rank: config.q_lora_rank.unwrap_or(0),
                 kv_lora_rank: self.needed("kv_lora_rank", config.kv_lora_rank)?,
                 qk_nope_head_dim: self.needed("qk_nope_head_dim", config.qk_nope_head_dim)?,
                 qk_rope_head_dim: self.needed("qk_rope_head_dim", config.qk_rope_head_dim)?,
@@ -290,22 +236,29 @@ impl Reader<'_> {
                 "key `num_attention_heads`: value `0` is not allowed; allowed: at least 1",
             ));
         }
-        let architecture = self.architecture();
+        let family = self.family;
+        let is_gpt_oss = family == Family::GptOss;
+        let attention_bias = config.attention_bias.unwrap_or(is_gpt_oss);
+        let always_biased = matches!(family, Family::Qwen2 | Family::Qwen2Moe | Family::Qwen);
         Ok(Attention::Gqa {
             heads,
             kv_heads: config.num_key_value_heads.unwrap_or(heads),
             head_dim: config.head_dim.unwrap_or(config.hidden_size / heads),
-            qk_norm: architecture.starts_with("Qwen3"),
-            qkv_bias: config.attention_bias
-                || config.bias
-                || matches!(architecture, "Qwen2ForCausalLM" | "QWenLMHeadModel"),
-            output_gate: architecture == "Qwen3NextForCausalLM",
+            qk_norm: family.has_qk_norm()
+                || (family == Family::Glm4Moe && config.use_qk_norm == Some(true)),
+            qkv_bias: attention_bias || config.bias || config.qkv_bias.unwrap_or(always_biased),
+            output_gate: family == Family::Qwen3Next,
+            // The GLM family has none there, whatever `attention_bias`.
+            output_bias: config.bias
+                || (attention_bias
+                    && matches!(family, Family::GptOss | Family::Llama | Family::Qwen3)),
+            sinks: is_gpt_oss,
         })
     }
 
     fn linear_attention(&self) -> Result<Option<LinearAttention>, YamlError> {
         let config = &self.config;
-        if self.architecture() != "Qwen3NextForCausalLM" {
+        if self.family != Family::Qwen3Next {
             return Ok(None);
         }
         Ok(Some(LinearAttention {
@@ -321,36 +274,42 @@ impl Reader<'_> {
 
     fn moe(&self) -> Result<Option<Moe>, YamlError> {
         let config = &self.config;
-        let has_experts = matches!(
-            self.architecture(),
-            "MixtralForCausalLM"
-                | "Qwen3MoeForCausalLM"
-                | "Qwen3NextForCausalLM"
-                | "DeepseekV3ForCausalLM"
-        );
-        if !has_experts {
+        if !self.family.has_experts() {
             return Ok(None);
         }
+        let own_intermediate_size = matches!(
+            self.family,
+            Family::Mixtral | Family::GptOss | Family::Llama4
+        );
         let intermediate_size = match config.moe_intermediate_size {
             Some(size) => size,
-            // Mixtral has no dense MLP and keeps the expert's size there.
-            None if self.architecture() == "MixtralForCausalLM" => self.intermediate_size()?,
+            // Those have no dense MLP of that size and keep the expert's there.
+            None if own_intermediate_size => {
+                self.needed("intermediate_size", config.intermediate_size)?
+            }
             None => self.needed("moe_intermediate_size", None)?,
         };
-        let shared = config
-            .shared_expert_intermediate_size
-            .unwrap_or(config.n_shared_experts.unwrap_or(0) * intermediate_size);
+        let shared = match self.family {
+            Family::Llama4 => intermediate_size,
+            _ => config.shared_expert_intermediate_size.unwrap_or(
+                (config.n_shared_experts.unwrap_or(0)).saturating_mul(intermediate_size),
+            ),
+        };
         let experts = config
             .num_experts
             .or(config.num_local_experts)
             .or(config.n_routed_experts);
+        let dense = layers::dense_layers(self)?;
         Ok(Some(Moe {
             experts: self.needed("num_experts", experts)?,
             experts_per_token: self.needed("num_experts_per_tok", config.num_experts_per_tok)?,
             intermediate_size,
             shared_intermediate_size: shared,
-            shared_expert_gate: self.architecture() == "Qwen3NextForCausalLM",
-            first_dense_layers: config.first_k_dense_replace.unwrap_or(0),
+            shared_expert_gate: matches!(self.family, Family::Qwen3Next | Family::Qwen2Moe),
+            first_dense_layers: dense.first,
+            layer_interval: dense.interval,
+            dense_layers: dense.others,
+            bias: self.family == Family::GptOss,
             expert_groups: config.n_group.unwrap_or(1),
             groups_per_token: config.topk_group.unwrap_or(1),
         }))

@@ -31,37 +31,28 @@ const ALREADY_SCALED: [&str; 6] = [
 /// Scalings that multiply the positions by `factor`.
 const SCALED_BY_FACTOR: [&str; 4] = ["linear", "dynamic", "ntk", "yarn"];
 
-/// Longest sequence in tokens, of the config at `prefix` (empty: the whole file);
-/// `unwritten` if the file says nothing about it.
+/// Longest sequence in tokens; none if the config says nothing about it.
 ///
 /// # Errors
 /// If a scaling is unknown, lacks a figure, or leads beyond what can be counted.
-pub(super) fn max_position_tokens(
-    document: &Document,
-    prefix: &str,
-    unwritten: Option<u32>,
-) -> Result<Option<u32>, YamlError> {
+pub(super) fn max_position_tokens(document: &Document) -> Result<Option<u32>, YamlError> {
     let mut least = None;
     for key in POSITION_KEYS {
-        let path = child_path(prefix, key);
-        match document.get(&path) {
+        match document.get(key) {
             None | Some(Value::Null) => {}
             Some(_) => {
-                let count = whole_number(document, &path)?;
+                let count = whole_number(document, key)?;
                 least = Some(least.map_or(count, |least: u32| least.min(count)));
             }
         }
     }
-    let Some(positions) = least.or(unwritten) else {
+    let Some(positions) = least else {
         return Ok(None);
     };
-    if scales_twice(document, prefix) {
+    if scales_twice(document) {
         return Ok(Some(positions));
     }
-    let path = SCALING_KEYS.map(|key| child_path(prefix, key));
-    let given = path
-        .iter()
-        .find(|path| document.get(path).is_some_and(Value::is_object));
+    let given = (SCALING_KEYS.iter()).find(|key| document.get(key).is_some_and(Value::is_object));
     match given {
         Some(path) => scaled(document, path, positions).map(Some),
         None => Ok(Some(positions)),
@@ -69,9 +60,8 @@ pub(super) fn max_position_tokens(
 }
 
 /// Gemma 3 states scaled positions and the factor that led to them.
-fn scales_twice(document: &Document, prefix: &str) -> bool {
-    let model_type = document.get(&child_path(prefix, "model_type"));
-    let model_type = model_type.and_then(Value::as_str);
+fn scales_twice(document: &Document) -> bool {
+    let model_type = document.get("model_type").and_then(Value::as_str);
     model_type.is_some_and(|name| name.starts_with("gemma3"))
 }
 
@@ -173,7 +163,7 @@ mod tests {
 
     fn positions(text: &str) -> Result<Option<u32>, String> {
         let document = yaml::parse(text, Path::new("config.json")).expect("JSON");
-        max_position_tokens(&document, "", None).map_err(|error| error.to_string())
+        max_position_tokens(&document).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::simulator::PoolRole;
 use crate::spelling::did_you_mean;
 use crate::units::DType;
 
-const DTYPES: [DType; 8] = [
+const DTYPES: [DType; 9] = [
     DType::Float32,
     DType::Float16,
     DType::Bfloat16,
@@ -25,6 +25,7 @@ const DTYPES: [DType; 8] = [
     DType::Int8,
     DType::Int4,
     DType::Nvfp4,
+    DType::Mxfp4,
 ];
 
 /// A deployment in a person's words.
@@ -118,12 +119,10 @@ impl Deployment {
             .map_err(|error| named("device")(error.to_string()))?;
         let engine = engine(catalog, &request.engine).map_err(named("engine"))?;
         let weights = request.dtype.unwrap_or(model.dtype);
-        let formats = Formats {
-            weights,
-            kv_cache: request
-                .kv_cache_dtype
-                .unwrap_or_else(|| usual_kv_cache(weights)),
-        };
+        let kv_cache = request
+            .kv_cache_dtype
+            .unwrap_or_else(|| usual_kv_cache(weights));
+        let formats = Formats::of(&model, request.dtype, Some(kv_cache));
         let parallelism = Parallelism {
             tensor_parallel: request.tensor_parallel,
             pipeline_parallel: request.pipeline_parallel,
@@ -178,7 +177,7 @@ impl Deployment {
             model.name,
             parallelism.gpus(),
             device.name,
-            weights.name(),
+            formats.weights_text(),
             formats.kv_cache.name()
         );
         Ok(Self {
@@ -201,6 +200,7 @@ impl Deployment {
             placement: self.placement,
             servers_of: self.servers_of.clone(),
             experts,
+            memory: None,
         }
     }
 

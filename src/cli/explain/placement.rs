@@ -15,7 +15,7 @@ use crate::spec::{self, Deployment, Pool, Resolver, RunConfig};
 use crate::units::BYTES_PER_S_PER_GBPS;
 
 /// Prompt whose transfer is shown.
-const EXAMPLE_TOKENS: f64 = 1000.0;
+const EXAMPLE_TOKENS: u64 = 1000;
 
 /// Replicas that are alike, and where they sit.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Site {
     pub(super) servers_of: String,
     /// How the experts of a stage are spread; empty without experts.
     pub(super) experts: String,
+    /// What the memory of a GPU is used for, where it was planned.
+    pub(super) memory: Option<String>,
 }
 
 /// A row of the machine-readable formats.
@@ -103,7 +105,7 @@ pub(super) fn of_run(file: &Path, run: u64, replicas: u32) -> Result<Places, Cli
 /// A KV cache from the first prefill to the first decode replica, alone.
 fn transfer(deployment: &Deployment) -> Option<String> {
     let spec = deployment.cluster.kv_transfer?;
-    let size_bytes = spec.bytes_per_request + spec.bytes_per_token * EXAMPLE_TOKENS;
+    let size_bytes = spec.size_bytes(EXAMPLE_TOKENS);
     let mut text = format!(
         "KV cache of {EXAMPLE_TOKENS} tokens ({:.1} MB), prefill replica 0 to decode replica 0: ",
         size_bytes * 1e-6
@@ -154,8 +156,21 @@ fn sites(config: &RunConfig, deployment: &Deployment, replicas: u32) -> Vec<Site
             Some(_) => experts(&pool.parallelism, pool.peers),
             None => String::new(),
         },
+        memory: Some(memory_text(pool)),
     };
     deployment.pools.iter().map(site).collect()
+}
+
+/// The parts of a GPU's memory, and the KV cache blocks that a rank gets.
+fn memory_text(pool: &Pool) -> String {
+    let (parts, size) = (pool.memory.parts(), pool.block_size);
+    match pool.num_blocks {
+        Some(blocks) => format!("{parts}; {blocks} blocks of {size} tokens, as given"),
+        None => format!(
+            "{parts}, {} blocks of {size} tokens",
+            pool.memory.blocks_per_rank
+        ),
+    }
 }
 
 impl Site {
@@ -177,6 +192,9 @@ impl Site {
             "placement on servers of {gpus_per_server} GPUs ({})",
             self.servers_of
         );
+        if let Some(memory) = &self.memory {
+            let _ = write!(text, "\nmemory: {memory}");
+        }
         for placed in self.groups() {
             let place = place(&placed, gpus_per_server);
             let _ = match (placed.group, placed.stage, placed.attention_rank) {

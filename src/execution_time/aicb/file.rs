@@ -102,6 +102,9 @@ impl FileKey {
 /// AICB's name of a model, by architecture; none for models it does not know.
 pub(super) fn aicb_model(model: &ModelSpec) -> Option<&'static str> {
     let experts = model.moe.as_ref()?.experts;
+    if model.local_attention.is_some() {
+        return None;
+    }
     match (&model.attention, &model.linear_attention) {
         (Attention::Mla { .. }, None) if model.layers == 61 && experts == 256 => {
             Some("DeepSeek-671B")

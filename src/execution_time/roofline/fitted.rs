@@ -14,16 +14,20 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 
 use super::{
-    Efficiency, Roofline, Work, attended_pairs, attention, expert_work, gemm, is_8_bit, mla,
+    Efficiency, Roofline, Work, absorbed_pair, attended_pairs, attention, compressed,
+    expanded_pair, expert_work, gemm, is_8_bit,
 };
 use crate::execution_time::Operator;
 use crate::execution_time::expert_load::power_law_factor;
-use crate::execution_time::operator::ExpertLoad;
+use crate::execution_time::operator::{ExpertLoad, LatentWidths};
 use crate::units::DType;
 use crate::yaml;
 
 /// Bytes of an activation.
 const WIDE: f64 = 2.0;
+
+/// Widths of the latent attention that was benchmarked.
+const MLA: LatentWidths = LatentWidths::DEEPSEEK_V3;
 
 const FILES: &[(&str, &str)] = &[
     (
@@ -152,6 +156,12 @@ impl KernelFits {
                 kv_heads,
                 head_dim,
                 ..
+            }
+            | Operator::LocalContextAttention {
+                heads,
+                kv_heads,
+                head_dim,
+                ..
             } => {
                 let own = self.attention_prefill.at(&[heads, kv_heads, head_dim]);
                 let efficiency = own.or_else(|| self.mla_prefill.at(&[heads]))?;
@@ -179,6 +189,11 @@ impl KernelFits {
                     2.0 * moved_s(roofline, 2.0 * row * all) + moved_s(roofline, 2.0 * row * kv);
                 Some(roofline.work_s(work, efficiency) + around_s)
             }
+            Operator::MlaContext { widths, .. } | Operator::MlaGeneration { widths, .. }
+                if !widths.are_deepseek_v3() =>
+            {
+                None
+            }
             Operator::MlaContext {
                 batch,
                 new_tokens,
@@ -193,6 +208,7 @@ impl KernelFits {
                 heads,
                 dtype,
                 kv_dtype,
+                ..
             } => self.mla_generation_s(roofline, batch, kv_tokens, heads, [dtype, kv_dtype]),
             Operator::MoeExperts { .. } => self.experts_s(roofline, operator),
             _ => None,
@@ -221,18 +237,25 @@ impl KernelFits {
         let tokens = batch * new_tokens;
         // A prefix is expanded anew for every chunk.
         let cached = batch * (new_tokens + prefix_tokens);
-        let (key, value) = (mla::NOPE + mla::ROPE, mla::VALUE);
+        let (key, value) = (MLA.qk_nope_head_dim + MLA.qk_rope_head_dim, MLA.v_head_dim);
         let own = self.mla_prefill.at(&[heads]);
         let efficiency = own.or_else(|| self.attention_prefill.at(&[heads, heads, key]))?;
         let gemm = |m, n, k| self.gemm_s(roofline, [m, n, k], dtype);
-        let projections_s = gemm(tokens, mla::Q_RANK + mla::KV_RANK + mla::ROPE, mla::HIDDEN)?
-            + gemm(tokens, heads * key, mla::Q_RANK)?
-            + gemm(cached, heads * (mla::NOPE + value), mla::KV_RANK)?
-            + gemm(tokens, mla::HIDDEN, heads * value)?;
+        let projections_s = gemm(
+            tokens,
+            MLA.q_lora_rank + MLA.kv_lora_rank + MLA.qk_rope_head_dim,
+            MLA.hidden_size,
+        )? + gemm(tokens, heads * key, MLA.q_lora_rank)?
+            + gemm(
+                cached,
+                heads * (MLA.qk_nope_head_dim + value),
+                MLA.kv_lora_rank,
+            )?
+            + gemm(tokens, MLA.hidden_size, heads * value)?;
         let rows = f64::from(batch) * f64::from(heads);
         let core = Work {
             operations: f64::from(batch)
-                * mla::expanded_pair(heads)
+                * expanded_pair(&MLA, heads)
                 * attended_pairs(new_tokens, prefix_tokens),
             bytes: rows
                 * WIDE
@@ -242,9 +265,9 @@ impl KernelFits {
         };
         // Norms of the compressed forms; rotary part of the queries; keys put
         // together from their rotary and other part.
-        let ranks = f64::from(tokens) * f64::from(mla::Q_RANK + mla::KV_RANK);
-        let rotary = f64::from(tokens) * f64::from(heads * mla::ROPE);
-        let keys = f64::from(cached) * f64::from(heads * (mla::NOPE + key));
+        let ranks = f64::from(tokens) * f64::from(MLA.q_lora_rank + MLA.kv_lora_rank);
+        let rotary = f64::from(tokens) * f64::from(heads * MLA.qk_rope_head_dim);
+        let keys = f64::from(cached) * f64::from(heads * (MLA.qk_nope_head_dim + key));
         let moved = moved_s(roofline, 2.0 * WIDE * ranks)
             + moved_s(roofline, 2.0 * WIDE * rotary)
             + moved_s(roofline, WIDE * keys);
@@ -259,39 +282,43 @@ impl KernelFits {
         heads: u32,
         [dtype, kv_dtype]: [DType; 2],
     ) -> Option<f64> {
-        let (key, value) = (mla::NOPE + mla::ROPE, mla::VALUE);
+        let (key, value) = (MLA.qk_nope_head_dim + MLA.qk_rope_head_dim, MLA.v_head_dim);
         let gemm = |n, k| self.gemm_s(roofline, [batch, n, k], dtype);
-        let projections_s = gemm(mla::Q_RANK + mla::KV_RANK + mla::ROPE, mla::HIDDEN)?
-            + gemm(heads * key, mla::Q_RANK)?
-            + gemm(mla::HIDDEN, heads * value)?;
+        let projections_s = gemm(
+            MLA.q_lora_rank + MLA.kv_lora_rank + MLA.qk_rope_head_dim,
+            MLA.hidden_size,
+        )? + gemm(heads * key, MLA.q_lora_rank)?
+            + gemm(MLA.hidden_size, heads * value)?;
         // Up-projections of keys and values are absorbed: per head, 16 bits.
         let absorbed_s = |width: u32| {
             let (m, n, k) = (
                 f64::from(batch),
                 f64::from(heads * width),
-                f64::from(mla::KV_RANK),
+                f64::from(MLA.kv_lora_rank),
             );
-            let rows = m * f64::from(heads) * f64::from(width + mla::KV_RANK);
+            let rows = m * f64::from(heads) * f64::from(width + MLA.kv_lora_rank);
             let work = Work {
                 operations: 2.0 * m * n * k,
                 bytes: WIDE * (n * k + rows),
                 dtype: DType::Bfloat16,
             };
-            Some(roofline.work_s(work, self.gemm.at(&[mla::KV_RANK, width])?))
+            Some(roofline.work_s(work, self.gemm.at(&[MLA.kv_lora_rank, width])?))
         };
         let rows = f64::from(batch);
         let core = Work {
-            operations: rows * mla::absorbed_pair(heads) * kv_tokens,
+            operations: rows * absorbed_pair(&MLA, heads) * kv_tokens,
             bytes: rows
-                * (kv_tokens * mla::CACHED * kv_dtype.bytes()
-                    + WIDE * f64::from(heads) * f64::from(2 * mla::KV_RANK + mla::ROPE)),
+                * (kv_tokens * compressed(&MLA) * kv_dtype.bytes()
+                    + WIDE
+                        * f64::from(heads)
+                        * f64::from(2 * MLA.kv_lora_rank + MLA.qk_rope_head_dim)),
             dtype: DType::Bfloat16,
         };
-        let ranks = rows * f64::from(mla::Q_RANK + mla::KV_RANK);
-        let rotary = rows * f64::from(heads * mla::ROPE);
+        let ranks = rows * f64::from(MLA.q_lora_rank + MLA.kv_lora_rank);
+        let rotary = rows * f64::from(heads * MLA.qk_rope_head_dim);
         Some(
             projections_s
-                + absorbed_s(mla::NOPE)?
+                + absorbed_s(MLA.qk_nope_head_dim)?
                 + absorbed_s(value)?
                 + roofline.work_s(core, self.mla_decode.at(&[heads])?)
                 + moved_s(roofline, 2.0 * WIDE * ranks)

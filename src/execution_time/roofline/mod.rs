@@ -13,8 +13,9 @@ mod fitted;
 
 pub use fitted::KernelFits;
 
+use super::operator::LatentWidths;
 use super::{Operator, OperatorCost, Price, PricingError, Provenance};
-use crate::catalog::{Attention, DeviceSpec};
+use crate::catalog::{DeviceSpec, LocalAttention};
 use crate::network::Links;
 use crate::units::DType;
 
@@ -174,8 +175,9 @@ pub fn is_formula(operator: &Operator) -> bool {
     )
 }
 
+/// Whether kernels multiply in 8 bits or fewer.
 fn is_8_bit(dtype: DType) -> bool {
-    dtype.bytes() <= 1.0
+    dtype.bytes() <= 1.0 && !dtype.is_weight_only()
 }
 
 /// Operations and bytes of a kernel, and the efficiency of its class; none for
@@ -206,7 +208,11 @@ fn work(operator: &Operator) -> Option<(Work, Efficiency)> {
 fn gemm(m: u32, n: u32, k: u32, dtype: DType) -> (Work, Efficiency) {
     let (m, n, k) = (f64::from(m), f64::from(n), f64::from(k));
     // Weight-only formats multiply 16-bit activations.
-    let activation_bytes = dtype.bytes().max(1.0);
+    let activation_bytes = if dtype.is_weight_only() {
+        2.0
+    } else {
+        dtype.bytes().max(1.0)
+    };
     let work = Work {
         operations: 2.0 * m * n * k,
         bytes: m * k * activation_bytes + n * k * dtype.bytes() + 2.0 * m * n,
@@ -253,6 +259,42 @@ fn attention(operator: &Operator) -> Option<(Work, Efficiency)> {
             };
             Some((work, efficiency))
         }
+        Operator::LocalContextAttention {
+            batch,
+            new_tokens,
+            prefix_tokens,
+            heads,
+            kv_heads,
+            head_dim,
+            kv_dtype,
+            reach,
+            reach_tokens,
+        } => {
+            let width = f64::from(batch) * f64::from(head_dim);
+            let local = LocalAttention {
+                reach,
+                tokens: reach_tokens,
+                full_attention_interval: 0,
+                full_attention_layers: Vec::new(),
+            };
+            let new = f64::from(new_tokens);
+            // Of what is cached, no more than the first new token looks back to.
+            let read = new + f64::from(prefix_tokens.min(reach_tokens));
+            let kv_bytes = 2.0 * read * f64::from(kv_heads) * kv_dtype.bytes();
+            let query_bytes = 2.0 * 2.0 * new * f64::from(heads);
+            let pairs = local.attended_pairs(new_tokens, prefix_tokens);
+            let work = Work {
+                operations: 4.0 * width * f64::from(heads) * pairs,
+                bytes: width * (kv_bytes + query_bytes),
+                dtype: DType::Bfloat16,
+            };
+            let efficiency = if is_8_bit(kv_dtype) {
+                CONTEXT_ATTENTION_8_BIT
+            } else {
+                CONTEXT_ATTENTION
+            };
+            Some((work, efficiency))
+        }
         Operator::GenerationAttention {
             batch,
             kv_tokens,
@@ -286,51 +328,20 @@ fn attended_pairs(new_tokens: u32, prefix_tokens: u32) -> f64 {
     new * prefix + 0.5 * new * new
 }
 
-/// DeepSeek-V3 dimensions, as the operator says.
-mod mla {
-    use super::Attention;
-    use crate::catalog::LatentProjections;
+/// Operations per query-key pair of latent attention: expanded keys and values.
+fn expanded_pair(widths: &LatentWidths, heads: u32) -> f64 {
+    let per_head = widths.qk_nope_head_dim + widths.qk_rope_head_dim + widths.v_head_dim;
+    2.0 * f64::from(heads * per_head)
+}
 
-    pub(super) const HIDDEN: u32 = 7168;
-    pub(super) const Q_RANK: u32 = 1536;
-    pub(super) const KV_RANK: u32 = 512;
-    pub(super) const ROPE: u32 = 64;
-    pub(super) const NOPE: u32 = 128;
-    pub(super) const VALUE: u32 = 128;
+/// The same in absorbed form: every head reads the compressed cache.
+fn absorbed_pair(widths: &LatentWidths, heads: u32) -> f64 {
+    2.0 * f64::from(heads * (2 * widths.kv_lora_rank + widths.qk_rope_head_dim))
+}
 
-    /// Projections of one GPU with `heads`.
-    pub(super) fn projections(heads: u32) -> LatentProjections {
-        let block = Attention::Mla {
-            heads,
-            q_lora_rank: Q_RANK,
-            kv_lora_rank: KV_RANK,
-            qk_nope_head_dim: NOPE,
-            qk_rope_head_dim: ROPE,
-            v_head_dim: VALUE,
-        };
-        // Latent attention has latent projections.
-        block
-            .latent_projections(HIDDEN, 1)
-            .unwrap_or(LatentProjections {
-                down: 0.0,
-                query_up: 0.0,
-                key_value_up: 0.0,
-                output: 0.0,
-            })
-    }
-
-    /// Operations per query-key pair: expanded keys and values.
-    pub(super) fn expanded_pair(heads: u32) -> f64 {
-        2.0 * f64::from(heads * (NOPE + ROPE + VALUE))
-    }
-
-    /// The same in absorbed form: every head reads the compressed cache.
-    pub(super) fn absorbed_pair(heads: u32) -> f64 {
-        2.0 * f64::from(heads * (2 * KV_RANK + ROPE))
-    }
-
-    /// Elements of one token in the cache.
-    pub(super) const CACHED: f64 = (KV_RANK + ROPE) as f64;
+/// Elements of one token in the compressed cache.
+fn compressed(widths: &LatentWidths) -> f64 {
+    f64::from(widths.kv_lora_rank + widths.qk_rope_head_dim)
 }
 
 fn latent_attention(operator: &Operator) -> Option<(Work, Efficiency)> {
@@ -340,20 +351,21 @@ fn latent_attention(operator: &Operator) -> Option<(Work, Efficiency)> {
             new_tokens,
             prefix_tokens,
             heads,
+            widths,
             dtype,
             kv_dtype,
         } => {
             let batch = f64::from(batch);
             let tokens = batch * f64::from(new_tokens);
-            let projections = mla::projections(heads).elements();
-            let scores = mla::expanded_pair(heads);
+            let projections = widths.projections(heads).elements();
+            let scores = expanded_pair(&widths, heads);
             let cached = batch * (f64::from(new_tokens) + f64::from(prefix_tokens));
             let work = Work {
                 operations: 2.0 * tokens * projections
                     + batch * scores * attended_pairs(new_tokens, prefix_tokens),
                 bytes: projections * dtype.bytes()
-                    + cached * mla::CACHED * kv_dtype.bytes()
-                    + tokens * 4.0 * f64::from(mla::HIDDEN),
+                    + cached * compressed(&widths) * kv_dtype.bytes()
+                    + tokens * 4.0 * f64::from(widths.hidden_size),
                 // Attention itself runs in 16 bits, and dominates.
                 dtype: DType::Bfloat16,
             };
@@ -363,16 +375,17 @@ fn latent_attention(operator: &Operator) -> Option<(Work, Efficiency)> {
             batch,
             kv_tokens,
             heads,
+            widths,
             dtype,
             kv_dtype,
         } => {
             let batch = f64::from(batch);
-            let projections = mla::projections(heads).elements();
-            let scores = mla::absorbed_pair(heads);
+            let projections = widths.projections(heads).elements();
+            let scores = absorbed_pair(&widths, heads);
             let work = Work {
                 operations: batch * (2.0 * projections + scores * kv_tokens),
                 bytes: projections * dtype.bytes()
-                    + batch * kv_tokens * mla::CACHED * kv_dtype.bytes(),
+                    + batch * kv_tokens * compressed(&widths) * kv_dtype.bytes(),
                 dtype: kv_dtype,
             };
             Some((work, MLA_GENERATION))
@@ -543,6 +556,7 @@ pub(super) mod tests {
                 batch: 4,
                 kv_tokens: 100.0,
                 heads: 16,
+                widths: LatentWidths::DEEPSEEK_V3,
                 dtype: DType::Fp8Block,
                 kv_dtype: DType::Fp8,
             },

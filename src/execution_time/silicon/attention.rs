@@ -4,6 +4,7 @@ use super::frame::Frame;
 use super::grid::{AXES, Grid, GridSet};
 use super::speed_of_light::{Kv, Peaks};
 use super::{Found, How, Missing, SiliconError, kv_dtypes_like, parse_dtype};
+use crate::catalog::LocalAttention;
 use crate::units::DType;
 
 /// One family of kernels: cache format, head width, KV heads (0: as many as
@@ -185,6 +186,34 @@ impl ContextAttentionTable {
         Ok(found
             .share(unpaid_share(new_tokens, prefix_tokens))
             .substituted(note))
+    }
+}
+
+impl ContextAttentionTable {
+    /// Time of prompt chunks whose tokens do not look back to the start: of what
+    /// they take with full attention, the share of the query-key pairs, but no less
+    /// than a whole prompt as long as a token looks back.
+    pub(super) fn price_local(
+        &self,
+        peaks: &Peaks,
+        batch: u32,
+        [new_tokens, prefix_tokens]: [u32; 2],
+        heads: Heads,
+        local: &LocalAttention,
+    ) -> Result<Found, Missing> {
+        let full = self.price(peaks, batch, [new_tokens, prefix_tokens], heads)?;
+        let new = f64::from(new_tokens);
+        let all = new * f64::from(prefix_tokens) + new * (new + 1.0) / 2.0;
+        let share = local.attended_pairs(new_tokens, prefix_tokens) / all;
+        if share >= 1.0 {
+            return Ok(full);
+        }
+        let least = [new_tokens.min(local.tokens), 0];
+        let least_ms = self.price(peaks, batch, least, heads)?.latency_ms;
+        let mut found = full.share(share);
+        found.latency_ms = found.latency_ms.max(least_ms);
+        let note = format!("full attention, pairs within {} tokens", local.tokens);
+        Ok(found.substituted(Some(note)))
     }
 }
 

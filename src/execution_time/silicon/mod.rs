@@ -50,7 +50,7 @@ pub use store::shipped_manifest;
 pub use table::Table;
 
 use super::operator::{ExpertLoad, Operator, OperatorCost, Price, PricingError, Provenance};
-use crate::catalog::DeviceSpec;
+use crate::catalog::{DeviceSpec, LocalAttention};
 use crate::units::{BYTES_PER_S_PER_GBPS, DType};
 use attention::Heads;
 use collectives::{Collective, Links};
@@ -209,7 +209,7 @@ fn parse_dtype(name: &str) -> Result<DType, SiliconError> {
 
 /// Formats whose kernels may price `dtype`, with what to say about it.
 fn dtypes_like(dtype: DType) -> &'static [(DType, Option<&'static str>)] {
-    use DType::{Bfloat16, Float16, Float32, Fp8, Fp8Block, Int4, Int8, Nvfp4};
+    use DType::{Bfloat16, Float16, Float32, Fp8, Fp8Block, Int4, Int8, Mxfp4, Nvfp4};
     match dtype {
         Bfloat16 | Float16 => &[(Bfloat16, None)],
         Fp8 => &[(Fp8, None), (Fp8Block, Some("fp8_block"))],
@@ -217,6 +217,8 @@ fn dtypes_like(dtype: DType) -> &'static [(DType, Option<&'static str>)] {
         Int8 => &[(Fp8, Some("fp8"))],
         Int4 => &[(Int4, None)],
         Nvfp4 => &[(Nvfp4, None)],
+        // As wide, and widened for the product likewise.
+        Mxfp4 => &[(Int4, Some("int4"))],
         Float32 => &[],
     }
 }
@@ -224,13 +226,13 @@ fn dtypes_like(dtype: DType) -> &'static [(DType, Option<&'static str>)] {
 /// The same for the KV cache: a narrower cache is at worst read as fast as a
 /// wider one.
 fn kv_dtypes_like(dtype: DType) -> &'static [(DType, Option<&'static str>)] {
-    use DType::{Bfloat16, Float16, Float32, Fp8, Fp8Block, Int4, Int8, Nvfp4};
+    use DType::{Bfloat16, Float16, Float32, Fp8, Fp8Block, Int4, Int8, Mxfp4, Nvfp4};
     const WIDER: (DType, Option<&str>) = (DType::Bfloat16, Some("bfloat16 KV cache"));
     const FP8: (DType, Option<&str>) = (DType::Fp8, Some("fp8 KV cache"));
     match dtype {
         Bfloat16 | Float16 => &[(Bfloat16, None)],
         Fp8 => &[(Fp8, None), WIDER],
-        Fp8Block | Int8 | Int4 | Nvfp4 => &[FP8, WIDER],
+        Fp8Block | Int8 | Int4 | Nvfp4 | Mxfp4 => &[FP8, WIDER],
         Float32 => &[],
     }
 }
@@ -378,6 +380,32 @@ impl SiliconDb {
                     .context_attention()?
                     .price(peaks, batch, lengths, heads)
             }
+            Operator::LocalContextAttention {
+                batch,
+                new_tokens,
+                prefix_tokens,
+                heads: query,
+                kv_heads: kv,
+                head_dim: width,
+                kv_dtype,
+                reach,
+                reach_tokens,
+            } => {
+                let heads = Heads {
+                    query,
+                    kv,
+                    width,
+                    kv_dtype,
+                };
+                let local = LocalAttention {
+                    reach,
+                    tokens: reach_tokens,
+                    full_attention_interval: 0,
+                    full_attention_layers: Vec::new(),
+                };
+                let table = tables.context_attention()?;
+                table.price_local(peaks, batch, [new_tokens, prefix_tokens], heads, &local)
+            }
             Operator::GenerationAttention {
                 batch,
                 kv_tokens,
@@ -396,6 +424,13 @@ impl SiliconDb {
                     .generation_attention()?
                     .price(peaks, batch, kv_tokens, heads)
             }
+            Operator::MlaContext { widths, .. } | Operator::MlaGeneration { widths, .. }
+                if !widths.are_deepseek_v3() =>
+            {
+                Err(Missing::new(
+                    "latent attention was measured with DeepSeek-V3's widths only",
+                ))
+            }
             Operator::MlaContext {
                 batch,
                 new_tokens,
@@ -403,6 +438,7 @@ impl SiliconDb {
                 heads,
                 dtype,
                 kv_dtype,
+                ..
             } => {
                 let block = MlaBlock {
                     batch,
@@ -418,6 +454,7 @@ impl SiliconDb {
                 heads,
                 dtype,
                 kv_dtype,
+                ..
             } => {
                 let block = MlaBlock {
                     batch,
@@ -603,6 +640,9 @@ fn is_nothing(operator: &Operator) -> bool {
         Operator::ContextAttention {
             batch, new_tokens, ..
         }
+        | Operator::LocalContextAttention {
+            batch, new_tokens, ..
+        }
         | Operator::MlaContext {
             batch, new_tokens, ..
         }
@@ -634,6 +674,7 @@ fn short_name(operator: &Operator) -> &'static str {
     match operator {
         Operator::Gemm { .. } => "gemm",
         Operator::ContextAttention { .. } => "context_attention",
+        Operator::LocalContextAttention { .. } => "local_context_attention",
         Operator::GenerationAttention { .. } => "generation_attention",
         Operator::MlaContext { .. } => "mla_context",
         Operator::MlaGeneration { .. } => "mla_generation",

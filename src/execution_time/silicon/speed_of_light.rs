@@ -45,7 +45,7 @@ impl Peaks {
         let special = match dtype {
             DType::Fp8 | DType::Fp8Block | DType::Int8 => self.fp8,
             DType::Nvfp4 => self.fp4,
-            DType::Float32 | DType::Float16 | DType::Bfloat16 | DType::Int4 => None,
+            DType::Float32 | DType::Float16 | DType::Bfloat16 | DType::Int4 | DType::Mxfp4 => None,
         };
         special.unwrap_or(self.bfloat16)
     }
@@ -216,10 +216,11 @@ impl DeltaHeads {
 }
 
 /// Bytes of an element with its share of block scales: NVFP4 has one 8-bit
-/// scale for 16 elements.
+/// scale for 16 elements, MXFP4 one for 32.
 fn stored_bytes(dtype: DType) -> f64 {
     match dtype {
         DType::Nvfp4 => 0.5 + 1.0 / 16.0,
+        DType::Mxfp4 => 0.5 + 1.0 / 32.0,
         other => other.bytes(),
     }
 }

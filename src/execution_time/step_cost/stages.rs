@@ -39,7 +39,19 @@ pub(super) fn have_one_attention(alike: &[Alike]) -> bool {
 
 /// Which stages are like which.
 pub(super) fn alike(stages: &[Stage]) -> Vec<Alike> {
-    let attention = |stage: &Stage| (stage.full_attention_layers, stage.linear_attention_layers);
+    let attention = |stage: &Stage| {
+        let Stage {
+            full_attention_layers,
+            local_attention_layers,
+            linear_attention_layers,
+            ..
+        } = *stage;
+        [
+            full_attention_layers,
+            local_attention_layers,
+            linear_attention_layers,
+        ]
+    };
     let first_like = |index: usize, is_like: &dyn Fn(&Stage) -> bool| {
         stages.iter().position(is_like).unwrap_or(index)
     };

@@ -4,7 +4,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::catalog::{Attention, LinearAttention, Moe};
+use crate::catalog::{Attention, ClassFormats, LinearAttention, Moe};
 use crate::execution_time::roofline::tests::h200;
 use crate::execution_time::{PrefillChunk, Speculation};
 use crate::units::DType;
@@ -25,8 +25,11 @@ fn dense() -> ModelSpec {
             qk_norm: false,
             qkv_bias: false,
             output_gate: false,
+            output_bias: false,
+            sinks: false,
         },
         linear_attention: None,
+        local_attention: None,
         intermediate_size: 14_336,
         gated_mlp: true,
         moe: None,
@@ -36,6 +39,7 @@ fn dense() -> ModelSpec {
         tie_word_embeddings: false,
         mtp_layers: 0,
         dtype: DType::Bfloat16,
+        dtype_of: ClassFormats::NONE,
         kv_cache_dtype: DType::Bfloat16,
         published_parameters_b: 8.03,
     }
@@ -63,10 +67,14 @@ fn latent_moe() -> ModelSpec {
             shared_intermediate_size: 2048,
             shared_expert_gate: false,
             first_dense_layers: 3,
+            layer_interval: 1,
+            dense_layers: Vec::new(),
+            bias: false,
             expert_groups: 8,
             groups_per_token: 4,
         }),
         dtype: DType::Fp8Block,
+        dtype_of: ClassFormats::NONE,
         kv_cache_dtype: DType::Fp8,
         published_parameters_b: 671.0,
         ..dense()
@@ -86,6 +94,8 @@ fn hybrid_moe() -> ModelSpec {
             qk_norm: true,
             qkv_bias: false,
             output_gate: true,
+            output_bias: false,
+            sinks: false,
         },
         linear_attention: Some(LinearAttention {
             full_attention_interval: 4,
@@ -103,6 +113,9 @@ fn hybrid_moe() -> ModelSpec {
             shared_intermediate_size: 512,
             shared_expert_gate: true,
             first_dense_layers: 0,
+            layer_interval: 1,
+            dense_layers: Vec::new(),
+            bias: false,
             expert_groups: 1,
             groups_per_token: 1,
         }),
@@ -121,10 +134,7 @@ fn cut(tp: u32, pp: u32, ep: u32, dp: u32) -> Parallelism {
 }
 
 fn cost(model: &ModelSpec, parallelism: Parallelism, backend: BackendKind) -> GraphCost {
-    let formats = Formats {
-        weights: model.dtype,
-        kv_cache: model.kv_cache_dtype,
-    };
+    let formats = Formats::of(model, None, None);
     let engine = EngineSpec {
         name: "vllm".into(),
         version: "0".into(),
@@ -132,7 +142,9 @@ fn cost(model: &ModelSpec, parallelism: Parallelism, backend: BackendKind) -> Gr
         max_tokens_in_batch: 8192,
         batch_size_cap: 256,
         block_size: 16,
-        gpu_memory_utilization: 0.9,
+        gpu_memory_utilization: Some(0.9),
+        mem_fraction_static: None,
+        free_gpu_memory_fraction: None,
         host_overhead_s_per_step: 2e-3,
         host_overhead_s_per_request: 1e-5,
     };
@@ -312,10 +324,7 @@ fn activated_parameters_set_the_flops() {
 #[test]
 fn what_does_not_divide_is_refused_with_the_figure() {
     let refuse = |model: ModelSpec, parallelism| {
-        let formats = Formats {
-            weights: model.dtype,
-            kv_cache: model.kv_cache_dtype,
-        };
+        let formats = Formats::of(&model, None, None);
         GraphCost::new(
             &model,
             &h200(),
@@ -333,11 +342,31 @@ fn what_does_not_divide_is_refused_with_the_figure() {
     assert!(refuse(dense(), cut(2, 1, 2, 1)).contains("needs experts to share"));
     assert!(refuse(latent_moe(), cut(2, 1, 4, 1)).contains("does not divide the 2 GPUs"));
     assert!(refuse(latent_moe(), cut(0, 1, 1, 1)).contains("at least 1"));
+}
+
+#[test]
+fn latent_attention_of_other_widths_is_not_priced_as_what_was_measured() {
     let narrow = ModelSpec {
         hidden_size: 5120,
         ..latent_moe()
     };
-    assert!(refuse(narrow, cut(1, 1, 1, 1)).contains("[5120, 1536, 512"));
+    let block = |model: &ModelSpec| {
+        let cost = cost(model, cut(8, 1, 8, 1), BackendKind::Silicon);
+        let rows = cost.explain(&StepShape {
+            decode_requests: 8,
+            decode_context_tokens: 8000,
+            sampled_tokens: 8,
+            ..StepShape::default()
+        });
+        let row = rows.into_iter().find(|row| row.name == "mla_block");
+        row.unwrap().provenance
+    };
+    let reason = "latent attention was measured with DeepSeek-V3's widths only";
+    let expected = Provenance::Roofline {
+        reason: reason.into(),
+    };
+    assert_eq!(block(&narrow), expected);
+    assert_ne!(block(&latent_moe()), expected);
 }
 
 /// DeepSeek-V3's shape over 32 ranks on four nodes.

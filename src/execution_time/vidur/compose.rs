@@ -112,6 +112,12 @@ impl Deployment {
         if model.moe.is_some() {
             return Err(unsupported(model, "experts"));
         }
+        if model.local_attention.is_some() {
+            return Err(unsupported(
+                model,
+                "attention that does not look back to the start",
+            ));
+        }
         if model.linear_attention.is_some() {
             return Err(unsupported(model, "linear attention"));
         }

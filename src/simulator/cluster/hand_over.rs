@@ -180,7 +180,8 @@ impl<R: Recorder> Simulation<'_, R> {
         request.decode_arrived_at_s = self.events.now_s();
         request.transfer_s = self.events.now_s() - request.transfer_started_at_s;
         let queues = &mut self.replicas[replica as usize].queues;
-        request.blocks = queues.blocks_to_start(request);
+        let blocks = queues.blocks_to_start(request);
+        queues.hold(request, blocks);
         queues.ready.join(id, &mut self.shared.requests);
         self.wake(std::iter::once(replica));
     }
@@ -287,7 +288,8 @@ fn can_end(state: &Replica, request: &RequestState) -> bool {
     let blocks = &state.queues.blocks;
     let needed = blocks
         .blocks_for(request.final_kv_tokens())
-        .max(state.queues.reserved_blocks);
+        .max(state.queues.reserved_blocks)
+        + state.queues.window_blocks(request);
     needed <= blocks.total()
 }
 

@@ -128,7 +128,7 @@ impl TransferNetwork {
     /// Bytes of a KV cache of `tokens`.
     #[inline]
     pub(crate) fn size_bytes(&self, tokens: u64) -> f64 {
-        self.spec.bytes_per_request + self.spec.bytes_per_token * tokens as f64
+        self.spec.size_bytes(tokens)
     }
 
     /// Time of a transfer that has the links for itself, latency not included.
@@ -401,6 +401,7 @@ mod tests {
         let spec = KvTransferSpec {
             bytes_per_token: 1.0,
             bytes_per_request: 0.0,
+            window: None,
             sender_bytes_per_s: 100.0,
             receiver_bytes_per_s: 100.0,
             latency_s: 0.0,

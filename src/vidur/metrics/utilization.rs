@@ -236,6 +236,8 @@ impl StagePeak {
             work: WorkPerUnit {
                 token_flops: 2.0 * parameters,
                 pair_flops: 4.0 * layers * f64::from(heads * head_dim),
+                local_pair_flops: 0.0,
+                local_keys: 0.0,
                 row_flops: 0.0,
             },
             peak_flops: pool.peak_tflops * 2f64.powi(40),

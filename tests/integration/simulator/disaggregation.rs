@@ -100,6 +100,7 @@ fn transfer() -> impl Strategy<Value = KvTransferSpec> {
         |(sender_bytes_per_s, receiver_bytes_per_s, bytes_per_request, latency_s)| KvTransferSpec {
             bytes_per_token: 1e5,
             bytes_per_request,
+            window: None,
             sender_bytes_per_s,
             receiver_bytes_per_s,
             latency_s,
@@ -286,6 +287,7 @@ fn one_request(bytes_per_s: f64, overlap_layers: Option<u32>) -> RequestRecord {
     cluster.kv_transfer = Some(KvTransferSpec {
         bytes_per_token: 1e5,
         bytes_per_request: 0.0,
+        window: None,
         sender_bytes_per_s: bytes_per_s,
         receiver_bytes_per_s: bytes_per_s,
         latency_s: 1e-3,
@@ -441,6 +443,7 @@ fn a_thousand_transfers_at_once_share_the_links() {
     let transfer = KvTransferSpec {
         bytes_per_token: 1e5,
         bytes_per_request: 0.0,
+        window: None,
         sender_bytes_per_s: 1e8,
         receiver_bytes_per_s: 1.3e8,
         latency_s: 1e-5,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use vidur_sweep::memory::WindowCache;
 use vidur_sweep::simulator::{
     ClusterSpec, Compat, GlobalScheduler, KvTransferSpec, PoolRole, PoolSpec, ReplicaScheduler,
     RequestOutcome, RequestRecord,
@@ -51,6 +52,17 @@ pub fn requests() -> impl Strategy<Value = Vec<(f64, u32, u32)>> {
             })
             .collect()
     })
+}
+
+/// Layers that cache only the last tokens, if any, beside others or not.
+pub fn window() -> impl Strategy<Value = Option<WindowCache>> {
+    let window =
+        (1u32..200, 1u32..4, 0u32..3).prop_map(|(tokens, layers, full_layers)| WindowCache {
+            tokens,
+            layers,
+            full_layers,
+        });
+    proptest::option::of(window)
 }
 
 /// One pool that does both phases, or does the first for a pool that does the other.
@@ -138,9 +150,11 @@ proptest! {
         stages in 1u32..4,
         blocks in 4u64..150,
         clients in proptest::option::of(1u32..30),
+        window in window(),
     ) {
         let decoding = disaggregated.then(|| pool(PoolRole::Decode, 2, 1, blocks, decode_replica));
-        let pools = pools(pool(PoolRole::Mixed, replicas, stages, blocks, replica), decoding);
+        let mut pools = pools(pool(PoolRole::Mixed, replicas, stages, blocks, replica), decoding);
+        pools.iter_mut().for_each(|pool| pool.kv_cache.window = window);
         let cluster = cluster(pools, global);
         let (everything, totals) = run(&cluster, &requests, clients);
         // Shortcuts change nothing, to the last bit.
@@ -217,12 +231,13 @@ proptest! {
         stages in 1u32..3,
         blocks in 4u64..150,
         clients in proptest::option::of(1u32..30),
-        limit_s in proptest::option::of(0.0f64..3.0),
+        (limit_s, window) in (proptest::option::of(0.0f64..3.0), window()),
         ticking: bool,
     ) {
         let mut requests = requests;
         let decoding = disaggregated.then(|| pool(PoolRole::Decode, 3, 1, blocks, decode_replica));
         let mut pools = pools(pool(PoolRole::Mixed, replicas, stages, blocks, replica), decoding);
+        pools.iter_mut().for_each(|pool| pool.kv_cache.window = window);
         if ticking {
             tick(&mut pools, &mut requests);
         }
@@ -345,4 +360,37 @@ fn closed_loop_never_exceeds_its_clients() {
             .count();
         assert!(open <= 8, "{open} open requests");
     }
+}
+
+#[test]
+fn layers_with_a_window_stop_taking_blocks() {
+    // 8 blocks of 16 tokens: a prompt of 100 takes 7 of all layers.
+    let outcome = |window, prompt, output| {
+        let mut pools = vec![pool(PoolRole::Mixed, 1, 1, 8, vllm(4096, 8))];
+        pools[0].kv_cache.window = window;
+        let (everything, totals) = run(
+            &cluster(pools, GlobalScheduler::RoundRobin),
+            &[(0.0, prompt, output)],
+            None,
+        );
+        (everything.records[0].outcome, totals.preemptions)
+    };
+    let window = |tokens, layers, full_layers| {
+        Some(WindowCache {
+            tokens,
+            layers,
+            full_layers,
+        })
+    };
+    let completed = (RequestOutcome::Completed, 0);
+    let rejected = (RequestOutcome::RejectedTooLargeForKvCache, 0);
+    assert_eq!(outcome(None, 100, 28), completed);
+    assert_eq!(outcome(None, 100, 30), rejected);
+    // All layers with a window of 64 tokens: 5 blocks, however long the request.
+    assert_eq!(outcome(window(64, 1, 0), 3000, 1000), completed);
+    assert_eq!(outcome(window(128, 1, 0), 3000, 1000), rejected);
+    // One such layer beside two others: half as many blocks more.
+    assert_eq!(outcome(window(32, 1, 2), 90, 6), completed);
+    assert_eq!(outcome(window(32, 1, 2), 90, 7), completed);
+    assert_eq!(outcome(window(32, 1, 2), 90, 8), rejected);
 }

@@ -75,6 +75,7 @@ pub fn pool(
         kv_cache: KvCacheSpec {
             num_blocks,
             block_size: 16,
+            window: None,
         },
         cost: Arc::new(LinearCost { stages }),
     }
@@ -84,6 +85,7 @@ pub fn cluster(pools: Vec<PoolSpec>, global_scheduler: GlobalScheduler) -> Clust
     let kv_transfer = (pools.len() == 2).then_some(KvTransferSpec {
         bytes_per_token: 1e5,
         bytes_per_request: 0.0,
+        window: None,
         sender_bytes_per_s: 1e9,
         receiver_bytes_per_s: 1e9,
         latency_s: 1e-5,

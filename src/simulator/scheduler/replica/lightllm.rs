@@ -43,7 +43,7 @@ fn take_prompts(forming: &mut Forming<'_>, compat: Compat) {
         let request = &forming.requests[id as usize];
         let total = u64::from(request.prefill_tokens + request.decode_tokens);
         Need {
-            held: forming.queues.blocks.whole_blocks(held),
+            held: (forming.queues.blocks).whole_blocks(held, request.final_kv_tokens()),
             remaining: (total - held).saturating_sub(1),
         }
     }));
@@ -63,7 +63,8 @@ fn take_prompts_beside(forming: &mut Forming<'_>, compat: Compat, needs: &mut Ve
             return;
         }
         needs.push(Need {
-            held: forming.queues.blocks.whole_blocks(u64::from(prompt) + 1),
+            held: (forming.queues.blocks)
+                .whole_blocks(u64::from(prompt) + 1, request.final_kv_tokens()),
             remaining: u64::from(request.decode_tokens - request.generated).saturating_sub(2),
         });
         let alone = needs.len() == 1;
@@ -72,7 +73,7 @@ fn take_prompts_beside(forming: &mut Forming<'_>, compat: Compat, needs: &mut Ve
         {
             return;
         }
-        let blocks = forming.queues.blocks.blocks_for(u64::from(prompt));
+        let blocks = forming.queues.blocks_to_start(request);
         if blocks > forming.queues.blocks.free() {
             return;
         }

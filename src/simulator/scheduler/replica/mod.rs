@@ -320,8 +320,7 @@ impl Forming<'_> {
             return None;
         }
         let id = self.queues.waiting.pop_front()?;
-        let prompt = self.requests[id as usize].prefill_target;
-        let blocks = self.queues.blocks.blocks_for(u64::from(prompt));
+        let blocks = self.queues.blocks_to_start(&self.requests[id as usize]);
         self.queues.admit(id, blocks, self.requests, self.now_s);
         Some(id)
     }
