@@ -192,9 +192,6 @@ impl Site {
             "placement on servers of {gpus_per_server} GPUs ({})",
             self.servers_of
         );
-        if let Some(memory) = &self.memory {
-            let _ = write!(text, "\nmemory: {memory}");
-        }
         for placed in self.groups() {
             let place = place(&placed, gpus_per_server);
             let _ = match (placed.group, placed.stage, placed.attention_rank) {
@@ -209,6 +206,9 @@ impl Site {
                 }
                 _ => Ok(()),
             };
+        }
+        if let Some(memory) = &self.memory {
+            let _ = write!(text, "\nmemory: {memory}");
         }
         text
     }
