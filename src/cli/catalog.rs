@@ -189,7 +189,10 @@ fn model_entry(model: &ModelSpec) -> Entry {
         None => String::new(),
     };
     let kv_bytes = kv_bytes_per_token(model, model.kv_cache_dtype);
-    let kv_bytes_beyond_window = window.map(|window| kv_bytes * (1.0 - window.share()));
+    let kv_bytes_beyond_window = window.map(|window| {
+        let layers = f64::from(window.layers + window.full_layers);
+        kv_bytes / layers * f64::from(window.full_layers)
+    });
     let formats = Formats::of(model, None, None);
     let summary = object(json!({
         "name": model.name,
