@@ -20,7 +20,7 @@ mod sweep;
 mod topology;
 mod validate;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Everything a command may end with besides success.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +90,11 @@ enum Command {
     Topology(topology::Args),
     Schema(schema::Args),
     Completions(completions::Args),
+}
+
+/// All commands with their options and help, for tests of what that says.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Entry point of the binary.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::figures::Figures;
-use super::format::counted;
+use super::format::{counted, grouped};
 use super::insights::{Binding, binding};
 use crate::results::{
     Numbers, REPLICATION_COLUMN, ResultError, RunStatus, SummaryBatch, SummaryReader, SummaryRow,
@@ -235,10 +235,10 @@ fn notes(overview: &Overview) -> Vec<String> {
     } = overview.lengths;
     if runs > 0 {
         notes.push(format!(
-            "In {} max_model_len rejected {} for their prompts and cut {} short \
-             (rejected_by_max_model_len, capped_by_max_model_len).",
+            "In {} requests did not fit into max_model_len: {} rejected for their prompts, {} cut \
+             short.",
             counted(runs, "run"),
-            counted(rejected, "request"),
+            grouped(rejected),
             counted(capped, "output"),
         ));
     }

@@ -170,7 +170,8 @@ impl Selection {
     /// on the frontier.
     fn drop_objectives_without_values(&mut self) {
         let (width, bounds) = (self.width(), self.criteria.bounds.len());
-        if self.configurations.is_empty() || width == bounds {
+        let completed = |c: &Configuration| c.requests.completed > 0;
+        if width == bounds || !self.configurations.iter().any(completed) {
             return;
         }
         let rows = || self.figures.chunks_exact(width);

@@ -8,6 +8,7 @@ mod checkpoints;
 mod cli;
 mod crashes;
 mod disaggregation;
+mod docs;
 mod explain;
 mod hostile;
 mod outcomes;

@@ -204,7 +204,7 @@ fn prompts_beyond_the_models_positions_are_rejected_and_outputs_end_there() {
         "{reason}"
     );
     assert!(
-        told.contains("rejected 10 requests for their prompts"),
+        told.contains("max_model_len: 10 rejected for their prompts, 0 outputs cut"),
         "{told}"
     );
     let status = bench.request_column("status");
