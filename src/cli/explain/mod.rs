@@ -59,7 +59,7 @@ const STEP_FLAGS: [&str; 20] = [
 ///   vidur-sweep explain --model llama-3-70b --device h100 --tensor-parallel 4 --batch-size 64 --context-tokens 2048
 ///   vidur-sweep explain --model deepseek-671B --device h200 --tensor-parallel 8 --expert-parallel 8 --prefill-tokens 4096
 ///   vidur-sweep explain --model deepseek-671B --device h200 --tensor-parallel 8 --pipeline-parallel 2 --expert-parallel 8 --topology topo/Spectrum-X_128g_8gps_400Gbps_H100 --placement
-///   vidur-sweep explain --spec sweeps/deepseek.yaml --run 7
+///   vidur-sweep explain --spec sweeps/deepseek.yaml --run 54
 ///   vidur-sweep explain --steps steps.csv --out ops.csv
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
