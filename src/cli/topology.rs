@@ -132,7 +132,12 @@ fn run_generate(args: &Generate) -> CliResult {
     let topology = plan
         .generate()
         .map_err(|error| CliError::BadInput(error.to_string()))?;
-    let out = if args.out.is_dir() {
+    let names_folder = args.out.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if names_folder {
+        std::fs::create_dir_all(&args.out)
+            .map_err(|error| CliError::Failure(format!("{}: {error}", args.out.display())))?;
+    }
+    let out = if names_folder || args.out.is_dir() {
         args.out.join(plan.file_name())
     } else {
         args.out.clone()

@@ -532,7 +532,7 @@ fn queries_name_columns_that_exist() {
         let text = lines.collect::<Vec<_>>().join("\n");
         let (quoted, plain) = without_quoted(&text, '"');
         for name in quoted {
-            if !name.contains('/') {
+            if !name.contains('/') && !text.contains(&format!("Path(\"{name}\")")) {
                 assert!(
                     columns.contains(name),
                     "{}: no column `{name}`",

@@ -403,6 +403,9 @@ fn dotted_and_nested_keys_make_the_same_runs() {
             .rows()
             .all(|row| row.text("run_id") == Some(&of_base[0][0]))
     );
+    let spec =
+        format!("name: a\nbase:\n  {base}  {workload}search: {{type: list, file: points.csv}}\n");
+    bench.write("spec.yaml", &spec);
     bench.write(
         "points.csv",
         "replica_scheduler,qps\nsarathi,1\n\"{type: sarathi}\",2\n",
