@@ -42,7 +42,8 @@ struct Generate {
     /// GPUs in all.
     #[arg(long)]
     gpus: u32,
-    /// File to write; a directory: a file there, named as SimAI names it; `-`:
+    /// File to write; a directory, made where it ends in `/`: a file there, named as
+    /// SimAI names it; `-`:
     /// standard output.
     #[arg(long, default_value = "-")]
     out: PathBuf,
