@@ -206,7 +206,8 @@ impl Checkout {
 
 /// Commands of a shell block: lines, those that end in `\` joined, comments left out.
 fn commands(text: &str) -> Vec<String> {
-    let joined = text.replace("\\\n", " ");
+    let parts: Vec<&str> = text.split("\\\n").map(str::trim).collect();
+    let joined = parts.join(" ");
     let lines = joined.lines().map(str::trim);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(str::to_owned).collect()
