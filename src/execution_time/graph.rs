@@ -979,6 +979,19 @@ mod tests {
     }
 
     #[test]
+    fn work_within_a_window_is_counted_as_such() {
+        let model = Catalog::builtin().model("gpt-oss-20b").unwrap();
+        let work = WorkPerUnit::of(&model, 0..model.layers, true);
+        let pair = 12.0 * 4.0 * 64.0 * 64.0;
+        assert_eq!((work.pair_flops, work.local_pair_flops), (pair, pair));
+        // A decode over 9,000 keys reads 128 of them in every other layer.
+        let attention = work.flops(1.0, 9000.0, 0.0) - work.token_flops;
+        assert_eq!(attention, pair * (9000.0 + 128.0));
+        let short = work.flops(1.0, 100.0, 0.0) - work.token_flops;
+        assert_eq!(short, pair * 200.0);
+    }
+
+    #[test]
     fn stages_split_layers_and_send_where_the_next_one_sits() {
         let graph = graph("qwen3-next-80b", 4, 4, 4, 1);
         let full: Vec<_> = graph

@@ -415,3 +415,62 @@ fn a_fraction_of_weights_and_pool_leaves_room_for_the_rest() {
         assert_eq!(with(1.0), margin.expect("fits"));
     });
 }
+
+#[test]
+fn blocks_of_local_layers_fit_every_stage() {
+    // Gemma 3's shape: 62 layers, every sixth looks back to the start.
+    let mut spec = model("llama-3-8b");
+    spec.layers = 62;
+    spec.local_attention = Some(crate::catalog::LocalAttention {
+        reach: crate::catalog::LocalReach::SlidingWindow,
+        tokens: 1024,
+        full_attention_interval: 6,
+        full_attention_layers: Vec::new(),
+    });
+    let device = Catalog::builtin().device("h100").expect("known");
+    let window = window_cache(&spec).expect("local layers");
+    assert_eq!((window.layers, window.full_layers), (52, 10));
+    let of_layer = 2.0 * 8.0 * 128.0 * 2.0;
+    for stages in [1, 2, 3, 7, 16] {
+        let input = PlanInput {
+            model: &spec,
+            device: &device,
+            parallelism: cut(1, stages, 1, 1),
+            formats: uniform(DType::Bfloat16),
+            max_tokens_in_step: 2048,
+            max_requests_in_batch: 16,
+            rule: MemoryRule::Margin(0.1),
+            block_size: 16,
+            include_mtp: false,
+            redundant_experts: 0,
+        };
+        let plan = plan(&input).expect("fits");
+        // Requests of 4,096 tokens, as many as their blocks allow: what each stage
+        // holds of them, by its own layers, is within what it has.
+        let blocks_each = 256 + (65u64 * 52).div_ceil(10);
+        let requests = (plan.blocks_per_rank / blocks_each) as f64;
+        for stage in 0..stages {
+            let (full, local) = spec
+                .stage_layers(stage, stages)
+                .fold((0.0, 0.0), |sum, layer| {
+                    match spec.is_local_attention_layer(layer) {
+                        true => (sum.0, sum.1 + 1.0),
+                        false => (sum.0 + 1.0, sum.1),
+                    }
+                });
+            let held = requests * of_layer * (full * 4096.0 + local * 65.0 * 16.0);
+            let weights =
+                stage_weights_bytes(&spec, &input.parallelism, &input.formats, stage, false);
+            let usable = plan.capacity_bytes - plan.reserve_bytes - plan.communication_bytes;
+            assert!(
+                held + weights <= usable,
+                "{stages} stages: {held} {weights}"
+            );
+            // No more than the odd layer is wasted where stages are alike.
+            assert!(
+                stages > 2 || held > 0.9 * plan.kv_cache_bytes(),
+                "{stages} stages: {held}"
+            );
+        }
+    }
+}

@@ -344,7 +344,8 @@ pub enum KvTransferOverlap {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryConfig {
-    /// Share of device memory kept free; default: the engine's, or 0.1.
+    /// Share of device memory kept free, in the place of the engine's rule; default: by
+    /// that rule, or 0.1.
     #[serde(default)]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub margin_fraction: Option<f64>,
