@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 }
 
 fn derive(file: &Path, source_lines: &[String]) -> Result<String, WorkloadError> {
-    let trace = read_trace(&DataFiles::default().read(file)?)?;
+    let trace = read_trace(&DataFiles::default().read(file)?, None)?;
     let lengths = trace
         .lengths
         .ok_or_else(|| WorkloadError::in_file(file, "has no request lengths"))?;

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! cli → vidur → report → explore → select → results → spec → simulator
-//!     → workload → execution_time → network → memory → catalog → yaml → external → spelling → output_file → input_file → units
+//!     → workload → execution_time → network → memory → catalog → yaml → external → spelling → permutation → host_memory → output_file → input_file → units
 //! ```
 
 #![warn(missing_docs)]
@@ -20,10 +20,12 @@ pub mod cli;
 pub mod execution_time;
 pub mod explore;
 pub mod external;
+pub mod host_memory;
 pub mod input_file;
 pub mod memory;
 pub mod network;
 pub mod output_file;
+mod permutation;
 pub mod report;
 pub mod results;
 pub mod select;

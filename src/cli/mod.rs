@@ -1,6 +1,7 @@
 //! The command line: one file per command, each a clap `Args` struct and a
 //! `run` function that calls the library and prints.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 mod catalog;
@@ -41,6 +42,13 @@ const BAD_INPUT: u8 = 2;
 
 /// Exit code where no configuration meets the targets and that was required.
 const NOTHING_FEASIBLE: u8 = 3;
+
+/// Says what a person should know of a sweep; whether anybody listens does not matter.
+fn tell_notes(notes: &[String]) {
+    for note in notes {
+        output::say!("note: {note}");
+    }
+}
 
 #[derive(Parser)]
 #[command(

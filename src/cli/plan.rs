@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::output::{print_data_with, print_text};
 use super::sweep::SweepArgs;
-use super::{CliError, CliResult, NOTHING_FEASIBLE};
-use crate::explore::survey::Reasons;
+use super::{CliError, CliResult, NOTHING_FEASIBLE, tell_notes};
+use crate::explore::survey::{CheckOne, Reasons};
 use crate::explore::{Plan, RunOne, Simulate, Survey, preflight, survey};
 use crate::report::ReportFormat;
 use crate::results::RunStatus;
@@ -77,6 +77,8 @@ struct Summary {
     infeasible_reasons: Vec<Reason>,
     requests: u64,
     threads: usize,
+    /// What a person should know of the requests.
+    notes: Vec<String>,
     /// Absent: not measured, for there is nothing to measure or it was not wanted.
     /// Prices come from a program, so nothing can be measured.
     #[serde(skip)]
@@ -127,6 +129,7 @@ pub fn run(args: Args) -> CliResult {
         false => measure(&plan, &runner, &found),
     };
     let summary = summarise(&args, &plan, &found, rate, threads);
+    tell_notes(&summary.notes);
     match args.format {
         ReportFormat::Table => {
             let mut text = Vec::new();
@@ -150,8 +153,9 @@ fn measure(plan: &Plan, runner: &Simulate, found: &Survey) -> Option<f64> {
     let (mut requests, mut time_s) = (0.0, 0.0);
     for index in [first, last] {
         let config = plan.config(index).ok()?;
-        time_s += expected_s(runner, index, &config)?;
-        requests += f64::from(config.workload.requests);
+        let all = runner.requests(&config).ok()?;
+        time_s += expected_s(runner, index, &config, all)?;
+        requests += f64::from(all);
     }
     Some(requests / time_s)
 }
@@ -159,17 +163,16 @@ fn measure(plan: &Plan, runner: &Simulate, found: &Survey) -> Option<f64> {
 /// How long a run will take: as long as it does shortened, and for the rest of its
 /// requests as much more as half of those take. What it takes to set it up, much of it
 /// where there are many replicas, is so counted once.
-fn expected_s(runner: &Simulate, index: u64, config: &RunConfig) -> Option<f64> {
+fn expected_s(runner: &Simulate, index: u64, config: &RunConfig, all: u32) -> Option<f64> {
     let replicas = match config.split_replicas() {
         Ok(Replicas::Disaggregated { prefill, decode }) => prefill.saturating_add(decode),
         _ => config.replicas,
     };
     let of_replicas = replicas.saturating_mul(PROBE_REQUESTS_PER_REPLICA);
-    let all = config.workload.requests;
     let whole = all.min(of_replicas.max(PROBE_REQUESTS));
     let time_s = |requests: u32| {
         let mut config = config.clone();
-        config.workload.requests = requests;
+        config.workload.requests = Some(requests);
         // Most runs of a sweep find their prices in memory.
         runner.run(index, &config);
         let started = Instant::now();
@@ -224,6 +227,7 @@ fn summarise(
         requests,
         threads,
         needs_program: spec.program_named_at.is_some(),
+        notes: spec.notes.clone(),
         estimate: rate.map(|rate| Estimate {
             requests_per_s_per_thread: rate,
             // A run keeps one thread busy, mostly.

@@ -7,14 +7,17 @@ use super::interrupt::{self, stop_on_signals};
 use super::output::say;
 use super::pareto::{failure, print_report};
 use super::sweep::SweepArgs;
-use super::{CliError, CliResult, NOTHING_FEASIBLE};
+use super::{CliError, CliResult, NOTHING_FEASIBLE, tell_notes};
 use crate::explore::{
-    IfPresent, Plan, Progress, Session, SessionEnd, SessionError, SessionOptions, preflight,
+    Event, IfPresent, Observer, Plan, Progress, Session, SessionEnd, SessionError, SessionOptions,
+    is_overload, preflight,
 };
 use crate::external::AllowPrograms;
+use crate::host_memory::host_memory_bytes;
 use crate::report::{ReportFormat, write_page_and_gather};
 use crate::results::{ClaimedDirectory, Manifest, SummaryReader};
 use crate::select::{Criteria, Selection};
+use crate::simulator::run_memory_bytes;
 use crate::spec::SearchConfig;
 
 /// Deployments in the table.
@@ -93,10 +96,11 @@ pub fn run(args: Args) -> CliResult {
     let identity = preflight(&plan, &runner).map_err(|error| args.sweep.bad_input(&error))?;
     let dir = args.directory(&spec.name);
     let claimed = ClaimedDirectory::for_sweep(&dir).map_err(|error| cli_error(error.into()))?;
+    let threads = args.threads(&plan, identity.requests_per_run);
     let options = SessionOptions {
         dir: &claimed,
         shard: args.sweep.shard(),
-        threads: args.sweep.num_threads(),
+        threads,
         if_present: args.if_present(),
         stop: stop_on_signals()?,
     };
@@ -106,8 +110,13 @@ pub fn run(args: Args) -> CliResult {
     let hidden = args.quiet || args.no_progress;
     let mut progress = Progress::new(total, session.done_before(), hidden);
     let mut selection = Selection::new(criteria, plan.axis_columns());
-    let end = session.run(&runner, &mut [&mut progress], &mut selection);
+    let mut overloads = Overloads::default();
+    let observers: &mut [&mut dyn Observer] = &mut [&mut progress, &mut overloads];
+    let end = session.run(&runner, observers, &mut selection);
     progress.finish();
+    if !args.quiet {
+        tell_notes(overloads.note().as_slice());
+    }
     // Of a large sweep it is large, and the report makes its own.
     drop(selection);
     if !args.quiet {
@@ -126,6 +135,22 @@ impl Args {
             None => whole,
             Some(shard) => whole.join(format!("shard-{}-of-{}", shard.number(), shard.count())),
         }
+    }
+
+    /// Worker threads: no more than there is memory for, as each works on a run.
+    fn threads(&self, plan: &Plan, requests_per_run: u32) -> usize {
+        let wanted = self.sweep.num_threads();
+        let kept = plan.spec().output.requests;
+        let run_bytes = run_memory_bytes(requests_per_run, kept.every()).max(1);
+        let possible = host_memory_bytes().map_or(u64::MAX, |bytes| (bytes / run_bytes).max(1));
+        let threads = usize::try_from(possible).unwrap_or(usize::MAX).min(wanted);
+        if threads < wanted && !self.quiet {
+            let note = format!(
+                "{threads} of {wanted} threads have memory for runs of {requests_per_run} requests"
+            );
+            tell_notes(&[note]);
+        }
+        threads
     }
 
     fn if_present(&self) -> IfPresent {
@@ -159,6 +184,7 @@ impl Args {
             "{name}: {} points{before}, results in {dir}",
             session.total()
         );
+        tell_notes(&plan.spec().notes);
         if let SearchConfig::Random { samples } = plan.spec().search
             && plan.passed_over() > 0
         {
@@ -220,6 +246,41 @@ fn program_refused(place: &str) -> CliError {
         "{place}: key `network.simai_binary` names a program; programs are run only with \
          --allow-programs: give it if you trust this specification"
     ))
+}
+
+/// Runs that were offered more than they could serve.
+#[derive(Default)]
+struct Overloads {
+    runs: u64,
+    /// The first of them by index, and its remark.
+    first: Option<(u64, String)>,
+}
+
+impl Overloads {
+    fn note(&self) -> Option<String> {
+        let (index, remark) = self.first.as_ref()?;
+        let runs = self.runs;
+        let run = if runs == 1 { "run" } else { "runs" };
+        Some(format!(
+            "{runs} {run} could not serve the load: run {index}: {remark}"
+        ))
+    }
+}
+
+impl Observer for Overloads {
+    fn observe(&mut self, event: &Event) {
+        let Event::Finished(result) = event else {
+            return;
+        };
+        let Some(remark) = result.reason.as_deref().filter(|r| is_overload(r)) else {
+            return;
+        };
+        self.runs += 1;
+        let is_first = |(index, _): &(u64, String)| result.index < *index;
+        if self.first.as_ref().is_none_or(is_first) {
+            self.first = Some((result.index, remark.to_owned()));
+        }
+    }
 }
 
 fn cli_error(error: SessionError) -> CliError {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::output::print_text;
-use super::{CliError, CliResult};
+use super::{CliError, CliResult, tell_notes};
 use crate::spec::{self, SearchConfig, SweepSpec};
 
 /// Check a sweep specification without running anything.
@@ -29,6 +29,7 @@ pub struct Args {
 pub fn run(args: Args) -> CliResult {
     let spec = spec::load(&args.spec, &args.overrides)
         .map_err(|errors| CliError::BadInput(errors.to_string()))?;
+    tell_notes(&spec.notes);
     print_text(&describe(&spec))?;
     Ok(ExitCode::SUCCESS)
 }

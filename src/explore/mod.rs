@@ -8,7 +8,7 @@
 //! Knows nothing of what makes a result good, nor of how files are laid out.
 
 pub mod executor;
-pub mod permutation;
+mod overload;
 pub mod plan;
 pub mod preflight;
 pub mod progress;
@@ -20,6 +20,7 @@ pub use executor::{
     Event, ExecuteError, ExecuteOptions, Observer, Outcome, RunOne, Shard, Sink, Task, Tasks,
     execute,
 };
+pub use overload::is_overload;
 pub use plan::Plan;
 pub use preflight::{Fingerprints, Identity, preflight};
 pub use progress::Progress;

@@ -15,7 +15,7 @@
 use serde_json::Value;
 
 use super::executor::{Task, Tasks};
-use super::permutation::Permutation;
+use crate::permutation::Permutation;
 use crate::results::{AxisColumn, ColumnType, REPLICATION_COLUMN};
 use crate::spec::{Constraint, RunConfig, SearchConfig, SweepSpec};
 

@@ -41,7 +41,7 @@ pub fn preflight<R: CheckOne + Fingerprints>(plan: &Plan, runner: &R) -> Result<
         if let Err(ResolveError::Input(reason)) = runner.check(&config) {
             return Err(reason);
         }
-        requests_per_run = requests_per_run.max(config.workload.requests);
+        requests_per_run = requests_per_run.max(runner.requests(&config)?);
         let names = serde_json::to_value(&config).unwrap_or_default();
         for (key, hash) in runner.fingerprints(&config)? {
             data_hashes.insert(format!("{key}: {}", value_at(&names, &key)), hash);

@@ -8,7 +8,6 @@ use super::executor::{
 };
 use super::plan::Plan;
 use super::preflight::Identity;
-use super::simulate::SAMPLED_EVERY;
 use crate::results::{
     ClaimedDirectory, DirectoryState, Existing, Judge, Manifest, ResultError, ResultPlan,
     ResultWriter, RunIndices, directory_state,
@@ -180,10 +179,9 @@ impl<'a> Session<'a> {
 
 /// Per-request rows kept of a run, at most; none: no such table.
 fn rows_per_run(requests: u32, kept: RequestOutput) -> Option<u64> {
-    match kept {
-        RequestOutput::All => Some(u64::from(requests)),
-        RequestOutput::Sampled => Some(u64::from(requests.div_ceil(SAMPLED_EVERY))),
-        RequestOutput::None => None,
+    match kept.every() {
+        0 => None,
+        every => Some(u64::from(requests.div_ceil(every))),
     }
 }
 

@@ -1,18 +1,17 @@
 //! The runner sweeps use: resolves a configuration, simulates it and summarises.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::executor::RunOne;
+use super::overload;
 use super::preflight::Fingerprints;
 use super::survey::CheckOne;
 use crate::external::AllowPrograms;
 use crate::results::{RunResult, RunStatus};
 use crate::simulator::{RequestTargets, RunSummary, SummaryRecorder, simulate};
 use crate::spec::{Deployment, RequestOutput, ResolveError, Resolver, RunConfig, run_id};
-use crate::workload::{Workload, WorkloadError, WorkloadSource};
-
-/// Of `requests: sampled`, every how many-th request is kept.
-pub(super) const SAMPLED_EVERY: u32 = 16;
+use crate::workload::{ArrivalsConfig, UnitWorkload, Workload, WorkloadError, WorkloadSource};
 
 /// Simulates configurations; shared by all threads of a sweep.
 pub struct Simulate {
@@ -33,11 +32,7 @@ impl Simulate {
         Self {
             resolver: Resolver::default(),
             workloads,
-            log_every: match requests {
-                RequestOutput::All => 1,
-                RequestOutput::Sampled => SAMPLED_EVERY,
-                RequestOutput::None => 0,
-            },
+            log_every: requests.every(),
             targets,
         }
     }
@@ -67,9 +62,12 @@ impl Simulate {
     /// # Errors
     /// If a file is missing or malformed, or the arrivals need a rate.
     pub fn workload(&self, config: &RunConfig) -> Result<Workload, WorkloadError> {
+        self.drawn(config)?.at_rate(config.qps)
+    }
+
+    fn drawn(&self, config: &RunConfig) -> Result<Arc<UnitWorkload>, WorkloadError> {
         self.workloads
-            .get(&config.workload, config.seed, config.replication)?
-            .at_rate(config.qps)
+            .get(&config.workload, config.seed, config.replication)
     }
 
     /// Names and content hashes of the data `config` draws on.
@@ -80,27 +78,46 @@ impl Simulate {
     }
 
     fn identity(&self, config: &RunConfig) -> Result<String, WorkloadError> {
-        Ok(run_id(config, &self.data(config)?))
+        let data = self.data(config)?;
+        if config.workload.requests.is_some() {
+            return Ok(run_id(config, &data));
+        }
+        // A run is known by how many there are, not by whether somebody said so.
+        let mut config = config.clone();
+        let outline = self.workloads.outline(&config.workload, config.qps)?;
+        config.workload.requests = Some(outline.requests);
+        Ok(run_id(&config, &data))
     }
 
-    fn simulated(&self, deployment: &Deployment, workload: &Workload, result: &mut RunResult) {
+    fn simulated(
+        &self,
+        config: &RunConfig,
+        deployment: &Deployment,
+        drawn: &UnitWorkload,
+        result: &mut RunResult,
+    ) -> Result<(), WorkloadError> {
+        let workload = drawn.at_rate(config.qps)?;
         let mut recorder =
             SummaryRecorder::new(workload.requests.len(), self.log_every, self.targets);
-        let totals = simulate(&deployment.cluster, workload, &mut recorder);
+        let totals = simulate(&deployment.cluster, &workload, &mut recorder);
         let (summary, requests) = recorder.finish(&totals);
         result.mfu =
             (summary.duration_s > 0.0).then(|| deployment.mfu(&totals.pools, summary.duration_s));
         result.kv_cache_dtype = Some(deployment.formats.kv_cache);
         let memory = deployment.memory_warning.as_ref();
+        let recorded_times = matches!(config.workload.arrivals, ArrivalsConfig::Trace { .. });
         let remarks = [
             memory.map(|warning| format!("memory_check warn: {warning}")),
             too_long(deployment, &summary),
+            overload::remark(&deployment.cluster, &workload, &summary, recorded_times),
         ];
-        let remarks: Vec<String> = remarks.into_iter().flatten().collect();
+        let remarks = remarks.into_iter().flatten();
+        let remarks: Vec<String> = remarks.chain(drawn.notes().iter().cloned()).collect();
         result.reason = (!remarks.is_empty()).then(|| remarks.join(". "));
         result.summary = Some(summary);
         result.requests = requests;
         result.status = RunStatus::Ok;
+        Ok(())
     }
 }
 
@@ -143,13 +160,15 @@ impl RunOne for Simulate {
         };
         match self.identity(config).and_then(|run_id| {
             result.run_id = run_id;
-            self.workload(config)
+            self.drawn(config)
         }) {
-            Ok(workload) => match self.resolver.resolve(config) {
+            Ok(drawn) => match self.resolver.resolve(config) {
                 Ok(deployment) => {
                     result.total_gpus = Some(deployment.total_gpus());
                     result.cost_usd_per_hour = Some(deployment.cost_usd_per_hour());
-                    self.simulated(&deployment, &workload, &mut result);
+                    if let Err(error) = self.simulated(config, &deployment, &drawn, &mut result) {
+                        result.reason = Some(error.to_string());
+                    }
                 }
                 Err(error) => {
                     result.reason = Some(error.to_string());
@@ -168,6 +187,12 @@ impl RunOne for Simulate {
 impl CheckOne for Simulate {
     fn check(&self, config: &RunConfig) -> Result<(), ResolveError> {
         self.resolver.resolve(config).map(|_| ())
+    }
+
+    fn requests(&self, config: &RunConfig) -> Result<u32, String> {
+        let outline = self.workloads.outline(&config.workload, config.qps);
+        let outline = outline.map_err(|error| error.to_string())?;
+        Ok(outline.requests)
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use super::executor::{Task, Tasks};
-use super::permutation::Permutation;
+use crate::permutation::Permutation;
 use crate::results::RunIndices;
 use crate::select::normalise;
 use crate::spec::{ResolveError, RunConfig};
@@ -18,6 +18,10 @@ const SURVEY_STREAM: u64 = 0x0073_7572_7665_7973;
 pub trait CheckOne: Sync {
     /// Nothing, or why the configuration cannot be simulated.
     fn check(&self, config: &RunConfig) -> Result<(), ResolveError>;
+
+    /// Requests of the configuration's workload, or why it has none that can be
+    /// simulated.
+    fn requests(&self, config: &RunConfig) -> Result<u32, String>;
 }
 
 /// What a plan amounts to. Counts are of the examined runs.
@@ -86,11 +90,14 @@ impl Survey {
                 Err(ResolveError::Input(reason) | ResolveError::MissingFile(reason)) => {
                     note(&mut survey.invalid, index, reason);
                 }
-                Ok(()) => {
-                    survey.feasible = 1;
-                    survey.requests = u64::from(config.workload.requests);
-                    survey.feasible_ends = Some((index, index));
-                }
+                Ok(()) => match checker.requests(&config) {
+                    Err(reason) => note(&mut survey.invalid, index, reason),
+                    Ok(requests) => {
+                        survey.feasible = 1;
+                        survey.requests = u64::from(requests);
+                        survey.feasible_ends = Some((index, index));
+                    }
+                },
             },
         }
         survey
@@ -197,6 +204,10 @@ mod tests {
                 2 => infeasible("needs 2 of 1 GiB"),
                 _ => Ok(()),
             }
+        }
+
+        fn requests(&self, config: &RunConfig) -> Result<u32, String> {
+            Ok(config.workload.requests.unwrap_or(0))
         }
     }
 

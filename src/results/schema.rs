@@ -292,6 +292,12 @@ fn load_columns() -> Vec<Column<RunResult>> {
             "Requests of the workload",
             |run: &RunResult| run.summary.as_ref().map(|s| i64::from(s.num_requests)),
         ),
+        float(
+            "offered_requests_per_s",
+            "requests/s",
+            "Requests after the first over the time from the first arrival to the last: the load as it came, of a closed loop as its clients sent it; null if all came at once",
+            |run: &RunResult| run.of_summary(|s| s.offered_requests_per_s),
+        ),
         int(
             "completed",
             "requests",

@@ -24,6 +24,7 @@ mod cohort;
 pub mod config;
 mod event;
 mod exact_sum;
+mod footprint;
 mod kv_cache;
 mod pd_transfer;
 mod pipeline;
@@ -39,6 +40,7 @@ pub use config::{
     ClusterSpec, Compat, Disaggregation, GlobalScheduler, KvCacheSpec, KvTransferSpec,
     MixedPoolConfig, PoolRole, PoolSpec, ReplicaScheduler,
 };
+pub use footprint::run_memory_bytes;
 pub use recorder::{
     ArrivalFact, BatchFact, Distribution, EventFact, EventKind, KvUseFact, PrefillFact, Recorder,
     RequestOutcome, RequestRecord, RequestTargets, RunSummary, SimulationTotals, StageEndFact,

@@ -418,6 +418,10 @@ pub struct SweepSpec {
     /// Where a program is named, if one is: `file:line:column`, or the argument.
     #[serde(skip)]
     pub program_named_at: Option<String>,
+    /// What a person should know of the configurations tried when it was read, one
+    /// sentence each.
+    #[serde(skip)]
+    pub notes: Vec<String>,
 }
 
 fn default_seed() -> u64 {
@@ -488,6 +492,17 @@ pub enum RequestOutput {
     Sampled,
     /// None.
     None,
+}
+
+impl RequestOutput {
+    /// Of which requests a row is kept: every how many-th; 0: of none.
+    pub const fn every(self) -> u32 {
+        match self {
+            Self::All => 1,
+            Self::Sampled => 16,
+            Self::None => 0,
+        }
+    }
 }
 
 impl Default for Objectives {

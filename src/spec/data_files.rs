@@ -8,13 +8,13 @@ use serde_json::{Map, Value};
 use super::load::Findings;
 use super::overrides::is_within;
 use super::{Points, SpecError, SpecErrors};
-use crate::workload::{DataFiles, LengthData, WorkloadError, read_lengths, read_trace};
+use crate::workload::{WorkloadError, WorkloadSource};
 
 /// Reads every file that `base`, an axis or a list of points names.
 pub(super) fn check(
     spec: &Map<String, Value>,
     points: Option<&Points>,
-    files: &DataFiles,
+    workloads: &WorkloadSource,
     findings: &mut Findings<'_>,
 ) {
     let mut report = |path: &str, error: WorkloadError| match error.position {
@@ -26,8 +26,12 @@ pub(super) fn check(
         None => findings.at_value(path, error.to_string()),
     };
     let mut visit = |key: &str, value: &Value, path: &str| {
-        for_each_file(key, value, path, &mut |key, kind, file, path| {
-            if let Err(error) = check_file(key, kind, file, files) {
+        for_each_file(key, value, path, &mut |key, file, path| {
+            let checked = match key {
+                "workload.arrivals.file" => workloads.check_arrivals_file(Path::new(file)),
+                _ => workloads.check_lengths_file(Path::new(file)),
+            };
+            if let Err(error) = checked {
                 report(path, error);
             }
         });
@@ -53,47 +57,22 @@ pub(super) fn check(
     }
 }
 
-/// Takes the run key, the `type` beside it, the name and the path of a file.
-type FileVisitor<'a> = &'a mut dyn FnMut(&str, Option<&str>, &str, &str);
+/// Takes the run key, the name and the path of a file.
+type FileVisitor<'a> = &'a mut dyn FnMut(&str, &str, &str);
 
-/// Calls `found` with the run key, the `type` beside it, the name and the path of
-/// every file in a value.
+/// Calls `found` with the run key, the name and the path of every file in a value.
 fn for_each_file(key: &str, value: &Value, path: &str, found: FileVisitor<'_>) {
     match value {
         Value::Object(map) => {
-            let kind = map.get("type").and_then(Value::as_str);
             for (name, inner) in map {
                 let (key, path) = (format!("{key}.{name}"), format!("{path}.{name}"));
                 match inner {
-                    Value::String(file) if name == "file" => found(&key, kind, file, &path),
+                    Value::String(file) if name == "file" => found(&key, file, &path),
                     inner => for_each_file(&key, inner, &path, found),
                 }
             }
         }
-        Value::String(file) if key.ends_with(".file") => found(key, None, file, path),
+        Value::String(file) if key.ends_with(".file") => found(key, file, path),
         _ => {}
-    }
-}
-
-fn check_file(
-    key: &str,
-    kind: Option<&str>,
-    file: &str,
-    files: &DataFiles,
-) -> Result<(), WorkloadError> {
-    let data = files.read(Path::new(file))?;
-    if key == "workload.arrivals.file" {
-        let trace = read_trace(&data)?;
-        return match trace.arrivals_s {
-            Some(_) => Ok(()),
-            None => Err(WorkloadError::in_file(&data.name, "has no arrival times")),
-        };
-    }
-    match (read_lengths(&data)?, kind) {
-        (LengthData::Rows(_), Some("histogram")) => Err(WorkloadError::in_file(
-            &data.name,
-            "is a trace, not a length histogram: use `type: trace`",
-        )),
-        _ => Ok(()),
     }
 }

@@ -548,7 +548,10 @@ mod tests {
     #[test]
     fn keys_are_found_by_dotted_paths() {
         let clients = find_run_key("workload.arrivals.clients").unwrap();
-        assert_eq!(clients.shape.allowed(), "a whole number of at least 1");
+        assert_eq!(
+            clients.shape.allowed(),
+            "a whole number from 1 to 100000000"
+        );
         assert_eq!(clients.only_for(), Some(vec!["concurrency"]));
         assert_eq!(clients.parent, "workload.arrivals");
         let tag = find_run_key("replica_scheduler.type").unwrap();

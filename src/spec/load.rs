@@ -11,7 +11,7 @@ use super::overrides::{Overrides, is_within};
 use super::{
     Constraint, Points, SpecError, SpecErrors, SweepSpec, columns, data_files, dotted, value_label,
 };
-use crate::workload::DataFiles;
+use crate::workload::{DataFiles, WorkloadSource};
 use crate::yaml::{Document, Position, YamlError};
 
 /// The run key that names a program.
@@ -58,7 +58,8 @@ fn from_document(mut document: Document, overrides: &[String]) -> Result<SweepSp
     findings.check_sections(&mut spec, points.as_ref());
     findings.check_names(&spec, points.as_ref());
     findings.check_constraints(&spec);
-    data_files::check(&spec, points.as_ref(), &files, &mut findings);
+    let workloads = WorkloadSource::new(files);
+    data_files::check(&spec, points.as_ref(), &workloads, &mut findings);
     findings.result()?;
 
     let mut spec: SweepSpec = serde_json::from_value(Value::Object(spec)).map_err(|e| {
@@ -68,7 +69,7 @@ fn from_document(mut document: Document, overrides: &[String]) -> Result<SweepSp
     spec.file = Some(document.file.clone());
     spec.program_named_at = findings.program_named_at(&spec, points.as_ref());
     spec.points = points;
-    super::trial::check(&spec, &mut findings);
+    spec.notes = super::trial::check(&spec, &workloads, &mut findings);
     findings.result()?;
     Ok(spec)
 }

@@ -3,19 +3,21 @@
 //! the catalog lacks, and values that are fine alone and contradict each other,
 //! without expanding the sweep.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use super::load::Findings;
 use super::overrides::is_within;
 use super::price_files::PriceFiles;
-use super::{Constraint, RunConfig, SpecError, SpecErrors, SweepSpec};
+use super::{Constraint, RequestOutput, RunConfig, SpecError, SpecErrors, SweepSpec};
 use crate::catalog::Catalog;
 use crate::execution_time::BackendKind;
 use crate::execution_time::silicon::{DEVICES, SiliconDb};
+use crate::host_memory::host_memory_bytes;
 use crate::memory::check_divisibility;
-use crate::workload::{ArrivalsConfig, LengthsConfig};
+use crate::simulator::run_memory_bytes;
+use crate::workload::{ArrivalsConfig, LengthsConfig, WorkloadSource};
 
 /// Values tried of each axis.
 const MAX_TRIED_PER_AXIS: usize = 1000;
@@ -36,10 +38,22 @@ impl Problem {
     }
 }
 
-/// Records what is wrong with the configurations tried.
-pub(super) fn check(spec: &SweepSpec, findings: &mut Findings<'_>) {
+/// Notes kept: a person reads no more.
+const MAX_NOTES: usize = 20;
+
+/// Records what is wrong with the configurations tried, and gives what a person
+/// should know of them.
+pub(super) fn check(
+    spec: &SweepSpec,
+    workloads: &WorkloadSource,
+    findings: &mut Findings<'_>,
+) -> Vec<String> {
     let mut trial = Trial {
         spec,
+        workloads,
+        memory_bytes: host_memory_bytes(),
+        notes: Vec::new(),
+        more_notes: BTreeSet::new(),
         constraints: spec
             .constraints
             .iter()
@@ -53,10 +67,21 @@ pub(super) fn check(spec: &SweepSpec, findings: &mut Findings<'_>) {
     } else {
         trial.axes(findings);
     }
+    let more = trial.more_notes.len();
+    if more > 0 {
+        trial.notes.push(format!("{more} more notes of this kind"));
+    }
+    trial.notes
 }
 
 struct Trial<'a> {
     spec: &'a SweepSpec,
+    workloads: &'a WorkloadSource,
+    /// What a run may take at most, if that is known.
+    memory_bytes: Option<u64>,
+    notes: Vec<String>,
+    /// Those beyond [`MAX_NOTES`].
+    more_notes: BTreeSet<String>,
     constraints: Vec<Constraint>,
     /// What the catalog said of names looked up so far.
     names: BTreeMap<(&'static str, String), Option<String>>,
@@ -178,7 +203,10 @@ impl Trial<'_> {
                 }
             }
         }
-        problems.extend(config.contradiction().map(Problem::new));
+        match config.contradiction() {
+            Some(contradiction) => problems.push(Problem::new(contradiction)),
+            None => problems.extend(self.unusable_workload(&config)),
+        }
         problems.extend(config.unusable_predictor().or_else(|| {
             let (key, message) = self.files.problem(&config)?;
             Some(Problem {
@@ -187,6 +215,54 @@ impl Trial<'_> {
             })
         }));
         problems
+    }
+
+    /// What keeps the requests from being drawn; of those that can be, notes.
+    fn unusable_workload(&mut self, config: &RunConfig) -> Option<Problem> {
+        let outline = match self.workloads.outline(&config.workload, config.qps) {
+            Ok(outline) => outline,
+            Err(error) => {
+                return Some(Problem {
+                    key: Some("workload"),
+                    message: format!("key `workload`: {error}"),
+                });
+            }
+        };
+        if let Some(message) = self.takes_too_much(outline.requests) {
+            return Some(Problem {
+                key: Some("workload.requests"),
+                message: format!("key `workload.requests`: {message}"),
+            });
+        }
+        for note in outline.file_notes.into_iter().chain(outline.run_notes) {
+            if self.notes.contains(&note) {
+                continue;
+            }
+            if self.notes.len() < MAX_NOTES {
+                self.notes.push(note);
+            } else if self.more_notes.len() < MAX_TRIED_PER_AXIS {
+                self.more_notes.insert(note);
+            }
+        }
+        None
+    }
+
+    /// Whether so many requests need more memory than there is, in words.
+    fn takes_too_much(&self, requests: u32) -> Option<String> {
+        let kept = self.spec.output.requests;
+        let needed_bytes = run_memory_bytes(requests, kept.every());
+        let memory_bytes = self.memory_bytes.filter(|most| needed_bytes > *most)?;
+        let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+        let rows = match kept {
+            RequestOutput::None => "",
+            _ => " and `output: {requests: none}` keeps no row of each",
+        };
+        Some(format!(
+            "a run of {requests} requests needs {:.1} GiB of memory, of which there are {:.1} GiB; \
+             fewer requests need less{rows}",
+            gib(needed_bytes),
+            gib(memory_bytes)
+        ))
     }
 
     /// Names of models, devices and engines the catalog does not have.

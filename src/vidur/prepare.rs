@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::metrics::{ClusterFacts, PoolFacts, TransferFacts};
-use super::requests::{How, MOST_TOKENS, Requests, max_request_tokens, requests};
+use super::requests::{How, Requests, max_request_tokens, requests};
 use super::{Settings, measure};
 use crate::catalog::{Catalog, DeviceSpec};
 use crate::execution_time::BackendKind;
@@ -19,6 +19,7 @@ use crate::spec::{
 };
 use crate::units::DType;
 use crate::workload::Workload;
+use crate::workload::limits::MOST_TOKENS;
 
 /// What is asked for besides the original's flags.
 #[derive(Debug, Clone, Default)]
@@ -214,7 +215,7 @@ fn check_limits(settings: &Settings, compat: Compat) -> Result<(), PrepareError>
         ));
     }
     let max_tokens = max_request_tokens(settings);
-    if u64::from(max_tokens) > MOST_TOKENS {
+    if max_tokens > MOST_TOKENS {
         return refuse(format!(
             "max_tokens of the length generator is {max_tokens}; allowed is 2 to {MOST_TOKENS}"
         ));

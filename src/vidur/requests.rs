@@ -6,6 +6,7 @@ use std::path::Path;
 use super::Settings;
 use crate::input_file::{self, InputKind};
 use crate::simulator::Compat;
+use crate::workload::limits::{MOST_REQUESTS, check_request, check_requests};
 use crate::workload::vidur::{
     VidurGenerator, VidurIntervals, VidurLengths, VidurReplay, VidurUntil,
 };
@@ -32,16 +33,6 @@ const BUILT_IN: [BuiltIn; 2] = [
         cv: 13.1513,
     },
 ];
-
-/// Most requests of a run: they are held in memory.
-const MOST_REQUESTS: u32 = 100_000_000;
-
-/// Most tokens of a request, prompt and output together: more than any model's
-/// context, and far from overflow.
-pub(super) const MOST_TOKENS: u64 = 1 << 24;
-
-/// Latest arrival, seconds: later ones leave no digits for milliseconds.
-const LATEST_ARRIVAL_S: f64 = 1e12;
 
 struct BuiltIn {
     trace: &'static str,
@@ -87,7 +78,7 @@ pub(super) fn requests(settings: &Settings, how: &How<'_>) -> Result<Requests, W
     } else {
         ours.generate()?
     };
-    check_requests(&workload)?;
+    workload.iter().try_for_each(check_request)?;
     if !workload.is_sorted_by(|a, b| a.arrived_at_s <= b.arrived_at_s) {
         workload.sort_by(|a, b| a.arrived_at_s.total_cmp(&b.arrived_at_s));
         notes.push("requests are numbered in order of arrival, not of the file".to_owned());
@@ -100,7 +91,7 @@ pub(super) fn requests(settings: &Settings, how: &How<'_>) -> Result<Requests, W
             clients: None,
         },
         config: WorkloadConfig {
-            requests: count as u32,
+            requests: Some(check_requests(count)?),
             ..ours.config
         },
         qps: ours.qps,
@@ -108,26 +99,6 @@ pub(super) fn requests(settings: &Settings, how: &How<'_>) -> Result<Requests, W
         python_seed,
         notes,
     })
-}
-
-/// Requests that cannot be simulated, by their length or time, are refused.
-fn check_requests(requests: &[Request]) -> Result<(), WorkloadError> {
-    for request in requests {
-        let (prompt, output) = (request.prefill_tokens, request.decode_tokens);
-        if u64::from(prompt) + u64::from(output) > MOST_TOKENS {
-            return Err(WorkloadError::new(format!(
-                "a request of {prompt} prompt and {output} output tokens; allowed is \
-                 {MOST_TOKENS} together"
-            )));
-        }
-        if !(0.0..=LATEST_ARRIVAL_S).contains(&request.arrived_at_s) {
-            return Err(WorkloadError::new(format!(
-                "a request arrives after {:e} s; allowed is 0 to {LATEST_ARRIVAL_S:e}",
-                request.arrived_at_s
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// Prefix of the chosen length generator's flags.
@@ -339,7 +310,7 @@ impl Ours {
         let mut ours = Self {
             source: WorkloadSource::new(DataFiles::default()),
             config: WorkloadConfig {
-                requests: 1,
+                requests: None,
                 lengths: lengths_config(settings),
                 arrivals: arrivals_config(settings),
             },
@@ -435,8 +406,11 @@ impl Ours {
         match self.until {
             VidurUntil::Requests(count) => self.first(count),
             VidurUntil::TraceEnds => {
-                let rows = self.source.arrivals_in_trace(&self.config.arrivals)?;
-                self.first(rows.unwrap_or(0))
+                let rows = WorkloadConfig {
+                    requests: None,
+                    ..self.config.clone()
+                };
+                self.first(self.source.outline(&rows, self.qps)?.requests)
             }
             VidurUntil::DurationS(duration_s) => {
                 let mut count = 1024;
@@ -463,7 +437,7 @@ impl Ours {
     /// The first `count` requests; draws do not depend on how many are made.
     fn first(&self, count: u32) -> Result<Vec<Request>, WorkloadError> {
         let config = WorkloadConfig {
-            requests: count,
+            requests: Some(count),
             ..self.config.clone()
         };
         let timed = self.source.get(&config, self.seed, 0)?.at_rate(self.qps)?;
@@ -545,6 +519,7 @@ fn arrivals_config(settings: &Settings) -> ArrivalsConfig {
             start_time: None,
             end_time: None,
             time_scale_factor: settings.number(&format!("{prefix}time_scale_factor")),
+            time_unit: None,
         };
     }
     match vidur_intervals(settings) {
@@ -561,6 +536,7 @@ fn arrivals_config(settings: &Settings) -> ArrivalsConfig {
             start_time: Some(start_time),
             end_time: Some(end_time),
             time_scale_factor,
+            time_unit: None,
         },
     }
 }

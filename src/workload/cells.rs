@@ -16,31 +16,34 @@ pub struct Cell<'a> {
 /// quote). An unclosed quote runs to the end of the line.
 pub fn split_cells(line: &str) -> Vec<Cell<'_>> {
     let mut cells = Vec::new();
-    let (mut start, mut quoted) = (0, false);
+    // Where the cell starts, in bytes and as a column.
+    let (mut start, mut column) = (0, 1);
+    let mut quoted = false;
     for (at, byte) in line.bytes().enumerate() {
         match byte {
             b'"' => quoted = !quoted,
             b',' if !quoted => {
-                cells.push(cell(line, start, at));
+                let raw = &line[start..at];
+                cells.push(cell(raw, column));
+                column += raw.chars().count() + 1;
                 start = at + 1;
             }
             _ => {}
         }
     }
-    cells.push(cell(line, start, line.len()));
+    cells.push(cell(&line[start..], column));
     cells
 }
 
-fn cell(line: &str, start: usize, end: usize) -> Cell<'_> {
-    let raw = &line[start..end];
+/// The cell of the text between two commas, which starts at `column`.
+fn cell(raw: &str, column: usize) -> Cell<'_> {
     let text = raw.trim();
-    let blanks = raw.len() - raw.trim_start().len();
-    let column = line[..start + blanks].chars().count() + 1;
+    let blanks = raw[..raw.len() - raw.trim_start().len()].chars().count();
     let unquoted = text
         .strip_prefix('"')
         .map(|rest| rest.strip_suffix('"').unwrap_or(rest));
     Cell {
-        column,
+        column: column + blanks,
         text: match unquoted {
             None => Cow::Borrowed(text),
             Some(inner) if inner.contains("\"\"") => Cow::Owned(inner.replace("\"\"", "\"")),

@@ -42,6 +42,22 @@ impl WorkloadError {
             ..Self::in_file(file, message)
         }
     }
+
+    /// The same, about a file as a whole.
+    pub(super) fn about(self, file: &Path) -> Self {
+        Self {
+            file: Some(file.to_path_buf()),
+            ..self
+        }
+    }
+
+    /// The same, at a line and column (from 1) of a file.
+    pub(super) fn placed(self, file: &Path, line: usize, column: usize) -> Self {
+        Self {
+            position: Some((line, column)),
+            ..self.about(file)
+        }
+    }
 }
 
 impl fmt::Display for WorkloadError {

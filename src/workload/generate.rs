@@ -6,26 +6,16 @@
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, Exp1, Gamma, LogNormal};
+use rand_distr::{Distribution, Exp1, Gamma, LogNormal, Zipf};
 
+use super::limits::{MOST_TOKENS, check_arrival, check_drawn_arrival, check_lengths};
+use super::outline::{LengthSource, Outline, Timing};
 use super::source::Sources;
 use super::{
-    ArrivalsConfig, LengthData, Lengths, LengthsConfig, Request, Trace, TraceOrder, Workload,
+    ArrivalsConfig, LengthHistogram, Lengths, LengthsConfig, Request, TraceOrder, Workload,
     WorkloadConfig, WorkloadError,
 };
-
-/// What the arrival times of a [`UnitWorkload`] mean.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Timing {
-    /// One request per second on average, to be scaled.
-    UnitRate,
-    /// As [`Self::UnitRate`]; without a rate, all requests at time zero.
-    UnitRateOrAtOnce,
-    /// As recorded, times a factor; the mean rate of the recording.
-    Recorded { rate_per_s: f64, scale: f64 },
-    /// Requests come when others end.
-    ClosedLoop,
-}
+use crate::permutation::Permutation;
 
 /// A workload before it is given its rate: what all points of a QPS sweep share.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +23,7 @@ pub struct UnitWorkload {
     requests: Vec<Request>,
     clients: Option<u32>,
     timing: Timing,
+    notes: Vec<String>,
 }
 
 impl UnitWorkload {
@@ -41,28 +32,18 @@ impl UnitWorkload {
     /// Poisson and gamma arrivals need a rate; static ones without a rate all
     /// come at time zero; those of a trace come as recorded without a rate; a
     /// closed loop has no rate and ignores it.
+    ///
+    /// # Errors
+    /// If the arrivals need another `qps`, or come later than a simulation can tell.
     pub fn at_rate(&self, qps: Option<f64>) -> Result<Workload, WorkloadError> {
-        let factor = match (self.timing, qps) {
-            (Timing::ClosedLoop, _) | (Timing::UnitRateOrAtOnce, None) => 0.0,
-            (_, Some(qps)) if !(qps > 0.0 && qps.is_finite()) => {
-                let message = format!("`qps` is `{qps}`; allowed is a number greater than 0");
-                return Err(WorkloadError::new(message));
+        let factor = self.timing.factor(self.requests.len() as u32, qps)?;
+        if let Some(last) = self.requests.last() {
+            let last_s = last.arrived_at_s * factor;
+            match self.timing {
+                Timing::UnitRate => check_drawn_arrival(last_s)?,
+                _ => check_arrival(last_s)?,
             }
-            (Timing::UnitRate, None) => {
-                let message = "random arrivals need a rate: set `qps`";
-                return Err(WorkloadError::new(message));
-            }
-            (Timing::UnitRate | Timing::UnitRateOrAtOnce, Some(qps)) => qps.recip(),
-            (Timing::Recorded { scale, .. }, None) => scale,
-            (Timing::Recorded { rate_per_s, scale }, Some(qps)) => {
-                if scale != 1.0 {
-                    let message = "`qps` and `workload.arrivals.time_scale_factor` both set the \
-                                   rate of a trace: leave one out";
-                    return Err(WorkloadError::new(message));
-                }
-                rate_per_s / qps
-            }
-        };
+        }
         let scaled = self.requests.iter().map(|request| Request {
             arrived_at_s: request.arrived_at_s * factor,
             ..*request
@@ -83,6 +64,11 @@ impl UnitWorkload {
         self.requests.is_empty()
     }
 
+    /// What a person should know of every run with these requests, one sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// Longest request, prompt and output together.
     pub fn max_total_tokens(&self) -> u64 {
         let totals = self.requests.iter();
@@ -93,30 +79,63 @@ impl UnitWorkload {
     }
 }
 
-/// Draws `config.requests` requests.
+/// Draws the requests of `config`.
 pub(super) fn generate(
     config: &WorkloadConfig,
     seed: u64,
     replication: u32,
     sources: &Sources,
 ) -> Result<UnitWorkload, WorkloadError> {
-    let count = config.requests as usize;
+    let outline = Outline::of(config, sources)?;
+    let count = outline.requests as usize;
     let stream = Streams { seed, replication };
-    let lengths = draw_lengths(&config.lengths, count, &stream, sources)?;
-    let (times, timing) = draw_arrivals(&config.arrivals, count, &stream, sources)?;
-    let requests = lengths.iter().zip(times).map(|(l, arrived_at_s)| Request {
+    let mut drawn = draw_lengths(&config.lengths, &outline, &stream)?;
+    let mut notes = outline.run_notes.clone();
+    notes.extend(shorten_beyond_limit(&config.lengths, &mut drawn));
+    drawn
+        .iter()
+        .try_for_each(|lengths| check_lengths(*lengths).map(drop))?;
+    let times = draw_arrivals(&config.arrivals, &outline, &stream)?;
+    let mut requests = Vec::with_capacity(count);
+    requests.extend(drawn.iter().zip(times).map(|(l, arrived_at_s)| Request {
         arrived_at_s,
         prefill_tokens: l.prefill_tokens,
         decode_tokens: l.decode_tokens,
-    });
+    }));
     let clients = match config.arrivals {
         ArrivalsConfig::Concurrency { clients } => Some(clients),
         _ => None,
     };
     Ok(UnitWorkload {
-        requests: requests.collect(),
+        requests,
         clients,
-        timing,
+        timing: outline.timing,
+        notes,
+    })
+}
+
+/// Log-normal lengths have no end: those beyond what any request may have are
+/// shortened to that, and said to be.
+fn shorten_beyond_limit(config: &LengthsConfig, drawn: &mut [Lengths]) -> Option<String> {
+    let LengthsConfig::Lognormal {
+        max_tokens: None, ..
+    } = config
+    else {
+        return None;
+    };
+    let mut shortened = 0;
+    for lengths in drawn.iter_mut() {
+        if check_lengths(*lengths).is_err() {
+            *lengths = clip(*lengths, Some(MOST_TOKENS));
+            shortened += 1;
+        }
+    }
+    (shortened > 0).then(|| {
+        format!(
+            "{shortened} of {} log-normal requests were longer than {MOST_TOKENS} tokens and are \
+             shortened to that; `max_tokens` sets another limit",
+            drawn.len()
+        )
     })
 }
 
@@ -141,10 +160,10 @@ impl Streams {
 
 fn draw_lengths(
     config: &LengthsConfig,
-    count: usize,
+    outline: &Outline,
     streams: &Streams,
-    sources: &Sources,
 ) -> Result<Vec<Lengths>, WorkloadError> {
+    let count = outline.requests as usize;
     match config {
         LengthsConfig::Fixed {
             prefill_tokens,
@@ -173,7 +192,7 @@ fn draw_lengths(
         } => {
             check_range(*min_tokens, *max_tokens)?;
             let rng = streams.rng("lengths: zipf", "");
-            let totals = zipf_totals(*min_tokens, *max_tokens, *theta, *scramble, rng);
+            let totals = zipf_totals(*min_tokens, *max_tokens, *theta, *scramble, rng)?;
             let split = |total| split(total, *prefill_to_decode_ratio);
             Ok(totals.map(split).take(count).collect())
         }
@@ -196,44 +215,55 @@ fn draw_lengths(
             };
             Ok((0..count).map(&mut draw).collect())
         }
-        LengthsConfig::Trace {
-            file,
-            max_tokens,
-            prefill_scale_factor,
-            decode_scale_factor,
-            order,
-        } => {
-            let loaded = sources.lengths(file)?;
-            let drawn = match &loaded.data {
-                LengthData::Rows(rows) => {
-                    let mut rng = streams.rng("lengths: trace", &loaded.fingerprint);
-                    pass_over(rows, *order, count, &mut rng)
+        LengthsConfig::Trace { order, .. } => {
+            let drawn = match &outline.lengths {
+                LengthSource::Rows { file, rows } => {
+                    let lengths = &file.data.lengths().unwrap_or_default()[rows.clone()];
+                    let mut rng = streams.rng("lengths: trace", &file.fingerprint);
+                    pass_over(lengths, *order, count, &mut rng)
                 }
-                LengthData::Histogram(histogram) => {
-                    let mut rng = streams.rng("lengths: histogram", &loaded.fingerprint);
-                    (0..count).map(|_| histogram.sample(&mut rng)).collect()
-                }
+                source => from_histogram(source, count, streams),
             };
-            let shape = |l: Lengths| {
-                let scaled = Lengths {
-                    prefill_tokens: scale(l.prefill_tokens, *prefill_scale_factor),
-                    decode_tokens: scale(l.decode_tokens, *decode_scale_factor),
-                };
-                clip(scaled, *max_tokens)
-            };
+            let shape = |lengths| shaped(config, lengths);
             Ok(drawn.into_iter().map(shape).collect())
         }
-        LengthsConfig::Histogram { file, max_tokens } => {
-            let loaded = sources.lengths(file)?;
-            let LengthData::Histogram(histogram) = &loaded.data else {
-                let message = "is a trace, not a length histogram: use `type: trace`";
-                return Err(WorkloadError::in_file(file, message));
-            };
-            let mut rng = streams.rng("lengths: histogram", &loaded.fingerprint);
-            let draw = |_| clip(histogram.sample(&mut rng), *max_tokens);
-            Ok((0..count).map(draw).collect())
+        LengthsConfig::Histogram { max_tokens, .. } => {
+            let mut drawn = from_histogram(&outline.lengths, count, streams);
+            for lengths in &mut drawn {
+                *lengths = clip(*lengths, *max_tokens);
+            }
+            Ok(drawn)
         }
     }
+}
+
+/// `count` draws from a histogram.
+fn from_histogram(source: &LengthSource, count: usize, streams: &Streams) -> Vec<Lengths> {
+    let LengthSource::Histogram(file) = source else {
+        return Vec::new();
+    };
+    let mut rng = streams.rng("lengths: histogram", &file.fingerprint);
+    let draw =
+        |histogram: &LengthHistogram| (0..count).map(|_| histogram.sample(&mut rng)).collect();
+    file.data.histogram().map_or_else(Vec::new, draw)
+}
+
+/// The lengths of a trace scaled and shortened as `config` says.
+pub(super) fn shaped(config: &LengthsConfig, lengths: Lengths) -> Lengths {
+    let LengthsConfig::Trace {
+        max_tokens,
+        prefill_scale_factor,
+        decode_scale_factor,
+        ..
+    } = config
+    else {
+        return lengths;
+    };
+    let scaled = Lengths {
+        prefill_tokens: scale(lengths.prefill_tokens, *prefill_scale_factor),
+        decode_tokens: scale(lengths.decode_tokens, *decode_scale_factor),
+    };
+    clip(scaled, *max_tokens)
 }
 
 fn draw_uniform(
@@ -260,35 +290,28 @@ fn check_range(min_tokens: u32, max_tokens: u32) -> Result<(), WorkloadError> {
     Ok(())
 }
 
-/// Totals of which the k-th has weight `k^-theta`, by inversion of the
-/// cumulative weights.
+/// Totals of which the k-th has weight `k^-theta`, by rejection-inversion (Hörmann and
+/// Derflinger, 1996), which needs no table of them.
 fn zipf_totals(
     min_tokens: u32,
     max_tokens: u32,
     theta: f64,
     scramble: bool,
     mut rng: ChaCha8Rng,
-) -> impl Iterator<Item = u32> {
+) -> Result<impl Iterator<Item = u32>, WorkloadError> {
     let items = max_tokens - min_tokens + 1;
-    let mut sum = 0.0;
-    let cumulative: Vec<f64> = (1..=items)
-        .map(|rank| {
-            sum += f64::from(rank).powf(-theta);
-            sum
-        })
-        .collect();
-    let place: Option<Vec<u32>> = scramble.then(|| {
-        let mut order: Vec<u32> = (0..items).collect();
-        order.shuffle(&mut rng);
-        order
-    });
-    std::iter::repeat_with(move || {
-        let at = rng.random::<f64>() * sum;
-        let rank = cumulative
-            .partition_point(|&upto| upto <= at)
-            .min(items as usize - 1);
-        min_tokens + place.as_ref().map_or(rank as u32, |place| place[rank])
-    })
+    let ranks = Zipf::new(f64::from(items), theta).map_err(|_| {
+        let message =
+            format!("`workload.lengths.theta` is `{theta}`; allowed is a number of at least 0");
+        WorkloadError::new(message)
+    })?;
+    let place = scramble.then(|| Permutation::new(u64::from(items), rng.random(), 0));
+    Ok(std::iter::repeat_with(move || {
+        // A whole number from 1 to `items`.
+        let rank = (ranks.sample(&mut rng) as u32).clamp(1, items) - 1;
+        let at = place.as_ref().map(|place| place.at(u64::from(rank)) as u32);
+        min_tokens + at.unwrap_or(rank)
+    }))
 }
 
 fn lognormal(what: &str, median: f64, sigma: f64) -> Result<LogNormal<f64>, WorkloadError> {
@@ -362,14 +385,14 @@ fn pass_over(
 
 fn draw_arrivals(
     config: &ArrivalsConfig,
-    count: usize,
+    outline: &Outline,
     streams: &Streams,
-    sources: &Sources,
-) -> Result<(Vec<f64>, Timing), WorkloadError> {
+) -> Result<Vec<f64>, WorkloadError> {
+    let count = outline.requests as usize;
     match config {
         ArrivalsConfig::Poisson => {
             let rng = streams.rng("arrivals: poisson", "");
-            Ok((running_sums(Exp1, rng, count), Timing::UnitRate))
+            Ok(running_sums(Exp1, rng, count))
         }
         ArrivalsConfig::Gamma { cv } => {
             // Mean shape * scale is 1 and the coefficient of variation is
@@ -380,28 +403,14 @@ fn draw_arrivals(
                 WorkloadError::new(message)
             })?;
             let rng = streams.rng("arrivals: gamma", "");
-            Ok((running_sums(gamma, rng, count), Timing::UnitRate))
+            Ok(running_sums(gamma, rng, count))
         }
-        ArrivalsConfig::Static => {
-            let times = (0..count).map(|i| i as f64).collect();
-            Ok((times, Timing::UnitRateOrAtOnce))
-        }
-        ArrivalsConfig::Trace {
-            file,
-            start_time,
-            end_time,
-            time_scale_factor,
-        } => {
-            let trace = sources.trace(file)?;
-            if start_time.is_none() && end_time.is_none() {
-                return recorded(&trace.data, count, *time_scale_factor);
-            }
-            let part = trace
-                .data
-                .between(start_time.as_deref(), end_time.as_deref())?;
-            recorded(&part, count, *time_scale_factor)
-        }
-        ArrivalsConfig::Concurrency { .. } => Ok((vec![0.0; count], Timing::ClosedLoop)),
+        ArrivalsConfig::Static => Ok((0..count).map(|i| i as f64).collect()),
+        ArrivalsConfig::Trace { .. } => match &outline.arrivals {
+            Some(arrivals) => Ok((0..count).map(arrivals.time_s()?).collect()),
+            None => Ok(Vec::new()),
+        },
+        ArrivalsConfig::Concurrency { .. } => Ok(vec![0.0; count]),
     }
 }
 
@@ -412,29 +421,6 @@ fn running_sums(gaps: impl Distribution<f64>, mut rng: ChaCha8Rng, count: usize)
         now
     };
     (0..count).map(&mut next).collect()
-}
-
-/// Recorded arrival times; after the last row the recording starts again, one
-/// mean gap later.
-fn recorded(trace: &Trace, count: usize, scale: f64) -> Result<(Vec<f64>, Timing), WorkloadError> {
-    let Some(times) = &trace.arrivals_s else {
-        let message = "has no arrival times; needed is a column `arrived_at` (or another \
-                       format of docs/spec.md)";
-        return Err(WorkloadError::in_file(&trace.name, message));
-    };
-    let last = times[times.len() - 1];
-    if last <= 0.0 {
-        let message = "all requests arrive at the same time: a trace of arrivals needs a duration";
-        return Err(WorkloadError::in_file(&trace.name, message));
-    }
-    let mean_gap = last / (times.len() - 1) as f64;
-    let period = last + mean_gap;
-    let time = |i: usize| (i / times.len()) as f64 * period + times[i % times.len()];
-    let timing = Timing::Recorded {
-        rate_per_s: mean_gap.recip(),
-        scale,
-    };
-    Ok(((0..count).map(time).collect(), timing))
 }
 
 #[cfg(test)]
@@ -448,7 +434,7 @@ mod tests {
 
     fn poisson(requests: u32, lengths: LengthsConfig) -> WorkloadConfig {
         WorkloadConfig {
-            requests,
+            requests: Some(requests),
             lengths,
             arrivals: ArrivalsConfig::Poisson,
         }
@@ -695,10 +681,11 @@ mod tests {
             end_time: None,
             file: file.clone(),
             time_scale_factor: 1.0,
+            time_unit: None,
         };
         let recorded = trace(file.clone(), None, TraceOrder::Recorded);
         let config = WorkloadConfig {
-            requests: 7,
+            requests: Some(7),
             lengths: recorded,
             arrivals,
         };
@@ -716,6 +703,262 @@ mod tests {
         lengths.sort_unstable();
         let counts: Vec<_> = lengths.chunk_by(|a, b| a == b).map(<[_]>::len).collect();
         assert_eq!(counts, [100; 3]);
+    }
+
+    /// A trace whose prompts tell its rows, arrivals of it within a window, and lengths
+    /// of it in an order.
+    fn windowed(
+        dir: &std::path::Path,
+        requests: Option<u32>,
+        order: TraceOrder,
+        start: &str,
+    ) -> WorkloadConfig {
+        let file = dir.join("trace.csv");
+        let rows = "arrived_at,num_prefill_tokens,num_decode_tokens\n\
+                    5,10,1\n6,20,1\n9,30,1\n10,40,1\n16,50,1\n";
+        std::fs::write(&file, rows).unwrap();
+        // Under another name: what counts is what is in it.
+        let copy = dir.join("copy.csv");
+        std::fs::write(&copy, rows).unwrap();
+        WorkloadConfig {
+            requests,
+            lengths: trace(copy, None, order),
+            arrivals: ArrivalsConfig::Trace {
+                file,
+                start_time: Some(start.to_owned()),
+                end_time: None,
+                time_scale_factor: 1.0,
+                time_unit: None,
+            },
+        }
+    }
+
+    #[test]
+    fn lengths_and_arrivals_of_one_trace_are_those_of_the_same_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let prompts = |workload: &Workload| -> Vec<u32> {
+            workload.requests.iter().map(|r| r.prefill_tokens).collect()
+        };
+        let recorded = |requests, start| {
+            let config = windowed(dir.path(), requests, TraceOrder::Recorded, start);
+            draw(&config, 0, None)
+        };
+        let whole = recorded(None, "0");
+        assert_eq!(prompts(&whole), [10, 20, 30, 40, 50]);
+        let part = recorded(None, "6");
+        assert_eq!(prompts(&part), [30, 40, 50]);
+        assert_eq!(times_of(&part), [0.0, 1.0, 7.0]);
+        assert_eq!(prompts(&recorded(Some(2), "6")), [30, 40]);
+        // Mean gap 3.5 s.
+        let again = recorded(Some(5), "6");
+        assert_eq!(prompts(&again), [30, 40, 50, 30, 40]);
+        assert_eq!(times_of(&again), [0.0, 1.0, 7.0, 10.5, 11.5]);
+        let shuffled = windowed(dir.path(), None, TraceOrder::Shuffled, "6");
+        let mut shuffled = prompts(&draw(&shuffled, 3, None));
+        shuffled.sort_unstable();
+        assert_eq!(shuffled, [30, 40, 50], "of the window, too");
+    }
+
+    #[test]
+    fn a_trace_is_scaled_to_a_rate_by_the_part_that_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        for (start, requests) in [("0", 5), ("0", 3), ("0", 2), ("6", 3), ("6", 2), ("0", 13)] {
+            let config = windowed(dir.path(), Some(requests), TraceOrder::Recorded, start);
+            let times = times_of(&draw(&config, 0, Some(10.0)));
+            let rate = f64::from(requests - 1) / times[times.len() - 1];
+            assert!(
+                (rate - 10.0).abs() < 1e-9,
+                "{rate} of {requests} from {start}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_repeats_and_what_is_shuffled_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = WorkloadSource::default();
+        let outline = |requests, order, start| {
+            let config = windowed(dir.path(), requests, order, start);
+            source.outline(&config, None).unwrap()
+        };
+        let all = outline(None, TraceOrder::Recorded, "6");
+        assert_eq!(all.requests, 3);
+        assert!(
+            all.run_notes.is_empty() && all.file_notes.is_empty(),
+            "{all:?}"
+        );
+        let again = outline(Some(5), TraceOrder::Recorded, "6");
+        assert_eq!(again.run_notes.len(), 1, "{again:?}");
+        assert!(
+            again.run_notes[0].ends_with(
+                "trace.csv: 3 rows for 5 requests: after the last row the trace starts again"
+            ),
+            "{again:?}"
+        );
+        let shuffled = outline(Some(3), TraceOrder::Shuffled, "6");
+        assert!(shuffled.run_notes.is_empty());
+        assert!(shuffled.file_notes[0].contains("`order: recorded` keeps them together"));
+        // Arrivals of one file, lengths of another: each repeats by itself.
+        let other = dir.path().join("other.csv");
+        std::fs::write(&other, "num_prefill_tokens,num_decode_tokens\n1,2\n").unwrap();
+        let config = WorkloadConfig {
+            lengths: trace(other, None, TraceOrder::Shuffled),
+            ..windowed(dir.path(), None, TraceOrder::Recorded, "0")
+        };
+        let told = source.outline(&config, None).unwrap();
+        assert_eq!((told.requests, told.run_notes.len()), (5, 1));
+        assert!(
+            told.run_notes[0].contains("1 rows for 5 requests"),
+            "{told:?}"
+        );
+        let drawn = source.get(&config, 0, 0).unwrap();
+        assert_eq!(drawn.notes(), told.run_notes);
+    }
+
+    /// Requests that come at the same time need neither a duration nor company.
+    #[test]
+    fn a_burst_needs_a_duration_only_to_repeat_or_to_be_scaled() {
+        let dir = tempfile::tempdir().unwrap();
+        let header = "arrived_at,num_prefill_tokens,num_decode_tokens\n";
+        for (name, rows) in [("burst.csv", 3u32), ("single.csv", 1)] {
+            let file = dir.path().join(name);
+            std::fs::write(
+                &file,
+                header.to_owned() + &"7,400,300\n".repeat(rows as usize),
+            )
+            .unwrap();
+            let config = |requests| WorkloadConfig {
+                requests,
+                lengths: trace(file.clone(), None, TraceOrder::Recorded),
+                arrivals: ArrivalsConfig::Trace {
+                    file: file.clone(),
+                    start_time: None,
+                    end_time: None,
+                    time_scale_factor: 1.0,
+                    time_unit: None,
+                },
+            };
+            let source = WorkloadSource::default();
+            assert_eq!(
+                times_of(&draw(&config(None), 0, None)),
+                vec![0.0; rows as usize]
+            );
+            assert_eq!(
+                source.outline(&config(Some(rows)), None).unwrap().requests,
+                rows
+            );
+            let again = source.outline(&config(Some(rows + 1)), None).unwrap_err();
+            assert!(
+                again.to_string().contains("rows have the same time"),
+                "{again}"
+            );
+            assert_eq!(
+                source.get(&config(Some(rows + 1)), 0, 0).unwrap_err(),
+                again
+            );
+            let scaled = source.outline(&config(None), Some(2.0)).unwrap_err();
+            assert!(
+                scaled.to_string().contains("which no factor turns"),
+                "{scaled}"
+            );
+            let drawn = source.get(&config(None), 0, 0).unwrap();
+            assert_eq!(drawn.at_rate(Some(2.0)).unwrap_err(), scaled);
+        }
+    }
+
+    /// What double precision cannot tell is refused, by an outline as by a draw.
+    #[test]
+    fn rates_too_low_to_be_told_are_refused() {
+        let source = WorkloadSource::default();
+        for arrivals in [
+            ArrivalsConfig::Poisson,
+            ArrivalsConfig::Gamma { cv: 2.0 },
+            ArrivalsConfig::Static,
+        ] {
+            let config = WorkloadConfig {
+                arrivals,
+                ..poisson(10, fixed())
+            };
+            let drawn = source.get(&config, 0, 0).unwrap();
+            for qps in [1e-10, 1e-14, 1e-16, 1e-300, 5e-324] {
+                let message = source.outline(&config, Some(qps)).unwrap_err();
+                assert!(
+                    message.to_string().contains("10 requests take"),
+                    "{message}"
+                );
+                assert_eq!(drawn.at_rate(Some(qps)).unwrap_err(), message);
+            }
+            for qps in [2e-9, 1.0, 1e300] {
+                source.outline(&config, Some(qps)).unwrap();
+                drawn.at_rate(Some(qps)).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn scaled_and_drawn_lengths_stay_within_what_a_request_may_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("t.csv");
+        std::fs::write(&file, "num_prefill_tokens,num_decode_tokens\n1000,2\n").unwrap();
+        let scaled = |factor: f64, max_tokens: Option<u32>| {
+            let lengths = LengthsConfig::Trace {
+                file: file.clone(),
+                max_tokens,
+                prefill_scale_factor: factor,
+                decode_scale_factor: 1.0,
+                order: TraceOrder::Shuffled,
+            };
+            poisson(3, lengths)
+        };
+        let source = WorkloadSource::default();
+        for factor in [20_000.0, 5e6, 1e300] {
+            let message = source
+                .outline(&scaled(factor, None), Some(1.0))
+                .unwrap_err();
+            assert!(
+                message.to_string().contains("allowed is 16777216 together"),
+                "{message}"
+            );
+            assert!(source.get(&scaled(factor, None), 0, 0).is_err());
+            let clipped = draw(&scaled(factor, Some(4096)), 0, Some(1.0));
+            assert!(
+                clipped
+                    .requests
+                    .iter()
+                    .all(|r| r.prefill_tokens + r.decode_tokens == 4096)
+            );
+        }
+        let endless = LengthsConfig::Lognormal {
+            prefill_median_tokens: 1e6,
+            prefill_sigma: 20.0,
+            decode_median_tokens: 100.0,
+            decode_sigma: 0.0,
+            max_tokens: None,
+        };
+        let drawn = source.get(&poisson(100, endless), 0, 0).unwrap();
+        assert!(drawn.max_total_tokens() <= u64::from(MOST_TOKENS));
+        assert!(
+            drawn.notes()[0].contains("log-normal requests were longer"),
+            "{drawn:?}"
+        );
+    }
+
+    /// No table of lengths: the widest range is drawn from at once.
+    #[test]
+    fn the_widest_zipf_is_drawn_at_once() {
+        for (theta, scramble) in [(0.0, false), (0.6, true), (1.0, false), (3.0, true)] {
+            let lengths = LengthsConfig::Zipf {
+                min_tokens: 2,
+                max_tokens: MOST_TOKENS,
+                theta,
+                scramble,
+                prefill_to_decode_ratio: 4.0,
+            };
+            let started = std::time::Instant::now();
+            let drawn = draw(&poisson(1000, lengths), 5, Some(1.0));
+            assert_eq!(drawn.requests.len(), 1000);
+            assert!(started.elapsed().as_secs_f64() < 1.0, "a table?");
+        }
     }
 
     #[test]
@@ -811,6 +1054,7 @@ mod tests {
                 start_time: None,
                 end_time: None,
                 time_scale_factor: 1.0,
+                time_unit: None,
             },
             ..poisson(3, fixed())
         };

@@ -7,8 +7,10 @@
 
 use rand::{Rng, RngExt};
 
+use super::limits::{MOST_TOKENS, check_lengths};
 use super::trace::content_lines;
 use super::{DataFile, Lengths, WorkloadError, split_cells};
+use crate::input_file::shown;
 
 /// Columns of a histogram file, in order.
 const COLUMNS: [&str; 5] = [
@@ -96,7 +98,7 @@ impl LengthHistogram {
         if columns != COLUMNS {
             let message = format!(
                 "header is `{}`; a length histogram has `{}`",
-                header.trim(),
+                shown(header.trim()),
                 COLUMNS.join(",")
             );
             return Err(WorkloadError::at(name, line, 1, message));
@@ -135,6 +137,14 @@ impl LengthHistogram {
     /// Whether there are no bins.
     pub fn is_empty(&self) -> bool {
         self.bins.is_empty()
+    }
+
+    /// Upper bounds of prompts and outputs.
+    pub(super) fn longest(&self) -> Lengths {
+        Lengths {
+            prefill_tokens: self.bins.iter().map(|bin| bin.prefill.1).max().unwrap_or(1),
+            decode_tokens: self.bins.iter().map(|bin| bin.decode.1).max().unwrap_or(1),
+        }
     }
 
     /// Draws one request; always three draws.
@@ -182,17 +192,24 @@ fn read_bin(file: &DataFile, line: usize, text: &str) -> Result<(Bin, u64), Work
         } else {
             1
         };
-        let value = cell.text.parse::<u32>().ok().filter(|&v| v >= least);
+        // The last column counts requests.
+        let most = if at == 4 { u32::MAX } else { MOST_TOKENS };
+        let value = cell.text.parse::<u32>().ok();
+        let value = value.filter(|v| (least..=most).contains(v));
         values[at] = value.ok_or_else(|| {
             let message = format!(
-                "column `{}` is `{}`; allowed is a whole number from {least} to {}",
+                "column `{}` is `{}`; allowed is a whole number from {least} to {most}",
                 COLUMNS[at],
-                cell.text,
-                u32::MAX
+                shown(&cell.text),
             );
             error(cell.column, message)
         })?;
     }
+    let longest = Lengths {
+        prefill_tokens: values[1],
+        decode_tokens: values[3],
+    };
+    check_lengths(longest).map_err(|e| e.placed(&file.name, line, 1))?;
     let bin = Bin {
         prefill: (values[0], values[1]),
         decode: (values[2], values[3]),
@@ -238,7 +255,7 @@ mod tests {
         };
         assert_eq!(
             message("5,4,1,1,1\n"),
-            "h.csv:2:3: column `prefill_max` is `4`; allowed is a whole number from 5 to 4294967295"
+            "h.csv:2:3: column `prefill_max` is `4`; allowed is a whole number from 5 to 16777216"
         );
         assert!(message("5,5,1,1,0\n").starts_with("h.csv:2:9: column `count` is `0`"));
         assert!(message("5,5,1\n").starts_with("h.csv:2:1: 3 cells"));

@@ -14,7 +14,9 @@ mod error;
 mod files;
 mod generate;
 pub mod histogram;
+pub mod limits;
 mod mersenne_twister;
+mod outline;
 mod source;
 mod trace;
 pub mod vidur;
@@ -25,8 +27,8 @@ pub use files::{DataFile, DataFiles, embedded_files};
 pub use generate::UnitWorkload;
 pub use histogram::LengthHistogram;
 pub(crate) use mersenne_twister::MersenneTwister;
-pub use source::WorkloadSource;
-pub use trace::{LengthData, Lengths, Trace, read_lengths, read_trace};
+pub use source::{WorkloadOutline, WorkloadSource};
+pub use trace::{Lengths, TimeUnit, Trace, read_trace};
 
 use std::path::PathBuf;
 
@@ -37,18 +39,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WorkloadConfig {
-    /// Requests to generate.
-    #[serde(default = "default_requests")]
-    #[schemars(range(min = 1))]
-    pub requests: u32,
+    /// Requests to generate. Default: as many as the trace of arrivals has rows, or
+    /// else that of lengths; 1000 without a trace.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub requests: Option<u32>,
     /// Prompt and output lengths.
     pub lengths: LengthsConfig,
     /// Arrival process.
     pub arrivals: ArrivalsConfig,
-}
-
-fn default_requests() -> u32 {
-    1000
 }
 
 /// Prompt and output lengths.
@@ -58,19 +57,19 @@ pub enum LengthsConfig {
     /// Every request the same.
     Fixed {
         /// Prompt tokens.
-        #[schemars(range(min = 1))]
+        #[schemars(range(min = 1, max = 16_777_215))]
         prefill_tokens: u32,
         /// Output tokens, the first one included.
-        #[schemars(range(min = 1))]
+        #[schemars(range(min = 1, max = 16_777_215))]
         decode_tokens: u32,
     },
     /// Total length uniform in `[min_tokens, max_tokens]`, split by ratio.
     Uniform {
         /// Shortest total.
-        #[schemars(range(min = 2))]
+        #[schemars(range(min = 2, max = 16_777_216))]
         min_tokens: u32,
         /// Longest total.
-        #[schemars(range(min = 2))]
+        #[schemars(range(min = 2, max = 16_777_216))]
         max_tokens: u32,
         /// Prompt tokens per output token.
         #[schemars(extend("exclusiveMinimum" = 0))]
@@ -80,14 +79,14 @@ pub enum LengthsConfig {
     /// the most frequent, split by ratio.
     Zipf {
         /// Shortest total.
-        #[schemars(range(min = 2))]
+        #[schemars(range(min = 2, max = 16_777_216))]
         min_tokens: u32,
         /// Longest total.
-        #[schemars(range(min = 2))]
+        #[schemars(range(min = 2, max = 16_777_216))]
         max_tokens: u32,
         /// Skew: the k-th length has weight `k^-theta`.
         #[serde(default = "default_theta")]
-        #[schemars(range(min = 0))]
+        #[schemars(range(min = 0, max = 100))]
         theta: f64,
         /// Spread the frequent lengths over the range instead of having them at
         /// its lower end.
@@ -100,20 +99,21 @@ pub enum LengthsConfig {
     /// Prompts and outputs log-normal, independent of each other.
     Lognormal {
         /// Median prompt, tokens.
-        #[schemars(extend("exclusiveMinimum" = 0))]
+        #[schemars(range(max = 16_777_215), extend("exclusiveMinimum" = 0))]
         prefill_median_tokens: f64,
         /// Standard deviation of the logarithm of prompt lengths.
-        #[schemars(range(min = 0))]
+        #[schemars(range(min = 0, max = 20))]
         prefill_sigma: f64,
         /// Median output, tokens.
-        #[schemars(extend("exclusiveMinimum" = 0))]
+        #[schemars(range(max = 16_777_215), extend("exclusiveMinimum" = 0))]
         decode_median_tokens: f64,
         /// Standard deviation of the logarithm of output lengths.
-        #[schemars(range(min = 0))]
+        #[schemars(range(min = 0, max = 20))]
         decode_sigma: f64,
-        /// Longest total; longer requests are shortened proportionally.
+        /// Longest total; longer requests are shortened proportionally. Default: what
+        /// any request may have, 16777216; then a run says how many it shortened.
         #[serde(default)]
-        #[schemars(range(min = 2))]
+        #[schemars(range(min = 2, max = 16_777_216))]
         max_tokens: Option<u32>,
     },
     /// Lengths of a trace, or of a histogram file standing for it, in shuffled order.
@@ -122,7 +122,7 @@ pub enum LengthsConfig {
         file: PathBuf,
         /// Longest total; longer requests are shortened proportionally.
         #[serde(default)]
-        #[schemars(range(min = 2))]
+        #[schemars(range(min = 2, max = 16_777_216))]
         max_tokens: Option<u32>,
         /// Factor on prompt lengths.
         #[serde(default = "unit")]
@@ -142,13 +142,14 @@ pub enum LengthsConfig {
         file: PathBuf,
         /// Longest total; longer requests are shortened proportionally.
         #[serde(default)]
-        #[schemars(range(min = 2))]
+        #[schemars(range(min = 2, max = 16_777_216))]
         max_tokens: Option<u32>,
     },
 }
 
 /// Order in which the rows of a trace are used. Either way a trace shorter than
-/// the workload is gone through again.
+/// the workload is gone through again, and a window of arrivals of the same file is
+/// one of its lengths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TraceOrder {
@@ -179,7 +180,7 @@ pub enum ArrivalsConfig {
     /// Gamma inter-arrival times.
     Gamma {
         /// Coefficient of variation; 1 is Poisson.
-        #[schemars(extend("exclusiveMinimum" = 0))]
+        #[schemars(range(min = 0.001, max = 1000))]
         cv: f64,
     },
     /// Equal inter-arrival times; without `qps`, all at time zero.
@@ -200,11 +201,14 @@ pub enum ArrivalsConfig {
         #[serde(default = "unit")]
         #[schemars(extend("exclusiveMinimum" = 0))]
         time_scale_factor: f64,
+        /// Unit of the numbers of time in the file. Default: that of its format.
+        #[serde(default)]
+        time_unit: Option<TimeUnit>,
     },
     /// Closed loop: each client sends its next request when its last one ends.
     Concurrency {
         /// Clients.
-        #[schemars(range(min = 1))]
+        #[schemars(range(min = 1, max = 100_000_000))]
         clients: u32,
     },
 }

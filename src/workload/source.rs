@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::generate::{UnitWorkload, generate};
-use super::{
-    ArrivalsConfig, DataFile, DataFiles, LengthData, LengthsConfig, Trace, WorkloadConfig,
-    WorkloadError, read_lengths, read_trace,
-};
+use super::outline::Outline;
+use super::trace::{TraceFile, read_trace_file};
+use super::{ArrivalsConfig, DataFiles, LengthsConfig, TimeUnit, WorkloadConfig, WorkloadError};
 
-/// Workloads are kept as long as they have so many requests together, or are so few:
-/// neighbouring runs of a sweep share theirs, and a sweep over workloads stays within
-/// bounds.
+/// Workloads are kept as long as they have so many requests together, or are so few
+/// and not too large: neighbouring runs of a sweep share theirs, and a sweep over
+/// workloads stays within bounds.
 const REQUESTS_KEPT: usize = 2_000_000;
 const WORKLOADS_KEPT: usize = 16;
+const REQUESTS_OF_FEW_KEPT: usize = 32_000_000;
 
 /// Generates workloads, each once for all runs that use it. Shared by threads.
 #[derive(Debug, Default)]
@@ -50,7 +50,12 @@ impl Kept {
             .or_default()
             .push_back((config, workload));
         self.order.push_back(draw);
-        while self.requests > REQUESTS_KEPT && self.order.len() > WORKLOADS_KEPT {
+        let too_many = |kept: &Self| match kept.order.len() {
+            0 | 1 => false,
+            2..=WORKLOADS_KEPT => kept.requests > REQUESTS_OF_FEW_KEPT,
+            _ => kept.requests > REQUESTS_KEPT,
+        };
+        while too_many(self) {
             self.forget_oldest();
         }
     }
@@ -104,29 +109,39 @@ impl WorkloadSource {
         Ok(workload)
     }
 
-    /// Requests of the trace `arrivals` names, within its window; none, if it is
-    /// not a trace.
+    /// What the workload of `config` amounts to at `qps`, without drawing it.
     ///
     /// # Errors
-    /// If the file is missing or malformed, or the window is empty.
-    pub fn arrivals_in_trace(
+    /// If it cannot be drawn: a file is missing or malformed, settings contradict each
+    /// other, or it is larger than allowed.
+    pub fn outline(
         &self,
-        arrivals: &ArrivalsConfig,
-    ) -> Result<Option<u32>, WorkloadError> {
-        let ArrivalsConfig::Trace {
-            file,
-            start_time,
-            end_time,
-            ..
-        } = arrivals
-        else {
-            return Ok(None);
-        };
-        let trace = self.sources.trace(file)?;
-        let part = trace
-            .data
-            .between(start_time.as_deref(), end_time.as_deref())?;
-        Ok(part.arrivals_s.map(|times| times.len() as u32))
+        config: &WorkloadConfig,
+        qps: Option<f64>,
+    ) -> Result<WorkloadOutline, WorkloadError> {
+        let outline = Outline::of(config, &self.sources)?;
+        outline.timing.factor(outline.requests, qps)?;
+        Ok(WorkloadOutline {
+            requests: outline.requests,
+            run_notes: outline.run_notes,
+            file_notes: outline.file_notes,
+        })
+    }
+
+    /// Reads and checks a file that `lengths` names.
+    ///
+    /// # Errors
+    /// If it is missing or malformed, or has no lengths.
+    pub fn check_lengths_file(&self, file: &Path) -> Result<(), WorkloadError> {
+        self.sources.lengths(file).map(drop)
+    }
+
+    /// Reads and checks a file that `arrivals` names.
+    ///
+    /// # Errors
+    /// If it is missing or malformed, or has no arrival times.
+    pub fn check_arrivals_file(&self, file: &Path) -> Result<(), WorkloadError> {
+        self.sources.trace(file, None).map(drop)
     }
 
     /// Names and content hashes of the data files `config` draws from, for run
@@ -142,8 +157,11 @@ impl WorkloadSource {
             let hash = self.sources.lengths(file)?.fingerprint.clone();
             found.push(("workload.lengths.file".to_owned(), hash));
         }
-        if let ArrivalsConfig::Trace { file, .. } = &config.arrivals {
-            let hash = self.sources.trace(file)?.fingerprint.clone();
+        if let ArrivalsConfig::Trace {
+            file, time_unit, ..
+        } = &config.arrivals
+        {
+            let hash = self.sources.trace(file, *time_unit)?.fingerprint.clone();
             found.push(("workload.arrivals.file".to_owned(), hash));
         }
         Ok(found)
@@ -157,43 +175,71 @@ pub(super) struct Loaded<T> {
     pub(super) fingerprint: String,
 }
 
-/// Files of one kind read so far, by the name the specification gives them.
-type ReadFiles<T> = Mutex<BTreeMap<PathBuf, Arc<Loaded<T>>>>;
+/// What a workload amounts to before it is drawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadOutline {
+    /// Requests.
+    pub requests: u32,
+    /// What a person should know of every run with it, one sentence each.
+    pub run_notes: Vec<String>,
+    /// What a person should know once of all runs that use its files.
+    pub file_notes: Vec<String>,
+}
+
+/// Files read so far, by the name the specification gives them and the unit of their
+/// times.
+type ReadFiles = BTreeMap<(PathBuf, Option<TimeUnit>), Arc<Loaded<TraceFile>>>;
 
 /// Data files read so far.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     files: DataFiles,
-    lengths: ReadFiles<LengthData>,
-    traces: ReadFiles<Trace>,
+    read: Mutex<ReadFiles>,
 }
 
 impl Sources {
-    pub(super) fn lengths(&self, file: &Path) -> Result<Arc<Loaded<LengthData>>, WorkloadError> {
-        self.load(&self.lengths, file, read_lengths)
+    /// A trace with lengths, or a histogram of them.
+    pub(super) fn lengths(&self, file: &Path) -> Result<Arc<Loaded<TraceFile>>, WorkloadError> {
+        let loaded = self.load(file, None)?;
+        match &loaded.data {
+            TraceFile::Rows(trace) if trace.lengths.is_none() => Err(WorkloadError::in_file(
+                &trace.name,
+                "has no request lengths; needed are columns `num_prefill_tokens` and \
+                 `num_decode_tokens` (or another format of docs/spec.md)",
+            )),
+            _ => Ok(loaded),
+        }
     }
 
-    pub(super) fn trace(&self, file: &Path) -> Result<Arc<Loaded<Trace>>, WorkloadError> {
-        self.load(&self.traces, file, read_trace)
-    }
-
-    fn load<T>(
+    /// A trace with arrival times.
+    pub(super) fn trace(
         &self,
-        read: &ReadFiles<T>,
         file: &Path,
-        parse: fn(&DataFile) -> Result<T, WorkloadError>,
-    ) -> Result<Arc<Loaded<T>>, WorkloadError> {
+        time_unit: Option<TimeUnit>,
+    ) -> Result<Arc<Loaded<TraceFile>>, WorkloadError> {
+        let loaded = self.load(file, time_unit)?;
+        let trace = loaded.data.trace().map_err(|error| error.about(file))?;
+        trace.times_s()?;
+        Ok(loaded)
+    }
+
+    fn load(
+        &self,
+        file: &Path,
+        time_unit: Option<TimeUnit>,
+    ) -> Result<Arc<Loaded<TraceFile>>, WorkloadError> {
         // Held while reading, so that threads that start together read once.
-        let mut read = lock(read);
-        if let Some(loaded) = read.get(file) {
+        let mut read = lock(&self.read);
+        let key = (file.to_path_buf(), time_unit);
+        if let Some(loaded) = read.get(&key) {
             return Ok(Arc::clone(loaded));
         }
         let found = self.files.read(file)?;
         let loaded = Arc::new(Loaded {
-            data: parse(&found)?,
+            data: read_trace_file(&found, time_unit)?,
             fingerprint: found.fingerprint(),
         });
-        read.insert(file.to_path_buf(), Arc::clone(&loaded));
+        read.insert(key, Arc::clone(&loaded));
         Ok(loaded)
     }
 }

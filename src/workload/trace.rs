@@ -1,22 +1,84 @@
-//! Readers of request traces: the formats people have, told apart by their header.
+//! Readers of request traces: the formats people have, told apart by their header
+//! or keys.
 //!
-//! | format | columns used | time |
+//! | format | columns or keys used | time |
 //! |---|---|---|
 //! | Vidur processed CSV | `arrived_at`, `num_prefill_tokens`, `num_decode_tokens` | seconds |
 //! | Vidur arrivals CSV | `arrival_time` | date and time |
 //! | Azure LLM inference CSV | `TIMESTAMP`, `ContextTokens`, `GeneratedTokens` | date and time |
 //! | BurstGPT CSV | `Timestamp`, `Request tokens`, `Response tokens` | seconds |
-//! | Mooncake JSONL | `timestamp`, `input_length`, `output_length` | milliseconds |
+//! | Mooncake and AIPerf JSON lines | `timestamp`, `input_length`, `output_length` | milliseconds |
+//! | Bailian JSON lines | the same, and `chat_id` | seconds |
+//! | Vidur's columns as JSON lines | as in its CSV | seconds |
 //!
-//! Other columns are ignored. Lengths or times may be missing where they are not
-//! needed. Rows are put in order of time.
+//! A [`TimeUnit`] takes the place of a format's own. Other columns and keys are
+//! ignored; those that would matter in reality are told as notes. Lengths or times
+//! may be missing where they are not needed. Rows are put in order of time.
 
-use std::path::{Path, PathBuf};
+mod csv;
+mod date_time;
+mod json_lines;
 
-use serde_json::Value;
+use std::ops::Range;
+use std::path::PathBuf;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use self::csv::CsvFormat;
+pub(super) use self::date_time::parse_date_time;
 use super::histogram::{self, LengthHistogram};
-use super::{Cell, DataFile, WorkloadError, split_cells};
+use super::{DataFile, WorkloadError};
+use crate::input_file::shown;
+
+/// Unit of the numbers of time in a trace.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+pub enum TimeUnit {
+    /// Seconds.
+    #[serde(rename = "s")]
+    Seconds,
+    /// Milliseconds.
+    #[serde(rename = "ms")]
+    Milliseconds,
+    /// Microseconds.
+    #[serde(rename = "us")]
+    Microseconds,
+    /// Nanoseconds.
+    #[serde(rename = "ns")]
+    Nanoseconds,
+}
+
+impl TimeUnit {
+    /// Its name in configurations.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Seconds => "s",
+            Self::Milliseconds => "ms",
+            Self::Microseconds => "us",
+            Self::Nanoseconds => "ns",
+        }
+    }
+
+    const fn in_words(self) -> &'static str {
+        match self {
+            Self::Seconds => "seconds",
+            Self::Milliseconds => "milliseconds",
+            Self::Microseconds => "microseconds",
+            Self::Nanoseconds => "nanoseconds",
+        }
+    }
+
+    fn to_seconds(self, time: f64) -> f64 {
+        match self {
+            Self::Seconds => time,
+            Self::Milliseconds => time / 1e3,
+            Self::Microseconds => time / 1e6,
+            Self::Nanoseconds => time / 1e9,
+        }
+    }
+}
 
 /// Prompt and output tokens of one request, both at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,34 +101,33 @@ pub struct Trace {
     /// Time of the first request as the file has it, seconds; for dates, since
     /// 1970-01-01.
     pub origin_s: f64,
+    /// What is in the file and has no effect, in words.
+    pub notes: Vec<String>,
 }
 
-/// What a file says about request lengths.
+/// What a file of requests is.
 #[derive(Debug, Clone, PartialEq)]
-pub enum LengthData {
-    /// One row per request.
-    Rows(Vec<Lengths>),
-    /// A joint histogram.
+pub enum TraceFile {
+    /// A trace: one row per request.
+    Rows(Trace),
+    /// A joint histogram of lengths.
     Histogram(LengthHistogram),
 }
 
-/// Reads request lengths: a trace with lengths, or a length histogram.
-pub fn read_lengths(file: &DataFile) -> Result<LengthData, WorkloadError> {
+/// Reads a trace or a length histogram; `time_unit` as for [`read_trace`].
+pub(super) fn read_trace_file(
+    file: &DataFile,
+    time_unit: Option<TimeUnit>,
+) -> Result<TraceFile, WorkloadError> {
     if histogram::is_histogram(&file.text) {
-        return LengthHistogram::read(file).map(LengthData::Histogram);
+        return LengthHistogram::read(file).map(TraceFile::Histogram);
     }
-    let trace = read_trace(file)?;
-    trace.lengths.map(LengthData::Rows).ok_or_else(|| {
-        WorkloadError::in_file(
-            &file.name,
-            "has no request lengths; needed are columns `num_prefill_tokens` and \
-             `num_decode_tokens` (or another format of docs/spec.md)",
-        )
-    })
+    read_trace(file, time_unit).map(TraceFile::Rows)
 }
 
-/// Reads a trace in any of the formats above.
-pub fn read_trace(file: &DataFile) -> Result<Trace, WorkloadError> {
+/// Reads a trace in any of the formats above; `time_unit`: of its numbers of time, if
+/// not the format's.
+pub fn read_trace(file: &DataFile, time_unit: Option<TimeUnit>) -> Result<Trace, WorkloadError> {
     let mut lines = content_lines(&file.text).peekable();
     let Some(&(header_line, header)) = lines.peek() else {
         return Err(WorkloadError::in_file(&file.name, "is empty"));
@@ -76,10 +137,10 @@ pub fn read_trace(file: &DataFile) -> Result<Trace, WorkloadError> {
         return Err(WorkloadError::at(&file.name, header_line, 1, message));
     }
     let mut rows = if header.trim_start().starts_with('{') {
-        read_jsonl(&file.name, lines)?
+        json_lines::read(&file.name, lines, time_unit)?
     } else {
         lines.next();
-        let format = CsvFormat::detect(&file.name, header_line, header)?;
+        let format = CsvFormat::detect(&file.name, (header_line, header), time_unit)?;
         format.read(&file.name, lines)?
     };
     if rows.lengths.as_ref().is_some_and(Vec::is_empty)
@@ -93,6 +154,7 @@ pub fn read_trace(file: &DataFile) -> Result<Trace, WorkloadError> {
         lengths: rows.lengths,
         arrivals_s: rows.times_s,
         origin_s,
+        notes: rows.notes,
     })
 }
 
@@ -109,6 +171,7 @@ pub(super) fn content_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 struct Rows {
     lengths: Option<Vec<Lengths>>,
     times_s: Option<Vec<f64>>,
+    notes: Vec<String>,
 }
 
 impl Rows {
@@ -132,327 +195,59 @@ impl Rows {
     }
 }
 
-#[derive(Clone, Copy)]
-enum TimeFormat {
-    Seconds,
-    DateTime,
-}
+impl Trace {
+    /// Rows.
+    pub fn num_rows(&self) -> usize {
+        let times = self.arrivals_s.as_ref().map(Vec::len);
+        let lengths = self.lengths.as_ref().map(Vec::len);
+        times.or(lengths).unwrap_or(0)
+    }
 
-/// Columns of a CSV trace: name and position in the row.
-struct CsvFormat {
-    time: Option<(&'static str, usize, TimeFormat)>,
-    prefill: Option<(&'static str, usize)>,
-    decode: Option<(&'static str, usize)>,
-    /// Rows without output tokens are failed requests to be left out.
-    skip_failed: bool,
-    columns: usize,
-}
-
-const CSV_HEADERS: &str = "`arrived_at,num_prefill_tokens,num_decode_tokens` (Vidur), \
-     `arrival_time` (Vidur), `TIMESTAMP,ContextTokens,GeneratedTokens` (Azure), \
-     `Timestamp,Model,Request tokens,Response tokens,...` (BurstGPT), \
-     `prefill_min,prefill_max,decode_min,decode_max,count` (length histogram)";
-
-impl CsvFormat {
-    fn detect(file: &Path, line: usize, header: &str) -> Result<Self, WorkloadError> {
-        let cells = split_cells(header);
-        let find = |name: &'static str| {
-            let at = cells.iter().position(|cell| cell.text == name)?;
-            Some((name, at))
-        };
-        let timed = |name, format| find(name).map(|(name, at)| (name, at, format));
-        let known = [
-            (
-                timed("arrived_at", TimeFormat::Seconds),
-                find("num_prefill_tokens"),
-                find("num_decode_tokens"),
-                false,
-            ),
-            (
-                timed("arrival_time", TimeFormat::DateTime),
-                None,
-                None,
-                false,
-            ),
-            (
-                timed("TIMESTAMP", TimeFormat::DateTime),
-                find("ContextTokens"),
-                find("GeneratedTokens"),
-                false,
-            ),
-            (
-                timed("Timestamp", TimeFormat::Seconds),
-                find("Request tokens"),
-                find("Response tokens"),
-                true,
-            ),
-        ];
-        let found = known.into_iter().find(|(time, prefill, decode, _)| {
-            prefill.is_some() == decode.is_some() && (prefill.is_some() || time.is_some())
-        });
-        let Some((time, prefill, decode, skip_failed)) = found else {
-            let message = format!(
-                "unknown header `{}`; a trace starts with one of {CSV_HEADERS}, \
-                 or is JSON lines with `timestamp`, `input_length`, `output_length` (Mooncake)",
-                header.trim()
-            );
-            return Err(WorkloadError::at(file, line, 1, message));
-        };
-        Ok(Self {
-            time,
-            prefill,
-            decode,
-            skip_failed,
-            columns: cells.len(),
+    /// Arrival times since the first.
+    ///
+    /// # Errors
+    /// If the file has none.
+    pub fn times_s(&self) -> Result<&[f64], WorkloadError> {
+        self.arrivals_s.as_deref().ok_or_else(|| {
+            let message = "has no arrival times; needed is a column `arrived_at` (or another \
+                           format of docs/spec.md)";
+            WorkloadError::in_file(&self.name, message)
         })
     }
 
-    fn read<'a>(
-        &self,
-        file: &Path,
-        lines: impl Iterator<Item = (usize, &'a str)>,
-    ) -> Result<Rows, WorkloadError> {
-        let mut rows = Rows {
-            lengths: self.prefill.map(|_| Vec::new()),
-            times_s: self.time.map(|_| Vec::new()),
-        };
-        for (line, text) in lines {
-            let cells = split_cells(text);
-            if cells.len() != self.columns {
-                let message = format!(
-                    "{} cells where the header has {} columns",
-                    cells.len(),
-                    self.columns
-                );
-                return Err(WorkloadError::at(file, line, 1, message));
-            }
-            let row = Row {
-                file,
-                line,
-                cells: &cells,
-            };
-            if let (Some(prefill), Some(decode), Some(lengths)) =
-                (self.prefill, self.decode, &mut rows.lengths)
-            {
-                let least = u32::from(!self.skip_failed);
-                let prefill_tokens = row.tokens(prefill, least)?;
-                let decode_tokens = row.tokens(decode, least)?;
-                if prefill_tokens == 0 || decode_tokens == 0 {
-                    continue;
-                }
-                lengths.push(Lengths {
-                    prefill_tokens,
-                    decode_tokens,
-                });
-            }
-            if let (Some(time), Some(times)) = (self.time, &mut rows.times_s) {
-                times.push(row.time_s(time)?);
-            }
-        }
-        Ok(rows)
-    }
-}
-
-/// One row of a CSV trace.
-struct Row<'a> {
-    file: &'a Path,
-    line: usize,
-    cells: &'a [Cell<'a>],
-}
-
-impl Row<'_> {
-    /// Token count of a column. Whole numbers written as decimals (`374.0`) are
-    /// accepted: data frames write integer columns like that.
-    fn tokens(&self, (name, at): (&str, usize), least: u32) -> Result<u32, WorkloadError> {
-        let text = &self.cells[at].text;
-        let value = text.parse::<f64>().ok();
-        value
-            .filter(|v| v.fract() == 0.0 && *v >= f64::from(least) && *v <= f64::from(u32::MAX))
-            .map(|v| v as u32)
-            .ok_or_else(|| {
-                self.error(
-                    name,
-                    at,
-                    &format!("a whole number from {least} to {}", u32::MAX),
-                )
-            })
-    }
-
-    fn time_s(&self, (name, at, format): (&str, usize, TimeFormat)) -> Result<f64, WorkloadError> {
-        let text = &self.cells[at].text;
-        let (value, allowed) = match format {
-            TimeFormat::Seconds => (
-                text.parse::<f64>().ok().filter(|v| v.is_finite()),
-                "a number of seconds",
-            ),
-            TimeFormat::DateTime => (
-                parse_date_time(text),
-                "a date and time like `2023-11-16 18:15:46.6805900`",
-            ),
-        };
-        value.ok_or_else(|| self.error(name, at, allowed))
-    }
-
-    fn error(&self, column: &str, at: usize, allowed: &str) -> WorkloadError {
-        let cell = &self.cells[at];
-        let message = format!("column `{column}` is `{}`; allowed is {allowed}", cell.text);
-        WorkloadError::at(self.file, self.line, cell.column, message)
-    }
-}
-
-impl Trace {
-    /// The part of a trace after `start` and before `end`, dates and times or
-    /// seconds as the file has them; lengths go with their times.
-    pub(super) fn between(
+    /// The rows after `start` and before `end`, dates and times or seconds as the
+    /// file has them.
+    pub(super) fn window(
         &self,
         start: Option<&str>,
         end: Option<&str>,
-    ) -> Result<Self, WorkloadError> {
+    ) -> Result<Range<usize>, WorkloadError> {
         let bound = |text: Option<&str>, none: f64| match text {
             None => Ok(none),
             Some(text) => {
                 let seconds = text.parse::<f64>().ok().filter(|s| s.is_finite());
                 seconds.or_else(|| parse_date_time(text)).ok_or_else(|| {
                     WorkloadError::new(format!(
-                        "`{text}` is neither a date and time such as `1970-01-04 12:00:00` nor a \
-                         number of seconds"
+                        "`{}` is neither a date and time such as `1970-01-04 12:00:00` nor a \
+                         number of seconds",
+                        shown(text)
                     ))
                 })
             }
         };
         let (start_s, end_s) = (bound(start, f64::NEG_INFINITY)?, bound(end, f64::INFINITY)?);
-        let times = self.arrivals_s.iter().flatten();
-        let kept: Vec<usize> = times
-            .enumerate()
-            .filter(|(_, time)| {
-                (self.origin_s + **time) > start_s && (self.origin_s + **time) < end_s
-            })
-            .map(|(index, _)| index)
-            .collect();
-        let Some(first) = kept.first() else {
+        let times_s = self.times_s()?;
+        let first = times_s.partition_point(|time_s| self.origin_s + time_s <= start_s);
+        let last = times_s.partition_point(|time_s| self.origin_s + time_s < end_s);
+        if first >= last {
             let message = format!(
                 "has no requests after {} and before {}",
-                start.unwrap_or("its start"),
-                end.unwrap_or("its end")
+                shown(start.unwrap_or("its start")),
+                shown(end.unwrap_or("its end"))
             );
             return Err(WorkloadError::in_file(&self.name, message));
-        };
-        let first_s = self.arrivals_s.as_ref().map_or(0.0, |times| times[*first]);
-        let times = |times: &Vec<f64>| kept.iter().map(|i| times[*i] - first_s).collect();
-        let lengths = |lengths: &Vec<Lengths>| kept.iter().map(|i| lengths[*i]).collect();
-        Ok(Self {
-            name: self.name.clone(),
-            lengths: self.lengths.as_ref().map(lengths),
-            arrivals_s: self.arrivals_s.as_ref().map(times),
-            origin_s: self.origin_s + first_s,
-        })
-    }
-}
-
-/// Seconds since 1970-01-01 of `YYYY-MM-DD HH:MM:SS[.fraction]`, with `T` for
-/// the blank and a zero offset (`Z`, `+00:00`) if any.
-pub(super) fn parse_date_time(text: &str) -> Option<f64> {
-    let text = text.strip_suffix("+00:00").unwrap_or(text);
-    let text = text.strip_suffix('Z').unwrap_or(text);
-    let (date, time) = text.split_once([' ', 'T'])?;
-    let mut date = date.split('-').map(|part| part.parse::<i64>().ok());
-    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-    let mut time = time.split(':');
-    let hour: u32 = time.next()?.parse().ok()?;
-    let minute: u32 = time.next()?.parse().ok()?;
-    let second: f64 = time.next()?.parse().ok()?;
-    let valid = (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && hour < 24
-        && minute < 60
-        && (0.0..61.0).contains(&second)
-        && date.next().is_none()
-        && time.next().is_none();
-    valid.then(|| {
-        let seconds = days_since_1970(year, month, day) * 86_400;
-        seconds as f64 + f64::from(hour * 3600 + minute * 60) + second
-    })
-}
-
-/// Days of the proleptic Gregorian calendar, years starting in March so that the
-/// leap day is a year's last.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let month_from_march = (month + 9) % 12;
-    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
-    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    year * 365 + leap_days + day_of_year - 719_468
-}
-
-fn read_jsonl<'a>(
-    file: &Path,
-    lines: impl Iterator<Item = (usize, &'a str)>,
-) -> Result<Rows, WorkloadError> {
-    let (mut lengths, mut times_s) = (Vec::new(), Vec::new());
-    for (line, text) in lines {
-        let row: Value = serde_json::from_str(text).map_err(|e| {
-            WorkloadError::at(file, line, e.column().max(1), format!("not JSON: {e}"))
-        })?;
-        let row = JsonRow {
-            file,
-            line,
-            text,
-            row: &row,
-        };
-        lengths.push(Lengths {
-            prefill_tokens: row.tokens("input_length")?,
-            decode_tokens: row.tokens("output_length")?,
-        });
-        if row.row.get("timestamp").is_some() {
-            times_s.push(row.time_s("timestamp")?);
         }
-        if !times_s.is_empty() && times_s.len() != lengths.len() {
-            let message = "`timestamp` must be in every line or in none";
-            return Err(WorkloadError::at(file, line, 1, message));
-        }
-    }
-    Ok(Rows {
-        lengths: Some(lengths),
-        times_s: (!times_s.is_empty()).then_some(times_s),
-    })
-}
-
-/// One line of a JSONL trace.
-struct JsonRow<'a> {
-    file: &'a Path,
-    line: usize,
-    text: &'a str,
-    row: &'a Value,
-}
-
-impl JsonRow<'_> {
-    fn tokens(&self, key: &str) -> Result<u32, WorkloadError> {
-        let value = self.row.get(key).and_then(Value::as_u64);
-        value
-            .and_then(|v| u32::try_from(v).ok())
-            .filter(|&v| v >= 1)
-            .ok_or_else(|| self.error(key, &format!("a whole number from 1 to {}", u32::MAX)))
-    }
-
-    /// Milliseconds in the file.
-    fn time_s(&self, key: &str) -> Result<f64, WorkloadError> {
-        let value = self.row.get(key).and_then(Value::as_f64);
-        value
-            .map(|ms| ms / 1e3)
-            .ok_or_else(|| self.error(key, "a number of milliseconds"))
-    }
-
-    fn error(&self, key: &str, allowed: &str) -> WorkloadError {
-        let found = match self.row.get(key) {
-            Some(value) => format!("is `{value}`"),
-            None => "is missing".to_owned(),
-        };
-        let column = self
-            .text
-            .find(&format!("\"{key}\""))
-            .map_or(1, |at| self.text[..at].chars().count() + 1);
-        let message = format!("key `{key}` {found}; allowed is {allowed}");
-        WorkloadError::at(self.file, self.line, column, message)
+        Ok(first..last)
     }
 }
 
@@ -460,11 +255,16 @@ impl JsonRow<'_> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Trace, WorkloadError> {
-        read_trace(&DataFile {
+    fn read_in(text: &str, time_unit: Option<TimeUnit>) -> Result<Trace, WorkloadError> {
+        let file = DataFile {
             name: "t.csv".into(),
             text: text.to_owned().into(),
-        })
+        };
+        read_trace(&file, time_unit)
+    }
+
+    fn read(text: &str) -> Result<Trace, WorkloadError> {
+        read_in(text, None)
     }
 
     fn lengths(pairs: &[(u32, u32)]) -> Option<Vec<Lengths>> {
@@ -526,7 +326,7 @@ mod tests {
         assert_eq!(
             message(&format!("# note\n{header}0,374,44\n1,x12,9\n")),
             "t.csv:4:3: column `num_prefill_tokens` is `x12`; \
-             allowed is a whole number from 1 to 4294967295"
+             allowed is a whole number from 1 to 16777216"
         );
         assert!(
             message(&format!("{header}0,374,0\n")).starts_with("t.csv:2:7: column `num_decode")
@@ -547,17 +347,131 @@ mod tests {
         assert!(message(json).starts_with("t.csv:1:18: key `input_length` is `-6`"));
         assert!(message("{\"input_length\": 6}").contains("`output_length` is missing"));
         assert!(message("{\"input_length\": 6").starts_with("t.csv:1:18: not JSON"));
+        let second = "{\"input_length\": 6, \"output_length\": 5}\n [6, 5]";
+        assert!(message(second).starts_with("t.csv:2:2: not JSON: expected an object"));
+    }
+
+    /// The same requests in every format of JSON lines, a second apart.
+    #[test]
+    fn json_lines_are_told_apart_by_their_keys() {
+        let mooncake = "{\"timestamp\": 1000, \"input_length\": 6, \"output_length\": 5}\n\
+                        {\"timestamp\": 2000, \"input_length\": 7, \"output_length\": 8}\n";
+        let aiperf = "{\"timestamp\": 1000.0, \"isl\": 6, \"osl\": 5, \"extra\": {\"a\": [1]}}\n\
+                      {\"timestamp\": 2000, \"input_length\": 7, \"output_length\": 8.0}\n";
+        let bailian = "{\"chat_id\": 1, \"parent_chat_id\": -1, \"timestamp\": 61.25, \
+                       \"input_length\": 6, \"output_length\": 5, \"type\": \"text\", \"turn\": 1}\n\
+                       {\"chat_id\": 2, \"parent_chat_id\": 1, \"timestamp\": 62.25, \
+                       \"input_length\": 7, \"output_length\": 8, \"type\": \"text\", \"turn\": 2}\n";
+        let vidur = "{\"arrived_at\": 4, \"num_prefill_tokens\": 6, \"num_decode_tokens\": 5}\n\
+                     {\"arrived_at\": 5, \"num_prefill_tokens\": 7, \"num_decode_tokens\": 8}\n";
+        for text in [mooncake, aiperf, bailian, vidur] {
+            let trace = read(text).unwrap();
+            assert_eq!(trace.lengths, lengths(&[(6, 5), (7, 8)]), "{text}");
+            assert_eq!(trace.arrivals_s, Some(vec![0.0, 1.0]), "{text}");
+            assert!(trace.notes.is_empty(), "{:?}", trace.notes);
+        }
+        let units = [
+            (TimeUnit::Seconds, 1000.0),
+            (TimeUnit::Milliseconds, 1.0),
+            (TimeUnit::Microseconds, 1e-3),
+            (TimeUnit::Nanoseconds, 1e-6),
+        ];
+        for (unit, apart_s) in units {
+            let trace = read_in(mooncake, Some(unit)).unwrap();
+            assert_eq!(trace.arrivals_s, Some(vec![0.0, apart_s]), "{unit:?}");
+        }
+        let csv = read_in("arrived_at\n0\n3\n", Some(TimeUnit::Milliseconds)).unwrap();
+        assert_eq!(csv.arrivals_s, Some(vec![0.0, 0.003]));
+        let dated = read_in(
+            "arrival_time\n1970-01-04 12:00:01\n",
+            Some(TimeUnit::Seconds),
+        );
+        let message = dated.unwrap_err().to_string();
+        assert!(message.contains("leave out `time_unit: s`"), "{message}");
+    }
+
+    #[test]
+    fn what_json_lines_hold_beyond_lengths_is_noted_or_refused() {
+        let row = |more: &str| {
+            format!("{{\"timestamp\": 0, \"input_length\": 6, \"output_length\": 5{more}}}\n")
+        };
+        let notes = |text: &str| read(text).unwrap().notes;
+        let plain = row("");
+        assert!(notes(&(plain.clone() + &row(", \"delay\": null"))).is_empty());
+        let hashed = notes(&(plain.clone() + &row(", \"hash_ids\": [1, 2]")));
+        assert_eq!(hashed.len(), 1);
+        assert!(
+            hashed[0].starts_with("`hash_ids` have no effect"),
+            "{hashed:?}"
+        );
+        let session = notes(&row(", \"session_id\": \"a\""));
+        assert!(session[0].starts_with("`session_id` has no effect"));
+
+        let refused = |text: &str| read(text).unwrap_err().to_string();
+        let message = refused(&(plain.clone() + &row(", \"delay\": 250")));
+        assert!(
+            message.starts_with("t.csv:2:57: key `delay`: sessions, whose turns follow a delay"),
+            "{message}"
+        );
+        let text = "{\"text_input\": \"Hello\", \"output_length\": 5}";
+        assert!(refused(text).contains("key `text_input`: the prompt is given as text"));
+        let mixed = refused(&(plain + &row(", \"chat_id\": 4")));
+        assert!(mixed.contains("a file has one format"), "{mixed}");
+    }
+
+    #[test]
+    fn a_request_longer_than_allowed_is_refused_where_it_stands() {
+        let message = |text: &str| read(text).unwrap_err().to_string();
+        let header = "num_prefill_tokens,num_decode_tokens\n";
+        for tokens in ["4000000000", "16777217", "1e300"] {
+            assert_eq!(
+                message(&format!("{header}5,{tokens}\n")),
+                format!(
+                    "t.csv:2:3: column `num_decode_tokens` is `{tokens}`; allowed is a whole \
+                     number from 1 to 16777216"
+                )
+            );
+        }
+        let together = message(&format!("{header}5,6\n16777216,1\n"));
+        assert!(
+            together.starts_with("t.csv:3:1: a request of 16777216 prompt and 1 output tokens"),
+            "{together}"
+        );
+        let json = message("{\"input_length\": 4000000000, \"output_length\": 5}");
+        assert!(
+            json.starts_with("t.csv:1:2: key `input_length` is `4000000000`"),
+            "{json}"
+        );
+    }
+
+    /// What a file says does nothing to a terminal, and is not repeated at length.
+    #[test]
+    fn text_of_a_file_is_escaped_and_cut_in_messages() {
+        let clean = |text: String| {
+            let message = read(&text).unwrap_err().to_string();
+            assert!(message.len() < 2000, "{} characters", message.len());
+            assert!(!message.contains(['\u{1b}', '\u{7}']), "{message:?}");
+        };
+        let nasty = format!("\u{1b}]0;title\u{7}{}", "x".repeat(100_000));
+        clean(format!("{nasty}\n1,2\n"));
+        clean(format!("arrived_at\n{nasty}\n"));
+        clean(format!("num_prefill_tokens,num_decode_tokens\n1,{nasty}\n"));
+        clean(format!("prefill_min,{nasty}\n"));
+        let json = "x".repeat(100_000) + "\\u001b";
+        clean(format!("{{\"input_length\": \"{json}\"}}"));
+        clean(format!(
+            "{{\"timestamp\": \"{json}\", \"input_length\": 5, \"output_length\": 5}}"
+        ));
+        clean(format!("{{\"input_length\": {json}"));
     }
 
     #[test]
     fn windows_leave_out_their_bounds() {
         let trace = read("arrived_at\n5\n7\n8\n9.5\n").unwrap();
-        let times = |start, end| trace.between(start, end).map(|t| t.arrivals_s.unwrap());
-        assert_eq!(times(Some("5"), None), Ok(vec![0.0, 1.0, 2.5]));
-        assert_eq!(
-            times(Some("1970-01-01 00:00:06"), Some("9.5")),
-            Ok(vec![0.0, 1.0])
-        );
+        let times = |start, end| trace.window(start, end);
+        assert_eq!(times(None, None), Ok(0..4));
+        assert_eq!(times(Some("5"), None), Ok(1..4));
+        assert_eq!(times(Some("1970-01-01 00:00:06"), Some("9.5")), Ok(1..3));
         assert!(
             times(Some("20"), None)
                 .unwrap_err()
@@ -570,16 +484,5 @@ mod tests {
                 .to_string()
                 .starts_with("`x` is neither")
         );
-    }
-
-    #[test]
-    fn dates_count_as_the_calendar_does() {
-        assert_eq!(parse_date_time("1970-01-01 00:00:00"), Some(0.0));
-        assert_eq!(parse_date_time("2000-03-01T00:00:00Z"), Some(951_868_800.0));
-        assert_eq!(
-            parse_date_time("2024-05-10 00:00:00.5+00:00"),
-            Some(1_715_299_200.5)
-        );
-        assert_eq!(parse_date_time("2024-05-10"), None);
     }
 }

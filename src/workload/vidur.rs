@@ -183,7 +183,7 @@ impl VidurReplay {
     /// If the file is missing, malformed or lacks a column, or a prompt is cut
     /// to nothing.
     pub fn generate(&self, files: &DataFiles) -> Result<Vec<Request>, WorkloadError> {
-        let trace = read_trace(&files.read(&self.file)?)?;
+        let trace = read_trace(&files.read(&self.file)?, None)?;
         let rows = lengths_of(&trace)?;
         let Some(times_s) = &trace.arrivals_s else {
             let message = "has no arrival times; needed is a column `arrived_at`";
@@ -240,7 +240,7 @@ impl Intervals {
                 end_time,
                 time_scale_factor,
             } => {
-                let trace = read_trace(&files.read(file)?)?;
+                let trace = read_trace(&files.read(file)?, None)?;
                 let gaps = gaps_s(&trace, start_time, end_time, *time_scale_factor)?;
                 Self::Trace(gaps.into_iter())
             }
@@ -413,7 +413,7 @@ impl LengthDraws {
                 prefill_scale_factor,
                 decode_scale_factor,
             } => {
-                let trace = read_trace(&files.read(file)?)?;
+                let trace = read_trace(&files.read(file)?, None)?;
                 let factors = (*prefill_scale_factor, *decode_scale_factor);
                 let shorten =
                     |row: &Lengths| shortened(scaled(*row, factors.0, factors.1), *max_tokens);
@@ -480,8 +480,8 @@ impl ZipfDraws {
     fn new(seed: u32, (min, max): (u32, u32), theta: f64, ratio: f64) -> Self {
         let items = f64::from(max) - f64::from(min) + 1.0;
         let zeta = |count: f64| -> f64 {
-            let terms = (1..count.max(1.0) as u64).map(|k| 1.0 / (k as f64).powf(theta));
-            pairwise_sum(&terms.collect::<Vec<_>>())
+            let term = |k: u64| 1.0 / (k as f64).powf(theta);
+            pairwise_sum(&term, 1, (count.max(1.0) as u64).max(1) - 1)
         };
         let (zeta_2, zeta_n) = (zeta(2.0), zeta(items));
         Self {
@@ -510,14 +510,21 @@ impl ZipfDraws {
     }
 }
 
-/// Halves above 128 terms, eight running sums below: how NumPy adds.
-fn pairwise_sum(terms: &[f64]) -> f64 {
+/// The sum of `count` terms from the one of `first` on. Halves above 128 terms, eight
+/// running sums below: how NumPy adds.
+fn pairwise_sum(term: &impl Fn(u64) -> f64, first: u64, count: u64) -> f64 {
+    if count > 128 {
+        let half = count / 2 / 8 * 8;
+        let rest = pairwise_sum(term, first + half, count - half);
+        return pairwise_sum(term, first, half) + rest;
+    }
+    let mut terms = [0.0; 128];
+    let terms = &mut terms[..count as usize];
+    (first..)
+        .zip(terms.iter_mut())
+        .for_each(|(k, value)| *value = term(k));
     if terms.len() < 8 {
         return terms.iter().sum();
-    }
-    if terms.len() > 128 {
-        let half = terms.len() / 2 / 8 * 8;
-        return pairwise_sum(&terms[..half]) + pairwise_sum(&terms[half..]);
     }
     let mut sums = [0.0; 8];
     let chunks = terms.chunks_exact(8);

@@ -25,6 +25,8 @@ const ORDER: &[&str] = &[
     "yaml",
     "external",
     "spelling",
+    "permutation",
+    "host_memory",
     "output_file",
     "input_file",
     "units",

@@ -18,3 +18,4 @@ mod simulate;
 mod simulator;
 mod spec;
 mod streams;
+mod workload;

@@ -140,6 +140,7 @@ fn summary(num_requests: u32, load: f64) -> RunSummary {
         unfinished: 0,
         undecided: 0,
         not_arrived: 0,
+        offered_requests_per_s: load,
         duration_s: 100.0 / load,
         output_tokens: u64::from(num_requests) * 200,
         prompt_tokens: u64::from(num_requests) * 1000,

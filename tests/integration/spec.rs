@@ -49,7 +49,7 @@ fn everything_wrong_is_reported_at_once_with_its_place() {
         ),
         (
             ":11:15",
-            "key `base.workload.requests`: value `-5` is not allowed; allowed is a whole number of at least 1",
+            "key `base.workload.requests`: value `-5` is not allowed; allowed is a whole number from 1 to 100000000",
         ),
         (
             ":12:14",
@@ -192,7 +192,7 @@ fn overrides_come_before_the_checks_and_are_named_in_them() {
     assert!(!axes.contains(&"tensor_parallel"), "pinned: {axes:?}");
     let config = spec.config_at(&[]).unwrap();
     assert_eq!((config.tensor_parallel, config.seed), (4, 9));
-    assert_eq!(config.workload.requests, 50);
+    assert_eq!(config.workload.requests, Some(50));
     let Some(ReplicaScheduler::Sarathi { chunk_size, .. }) = config.replica_scheduler else {
         panic!("{:?}", config.replica_scheduler);
     };
@@ -377,7 +377,10 @@ fn every_sweep_we_ship_is_valid_and_draws_its_requests() {
         let source = WorkloadSource::new(spec.data_files());
         let workload = source.get(&config.workload, config.seed, 0).unwrap();
         let workload = workload.at_rate(config.qps).unwrap();
-        assert_eq!(workload.requests.len() as u32, config.workload.requests);
+        assert_eq!(
+            Some(workload.requests.len() as u32),
+            config.workload.requests
+        );
         let of_file = matches!(config.workload.lengths, LengthsConfig::Trace { .. });
         let data = source.fingerprints(&config.workload).unwrap();
         assert_eq!(data.len(), usize::from(of_file));

@@ -86,7 +86,10 @@ pub struct SummaryRecorder {
     within_targets: u32,
     prompt_tokens: u64,
     output_tokens: u64,
+    /// Requests that arrived, or were to.
+    arrivals: u32,
     first_arrival_s: f64,
+    last_arrival_s: f64,
     last_completion_s: f64,
 }
 
@@ -110,7 +113,9 @@ impl SummaryRecorder {
             within_targets: 0,
             prompt_tokens: 0,
             output_tokens: 0,
+            arrivals: 0,
             first_arrival_s: f64::INFINITY,
+            last_arrival_s: f64::NEG_INFINITY,
             last_completion_s: 0.0,
         }
     }
@@ -134,6 +139,10 @@ impl SummaryRecorder {
             unfinished: self.unfinished,
             undecided: self.undecided,
             not_arrived: self.not_arrived,
+            offered_requests_per_s: match self.arrivals {
+                0 | 1 => f64::NAN,
+                more => f64::from(more - 1) / (self.last_arrival_s - self.first_arrival_s),
+            },
             duration_s: (self.last_completion_s - self.first_arrival_s).max(0.0),
             output_tokens: self.output_tokens,
             prompt_tokens: self.prompt_tokens,
@@ -167,7 +176,9 @@ impl Recorder for SummaryRecorder {
     #[inline]
     fn request(&mut self, record: &RequestRecord) {
         self.requests += 1;
+        self.arrivals += u32::from(!record.arrived_at_s.is_nan());
         self.first_arrival_s = self.first_arrival_s.min(record.arrived_at_s);
+        self.last_arrival_s = self.last_arrival_s.max(record.arrived_at_s);
         match record.outcome {
             RequestOutcome::Completed => {
                 self.ttft_s.push(record.ttft_s());
@@ -239,7 +250,9 @@ impl Recorder for SummaryRecorder {
         self.within_targets += part.within_targets;
         self.prompt_tokens += part.prompt_tokens;
         self.output_tokens += part.output_tokens;
+        self.arrivals += part.arrivals;
         self.first_arrival_s = self.first_arrival_s.min(part.first_arrival_s);
+        self.last_arrival_s = self.last_arrival_s.max(part.last_arrival_s);
         self.last_completion_s = self.last_completion_s.max(part.last_completion_s);
     }
 }
