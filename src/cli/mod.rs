@@ -1,7 +1,6 @@
 //! The command line: one file per command, each a clap `Args` struct and a
 //! `run` function that calls the library and prints.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 mod catalog;
