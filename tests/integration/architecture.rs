@@ -93,8 +93,14 @@ const RESERVED: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["fs::read(", "read_to_string(", "File::open(", "from_path("],
-        // A directory that is synced, and the process' own ignored signals.
-        &["input_file.rs", "results/durable.rs", "cli/interrupt.rs"],
+        // A directory that is synced, and what the kernel says of the process: its
+        // ignored signals, its memory.
+        &[
+            "input_file.rs",
+            "results/durable.rs",
+            "cli/interrupt.rs",
+            "host_memory.rs",
+        ],
         "input_file.rs, which refuses pipes, devices and what is too large",
     ),
     (

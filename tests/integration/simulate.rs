@@ -631,7 +631,7 @@ fn what_cannot_be_run_is_refused_in_one_message() {
         ),
         (
             "--poisson_request_interval_generator_config_qps 1e-308",
-            "allowed is 0 to 1e10",
+            "requests take inf s to arrive; allowed is 1e10 s",
         ),
         ("--compat python", "invalid value 'python'"),
         ("stray", "unexpected argument 'stray'"),
