@@ -81,6 +81,7 @@ fn sweep(c: &mut Criterion) {
                     let options = ExecuteOptions {
                         threads,
                         indices: Shard::WHOLE.of(plan.num_runs()),
+                        samples: 0,
                         stop: &AtomicBool::new(false),
                         is_completed: &|_| false,
                     };

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use vidur_sweep::catalog::{DeviceSpec, PeakFlops};
+use vidur_sweep::catalog::{DeviceSpec, PeakFlops, PriceBasis};
 use vidur_sweep::execution_time::operator::{ExpertLoad, LatentWidths};
 use vidur_sweep::execution_time::silicon::{SiliconDb, Table, list_tables};
 use vidur_sweep::execution_time::{Operator, OperatorCost, Provenance};
@@ -43,6 +43,7 @@ fn device(name: &str) -> DeviceSpec {
         gpus_per_node: 8,
         power_w: 700.0,
         price_usd_per_hour: 2.0,
+        price_basis: PriceBasis::Published,
         kernels_of: (name == "h800").then(|| "h100".into()),
     }
 }

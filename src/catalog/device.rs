@@ -35,10 +35,26 @@ pub struct DeviceSpec {
     pub power_w: f64,
     /// Price of one GPU for an hour, US dollars; a starting point to be edited.
     pub price_usd_per_hour: f64,
+    /// Where the price comes from.
+    #[serde(default)]
+    pub price_basis: PriceBasis,
     /// Device whose measured kernels stand in for this one's, if it has none of
     /// its own (`h800` uses `h100`). Links are always this device's own.
     #[serde(default)]
     pub kernels_of: Option<String>,
+}
+
+/// Where the price of a GPU comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PriceBasis {
+    /// Somebody asks for it, or, in a file of the user's, the user pays it.
+    #[default]
+    Published,
+    /// From the ratio of published prices of this GPU and another.
+    Derived,
+    /// Nobody publishes one.
+    Assumed,
 }
 
 /// Dense peak throughput, 10^12 operations per second; absent: not supported

@@ -22,7 +22,7 @@ mod model;
 mod tests;
 mod validate;
 
-pub use device::{DeviceSpec, PeakFlops};
+pub use device::{DeviceSpec, PeakFlops, PriceBasis};
 pub use engine::{Computed, EngineSpec, StaticFraction};
 pub use model::{
     Attention, ClassFormats, LatentProjections, LinearAttention, LocalAttention, LocalReach,

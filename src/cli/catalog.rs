@@ -8,19 +8,20 @@ use std::process::ExitCode;
 use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 
-use super::output::{print_data, print_text};
+use super::output::{output_width, print_data, print_text};
 use super::{CliError, CliResult};
 use crate::catalog::{Attention, Catalog, DeviceSpec, EngineSpec, LocalReach, ModelSpec};
 use crate::execution_time::BackendKind;
-use crate::input_file::{self, InputKind};
 use crate::memory::{
     Formats, kv_bytes_per_token, parameters, state_bytes_per_request, window_cache,
 };
+use crate::report::{TextColumn, TextTable};
 use crate::simulator::{GlobalScheduler, ReplicaScheduler};
 use crate::spelling::did_you_mean;
 use crate::units::GIB;
+use crate::workload::{DataFiles, embedded_files};
 
-/// Where traces that ship with the project are, seen from its root.
+/// Where traces are looked for besides those that ship with the program.
 const TRACES_FOLDER: &str = "data/traces";
 
 /// List models, devices, engines, backends, schedulers and traces.
@@ -61,7 +62,7 @@ enum Kind {
     Backends,
     /// How requests are given to replicas, and how replicas form batches.
     Schedulers,
-    /// Request lengths that ship in data/traces.
+    /// Request lengths that ship with the program, and those in ./data/traces.
     Traces,
 }
 
@@ -87,7 +88,7 @@ pub fn run(args: Args) -> CliResult {
         (Kind::Engines, name) => engines(name.as_deref())?,
         (Kind::Backends, name) => only("backend", name, backends())?,
         (Kind::Schedulers, name) => only("scheduler", name, schedulers())?,
-        (Kind::Traces, name) => only("trace", name, traces(Path::new(TRACES_FOLDER))?)?,
+        (Kind::Traces, name) => only("trace", name, traces()?)?,
     };
     let text = if args.name.is_some() {
         details(&entries, args.format)
@@ -235,6 +236,7 @@ fn device_entry(device: &DeviceSpec) -> Entry {
         "gpus_per_node": device.gpus_per_node,
         "power_w": device.power_w,
         "usd_per_hour": device.price_usd_per_hour,
+        "price": to_json(&device.price_basis),
         "kernels_of": device.kernels_of,
     }));
     Entry {
@@ -317,6 +319,12 @@ fn schedulers() -> Vec<Entry> {
         .collect()
 }
 
+/// Names of backends and schedulers.
+pub(super) fn backends_and_schedulers() -> impl Iterator<Item = String> {
+    let all = backends().into_iter().chain(schedulers());
+    all.map(|entry| entry.name)
+}
+
 /// Name, description and settings of one variant of an enum.
 type Variant = (String, String, Map<String, Value>);
 
@@ -350,34 +358,41 @@ fn variants<T: JsonSchema>() -> Vec<Variant> {
         .collect()
 }
 
-/// The traces of a folder. Their leading `# ` lines say what they are and whose.
-fn traces(folder: &Path) -> Result<Vec<Entry>, CliError> {
-    let unreadable = |path: &Path, e: std::io::Error| {
-        CliError::BadInput(format!(
-            "cannot read {}: {e} (traces are listed from the folder {TRACES_FOLDER} of the \
-             current directory)",
-            path.display()
-        ))
+/// The traces that ship with the program, and those of the working directory's
+/// `data/traces`. Their leading `# ` lines say what they are and whose.
+fn traces() -> Result<Vec<Entry>, CliError> {
+    let shipped = || embedded_files().iter().map(|(path, _)| PathBuf::from(path));
+    let mut files: Vec<PathBuf> = shipped().chain(traces_here()?).collect();
+    files.sort();
+    files.dedup();
+    let entry = |path: PathBuf| {
+        let data = DataFiles::default().read(&path);
+        let data = data.map_err(|error| CliError::BadInput(error.to_string()))?;
+        let on_disk = DataFiles::default().locate(&path).is_some();
+        Ok(trace_entry(&path, &data.text, on_disk))
     };
-    let mut files = Vec::<PathBuf>::new();
-    for entry in std::fs::read_dir(folder).map_err(|e| unreadable(folder, e))? {
-        let path = entry.map_err(|e| unreadable(folder, e))?.path();
+    files.into_iter().map(entry).collect()
+}
+
+/// CSV files of [`TRACES_FOLDER`] in the working directory, if there is one.
+fn traces_here() -> Result<Vec<PathBuf>, CliError> {
+    let folder = Path::new(TRACES_FOLDER);
+    let unreadable =
+        |e: std::io::Error| CliError::BadInput(format!("cannot read {TRACES_FOLDER}: {e}"));
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
         if path.extension().is_some_and(|e| e == "csv") {
             files.push(path);
         }
     }
-    files.sort();
-    files
-        .into_iter()
-        .map(|path| {
-            let text =
-                input_file::read_text(&path, InputKind::Trace).map_err(|e| unreadable(&path, e))?;
-            Ok(trace_entry(&path, &text))
-        })
-        .collect()
+    Ok(files)
 }
 
-fn trace_entry(path: &Path, text: &str) -> Entry {
+fn trace_entry(path: &Path, text: &str, on_disk: bool) -> Entry {
     let name = path
         .file_stem()
         .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
@@ -390,15 +405,18 @@ fn trace_entry(path: &Path, text: &str) -> Entry {
     let columns = rows.next().unwrap_or_default();
     let count = rows.filter(|line| !line.trim().is_empty()).count();
     let file = path.display().to_string();
+    let found = if on_disk { "on disk" } else { "built in" };
     let summary = object(json!({
         "name": name,
         "file": file,
+        "found": found,
         "rows": count,
         "description": header.first().copied().unwrap_or_default(),
     }));
     let full = json!({
         "name": name,
         "file": file,
+        "found": found,
         "rows": count,
         "columns": columns,
         "header": header,
@@ -429,8 +447,15 @@ fn list(entries: &[Entry], format: Format) -> Result<String, CliError> {
     match format {
         Format::Json => json_text(&entries.iter().map(|e| &e.full).collect::<Vec<_>>()),
         Format::Csv => csv_text(&columns, rows),
-        Format::Table => Ok(table_text(&columns, rows)),
+        Format::Table => Ok(table_text(keys(&columns), &columns, rows)),
     }
+}
+
+/// Columns that say which entry it is: all up to its name, and its version.
+fn keys(columns: &[&str]) -> usize {
+    let named = columns.iter().position(|column| *column == "name");
+    let keys = named.map_or(1, |name| name + 1);
+    keys + usize::from(columns.get(keys) == Some(&"version"))
 }
 
 fn details(entries: &[Entry], format: Format) -> Result<String, CliError> {
@@ -446,7 +471,7 @@ fn details(entries: &[Entry], format: Format) -> Result<String, CliError> {
     }
     match format {
         Format::Csv => csv_text(&["key", "value"], rows.into_iter()),
-        Format::Json | Format::Table => Ok(table_text(&["key", "value"], rows.into_iter())),
+        Format::Json | Format::Table => Ok(table_text(1, &["key", "value"], rows.into_iter())),
     }
 }
 
@@ -485,18 +510,19 @@ fn cell(value: &Value) -> String {
     }
 }
 
-fn table_text(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let mut table = comfy_table::Table::new();
-    table
-        .load_style(comfy_table::presets::NOTHING)
-        .set_content_arrangement(comfy_table::ContentArrangement::Dynamic)
-        .set_header(columns);
-    for row in rows {
-        table.add_row(row);
-    }
-    let mut text = table.trim_fmt();
-    text.push('\n');
-    text
+/// Rows as a table as wide as the terminal; the first `keys` columns say which row it is.
+fn table_text(keys: usize, columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let rows: Vec<Vec<String>> = rows.collect();
+    let columns = columns.iter().enumerate().map(|(nth, name)| {
+        let cells: Vec<String> = rows.iter().map(|row| row[nth].clone()).collect();
+        let mut values = cells.iter().filter(|cell| !cell.is_empty()).peekable();
+        let numeric = values.peek().is_some() && values.all(|cell| cell.parse::<f64>().is_ok());
+        match numeric {
+            true => TextColumn::numbers(name, cells),
+            false => TextColumn::text(name, cells),
+        }
+    });
+    TextTable::new(keys, columns).render(output_width())
 }
 
 fn csv_text(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<String, CliError> {

@@ -7,6 +7,7 @@ mod catalog;
 mod completions;
 mod explain;
 mod interrupt;
+mod man;
 mod network;
 mod output;
 mod pareto;
@@ -97,6 +98,7 @@ enum Command {
     Topology(topology::Args),
     Schema(schema::Args),
     Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// All commands with their options and help, for tests of what that says.
@@ -124,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Topology(args) => topology::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     };
     match result {
         Ok(code) => code,

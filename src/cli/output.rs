@@ -12,6 +12,7 @@ use std::path::Path;
 
 use super::CliError;
 use crate::input_file::{steers, tame_line};
+use crate::report::LEAST_WIDTH;
 
 /// Prints a line to standard error, as `eprintln!` does, but whatever becomes of
 /// it. What could steer a terminal is escaped: most messages quote files.
@@ -91,12 +92,28 @@ fn tame(text: &str) -> String {
     tame
 }
 
-/// Width of the terminal, if standard output is one.
-pub(super) fn terminal_width() -> Option<u16> {
-    match io::stdout().is_terminal() {
-        true => comfy_table::Table::new().width(),
-        false => None,
-    }
+/// Characters per line where nobody says how many there are.
+const UNKNOWN_WIDTH: usize = 120;
+/// More are not used.
+const MOST_WIDTH: usize = 10_000;
+
+/// Characters of a line of standard output: what `COLUMNS` says, else the width of the
+/// terminal, else what most windows hold.
+pub(super) fn output_width() -> usize {
+    let asked = std::env::var("COLUMNS").ok();
+    let asked = asked.and_then(|columns| columns.trim().parse::<usize>().ok());
+    let asked = asked.filter(|columns| *columns > 0);
+    let terminal = || {
+        let out = io::stdout();
+        let size = out
+            .is_terminal()
+            .then(|| terminal_size::terminal_size_of(out));
+        size.flatten().map(|(width, _)| usize::from(width.0))
+    };
+    let width = asked.or_else(terminal).filter(|width| *width > 0);
+    width
+        .unwrap_or(UNKNOWN_WIDTH)
+        .clamp(LEAST_WIDTH, MOST_WIDTH)
 }
 
 /// Writes a file that the user named; `-` is standard output.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::output::{print_data_with, print_text, terminal_width};
+use super::output::{output_width, print_data_with, print_text};
 use super::{CliError, CliResult};
 use crate::report::{
     GatherOptions, ListKind, ReportError, ReportFormat, SweepReport, gather, write_report,
@@ -74,11 +74,12 @@ pub fn run(args: Args) -> CliResult {
 
 /// Prints a report as asked.
 pub(super) fn print_report(report: &SweepReport, format: ReportFormat) -> Result<(), CliError> {
+    let width = output_width();
     if format != ReportFormat::Table {
-        return print_data_with(|out| write_report(report, format, None, out));
+        return print_data_with(|out| write_report(report, format, width, out));
     }
     let mut text = Vec::new();
-    write_report(report, format, terminal_width(), &mut text)
+    write_report(report, format, width, &mut text)
         .map_err(|error| CliError::Failure(error.to_string()))?;
     print_text(&String::from_utf8_lossy(&text))
 }

@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::output::{print_data_with, print_text};
+use super::output::{output_width, print_data_with, print_text};
 use super::sweep::SweepArgs;
 use super::{CliError, CliResult, NOTHING_FEASIBLE, tell_notes};
+use crate::explore::progress::duration;
 use crate::explore::survey::{CheckOne, Reasons};
 use crate::explore::{Plan, RunOne, Simulate, Survey, preflight, survey};
-use crate::report::ReportFormat;
+use crate::report::{ReportFormat, TextColumn, TextTable, wrapped};
 use crate::results::RunStatus;
 use crate::spec::{Replicas, RunConfig, SearchConfig, value_label};
 
@@ -131,12 +132,7 @@ pub fn run(args: Args) -> CliResult {
     let summary = summarise(&args, &plan, &found, rate, threads);
     tell_notes(&summary.notes);
     match args.format {
-        ReportFormat::Table => {
-            let mut text = Vec::new();
-            write_table(&summary, found.is_whole(), &mut text)
-                .map_err(|error| CliError::Failure(error.to_string()))?;
-            print_text(&String::from_utf8_lossy(&text))?;
-        }
+        ReportFormat::Table => print_text(&table(&summary, found.is_whole(), output_width()))?,
         ReportFormat::Json => print_data_with(|out| write_json(&summary, out))?,
         ReportFormat::Csv => print_data_with(|out| write_csv(&summary, out))?,
     }
@@ -266,27 +262,57 @@ fn axes(plan: &Plan) -> Vec<Axis> {
         .collect()
 }
 
-fn write_table(summary: &Summary, whole: bool, out: &mut dyn Write) -> io::Result<()> {
-    let about = if whole { "" } else { "about " };
+/// For people, in lines of at most `width` characters.
+fn table(summary: &Summary, whole: bool, width: usize) -> String {
     let Summary { name, search, .. } = summary;
-    writeln!(out, "{name}: {search} search, {} points\n", summary.points)?;
-    let width = summary.axes.iter().map(|axis| axis.name.len()).max();
-    for axis in &summary.axes {
-        let width = width.unwrap_or(0);
+    let title = format!("{name}: {search} search, {} points", summary.points);
+    let mut sections = vec![wrapped(&title, width)];
+    if !summary.axes.is_empty() {
+        sections.push(axes_table(&summary.axes).render(width));
+    }
+    sections.push(wrapped(&counts(summary, whole), width));
+    let time = match &summary.estimate {
+        Some(estimate) => format!(
+            "about {} on {} threads, at {} requests per second and thread as measured now",
+            duration(estimate.time_s),
+            summary.threads,
+            rounded_count(estimate.requests_per_s_per_thread)
+        ),
+        None if summary.needs_program => {
+            "time unknown: `network.simai_binary` names a program, which `plan` does not run"
+                .to_owned()
+        }
+        None => "time unknown: nothing was measured".to_owned(),
+    };
+    sections.push(wrapped(&time, width));
+    sections.join("\n")
+}
+
+fn axes_table(axes: &[Axis]) -> TextTable {
+    let shown = |axis: &Axis| {
         let shown = axis.values.iter().take(VALUES_SHOWN).cloned();
         let mut shown = shown.collect::<Vec<_>>().join(", ");
         if axis.values.len() > VALUES_SHOWN {
             shown.push_str(", ...");
         }
-        writeln!(
-            out,
-            "  {:width$}  {:>4}  {shown}",
-            axis.name,
-            axis.values.len()
-        )?;
-    }
-    writeln!(out)?;
-    let mut line = |count: u64, text: &str| writeln!(out, "{count:>10}  {text}");
+        shown
+    };
+    let number = |axis: &Axis| axis.values.len().to_string();
+    TextTable::new(
+        1,
+        [
+            TextColumn::text("axis", axes.iter().map(|axis| axis.name.clone())),
+            TextColumn::numbers("number", axes.iter().map(number)),
+            TextColumn::text("values", axes.iter().map(shown)),
+        ],
+    )
+}
+
+/// What becomes of the runs, a line per count.
+fn counts(summary: &Summary, whole: bool) -> String {
+    let about = if whole { "" } else { "about " };
+    let mut lines = Vec::new();
+    let mut line = |count: u64, text: &str| lines.push(format!("{count:>10}  {text}"));
     let mut what = "runs".to_owned();
     if summary.replications > 1 {
         what += &format!(", {} replications of each point", summary.replications);
@@ -294,51 +320,38 @@ fn write_table(summary: &Summary, whole: bool, out: &mut dyn Write) -> io::Resul
     if summary.shard != "1/1" {
         what += &format!(", shard {}", summary.shard);
     }
-    line(summary.runs, &what)?;
+    line(summary.runs, &what);
     if !whole {
-        line(
-            summary.examined,
-            "of them examined; what follows is scaled up",
-        )?;
+        let what = "of them examined; what follows is scaled up";
+        line(summary.examined, what);
     }
     if summary.passed_over > 0 {
-        line(
-            summary.passed_over,
-            "more points drawn, which constraints exclude",
-        )?;
+        let what = "more points drawn, which constraints exclude";
+        line(summary.passed_over, what);
     }
-    line(summary.excluded, &format!("{about}excluded by constraints"))?;
-    line(summary.infeasible, &format!("{about}infeasible"))?;
+    line(summary.excluded, &format!("{about}excluded by constraints"));
+    line(summary.infeasible, &format!("{about}infeasible"));
     for reason in &summary.infeasible_reasons {
-        writeln!(out, "{:>14}  {}", reason.runs, reason.reason)?;
+        lines.push(format!("{:>14}  {}", reason.runs, reason.reason));
         if reason.example != reason.reason {
-            writeln!(
-                out,
-                "{:>16}run {}: {}",
-                "", reason.example_run, reason.example
-            )?;
+            let (run, example) = (reason.example_run, &reason.example);
+            lines.push(format!("{:>16}run {run}: {example}", ""));
         }
     }
-    writeln!(
-        out,
-        "{:>10}  {about}to simulate, {} requests",
-        summary.feasible, summary.requests
-    )?;
-    writeln!(out)?;
-    match &summary.estimate {
-        Some(estimate) => writeln!(
-            out,
-            "about {} on {} threads, at {:.0} requests per second and thread as measured now",
-            duration(estimate.time_s),
-            summary.threads,
-            estimate.requests_per_s_per_thread
-        ),
-        None if summary.needs_program => writeln!(
-            out,
-            "time unknown: `network.simai_binary` names a program, which `plan` does not run"
-        ),
-        None => writeln!(out, "time unknown: nothing was measured"),
+    let (feasible, requests) = (summary.feasible, summary.requests);
+    lines.push(format!(
+        "{feasible:>10}  {about}to simulate, {requests} requests"
+    ));
+    lines.join("\n")
+}
+
+/// A measured count: two digits of it, for the third is noise.
+fn rounded_count(count: f64) -> String {
+    if !(count.is_finite() && count >= 1.0) {
+        return "less than 1".to_owned();
     }
+    let unit = 10f64.powf((count.log10().floor() - 1.0).max(0.0));
+    format!("{:.0}", (count / unit).round() * unit)
 }
 
 fn write_json(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
@@ -373,35 +386,4 @@ fn write_csv(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
         csv.write_record(["estimate", "time_s", &format!("{:.3}", estimate.time_s)])?;
     }
     csv.flush()
-}
-
-/// A time in the two units a person would say it in.
-fn duration(time_s: f64) -> String {
-    let (whole_s, minute, hour, day) = (time_s.round() as u64, 60, 3600, 86_400);
-    match whole_s {
-        0 => "a second".to_owned(),
-        s if s < minute => format!("{s} s"),
-        s if s < hour => format!("{} min {} s", s / minute, s % minute),
-        s if s < day => format!("{} h {} min", s / hour, s % hour / minute),
-        s => format!("{} days {} h", s / day, s % day / hour),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::duration;
-
-    #[test]
-    fn durations_are_said_in_two_units() {
-        let cases = [
-            (0.2, "a second"),
-            (59.4, "59 s"),
-            (59.6, "1 min 0 s"),
-            (3_725.0, "1 h 2 min"),
-            (200_000.0, "2 days 7 h"),
-        ];
-        for (time_s, said) in cases {
-            assert_eq!(duration(time_s), said);
-        }
-    }
 }

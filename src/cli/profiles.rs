@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::output::{print_data, print_text};
+use super::output::{output_width, print_data, print_text};
 use super::{CliError, CliResult};
 use crate::execution_time::silicon::{self, SiliconError, TableListing};
 use crate::output_file::{DirectoryLock, LockError};
+use crate::report::{TextColumn, TextTable};
 
 /// Import and list operator profiles.
 #[derive(clap::Args)]
@@ -123,9 +124,6 @@ fn list_tables(list: &List) -> CliResult {
     Ok(std::process::ExitCode::SUCCESS)
 }
 
-/// Characters per line where the output is not a terminal.
-const PLAIN_WIDTH: u16 = 140;
-
 const COLUMNS: [&str; 7] = [
     "device", "table", "engine", "version", "rows", "keys", "licence",
 ];
@@ -151,17 +149,15 @@ fn cells(table: &TableListing) -> [String; 7] {
 }
 
 fn listing_table(tables: &[TableListing]) -> String {
-    let mut out = comfy_table::Table::new();
-    out.load_style(comfy_table::presets::NOTHING)
-        .set_content_arrangement(comfy_table::ContentArrangement::Dynamic)
-        .set_header(COLUMNS);
-    if !out.is_tty() {
-        out.set_width(PLAIN_WIDTH);
-    }
-    for table in tables {
-        out.add_row(cells(table));
-    }
-    format!("{out}\n")
+    let rows: Vec<[String; 7]> = tables.iter().map(cells).collect();
+    let columns = COLUMNS.into_iter().enumerate().map(|(nth, name)| {
+        let cells = rows.iter().map(|row| row[nth].clone());
+        match name {
+            "rows" => TextColumn::numbers(name, cells),
+            _ => TextColumn::text(name, cells),
+        }
+    });
+    TextTable::new(4, columns).render(output_width())
 }
 
 fn listing_csv(tables: &[TableListing]) -> Result<String, CliError> {

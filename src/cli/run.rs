@@ -9,7 +9,7 @@ use super::pareto::{failure, print_report};
 use super::sweep::SweepArgs;
 use super::{CliError, CliResult, NOTHING_FEASIBLE, tell_notes};
 use crate::explore::{
-    Event, IfPresent, Observer, Plan, Progress, Session, SessionEnd, SessionError, SessionOptions,
+    Event, IfPresent, Observer, Plan, Session, SessionEnd, SessionError, SessionOptions,
     is_overload, preflight,
 };
 use crate::external::AllowPrograms;
@@ -108,7 +108,7 @@ pub fn run(args: Args) -> CliResult {
     args.announce(&plan, &session, &claimed);
     let total = session.total();
     let hidden = args.quiet || args.no_progress;
-    let mut progress = Progress::new(total, session.done_before(), hidden);
+    let mut progress = session.progress(hidden);
     let mut selection = Selection::new(criteria, plan.axis_columns());
     let mut overloads = Overloads::default();
     let observers: &mut [&mut dyn Observer] = &mut [&mut progress, &mut overloads];

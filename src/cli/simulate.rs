@@ -7,9 +7,9 @@ use std::time::Instant;
 use clap::{ArgMatches, Command, FromArgMatches, ValueEnum};
 
 use super::interrupt::end_on_signals;
-use super::output::{print_data, print_text, say};
+use super::output::{output_width, print_data, print_text, say};
 use super::{CliError, CliResult};
-use crate::report::simulation_text;
+use crate::report::{simulation_text, wrapped};
 use crate::simulator::Compat;
 use crate::spec::{MemoryCheck, value_label};
 use crate::vidur::{Options, Outcome, Prepared, Settings, prepare};
@@ -280,8 +280,15 @@ impl Args {
         match self.format {
             Format::Table => {
                 if let Some(summary) = &outcome.result.summary {
-                    let title = title(prepared);
-                    print_text(&simulation_text(&title, summary, outcome.result.mfu))?;
+                    let (title, mfu) = (title(prepared), outcome.result.mfu);
+                    let mut text = simulation_text(&title, summary, mfu, output_width());
+                    let assumptions = outcome.result.assumptions.as_ref();
+                    let sentences = assumptions.map_or("", |found| &found.sentences);
+                    if !sentences.is_empty() {
+                        let told = format!("What these figures assume:\n{sentences}");
+                        text += &wrapped(&told.replace('\n', "\n  "), output_width());
+                    }
+                    print_text(&text)?;
                 }
             }
             Format::Json => {

@@ -1,6 +1,6 @@
 //! Runs a plan on all cores and tells others what happened.
 //!
-//! Workers claim the next index from a shared counter, build its configuration,
+//! Workers claim the next index in the order of [`super::order`], build its configuration,
 //! and hand it to a [`RunOne`]. What happens becomes typed [`Event`]s on a
 //! bounded channel; the calling thread shows each to every [`Observer`] (the
 //! progress display, ...) and gives it to the [`Sink`] (the result writer), so
@@ -19,6 +19,7 @@ use std::sync::{Barrier, Once};
 
 use crossbeam_channel::{Receiver, SendError, Sender};
 
+use super::order::Order;
 use crate::results::{RunIndices, RunResult, RunStatus};
 use crate::spec::RunConfig;
 
@@ -101,6 +102,8 @@ pub struct ExecuteOptions<'a> {
     pub threads: usize,
     /// Which indices of the plan to execute.
     pub indices: RunIndices,
+    /// Runs that are taken from all over first, at most: see [`super::order`].
+    pub samples: u64,
     /// Set from outside to stop: no further run is claimed, running ones end.
     pub stop: &'a AtomicBool,
     /// Whether an index has a result already.
@@ -173,6 +176,7 @@ pub fn execute(
         tasks,
         runner,
         options,
+        order: Order::new(options.indices.count, options.samples),
         next: AtomicU64::new(0),
         skipped: AtomicU64::new(0),
         abandoned: AtomicBool::new(false),
@@ -226,7 +230,8 @@ struct Workers<'a> {
     tasks: &'a dyn Tasks,
     runner: &'a dyn RunOne,
     options: &'a ExecuteOptions<'a>,
-    /// Position of the next index among those to execute.
+    order: Order,
+    /// How many indices were claimed.
     next: AtomicU64,
     skipped: AtomicU64,
     abandoned: AtomicBool,
@@ -275,7 +280,8 @@ impl Workers<'_> {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
                 (next < end).then_some(next + 1)
             });
-        claimed.ok().map(|slot| self.options.indices.index(slot))
+        let slot = self.order.at(claimed.ok()?)?;
+        Some(self.options.indices.index(slot))
     }
 }
 
@@ -325,6 +331,7 @@ fn failed_result(
         total_gpus: None,
         cost_usd_per_hour: None,
         mfu: None,
+        assumptions: None,
         kv_cache_dtype: None,
         summary: None,
         requests: Vec::new(),
@@ -527,6 +534,7 @@ mod tests {
             let options = ExecuteOptions {
                 threads: self.threads,
                 indices: self.shard.of(200),
+                samples: 20,
                 stop: &self.stop,
                 is_completed: &|index| self.done.contains(&index),
             };

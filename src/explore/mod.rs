@@ -2,16 +2,19 @@
 //!
 //! [`plan`] numbers the runs of a sweep and computes each from its number;
 //! [`preflight`](mod@preflight) checks what can be checked before the first;
-//! [`executor`] runs them on all cores and tells others what happened;
+//! [`executor`] runs them on all cores, in the order of [`order`], and tells others what
+//! happened;
 //! [`session`] does both for one result directory; [`progress`] is what a
-//! person watches; [`survey`](mod@survey) looks over a plan without running it.
+//! person watches, with the time left from [`remaining`]; [`survey`](mod@survey) looks over a plan without running it.
 //! Knows nothing of what makes a result good, nor of how files are laid out.
 
 pub mod executor;
+pub mod order;
 mod overload;
 pub mod plan;
 pub mod preflight;
 pub mod progress;
+pub mod remaining;
 pub mod session;
 pub mod simulate;
 pub mod survey;

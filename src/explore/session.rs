@@ -8,6 +8,7 @@ use super::executor::{
 };
 use super::plan::Plan;
 use super::preflight::Identity;
+use super::progress::Progress;
 use crate::results::{
     ClaimedDirectory, DirectoryState, Existing, Judge, Manifest, ResultError, ResultPlan,
     ResultWriter, RunIndices, directory_state,
@@ -80,6 +81,8 @@ pub struct Session<'a> {
     plan: &'a Plan,
     options: SessionOptions<'a>,
     indices: RunIndices,
+    /// Runs taken from all over the sweep first, at most.
+    samples: u64,
     state: State,
 }
 
@@ -112,6 +115,7 @@ impl<'a> Session<'a> {
             writer_threads: options.threads.div_ceil(WORKERS_PER_WRITER),
         };
         let dir = options.dir.path();
+        let samples = samples_max(results.request_rows_per_run);
         let state = match options.if_present {
             IfPresent::Refuse => create(dir, results, Existing::Keep)?,
             IfPresent::Replace => create(dir, results, Existing::Replace)?,
@@ -121,6 +125,7 @@ impl<'a> Session<'a> {
             plan,
             options,
             indices,
+            samples,
             state,
         })
     }
@@ -128,6 +133,15 @@ impl<'a> Session<'a> {
     /// Runs this session is about, those done before included.
     pub fn total(&self) -> u64 {
         self.indices.count
+    }
+
+    /// What shows how far it is: nothing if `hidden`.
+    pub fn progress(&self, hidden: bool) -> Progress {
+        let completed = |index| match &self.state {
+            State::Open(writer) => writer.completed().contains(index),
+            State::Complete(_) => true,
+        };
+        Progress::new(self.indices, self.samples, &completed, hidden)
     }
 
     /// Runs done before.
@@ -162,6 +176,7 @@ impl<'a> Session<'a> {
         let options = ExecuteOptions {
             threads: self.options.threads,
             indices: self.indices,
+            samples: self.samples,
             stop: self.options.stop,
             is_completed: &|index| completed.contains(index),
         };
@@ -175,6 +190,15 @@ impl<'a> Session<'a> {
         let manifest = writer.finish(judge)?;
         Ok(SessionEnd::Finished { manifest, outcome })
     }
+}
+
+/// Per-request rows that wait in memory until the neighbours of their runs are done, at
+/// most: some tens of megabytes.
+const SAMPLED_ROWS_MAX: u64 = 400_000;
+
+/// How many runs may be taken from all over the sweep first.
+fn samples_max(request_rows_per_run: Option<u64>) -> u64 {
+    SAMPLED_ROWS_MAX / request_rows_per_run.unwrap_or(0).max(1)
 }
 
 /// Per-request rows kept of a run, at most; none: no such table.
@@ -308,6 +332,7 @@ mod tests {
                 total_gpus: Some(gpus),
                 cost_usd_per_hour: Some(2.0 * f64::from(gpus)),
                 mfu: Some(0.3),
+                assumptions: None,
                 kv_cache_dtype: None,
                 summary: (!odd).then_some(summary),
                 requests: if odd { Vec::new() } else { requests },

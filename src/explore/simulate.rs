@@ -103,6 +103,13 @@ impl Simulate {
         let (summary, requests) = recorder.finish(&totals);
         result.mfu =
             (summary.duration_s > 0.0).then(|| deployment.mfu(&totals.pools, summary.duration_s));
+        // Whatever prices other steps than the run's own: not a program that takes minutes.
+        if config.network.simai_binary.is_none() {
+            let assumptions = self
+                .resolver
+                .assumptions(deployment, &totals.pools, &summary);
+            result.assumptions = Some(assumptions);
+        }
         result.kv_cache_dtype = Some(deployment.formats.kv_cache);
         let memory = deployment.memory_warning.as_ref();
         let recorded_times = matches!(config.workload.arrivals, ArrivalsConfig::Trace { .. });
@@ -153,6 +160,7 @@ impl RunOne for Simulate {
             total_gpus: None,
             cost_usd_per_hour: None,
             mfu: None,
+            assumptions: None,
             kv_cache_dtype: None,
             summary: None,
             requests: Vec::new(),

@@ -4,12 +4,39 @@ use serde_json::Value;
 
 use crate::results::compact;
 
-/// A value of an axis.
+/// A value of an axis, to be read.
 pub(super) fn value(value: Option<&Value>) -> String {
+    match value {
+        Some(Value::Number(number)) if number.is_f64() => {
+            number.as_f64().map_or_else(String::new, axis_number)
+        }
+        value => exact_value(value),
+    }
+}
+
+/// A value of an axis with every digit, to be read by programs.
+pub(super) fn exact_value(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
         Some(Value::Number(number)) => number.as_f64().map_or_else(String::new, short_number),
         Some(value) => compact(value),
+    }
+}
+
+/// Significant digits of an axis value: enough to tell the steps of a fine axis apart.
+const AXIS_DIGITS: i32 = 5;
+
+/// A number somebody chose, without the digits that only computing gave it.
+fn axis_number(value: f64) -> String {
+    let magnitude = value.abs().log10();
+    if !magnitude.is_finite() || !(-4.0..15.0).contains(&magnitude) {
+        return short_number(value);
+    }
+    let decimals = (AXIS_DIGITS - 1 - magnitude.floor() as i32).max(0);
+    let text = format!("{value:.*}", decimals as usize);
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
     }
 }
 
@@ -137,6 +164,15 @@ mod tests {
         assert_eq!(counted(1, "run"), "1 run");
         assert_eq!(counted(1_234_567, "run"), "1,234,567 runs");
         assert_eq!(grouped(999), "999");
+        let axis = |number: f64| value(Some(&serde_json::json!(number)));
+        assert_eq!(axis(1.0 / 3.0), "0.33333");
+        assert_eq!(axis(0.1 + 0.2), "0.3");
+        assert_eq!(axis(2048.0), "2048");
+        assert_eq!(axis(1e-14), 1e-14.to_string());
+        assert_eq!(
+            exact_value(Some(&serde_json::json!(0.1 + 0.2))),
+            (0.1 + 0.2).to_string()
+        );
         assert_eq!(short_number(2.0), "2");
         assert_eq!(short_number(0.25), "0.25");
         assert_eq!(limit(2.0), "2 s");

@@ -108,6 +108,8 @@ pub struct Deployment {
     pub tightest: Option<Miss>,
     /// Share of requests that did not complete.
     pub incomplete_fraction: f64,
+    /// What its figures rest on that nobody measured or published.
+    pub assumptions: Vec<String>,
 }
 
 /// A target and how far from it.
@@ -119,6 +121,15 @@ pub struct Miss {
     pub value: f64,
     /// The bound.
     pub limit: f64,
+}
+
+/// What the figures of a deployment rest on besides measurements.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Grounds {
+    /// Index of its first run.
+    pub run_index: u64,
+    /// A sentence each.
+    pub sentences: Vec<String>,
 }
 
 /// What came out of a sweep.
@@ -157,6 +168,9 @@ pub struct SweepReport {
     pub reasons: Vec<ReasonGroup>,
     /// What binds the best deployment.
     pub binding: Option<Binding>,
+    /// What the figures of the best deployment rest on that nobody measured or
+    /// published; none meets the targets: of the one that misses them by least.
+    pub assumptions: Option<Grounds>,
     /// Files of the directory worth opening; none in the page.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
@@ -196,6 +210,7 @@ pub(super) fn condense(
     };
     let deployments = describe(reader, selection, &positions)?;
     let binding = binding(reader, selection, &overview.varying_axes)?;
+    let assumptions = grounds(reader, selection, &deployments)?;
     Ok(SweepReport {
         name: reader.name().to_string(),
         directory: reader.dir().display().to_string(),
@@ -213,6 +228,7 @@ pub(super) fn condense(
         deployments,
         reasons: overview.reasons.clone(),
         binding,
+        assumptions,
         files: files(reader.dir()),
     })
 }
@@ -243,6 +259,26 @@ fn notes(overview: &Overview) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// What the first of those listed rests on, or else the best.
+fn grounds(
+    reader: &SummaryReader,
+    selection: &Selection,
+    listed: &[Deployment],
+) -> Result<Option<Grounds>, ResultError> {
+    let best = match listed.first() {
+        Some(_) => Vec::new(),
+        None => match selection.best(1) {
+            best if best.is_empty() => describe(reader, selection, &selection.nearest_misses(1))?,
+            best => describe(reader, selection, &best)?,
+        },
+    };
+    let best = listed.first().or(best.first());
+    Ok(best.map(|deployment| Grounds {
+        run_index: deployment.run_index,
+        sentences: deployment.assumptions.clone(),
+    }))
 }
 
 fn files(dir: &Path) -> Vec<String> {
@@ -366,6 +402,7 @@ fn count(runs: &mut RunTotals, row: SummaryRow<'_>) {
 /// Sums of one configuration's figures while its runs pass by.
 struct Gathering {
     run_id: String,
+    assumptions: Vec<String>,
     axes: Map<String, Value>,
     sums: Vec<f64>,
     counts: Vec<u32>,
@@ -393,6 +430,7 @@ pub(super) fn describe(
             };
             let gathering = slot.get_or_insert_with(|| Gathering {
                 run_id: row.text("run_id").unwrap_or_default().to_string(),
+                assumptions: row.text("assumptions").map_or_else(Vec::new, sentences),
                 axes: axis_values(reader, row),
                 sums: vec![0.0; figures.len()],
                 counts: vec![0; figures.len()],
@@ -433,7 +471,12 @@ fn deployment(selection: &Selection, position: usize, gathering: Gathering) -> D
             limit: bounds[bound].limit,
         }),
         incomplete_fraction: configuration.incomplete_fraction(),
+        assumptions: gathering.assumptions,
     }
+}
+
+fn sentences(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
 }
 
 fn axis_values(reader: &SummaryReader, row: SummaryRow<'_>) -> Map<String, Value> {

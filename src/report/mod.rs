@@ -12,6 +12,7 @@ pub mod html;
 mod insights;
 mod simulation;
 mod table;
+mod text_table;
 
 use std::io::{self, Write};
 
@@ -21,9 +22,10 @@ use crate::results::{ClaimedDirectory, SummaryReader};
 
 pub use figures::Figures;
 pub use gather::{
-    Deployment, GatherOptions, ListKind, Miss, ReportError, RunTotals, SweepReport, gather,
+    Deployment, GatherOptions, Grounds, ListKind, Miss, ReportError, RunTotals, SweepReport, gather,
 };
 pub use simulation::simulation_text;
+pub use text_table::{LEAST_WIDTH, TextColumn, TextTable, wrapped};
 
 /// How a report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -56,12 +58,11 @@ pub fn write_page_and_gather(
     gather::condense(reader, &overview, &options)
 }
 
-/// Prints a report. `width` is that of the terminal, in characters; none if it
-/// is not one: then nothing is cut or drawn with other than ASCII.
+/// Prints a report, for people in lines of at most `width` characters.
 pub fn write_report(
     report: &SweepReport,
     format: ReportFormat,
-    width: Option<u16>,
+    width: usize,
     out: &mut impl Write,
 ) -> io::Result<()> {
     match format {
@@ -74,7 +75,7 @@ pub fn write_report(
     }
 }
 
-/// Rank, identity, axes, then every figure of `summary.parquet`.
+/// Rank, identity, axes, every figure of `summary.parquet`, and what they rest on.
 fn write_csv(report: &SweepReport, out: &mut impl Write) -> io::Result<()> {
     let mut csv = csv::Writer::from_writer(out);
     let axes = || report.varying_axes.iter().chain(report.fixed_axes.keys());
@@ -89,6 +90,7 @@ fn write_csv(report: &SweepReport, out: &mut impl Write) -> io::Result<()> {
     let mut header: Vec<&str> = fixed.to_vec();
     header.extend(axes().map(String::as_str));
     header.extend(Figures::names());
+    header.push("assumptions");
     csv.write_record(&header)?;
     for (rank, deployment) in report.deployments.iter().enumerate() {
         let mut record = vec![
@@ -99,9 +101,10 @@ fn write_csv(report: &SweepReport, out: &mut impl Write) -> io::Result<()> {
             deployment.slo_met.to_string(),
             deployment.pareto.to_string(),
         ];
-        record.extend(axes().map(|axis| format::value(deployment.axes.get(axis))));
+        record.extend(axes().map(|axis| format::exact_value(deployment.axes.get(axis))));
         let figures = deployment.figures.values().iter();
         record.extend(figures.map(|figure| figure.map_or_else(String::new, |f| f.to_string())));
+        record.push(deployment.assumptions.join("\n"));
         csv.write_record(&record)?;
     }
     csv.flush()

@@ -1,12 +1,11 @@
 //! The report in a terminal: a few sentences around one table.
 
-use std::fmt::Write;
-
-use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
+use std::fmt::Write as _;
 
 use super::format::{self, counted, grouped};
 use super::gather::{Deployment, ListKind, Miss, SweepReport};
 use super::insights::{Binding, BlockedStep};
+use super::text_table::{TextColumn, TextTable, wrapped};
 use crate::results::schema::METRIC_COLUMNS;
 
 /// Groups of reasons told one by one.
@@ -14,26 +13,23 @@ const REASONS_SHOWN: usize = 6;
 /// Blocked steps told.
 const STEPS_SHOWN: usize = 3;
 /// Longest value of an axis in the table, characters.
-const AXIS_CHARACTERS: usize = 34;
+const AXIS_CHARACTERS: usize = 80;
 
-/// The whole report.
-pub(super) fn render(report: &SweepReport, width: Option<u16>) -> String {
-    let mut out = String::new();
-    for section in [
-        overview(report),
-        reasons(report),
+/// The whole report, in lines of at most `width` characters.
+pub(super) fn render(report: &SweepReport, width: usize) -> String {
+    let sections = [
+        wrapped(&overview(report), width),
+        wrapped(&reasons(report), width),
         listing(report, width),
-        report.binding.as_ref().map(binding).unwrap_or_default(),
-        files(report),
-    ] {
-        if !section.is_empty() {
-            if !out.is_empty() {
-                out.push('\n');
-            }
-            out.push_str(&section);
-        }
-    }
-    out
+        wrapped(&assumptions(report), width),
+        wrapped(
+            &report.binding.as_ref().map(binding).unwrap_or_default(),
+            width,
+        ),
+        wrapped(&files(report), width),
+    ];
+    let sections = sections.into_iter().filter(|section| !section.is_empty());
+    sections.collect::<Vec<_>>().join("\n")
 }
 
 /// Joins `text` to `out`, one line. Writing to a string cannot fail.
@@ -123,9 +119,9 @@ fn reasons(report: &SweepReport) -> String {
     }
 }
 
-fn listing(report: &SweepReport, width: Option<u16>) -> String {
+fn listing(report: &SweepReport, width: usize) -> String {
     if report.deployments.is_empty() {
-        return "No configuration was simulated.\n".into();
+        return wrapped("No configuration was simulated.", width);
     }
     let order = objective(report);
     let shown = report.deployments.len() as u64;
@@ -145,18 +141,14 @@ fn listing(report: &SweepReport, width: Option<u16>) -> String {
         }
         ListKind::NearestMisses => "Nearest misses:".into(),
     };
-    let (table, same) = deployments(report, width);
-    let mut out = format!("{title}\n{table}\n");
-    if !same.is_empty() {
-        let same = same.join(", ");
-        line(&mut out, format_args!("In all listed: {same}."));
-    }
+    let table = TextTable::new(1, table_columns(report)).render(width);
+    let mut out = format!("{}{table}", wrapped(&title, width));
     if !report.fixed_axes.is_empty() {
         let fixed = report.fixed_axes.iter();
         let fixed: Vec<String> = fixed
             .map(|(axis, value)| format!("{axis} = {}", format::value(Some(value))))
             .collect();
-        line(&mut out, format_args!("In all runs: {}.", fixed.join(", ")));
+        out += &wrapped(&format!("In all runs: {}.", fixed.join(", ")), width);
     }
     out
 }
@@ -167,130 +159,51 @@ fn objective(report: &SweepReport) -> &str {
     all.next().map_or("position in the sweep", String::as_str)
 }
 
-/// A column of the table: what it shows, and how readily it goes when the
-/// terminal is narrow (0: never).
-struct TableColumn {
-    header: String,
-    cells: Vec<String>,
-    numeric: bool,
-    dispensable: u8,
-    /// Name of the axis, if it is one.
-    axis: Option<String>,
-}
-
-impl TableColumn {
-    /// An axis with one value in all of several lines.
-    fn says_nothing(&self) -> bool {
-        let first = self.cells.first();
-        self.axis.is_some() && self.cells.len() > 1 && self.cells.iter().all(|c| Some(c) == first)
-    }
-
-    /// Width with one space on either side and one to the next column.
-    fn width(&self) -> usize {
-        let lines = self
-            .header
-            .lines()
-            .chain(self.cells.iter().map(String::as_str));
-        lines.map(|line| line.chars().count()).max().unwrap_or(0) + 3
-    }
-}
-
-/// The table, and what had to leave it because it is the same in every line.
-fn deployments(report: &SweepReport, width: Option<u16>) -> (Table, Vec<String>) {
-    let mut columns = table_columns(report);
-    let mut same = Vec::new();
-    if let Some(width) = width {
-        let too_wide = |columns: &[TableColumn]| {
-            columns.iter().map(TableColumn::width).sum::<usize>() > usize::from(width)
-        };
-        while too_wide(&columns) {
-            let most = columns.iter().map(|c| c.dispensable).max().unwrap_or(0);
-            if most == 0 {
-                break;
-            }
-            columns.retain(|column| column.dispensable < most);
-        }
-        while too_wide(&columns) {
-            let Some(position) = columns.iter().position(TableColumn::says_nothing) else {
-                break;
-            };
-            let column = columns.remove(position);
-            same.push(format!(
-                "{} = {}",
-                column.axis.unwrap_or_default(),
-                column.cells[0]
-            ));
-        }
-    }
-    let mut table = Table::new();
-    table.load_style(match width {
-        Some(_) => ruled('─'),
-        None => ruled('-'),
-    });
-    let alignment = |column: &TableColumn| match column.numeric {
-        true => CellAlignment::Right,
-        false => CellAlignment::Left,
-    };
-    table.set_header(
-        columns
-            .iter()
-            .map(|c| Cell::new(&c.header).set_alignment(alignment(c))),
-    );
-    for row in 0..report.deployments.len() {
-        table.add_row(
-            columns
-                .iter()
-                .map(|c| Cell::new(&c.cells[row]).set_alignment(alignment(c))),
-        );
-    }
-    (table, same)
-}
-
-/// One rule under the header, nothing else.
-fn ruled(rule: char) -> TableStyle {
-    TableStyle::new().header_separator(LineStyle::none().fill(rule).junction(rule))
-}
-
-fn table_columns(report: &SweepReport) -> Vec<TableColumn> {
+fn table_columns(report: &SweepReport) -> Vec<TextColumn> {
     let all = &report.deployments;
-    let column =
-        |header: String, numeric, dispensable, cell: &dyn Fn(&Deployment) -> String| TableColumn {
-            header,
-            cells: all.iter().map(cell).collect(),
-            numeric,
-            dispensable,
-            axis: None,
-        };
-    let mut columns = vec![column("run".into(), true, 0, &|d| d.run_index.to_string())];
+    let cells =
+        |cell: &dyn Fn(&Deployment) -> String| -> Vec<String> { all.iter().map(cell).collect() };
+    let mut columns = vec![TextColumn::numbers(
+        "run",
+        cells(&|d| d.run_index.to_string()),
+    )];
     for axis in &report.varying_axes {
-        let values = || all.iter().filter_map(|d| d.axes.get(axis));
-        let numeric = values().all(serde_json::Value::is_number);
-        let cell = |d: &Deployment| shortened(&format::value(d.axes.get(axis)));
-        columns.push(TableColumn {
-            axis: Some(axis.clone()),
-            ..column(stacked(axis), numeric, 0, &cell)
-        });
+        let mut values = all.iter().filter_map(|d| d.axes.get(axis));
+        let cells = cells(&|d| shortened(&format::value(d.axes.get(axis))));
+        let column = match values.all(|value| value.is_number() || value.is_null()) {
+            true => TextColumn::numbers(axis, cells),
+            false => TextColumn::text(axis, cells),
+        };
+        columns.push(column.said_once());
     }
-    for (name, header, dispensable) in figure_list(report) {
-        let cell = |d: &Deployment| match d.figures.get(&name) {
+    for (name, heading, dispensable) in figure_list(report) {
+        let cells = cells(&|d| match d.figures.get(&name) {
             Some(value) => format::figure(&name, value),
             None => "-".into(),
-        };
-        columns.push(column(header, true, dispensable, &cell));
+        });
+        let column = TextColumn::numbers(&name, cells).dispensable(dispensable);
+        columns.push(match heading {
+            Some(heading) => column.headed(heading),
+            None => column,
+        });
     }
     if report.list == ListKind::NearestMisses {
-        columns.push(column("misses".into(), false, 0, &misses));
+        columns.push(TextColumn::text("misses", cells(&misses)));
     } else if report.list == ListKind::Best && all.iter().any(|d| d.pareto) {
-        columns.push(column("Pareto".into(), false, 4, &|d| {
-            if d.pareto { "*".into() } else { String::new() }
-        }));
+        let star = |d: &Deployment| if d.pareto { "*".into() } else { String::new() };
+        columns.push(
+            TextColumn::text("pareto", cells(&star))
+                .headed("Pareto")
+                .dispensable(4),
+        );
     }
     columns
 }
 
-/// Figures to show: always size, speed, latency and price; the objectives and
-/// targets whatever they are.
-fn figure_list(report: &SweepReport) -> Vec<(String, String, u8)> {
+/// Figures to show, their headings where those are not their names, and how readily
+/// they go: always size, speed, latency and price; the objectives and targets whatever
+/// they are.
+fn figure_list(report: &SweepReport) -> Vec<(String, Option<&'static str>, u8)> {
     let asked = |name: &str| {
         let objectives = &report.objectives;
         report.slo.0.contains_key(name)
@@ -299,30 +212,30 @@ fn figure_list(report: &SweepReport) -> Vec<(String, String, u8)> {
     };
     let usual = [
         ("total_gpus", "GPUs", 0),
-        ("throughput_tokens_per_s_per_gpu", "tokens/s\nper GPU", 0),
-        ("throughput_requests_per_s", "requests\n/s", 5),
-        ("ttft_p50_s", "TTFT\np50", 3),
-        ("ttft_p90_s", "TTFT\np90", 2),
-        ("ttft_p99_s", "TTFT\np99", 0),
-        ("tbt_p50_s", "TBT\np50", 3),
-        ("tbt_p99_s", "TBT\np99", 0),
-        ("slo_attainment", "meet all\ntargets", 4),
-        ("cost_usd_per_million_tokens", "per Mtoken\nout", 0),
+        ("throughput_tokens_per_s_per_gpu", "tokens/s per GPU", 0),
+        ("throughput_requests_per_s", "requests /s", 5),
+        ("ttft_p50_s", "TTFT p50", 3),
+        ("ttft_p90_s", "TTFT p90", 2),
+        ("ttft_p99_s", "TTFT p99", 0),
+        ("tbt_p50_s", "TBT p50", 3),
+        ("tbt_p99_s", "TBT p99", 0),
+        ("slo_attainment", "meet all targets", 4),
+        ("cost_usd_per_million_tokens", "per Mtoken out", 0),
     ];
-    let mut figures: Vec<(String, String, u8)> = Vec::new();
-    for (name, header, dispensable) in usual {
+    let mut figures: Vec<(String, Option<&'static str>, u8)> = Vec::new();
+    for (name, heading, dispensable) in usual {
         let dispensable = if asked(name) { 0 } else { dispensable };
         let empty = report
             .deployments
             .iter()
             .all(|d| d.figures.get(name).is_none());
         if !empty || asked(name) {
-            figures.push((name.into(), header.into(), dispensable));
+            figures.push((name.into(), Some(heading), dispensable));
         }
     }
     for column in METRIC_COLUMNS.iter().map(|c| c.name) {
         if asked(column) && !figures.iter().any(|(name, ..)| name == column) {
-            figures.push((column.into(), stacked(column), 0));
+            figures.push((column.into(), None, 0));
         }
     }
     figures
@@ -347,28 +260,62 @@ fn misses(deployment: &Deployment) -> String {
     parts.join(", ")
 }
 
-/// A long name over several lines, cut where words meet; of a dotted key the
-/// last part.
-fn stacked(name: &str) -> String {
-    let name = name.rsplit('.').next().unwrap_or(name);
-    let mut lines: Vec<String> = Vec::new();
-    for word in name.split('_') {
-        match lines.last_mut() {
-            Some(last) if last.len() + word.len() < 9 => {
-                last.push(' ');
-                last.push_str(word);
-            }
-            _ => lines.push(word.to_string()),
-        }
-    }
-    lines.join("\n")
-}
-
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(AXIS_CHARACTERS) {
         None => text.to_string(),
         Some((end, _)) => format!("{}...", &text[..end]),
     }
+}
+
+/// Shares of the steps' time that were not measured, by column.
+const SHARES: [(&str, &str); 4] = [
+    ("roofline_fraction", "roofline"),
+    ("doubtful_fraction", "doubtful"),
+    ("substituted_fraction", "substituted"),
+    ("extrapolated_fraction", "beyond what was measured"),
+];
+/// Another deployment's share is told if it is larger by so much.
+const SHARE_TOLD: f64 = 0.05;
+
+/// What the figures rest on besides measurements: those of the first line, and what
+/// is more in the others.
+fn assumptions(report: &SweepReport) -> String {
+    let mut out = String::new();
+    let Some(first) = &report.assumptions else {
+        return out;
+    };
+    let mut sentences: Vec<String> = first.sentences.clone();
+    let first_share = |column| {
+        let first = report.deployments.first();
+        first.and_then(|d| d.figures.get(column)).unwrap_or(0.0)
+    };
+    for (column, what) in SHARES {
+        let shares = report.deployments.iter();
+        let shares = shares.filter_map(|d| Some((d.figures.get(column)?, d.run_index)));
+        let most = shares.max_by(|a, b| a.0.total_cmp(&b.0));
+        if let Some((share, run)) = most
+            && share > first_share(column) + SHARE_TOLD
+        {
+            sentences.push(format!("of run {run}, {:.0} % is {what}", share * 100.0));
+        }
+    }
+    // What is no share holds for whichever run says so: prices of GPUs.
+    for sentence in report.deployments.iter().flat_map(|d| &d.assumptions) {
+        if !sentence.contains('%') && !sentences.contains(sentence) {
+            sentences.push(sentence.clone());
+        }
+    }
+    if !sentences.is_empty() {
+        let run = first.run_index;
+        line(
+            &mut out,
+            format_args!("What these figures assume (run {run}):"),
+        );
+        for sentence in sentences {
+            line(&mut out, format_args!("  {sentence}"));
+        }
+    }
+    out
 }
 
 fn binding(binding: &Binding) -> String {

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::output_file::LockError;
 use crate::simulator::{RequestRecord, RunSummary};
+use crate::spec::Assumptions;
 use crate::units::DType;
 
 pub use batches::{BATCH_COLUMNS, BatchRow};
@@ -84,6 +85,8 @@ pub struct RunResult {
     pub cost_usd_per_hour: Option<f64>,
     /// Model FLOPs utilisation.
     pub mfu: Option<f64>,
+    /// What the figures rest on besides measurements.
+    pub assumptions: Option<Assumptions>,
     /// Format of the KV cache, for the per-request rows under disaggregation.
     pub kv_cache_dtype: Option<DType>,
     /// What the run amounted to.
@@ -98,6 +101,11 @@ impl RunResult {
     /// A figure of the summary; NaN without one.
     fn of_summary(&self, get: impl Fn(&RunSummary) -> f64) -> f64 {
         self.summary.as_ref().map_or(f64::NAN, get)
+    }
+
+    /// A share of what the figures rest on; NaN where nothing is known.
+    fn assumed(&self, get: impl Fn(&Assumptions) -> f64) -> f64 {
+        self.assumptions.as_ref().map_or(f64::NAN, get)
     }
 
     fn output_tokens_per_s(&self) -> f64 {

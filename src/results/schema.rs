@@ -457,6 +457,39 @@ fn judgement_columns() -> Vec<Column<RunResult>> {
             "`cost_usd_per_hour` per million output tokens of completed requests",
             |run: &RunResult| run.cost_usd_per_million_tokens(),
         ),
+        float(
+            "roofline_fraction",
+            "share",
+            "Share of the steps' time that is priced by peak figures of the device, not measured",
+            |run: &RunResult| run.assumed(|a| a.roofline_fraction),
+        ),
+        float(
+            "substituted_fraction",
+            "share",
+            "Share priced by what was measured for something else",
+            |run: &RunResult| run.assumed(|a| a.substituted_fraction),
+        ),
+        float(
+            "extrapolated_fraction",
+            "share",
+            "Share priced beyond what was measured",
+            |run: &RunResult| run.assumed(|a| a.extrapolated_fraction),
+        ),
+        float(
+            "doubtful_fraction",
+            "share",
+            "Share priced by measurements that are implausible",
+            |run: &RunResult| run.assumed(|a| a.doubtful_fraction),
+        ),
+        text(
+            "assumptions",
+            "What the figures rest on that nobody measured or published, a sentence a line",
+            |run: &RunResult| {
+                let assumptions = run.assumptions.as_ref()?;
+                let sentences = assumptions.sentences.as_str();
+                (!sentences.is_empty()).then_some(sentences)
+            },
+        ),
     ]
 }
 

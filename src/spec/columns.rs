@@ -15,7 +15,7 @@ const STATISTICS: [&str; 6] = ["mean", "p50", "p90", "p95", "p99", "max"];
 
 /// Columns of numbers in a summary other than latencies and keys of a run, those first
 /// that are asked for most.
-const QUANTITIES: [&str; 24] = [
+const QUANTITIES: [&str; 28] = [
     "throughput_tokens_per_s_per_gpu",
     "throughput_tokens_per_s",
     "throughput_total_tokens_per_s",
@@ -40,6 +40,10 @@ const QUANTITIES: [&str; 24] = [
     "batches",
     "mean_batch_tokens",
     "mean_batch_requests",
+    "roofline_fraction",
+    "substituted_fraction",
+    "extrapolated_fraction",
+    "doubtful_fraction",
 ];
 
 /// A column that cannot serve as what it is named for.

@@ -6,6 +6,7 @@
 //! names file, line, column, key, value, what is allowed and the nearest
 //! spelling. Knows nothing of executors or results.
 
+mod assumptions;
 mod canonical;
 mod check;
 pub mod columns;
@@ -31,6 +32,7 @@ mod schema;
 mod step_options;
 mod trial;
 
+pub use assumptions::Assumptions;
 pub use canonical::canonical_json;
 pub use config::{
     EngineConfig, ExpertGroup, ExpertLoadConfig, KvTransferOverlap, MemoryCheck, MemoryConfig,

@@ -52,6 +52,18 @@ pub enum PoolCost {
 }
 
 impl PoolCost {
+    /// Whether both are one and the same, not just alike.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Graph(one), Self::Graph(other)) => Arc::ptr_eq(one, other),
+            (Self::Aicb(one), Self::Aicb(other)) => Arc::ptr_eq(one, other),
+            (Self::Vidur(one), Self::Vidur(other)) => Arc::ptr_eq(one, other),
+            (Self::Table(one), Self::Table(other)) => Arc::ptr_eq(one, other),
+            (Self::Recorded(one), Self::Recorded(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     /// For the simulator.
     pub fn step_cost(&self) -> Arc<dyn StepCost> {
         match self {

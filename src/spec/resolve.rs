@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::assumptions::{Assumptions, PricedSteps};
 use super::placement::Sites;
 use super::pricing::{Costs, PoolCost, Pricing};
 use super::step_options::step_options;
@@ -29,7 +30,7 @@ use crate::memory::{
 use crate::network::{NIC_LATENCY_S, Placement};
 use crate::simulator::{
     ClusterSpec, Compat, Disaggregation, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec, PoolWork,
-    ReplicaScheduler,
+    ReplicaScheduler, RunSummary,
 };
 use crate::units::{BYTES_PER_S_PER_GBPS, DType, GIB};
 
@@ -154,6 +155,7 @@ impl Deployment {
 #[derive(Default)]
 pub struct Resolver {
     costs: Costs,
+    priced_steps: PricedSteps,
     /// Content hashes of catalog entries; none: unknown.
     hashes: Mutex<BTreeMap<CatalogEntry, Option<String>>>,
 }
@@ -176,6 +178,16 @@ impl Resolver {
     pub fn allowing_programs(mut self, leave: AllowPrograms) -> Self {
         self.costs.allow_programs(leave);
         self
+    }
+
+    /// What the figures of a run of `deployment` rest on: `work` is what its pools did.
+    pub fn assumptions(
+        &self,
+        deployment: &Deployment,
+        work: &[PoolWork],
+        summary: &RunSummary,
+    ) -> Assumptions {
+        self.priced_steps.assumptions(deployment, work, summary)
     }
 
     /// What a person should know of the prices so far, one sentence each.

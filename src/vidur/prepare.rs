@@ -12,10 +12,10 @@ use crate::execution_time::silicon::SiliconDb;
 use crate::execution_time::vidur::{Estimator, PredictorConfig};
 use crate::external::AllowPrograms;
 use crate::memory::Formats;
-use crate::simulator::{Compat, GlobalScheduler, ReplicaScheduler};
+use crate::simulator::{Compat, GlobalScheduler, ReplicaScheduler, RunSummary, SimulationTotals};
 use crate::spec::{
-    Deployment, EngineConfig, ExpertGroup, MemoryCheck, MemoryConfig, MoeConfig, NetworkConfig,
-    Pool, PoolOverride, Replicas, ResolveError, Resolver, RunConfig, TopologyOf,
+    Assumptions, Deployment, EngineConfig, ExpertGroup, MemoryCheck, MemoryConfig, MoeConfig,
+    NetworkConfig, Pool, PoolOverride, Replicas, ResolveError, Resolver, RunConfig, TopologyOf,
 };
 use crate::units::DType;
 use crate::workload::Workload;
@@ -100,6 +100,21 @@ impl Prepared {
     /// What a person should know of the prices used so far.
     pub fn price_warnings(&self) -> Vec<String> {
         self.resolver.warnings()
+    }
+
+    /// What the figures of the simulation rest on besides measurements; none where
+    /// finding it out would run a program.
+    pub fn assumptions(
+        &self,
+        totals: &SimulationTotals,
+        summary: &RunSummary,
+    ) -> Option<Assumptions> {
+        let runs_a_program = self.config.network.simai_binary.is_some();
+        (!runs_a_program).then(|| {
+            let deployment = &self.deployment;
+            self.resolver
+                .assumptions(deployment, &totals.pools, summary)
+        })
     }
 }
 

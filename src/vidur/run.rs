@@ -95,6 +95,9 @@ impl Prepared {
         let (summary, _) = summary.finish(&totals);
         let mfu = (summary.duration_s > 0.0)
             .then(|| self.deployment.mfu(&totals.pools, summary.duration_s));
+        // Before other steps than the run's own are priced.
+        let warnings = self.warnings();
+        let assumptions = self.assumptions(&totals, &summary);
         Outcome {
             problems: problems(&ends, &totals),
             result: RunResult {
@@ -106,13 +109,14 @@ impl Prepared {
                 total_gpus: Some(self.deployment.total_gpus()),
                 cost_usd_per_hour: Some(self.deployment.cost_usd_per_hour()),
                 mfu,
+                assumptions,
                 kv_cache_dtype: Some(self.deployment.formats.kv_cache),
                 summary: Some(summary),
                 requests: Vec::new(),
                 wall_time_s: 0.0,
             },
             totals,
-            warnings: self.warnings(),
+            warnings,
             store,
         }
     }

@@ -25,6 +25,18 @@ pub fn embedded_files() -> &'static [(&'static str, &'static str)] {
     &EMBEDDED
 }
 
+/// The shipped file of this path, or of this name with or without its extension.
+fn shipped(file: &Path) -> Option<(&'static str, &'static str)> {
+    let wanted = file.strip_prefix(".").unwrap_or(file);
+    let is_wanted = |path: &Path| {
+        let names = [path.file_name(), path.file_stem()];
+        wanted == path || names.contains(&Some(wanted.as_os_str()))
+    };
+    EMBEDDED
+        .into_iter()
+        .find(|(path, _)| is_wanted(Path::new(path)))
+}
+
 /// A data file that was found.
 #[derive(Debug, Clone)]
 pub struct DataFile {
@@ -75,10 +87,8 @@ impl DataFiles {
                 text: Cow::Owned(text),
             });
         }
-        let wanted = file.strip_prefix(".").unwrap_or(file);
-        let embedded = EMBEDDED.iter().find(|(path, _)| wanted == Path::new(path));
-        match embedded {
-            Some(&(path, text)) => Ok(DataFile {
+        match shipped(file) {
+            Some((path, text)) => Ok(DataFile {
                 name: path.into(),
                 text: Cow::Borrowed(text),
             }),
@@ -93,7 +103,13 @@ impl DataFiles {
         }
         let names: Vec<&str> = EMBEDDED.iter().map(|(path, _)| *path).collect();
         message += &format!("; built in are {}", names.join(", "));
-        message += &did_you_mean(&file.to_string_lossy(), names);
+        let stems = EMBEDDED.map(|(path, _)| Path::new(path).file_stem());
+        let stems = stems.into_iter().flatten().filter_map(|stem| stem.to_str());
+        let wanted = file.to_string_lossy();
+        message += &match wanted.contains(['/', '.']) {
+            true => did_you_mean(&wanted, names),
+            false => did_you_mean(&wanted, stems),
+        };
         WorkloadError::in_file(file, message)
     }
 }
@@ -129,6 +145,17 @@ mod tests {
         let files = DataFiles::beside(Some("no/such/dir".into()));
         let found = files.read(Path::new("./data/traces/azure-conv-2023.csv"));
         assert!(found.unwrap().text.starts_with('#'));
+        for name in ["azure-conv-2023", "azure-conv-2023.csv"] {
+            let by_name = files.read(Path::new(name)).unwrap();
+            assert_eq!(by_name.name, Path::new("data/traces/azure-conv-2023.csv"));
+        }
+        let error = files.read(Path::new("azure-conv-2032")).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("did you mean `azure-conv-2023`?"),
+            "{error}"
+        );
         let error = files.read(Path::new("data/traces/azure-conf-2023.csv"));
         let message = error.unwrap_err().to_string();
         assert!(message.contains("did you mean `data/traces/azure-conv-2023.csv`?"));

@@ -165,7 +165,7 @@ fn the_way_of_a_cache_between_pools_is_shown() {
     let shown = |run: &str| {
         let mut command = explain();
         command.arg("--spec").arg(&spec).args(["--run", run]);
-        command.assert()
+        command.env("COLUMNS", "300").assert()
     };
     // The rest of the prefill server takes the first decode replica.
     shown("0")

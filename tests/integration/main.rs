@@ -18,4 +18,5 @@ mod simulate;
 mod simulator;
 mod spec;
 mod streams;
+mod terminal;
 mod workload;

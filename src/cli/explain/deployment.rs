@@ -16,7 +16,7 @@ use crate::simulator::PoolRole;
 use crate::spelling::did_you_mean;
 use crate::units::DType;
 
-const DTYPES: [DType; 9] = [
+pub(super) const DTYPES: [DType; 9] = [
     DType::Float32,
     DType::Float16,
     DType::Bfloat16,

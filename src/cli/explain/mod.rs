@@ -290,6 +290,11 @@ fn one_request(args: &Args) -> Result<Request, CliError> {
     })
 }
 
+/// Names of the formats of weights and KV cache.
+pub(super) fn dtype_names() -> [&'static str; 9] {
+    deployment::DTYPES.map(DType::name)
+}
+
 /// One word or short phrase for a provenance.
 fn provenance_text(provenance: &Provenance) -> String {
     match provenance {

@@ -7,9 +7,11 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{CliError, Format};
+use crate::cli::output::output_width;
 use crate::explore::Plan;
 use crate::memory::Parallelism;
 use crate::network::{PlacedGroup, PlacedGroupKind, Placement};
+use crate::report::wrapped;
 use crate::simulator::PoolRole;
 use crate::spec::{self, Deployment, Pool, Resolver, RunConfig};
 use crate::units::BYTES_PER_S_PER_GBPS;
@@ -63,7 +65,8 @@ pub(super) fn only(
                 .map(|site| site.text(sites.len() > 1))
                 .collect();
             let transfer = transfer.map_or_else(String::new, |text| format!("\n{text}"));
-            Ok(format!("{title}\n{}{transfer}", sections.join("\n")))
+            let text = format!("{title}\n{}{transfer}", sections.join("\n"));
+            Ok(wrapped(&text, output_width()).trim_end().to_owned())
         }
         Format::Json => serde_json::to_string_pretty(&rows())
             .map_err(|error| CliError::Failure(error.to_string())),

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{CellAlignment, Table, presets};
-
 use super::OperatorLine;
 use super::deployment::{Deployment, Phase, StepRequest};
+use crate::cli::output::output_width;
+use crate::report::{TextColumn, TextTable, wrapped};
 
 /// Title, placement, table with shares, and total.
 pub(super) fn render(
@@ -15,37 +15,40 @@ pub(super) fn render(
     lines: &[OperatorLine],
 ) -> String {
     let total_ms: f64 = lines.iter().map(|line| line.time_ms).sum();
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["operator", "count", "time ms", "share", "provenance"]);
-    for column in 1..4 {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    for line in lines {
-        table.add_row([
-            line.operator.clone(),
-            format!("{}", line.count),
-            format!("{:.4}", line.time_ms),
-            format!("{:.1} %", 100.0 * line.time_ms / total_ms),
-            line.provenance.clone(),
-        ]);
-    }
-    table.add_row(["total", "", &format!("{total_ms:.4}"), "100 %", ""]);
+    let with_total = |cell: &dyn Fn(&OperatorLine) -> String, total: &str| -> Vec<String> {
+        let cells = lines.iter().map(cell);
+        cells.chain([total.to_owned()]).collect()
+    };
+    let share = |line: &OperatorLine| format!("{:.1} %", 100.0 * line.time_ms / total_ms);
+    let table = TextTable::new(
+        1,
+        [
+            TextColumn::text("operator", with_total(&|l| l.operator.clone(), "total")),
+            TextColumn::numbers("count", with_total(&|l| l.count.to_string(), "")),
+            TextColumn::numbers(
+                "time_ms",
+                with_total(&|l| format!("{:.4}", l.time_ms), &format!("{total_ms:.4}")),
+            ),
+            TextColumn::numbers("share", with_total(&share, "100 %")),
+            TextColumn::text("provenance", with_total(&|l| l.provenance.clone(), "")),
+        ],
+    );
+    let width = output_width();
     let what = match step.phase {
         Phase::Prefill => format!("{} prompt tokens each", step.new_tokens),
         Phase::Decode => "one token each".into(),
     };
-    let mut text = String::new();
-    let _ = writeln!(text, "{}", deployment.title());
-    let _ = writeln!(text, "{}", deployment.site(replicas).text(false));
-    let _ = writeln!(
-        text,
+    let step = format!(
         "{} requests per attention rank, {what}, {} tokens cached each",
         step.batch_size, step.context_tokens
     );
-    let _ = write!(text, "{table}");
+    let above = format!(
+        "{}\n{}\n{step}",
+        deployment.title(),
+        deployment.site(replicas).text(false)
+    );
+    let mut text = wrapped(&above, width) + &table.render(width);
+    text.truncate(text.trim_end().len());
     text
 }
 

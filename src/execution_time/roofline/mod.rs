@@ -475,7 +475,7 @@ fn gated_delta_net(operator: &Operator) -> Option<(Work, Efficiency)> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::catalog::PeakFlops;
+    use crate::catalog::{PeakFlops, PriceBasis};
     use crate::execution_time::operator::ExpertLoad;
     use crate::network::LinkOverrides;
 
@@ -499,6 +499,7 @@ pub(super) mod tests {
             gpus_per_node: 8,
             power_w: 700.0,
             price_usd_per_hour: 3.5,
+            price_basis: PriceBasis::Derived,
             kernels_of: None,
         }
     }
