@@ -7,7 +7,7 @@
 //! of it ([`super::remaining`] draws the conclusions). Results do not depend on the
 //! order.
 
-use super::permutation::Permutation;
+use crate::permutation::Permutation;
 
 /// Parts a sweep is sampled in, at most.
 pub const PARTS_MAX: u64 = 128;
