@@ -332,9 +332,7 @@ fn names_class(patterns: &[Pattern], class: WeightClass, layer: u32) -> bool {
         BEFORE.iter().any(is_named)
     };
     let [inputs, outputs] = modules(class);
-    !patterns.is_empty()
-        && inputs.iter().any(|module| named(&module))
-        && outputs.iter().any(|module| named(&module))
+    !patterns.is_empty() && inputs.iter().any(named) && outputs.iter().any(named)
 }
 
 /// Names of input and output projections of a class in checkpoints.

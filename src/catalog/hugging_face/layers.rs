@@ -82,7 +82,7 @@ fn local_layers(
         Family::Gemma2 | Family::GptOss => all(&|layer| has_window && layer % 2 == 0),
         Family::Gemma3 => {
             let pattern = config.sliding_window_pattern.unwrap_or(6).max(1);
-            all(&|layer| has_window && (layer + 1) % pattern != 0)
+            all(&|layer| has_window && !(layer + 1).is_multiple_of(pattern))
         }
         Family::Llama4 => {
             return Ok(Some((
@@ -104,7 +104,7 @@ fn layers_with_rope(reader: &Reader<'_>, layers: u32) -> Vec<bool> {
     // A 1 stands for a layer with rotary embedding; an empty list for the interval.
     let has_rope = |layer: u32| match listed.get(layer as usize) {
         Some(&flag) => flag != 0,
-        None => (layer + 1) % interval != 0,
+        None => !(layer + 1).is_multiple_of(interval),
     };
     (0..layers)
         .map(|layer| is_chunked && has_rope(layer))
