@@ -20,13 +20,13 @@ pub struct AllowPrograms {
 
 /// How long a program may run unless told otherwise. A simulation of a few thousand
 /// GPUs and a profiling run take minutes.
-pub const TIME_LIMIT_S: u64 = 1800;
+pub const TIME_LIMIT_S: u32 = 1800;
 
 impl AllowPrograms {
-    /// Leave with the usual limit, because an option of the command line says so.
-    pub const fn by_option() -> Self {
+    /// Leave because an option of the command line says so.
+    pub const fn by_option(time_limit_s: u32) -> Self {
         Self {
-            time_limit: Duration::from_secs(TIME_LIMIT_S),
+            time_limit: Duration::from_secs(time_limit_s as u64),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::explore::{
     Event, IfPresent, Observer, Plan, Session, SessionEnd, SessionError, SessionOptions,
     is_overload, preflight,
 };
-use crate::external::AllowPrograms;
+use crate::external::{AllowPrograms, TIME_LIMIT_S};
 use crate::host_memory::host_memory_bytes;
 use crate::report::{ReportFormat, write_page_and_gather};
 use crate::results::{ClaimedDirectory, Manifest, SummaryReader};
@@ -59,10 +59,14 @@ pub struct Args {
 
     /// Run the program that the specification names (`network.simai_binary`)
     ///
-    /// A specification may come from anybody, so that it says so is not enough. A
-    /// program gets half an hour for each answer.
+    /// A specification may come from anybody, so that it says so is not enough.
     #[arg(long)]
     allow_programs: bool,
+
+    /// How long a program may take for one answer, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = TIME_LIMIT_S, requires = "allow_programs",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    program_time_limit: u32,
 
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
@@ -87,7 +91,9 @@ pub fn run(args: Args) -> CliResult {
     let mut runner = args.sweep.runner(&plan);
     match (&plan.spec().program_named_at, args.allow_programs) {
         (Some(place), false) => return Err(program_refused(place)),
-        (_, true) => runner = runner.allowing_programs(AllowPrograms::by_option()),
+        (_, true) => {
+            runner = runner.allowing_programs(AllowPrograms::by_option(args.program_time_limit))
+        }
         (None, false) => {}
     }
     let spec = plan.spec();

@@ -9,6 +9,7 @@ use clap::{ArgMatches, Command, FromArgMatches, ValueEnum};
 use super::interrupt::end_on_signals;
 use super::output::{output_width, print_data, print_text, say};
 use super::{CliError, CliResult};
+use crate::external::TIME_LIMIT_S;
 use crate::report::{simulation_text, wrapped};
 use crate::simulator::Compat;
 use crate::spec::{MemoryCheck, value_label};
@@ -106,6 +107,11 @@ pub struct Args {
     /// it needs the GPU
     #[arg(long = "use-aicb", alias = "use_aicb", help_heading = "vidur-sweep")]
     use_aicb: bool,
+
+    /// How long an installed SimAI or AICB may take for one answer, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = TIME_LIMIT_S,
+          value_parser = clap::value_parser!(u32).range(1..), help_heading = "vidur-sweep")]
+    program_time_limit: u32,
 
     /// What to do where weights and KV cache do not fit
     #[arg(
@@ -211,6 +217,7 @@ pub fn run(args: Args) -> CliResult {
         strict_files: args.strict_files,
         use_simai_binary: args.use_simai_binary,
         use_aicb: args.use_aicb,
+        program_time_limit_s: args.program_time_limit,
         memory_check: match args.memory_check {
             MemoryCheckArg::Warn => MemoryCheck::Warn,
             MemoryCheckArg::Refuse => MemoryCheck::Refuse,

@@ -326,7 +326,7 @@ echo "total exposed comm,$bytes.0,total comp,0.001" > ncclFlowModel_EndToEnd.csv
         fs::write(place("conf"), "").unwrap();
         let binary = || {
             let (program, topology) = (place("program"), place("topology"));
-            let leave = Some(AllowPrograms::by_option());
+            let leave = Some(AllowPrograms::by_option(60));
             SimaiBinary::new(
                 &program,
                 &topology,

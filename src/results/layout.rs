@@ -227,6 +227,12 @@ impl SummaryPart {
     }
 }
 
+fn has_summary_parts(dir: &Path) -> bool {
+    let entries = fs::read_dir(dir.join(PARTS)).into_iter().flatten();
+    let mut paths = entries.flatten().map(|entry| entry.path());
+    paths.any(|path| SummaryPart::at(path).is_some())
+}
+
 /// The parts that are there, in order.
 pub(super) fn summary_parts(dir: &Path) -> Result<Vec<SummaryPart>, ResultError> {
     let parts = dir.join(PARTS);
@@ -266,12 +272,13 @@ pub fn directory_state(dir: &Path) -> Result<DirectoryState, ResultError> {
     if dir.join(MANIFEST).exists() {
         return Ok(DirectoryState::Complete);
     }
-    if Layout::path(dir).exists() {
-        let done = completed_runs(dir)?;
-        return Ok(DirectoryState::InProgress {
-            done: done.len(),
-            total: done.total(),
-        });
+    if Layout::path(dir).exists() || has_summary_parts(dir) {
+        // Of one whose layout is damaged nothing is known; who reads on is told why.
+        let (done, total) = match completed_runs(dir) {
+            Ok(done) => (done.len(), done.total()),
+            Err(_) => (0, 0),
+        };
+        return Ok(DirectoryState::InProgress { done, total });
     }
     if !dir.exists() {
         return Ok(DirectoryState::Empty);

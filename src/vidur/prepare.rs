@@ -40,6 +40,8 @@ pub struct Options {
     pub use_simai_binary: bool,
     /// Have an installed AICB measure what its files lack.
     pub use_aicb: bool,
+    /// How long one of these programs may take for one answer, seconds.
+    pub program_time_limit_s: u32,
     /// What to do with a deployment that does not fit.
     pub memory_check: MemoryCheck,
 }
@@ -155,7 +157,8 @@ pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, Prepa
     let cache_dir = settings.text("metrics_config_cache_dir");
     let mut resolver = Resolver::with_cache(Path::new(cache_dir));
     if options.use_simai_binary {
-        resolver = resolver.allowing_programs(AllowPrograms::by_option());
+        resolver =
+            resolver.allowing_programs(AllowPrograms::by_option(options.program_time_limit_s));
     }
     let mut deployment = match resolver.resolve(&config) {
         Err(ResolveError::MissingFile(missing)) if !options.strict_files => {
@@ -486,7 +489,11 @@ fn installed_aicb(
         ));
     }
     let checkout = Path::new(predictor_option(settings, "simai_dir")).join("aicb");
-    let program = AicbProgram::at(&checkout, AllowPrograms::by_option()).map_err(|error| {
+    let program = AicbProgram::at(
+        &checkout,
+        AllowPrograms::by_option(options.program_time_limit_s),
+    )
+    .map_err(|error| {
         PrepareError(format!(
             "{error} (and --use-aicb); install AICB there, or name its parent folder with \
              --random_forrest_execution_time_predictor_config_simai_dir"

@@ -176,11 +176,12 @@ fn killed_sweeps_end_as_if_nothing_had_happened() {
             child.wait().expect("ended");
             kills += 1;
             let unfinished = !dir.join("manifest.json").exists();
-            if unfinished && random.random_bool(0.5) {
-                if let Some(part) = some_part(&dir, &mut random) {
-                    damage(&part, &mut random);
-                    damages += 1;
-                }
+            if unfinished
+                && random.random_bool(0.5)
+                && let Some(part) = some_part(&dir, &mut random)
+            {
+                damage(&part, &mut random);
+                damages += 1;
             }
             resumed += u32::from(unfinished && dir.join("parts/layout.json").exists());
         }
@@ -241,6 +242,22 @@ fn a_damaged_part_is_named_and_made_again() {
         assert!(told.contains(&*name) && told.contains("damaged"), "{told}");
     }
     bench.ok("run spec.yaml --threads 2 --resume --out other");
+    assert_same(&files(&dir), &whole);
+
+    // What says how far it is.
+    let dir = half_done(&bench, "third", whole_time);
+    let layout = dir.join("parts/layout.json");
+    for damaged in ["", "{\"schema_version\": 1", "{}"] {
+        fs::write(&layout, damaged).expect("written");
+        if damaged.is_empty() {
+            fs::remove_file(&layout).expect("removed");
+        }
+        for command in ["pareto third", "run spec.yaml --resume --out third"] {
+            let told = bench.refused(command);
+            assert!(told.contains("parts/layout.json"), "{told}");
+        }
+    }
+    bench.ok("run spec.yaml --threads 2 --force --quiet --out third");
     assert_same(&files(&dir), &whole);
 }
 

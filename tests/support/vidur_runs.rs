@@ -60,6 +60,7 @@ impl Case {
             strict_files: true,
             use_simai_binary: false,
             use_aicb: false,
+            program_time_limit_s: 1,
             ..Options::default()
         };
         prepare(&self.settings(), &options)

@@ -174,7 +174,8 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_no_checkout_is_named() {
-        let error = AicbProgram::at(Path::new("nowhere"), AllowPrograms::by_option()).unwrap_err();
+        let error =
+            AicbProgram::at(Path::new("nowhere"), AllowPrograms::by_option(60)).unwrap_err();
         assert!(error.to_string().contains("Vidur_workload_generator.py"));
     }
 }
