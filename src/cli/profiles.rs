@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use super::output::{output_width, print_data, print_text};
 use super::{CliError, CliResult};
 use crate::execution_time::silicon::{self, SiliconError, TableListing};
-use crate::output_file::{DirectoryLock, LockError};
 use crate::report::{TextColumn, TextTable};
 
 /// Import and list operator profiles.
@@ -79,12 +78,6 @@ pub fn run(args: Args) -> CliResult {
 }
 
 fn import_aiconfigurator(args: &Aiconfigurator) -> CliResult {
-    let failure = |error| CliError::Failure(format!("{}: {error}", args.out.display()));
-    std::fs::create_dir_all(&args.out).map_err(failure)?;
-    let _lock = DirectoryLock::acquire(&args.out).map_err(|error| match error {
-        LockError::Held { .. } => CliError::BadInput(error.to_string()),
-        LockError::Io { .. } => CliError::Failure(error.to_string()),
-    })?;
     let manifest = silicon::import_aiconfigurator(&args.package, &args.out, &args.systems)?;
     let rows: usize = manifest.tables.iter().map(|entry| entry.rows).sum();
     let bytes: usize = manifest.tables.iter().map(|entry| entry.bytes).sum();

@@ -20,7 +20,7 @@ use super::manifest::{MANIFEST_FILE, Manifest, TableEntry};
 use super::table::LATENCY;
 use super::{SiliconError, Table};
 use crate::input_file::{self, InputKind};
-use crate::output_file;
+use crate::output_file::{self, DirectoryLock, LockError};
 
 /// Licence of the package.
 const LICENCE: &str = "Apache-2.0";
@@ -222,6 +222,15 @@ pub fn import_aiconfigurator(
             .map(|name| known_device(name))
             .collect::<Result<_, _>>()?,
     };
+    let unwritable = |reason: String| SiliconError::Write {
+        path: out.display().to_string(),
+        reason,
+    };
+    std::fs::create_dir_all(out).map_err(|error| unwritable(error.to_string()))?;
+    let _lock = DirectoryLock::acquire(out).map_err(|error| match error {
+        LockError::Held { .. } => SiliconError::Locked(error.to_string()),
+        LockError::Io { .. } => unwritable(error.to_string()),
+    })?;
     let manifest_path = out.join(MANIFEST_FILE);
     let mut tables = match input_file::read_text(&manifest_path, InputKind::Description) {
         Ok(text) => Manifest::parse(&manifest_path.display().to_string(), &text)?.tables,

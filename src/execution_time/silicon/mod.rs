@@ -51,6 +51,7 @@ pub use table::Table;
 
 use super::operator::{ExpertLoad, Operator, OperatorCost, Price, PricingError, Provenance};
 use crate::catalog::{DeviceSpec, LocalAttention};
+use crate::input_file::tame_line;
 use crate::units::{BYTES_PER_S_PER_GBPS, DType};
 use attention::Heads;
 use collectives::{Collective, Links};
@@ -99,8 +100,11 @@ pub enum SiliconError {
         /// Why.
         reason: String,
     },
+    /// Another program writes into the directory.
+    #[error("{0}")]
+    Locked(String),
     /// A file is not as expected.
-    #[error("{file}: {reason}")]
+    #[error("{file}: {}", tame_line(reason))]
     Malformed {
         /// The file.
         file: String,
