@@ -21,6 +21,7 @@ mod expand;
 mod identity;
 pub mod keys;
 mod load;
+mod longest_sequence;
 mod overrides;
 mod placement;
 mod points;

@@ -537,15 +537,6 @@ fn cluster_of(
     }
 }
 
-impl RunConfig {
-    /// Tokens of the longest sequence an engine takes, prompt and output together; none:
-    /// the originals know no limit.
-    pub fn longest_sequence(&self, model: &ModelSpec) -> Option<u32> {
-        let longest = self.max_model_len.unwrap_or(model.max_position_tokens);
-        self.compat.is_none().then_some(longest)
-    }
-}
-
 fn disaggregation_of(config: &RunConfig, model: &ModelSpec) -> Disaggregation {
     let overlap = config.network.kv_transfer_overlap;
     Disaggregation {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::load::Findings;
+use super::longest_sequence::LongestSequences;
 use super::overrides::is_within;
 use super::price_files::PriceFiles;
 use super::{Constraint, RequestOutput, RunConfig, SpecError, SpecErrors, SweepSpec};
@@ -61,6 +62,7 @@ pub(super) fn check(
             .collect(),
         names: BTreeMap::new(),
         files: PriceFiles::default(),
+        sequences: LongestSequences::default(),
     };
     if spec.points.is_some() {
         findings.elsewhere(SpecErrors(trial.points()));
@@ -87,6 +89,7 @@ struct Trial<'a> {
     names: BTreeMap<(&'static str, String), Option<String>>,
     /// Files that prices come from.
     files: PriceFiles,
+    sequences: LongestSequences,
 }
 
 impl Trial<'_> {
@@ -234,7 +237,10 @@ impl Trial<'_> {
                 message: format!("key `workload.requests`: {message}"),
             });
         }
-        for note in outline.file_notes.into_iter().chain(outline.run_notes) {
+        let sequences = &mut self.sequences;
+        let of_lengths = sequences.notes(config, outline.requests, self.workloads);
+        let of_files = outline.file_notes.into_iter().chain(outline.run_notes);
+        for note in of_files.chain(of_lengths) {
             if self.notes.contains(&note) {
                 continue;
             }

@@ -47,6 +47,14 @@ impl Bench {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
+    /// What a command that succeeds says on standard error.
+    fn told(&self, arguments: &[&str]) -> String {
+        let output = self.output(arguments);
+        let told = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {told}");
+        told
+    }
+
     fn refused(&self, arguments: &[&str]) -> String {
         let output = self.output(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -209,6 +217,15 @@ fn prompts_beyond_the_models_positions_are_rejected_and_outputs_end_there() {
     );
     let status = bench.request_column("status");
     assert_eq!(count(&status, "rejected_prompt_exceeds_max_model_len"), 10);
+
+    for command in ["validate", "plan"] {
+        let told = bench.told(&[command, "spec.yaml"]);
+        let note = "max_model_len 8192: of the first 10 requests 10 will be rejected";
+        assert!(told.contains(note), "{told}");
+        let told = bench.told(&[command, "spec.yaml", "--set", "max_model_len=50000"]);
+        assert!(!told.contains("will be rejected"), "{told}");
+        assert!(told.contains("is above the 8192 positions"), "{told}");
+    }
 
     // (Prompt, output, served output), none: rejected.
     let cases = [
