@@ -8,9 +8,9 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::EngineConfig;
 use super::keys::{Shape, find_run_key, only_type};
 use super::resolve::default_scheduler;
-use super::{EngineConfig, expand::Setting};
 use crate::catalog::Catalog;
 
 /// Dotted keys of the mappings with a `type` that may be left out.
@@ -25,7 +25,7 @@ const TYPED: [&str; 6] = [
 
 /// The entries of a configuration, of those given, that hold mappings without their type,
 /// with it. An error says what no type, or not the default one, allows.
-pub(super) fn complete(entries: &[Setting<'_>]) -> Result<Vec<(&'static str, Value)>, String> {
+pub(super) fn complete(entries: &[(&str, &Value)]) -> Result<Vec<(&'static str, Value)>, String> {
     let mut completed: Vec<(&'static str, Value)> = Vec::new();
     for path in TYPED {
         let (top, below) = path
@@ -70,7 +70,7 @@ pub(super) fn complete(entries: &[Setting<'_>]) -> Result<Vec<(&'static str, Val
 /// it had to be completed.
 fn start_of(
     path: &str,
-    entries: &[Setting<'_>],
+    entries: &[(&str, &Value)],
     own: Option<&Value>,
 ) -> Option<Map<String, Value>> {
     let entry = |key: &str| {
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     fn completed(config: &Value) -> Result<Value, String> {
-        let entries: Vec<Setting<'_>> = (config.as_object().into_iter().flatten())
+        let entries: Vec<(&str, &Value)> = (config.as_object().into_iter().flatten())
             .map(|(key, value)| (key.as_str(), value))
             .collect();
         let completed = complete(&entries)?;
