@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use vidur_sweep::catalog::{DeviceSpec, PeakFlops, PriceBasis};
-use vidur_sweep::execution_time::operator::{ExpertLoad, LatentWidths};
+use vidur_sweep::execution_time::operator::{ExpertLoad, ExpertTokens, LatentWidths};
 use vidur_sweep::execution_time::silicon::{SiliconDb, Table, list_tables};
 use vidur_sweep::execution_time::{Operator, OperatorCost, Provenance};
 use vidur_sweep::units::DType;
@@ -137,6 +137,7 @@ fn operator(kind: &str, a: &Arguments<'_>) -> Operator {
             expert_parallel: a.whole("expert_parallel"),
             dtype: a.dtype("dtype"),
             load: a.load(),
+            arrival: ExpertTokens::Gathered,
         },
         "gated_delta_net" => Operator::GatedDeltaNet {
             prefill: a.flag("prefill"),
@@ -211,7 +212,8 @@ fn compare(path: &str) -> Vec<Compared> {
                     Some((device, engine)) => (device, Some(engine)),
                     None => (name.as_str(), None),
                 };
-                SiliconDb::for_device(&device(device_name), engine).unwrap()
+                let database = SiliconDb::for_device(&device(device_name), engine).unwrap();
+                database.with_experts_as_aiconfigurator()
             });
             let arguments = record[2].to_owned();
             let operator = operator(&record[1], &Arguments::parse(&arguments));
@@ -379,7 +381,8 @@ fn states_every_substitution() {
         expert_tensor_parallel: 1,
         expert_parallel: 4,
         dtype: DType::Bfloat16,
-        load: ExpertLoad::PowerLaw { alpha: 1.2 },
+        load: ExpertLoad::Balanced,
+        arrival: ExpertTokens::Gathered,
     };
     assert_eq!(
         database("h100").price(&experts).unwrap().provenance,

@@ -4,25 +4,30 @@
 //! replicas, which share its tokens evenly. Decides what
 //! [`super::operator::ExpertLoad::Uneven`] says.
 
-/// Popularity of experts that falls as rank^-alpha, capped where a token would
-/// visit an expert more than once; sums to 1. Ranks are scattered over the
-/// experts, as nothing ties popularity to position.
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+/// Scatterings of popular experts over GPUs that a power law's load is averaged
+/// over: every layer has an order of its own.
+const SCATTERINGS: u64 = 64;
+/// Exponents up to which a power law is tabulated; a token visits no expert twice,
+/// so what is steeper spreads tokens no differently.
+const STEEPEST: f64 = 10.0;
+/// Exponents tabulated per unit.
+const EXPONENTS_PER_UNIT: usize = 10;
+
+/// Popularity of experts by rank that falls as rank^-alpha, capped where a token
+/// would visit an expert more than once; sums to 1.
 pub fn power_law(alpha: f64, experts: u32, experts_per_token: u32) -> Vec<f64> {
-    let count = experts as usize;
     let mut by_rank: Vec<f64> = (1..=experts)
         .map(|rank| f64::from(rank).powf(-alpha))
         .collect();
     cap(&mut by_rank, 1.0 / f64::from(experts_per_token.max(1)));
-    // A stride near the golden section that meets every expert.
-    let mut stride = (f64::from(experts) * 0.618) as usize | 1;
-    while gcd(stride, count) != 1 {
-        stride += 2;
-    }
-    let mut scattered = vec![0.0; count];
-    for (rank, popularity) in by_rank.into_iter().enumerate() {
-        scattered[rank * stride % count] = popularity;
-    }
-    scattered
+    by_rank
 }
 
 /// Makes `shares`, which fall, sum to 1 with none above `most`.
@@ -43,36 +48,111 @@ fn cap(shares: &mut [f64], most: f64) {
     shares.fill(even);
 }
 
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
+/// Experts of a layer, those a token visits, GPUs they are spread over, redundant
+/// ones.
+type Spread = [u32; 4];
+
+/// Factors of power laws by exponent, one table per [`Spread`]. What is in it
+/// depends on the key alone.
+static FACTORS: LazyLock<Mutex<BTreeMap<Spread, Arc<[f64]>>>> = LazyLock::new(Mutex::default);
+
+/// Load of the busiest of `gpus` over the mean when popularity falls as rank^-alpha.
+/// Without `redundant` experts the ranks lie scattered, as nothing ties popularity
+/// to position, and differently in every layer: the mean over many scatterings.
+/// Never falls as `alpha` grows; straight lines between tabulated exponents.
+pub fn power_law_factor(
+    alpha: f64,
+    experts: u32,
+    experts_per_token: u32,
+    gpus: u32,
+    redundant: u32,
+) -> f64 {
+    if gpus <= 1 || experts == 0 {
+        return 1.0;
+    }
+    let key = [experts, experts_per_token, gpus, redundant];
+    let known = {
+        let factors = FACTORS.lock().unwrap_or_else(PoisonError::into_inner);
+        factors.get(&key).cloned()
+    };
+    let table = known.unwrap_or_else(|| {
+        let table = power_law_factors(key);
+        let mut factors = FACTORS.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(factors.entry(key).or_insert(table))
+    });
+    let at = alpha.clamp(0.0, STEEPEST) * EXPONENTS_PER_UNIT as f64;
+    let below = (at as usize).min(table.len() - 2);
+    let weight = at - below as f64;
+    table[below] + (table[below + 1] - table[below]) * weight
 }
 
-/// [`busiest_factor`] of a power law without redundant experts.
-pub fn power_law_factor(alpha: f64, experts: u32, experts_per_token: u32, gpus: u32) -> f64 {
-    busiest_factor(&power_law(alpha, experts, experts_per_token), gpus, 0)
+/// Factors of all tabulated exponents. What a steeper law may save because popular
+/// experts happen to lie apart is chance, and is not counted.
+fn power_law_factors([experts, experts_per_token, gpus, redundant]: Spread) -> Arc<[f64]> {
+    let count = (STEEPEST as usize) * EXPONENTS_PER_UNIT + 1;
+    let orders = if redundant == 0 {
+        (0..SCATTERINGS)
+            .map(|layer| scattering(experts, layer))
+            .collect()
+    } else {
+        Vec::new()
+    };
+    let mut most = 1.0f64;
+    (0..count)
+        .map(|index| {
+            let alpha = index as f64 / EXPONENTS_PER_UNIT as f64;
+            let by_rank = power_law(alpha, experts, experts_per_token);
+            let factor = if redundant == 0 {
+                let factors = orders.iter().map(|order: &Vec<u32>| {
+                    let popularity: Vec<f64> =
+                        order.iter().map(|&rank| by_rank[rank as usize]).collect();
+                    busiest_factor(&popularity, gpus, 0)
+                });
+                factors.sum::<f64>() / SCATTERINGS as f64
+            } else {
+                busiest_factor(&by_rank, gpus, redundant)
+            };
+            most = most.max(factor);
+            most
+        })
+        .collect()
+}
+
+/// An order of `experts` ranks, the same for the same `layer`.
+fn scattering(experts: u32, layer: u64) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..experts).collect();
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(layer));
+    order
 }
 
 /// Load of the busiest of `gpus` over the mean. Without `redundant` experts they
 /// lie in order; with some, each goes to the expert with the most load per
 /// replica, and replicas are placed largest first on the least loaded GPU with a
-/// free slot.
+/// free slot, or as half as many GPUs would have them, each in two, if that is
+/// better.
 pub fn busiest_factor(popularity: &[f64], gpus: u32, redundant: u32) -> f64 {
     let total: f64 = popularity.iter().sum();
     if gpus <= 1 || total <= 0.0 {
         return 1.0;
     }
-    let gpus = gpus as usize;
-    let loads = if redundant == 0 {
-        let slots = popularity.len().div_ceil(gpus);
-        popularity
-            .chunks(slots)
-            .map(|own| own.iter().sum())
-            .collect()
+    let busiest = if redundant == 0 {
+        let slots = popularity.len().div_ceil(gpus as usize);
+        let loads = popularity.chunks(slots).map(|own| own.iter().sum());
+        loads.fold(0.0, f64::max)
     } else {
-        place(&replicate(popularity, redundant), gpus)
+        busiest_placed(&replicate(popularity, redundant), gpus as usize)
     };
-    let busiest = loads.iter().copied().fold(0.0, f64::max);
-    (busiest * gpus as f64 / total).max(1.0)
+    (busiest * f64::from(gpus) / total).max(1.0)
+}
+
+/// Load of the busiest of `gpus` among which replicas are placed.
+fn busiest_placed(replicas: &[f64], gpus: usize) -> f64 {
+    let own = place(replicas, gpus).into_iter().fold(0.0, f64::max);
+    if gpus % 2 == 0 {
+        own.min(busiest_placed(replicas, gpus / 2))
+    } else {
+        own
+    }
 }
 
 /// Load of every replica, largest first.
@@ -132,9 +212,42 @@ mod tests {
         assert_eq!(busiest_factor(&popularity, 2, 0), 12.0 / 8.0);
         // Two replicas: 3, 3, 3, 3, 2, 2 in three slots each.
         assert_eq!(busiest_factor(&popularity, 2, 2), 1.0);
-        let hot = power_law(1.01, 256, 8);
-        let plain = busiest_factor(&hot, 32, 0);
-        let helped = busiest_factor(&hot, 32, 32);
+        let plain = power_law_factor(1.01, 256, 8, 32, 0);
+        let helped = power_law_factor(1.01, 256, 8, 32, 32);
         assert!(helped < 1.3 && plain > 2.0, "{plain} {helped}");
+    }
+
+    #[test]
+    fn factors_of_power_laws_never_fall_with_skew_nor_shares_grow_with_gpus() {
+        for (experts, experts_per_token) in [(256, 8), (128, 8), (512, 10), (16, 1)] {
+            for redundant in [0, 32] {
+                let mut shares = vec![f64::INFINITY; 101];
+                for gpus in [1, 2, 4, 8, 16] {
+                    let factor = |alpha| {
+                        power_law_factor(alpha, experts, experts_per_token, gpus, redundant)
+                    };
+                    let mut last = 1.0;
+                    for (step, share) in shares.iter_mut().enumerate() {
+                        let alpha = step as f64 * 0.0999;
+                        let factor = factor(alpha);
+                        assert!(
+                            factor >= last * (1.0 - 1e-12),
+                            "{experts} {redundant} {gpus} {alpha}"
+                        );
+                        last = factor;
+                        let own = factor / f64::from(gpus);
+                        assert!(
+                            own <= *share * (1.0 + 1e-12),
+                            "{experts} {redundant} {gpus}"
+                        );
+                        *share = own;
+                    }
+                    assert!(factor(10.0) <= f64::from(gpus) * (1.0 + 1e-12));
+                    assert_eq!(factor(10.0), factor(11.0));
+                }
+            }
+            let even = power_law_factor(0.0, experts, experts_per_token, 8, 0);
+            assert!((even - 1.0).abs() < 1e-12, "{even}");
+        }
     }
 }

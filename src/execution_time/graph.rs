@@ -8,7 +8,7 @@
 //! Knows shapes, not times.
 
 use super::Operator;
-use super::operator::{ExpertLoad, LatentWidths};
+use super::operator::{ExpertLoad, ExpertTokens, LatentWidths};
 use crate::catalog::{Attention, LinearAttention, LocalAttention, ModelSpec, Moe};
 use crate::memory::{Formats, Parallelism, WeightClass, check_divisibility};
 use crate::units::DType;
@@ -115,10 +115,11 @@ impl Graph {
             parallelism,
             formats,
             transport,
-            expert_load: model
-                .moe
-                .as_ref()
-                .map_or(ExpertLoad::Balanced, usual_expert_load),
+            expert_load: (model.moe.as_ref()).map_or(ExpertLoad::Balanced, |moe| {
+                ExpertLoad::PowerLaw {
+                    alpha: usual_alpha(moe),
+                }
+            }),
             tokens_per_decode: 1,
             stages,
         })
@@ -309,6 +310,7 @@ impl Graph {
         &self,
         stage: &Stage,
         tokens: u32,
+        decode_only: bool,
         emit: &mut impl FnMut(NamedOperator),
     ) {
         let Some(moe) = self.model.moe.as_ref() else {
@@ -335,6 +337,11 @@ impl Graph {
             expert_parallel: self.parallelism.expert_parallel,
             dtype: self.formats.of_class(WeightClass::RoutedExperts),
             load: self.expert_load,
+            arrival: match (self.transport, decode_only) {
+                (ExpertTransport::Collectives, _) => ExpertTokens::Gathered,
+                (ExpertTransport::AllToAll, false) => ExpertTokens::Sent,
+                (ExpertTransport::AllToAll, true) => ExpertTokens::SentLowLatency,
+            },
         };
         put(emit, "moe", experts, layers);
         if gather {
@@ -745,10 +752,8 @@ fn activation(tokens: u32, width: u32) -> Operator {
 /// How unevenly a model's router spreads tokens: AIConfigurator's exponents,
 /// which it fitted to measured routing. Node-limited routing (DeepSeek) is the
 /// more even one.
-pub fn usual_expert_load(moe: &Moe) -> ExpertLoad {
-    ExpertLoad::PowerLaw {
-        alpha: if moe.expert_groups > 1 { 1.01 } else { 1.2 },
-    }
+pub fn usual_alpha(moe: &Moe) -> f64 {
+    if moe.expert_groups > 1 { 1.01 } else { 1.2 }
 }
 
 fn stage_of(model: &ModelSpec, parallelism: &Parallelism, gpus_per_node: u32, stage: u32) -> Stage {
@@ -912,7 +917,7 @@ mod tests {
         graph.shared_expert_operators(stage, 100, &mut emit);
         graph.routed_rank_operators(stage, 100, decode_only, &mut emit);
         let pool = 100 * graph.parallelism().attention_data_parallel;
-        graph.routed_pool_operators(stage, pool, &mut emit);
+        graph.routed_pool_operators(stage, pool, decode_only, &mut emit);
         all
     }
 

@@ -28,6 +28,9 @@ pub enum BackendKind {
     /// Measured operator tables, roofline where there is none.
     #[default]
     Silicon,
+    /// The same with routed experts as AIConfigurator 0.12.0 prices them, to be
+    /// compared with: from tables that cannot always be right.
+    Aiconfigurator,
     /// Peak figures of the device with stated efficiencies; every device.
     Roofline,
     /// Layer times from AICB's files (`aicb_dir`); without them measured operators

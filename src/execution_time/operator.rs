@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::expert_load::power_law_factor;
 use crate::catalog::{Attention, LatentProjections, LocalReach};
 use crate::network::ExpertExchange;
 use crate::units::DType;
@@ -130,6 +131,8 @@ pub enum Operator {
         dtype: DType,
         /// How unevenly tokens spread over experts.
         load: ExpertLoad,
+        /// How tokens come to the GPU.
+        arrival: ExpertTokens,
     },
     /// Gated delta net kernels (convolution and recurrence, without projections).
     GatedDeltaNet {
@@ -341,14 +344,30 @@ pub enum ExpertLoad {
 }
 
 impl ExpertLoad {
-    /// Work of the GPU with the most, in even shares, where it is said outright. A
-    /// power law counts as even: whoever knows better turns it into a factor first.
-    pub(crate) fn factor(self) -> f64 {
+    /// Work of the GPU with the most, in even shares, when a layer's experts are
+    /// spread over `gpus`.
+    pub fn busiest_factor(self, experts: u32, experts_per_token: u32, gpus: u32) -> f64 {
         match self {
-            Self::Uneven { factor } => factor,
-            Self::Balanced | Self::PowerLaw { .. } => 1.0,
+            Self::Balanced => 1.0,
+            Self::PowerLaw { alpha } => {
+                power_law_factor(alpha, experts, experts_per_token, gpus, 0)
+            }
+            Self::Uneven { factor } => factor.max(1.0),
         }
     }
+}
+
+/// How tokens come to the GPUs of their experts, which decides what kernels have to
+/// handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpertTokens {
+    /// Every GPU has all tokens of the group.
+    Gathered,
+    /// A GPU gets those that visit it, one after the other.
+    Sent,
+    /// The same in a buffer for each expert (low latency, decodes).
+    SentLowLatency,
 }
 
 /// A time and how it was found.
@@ -374,6 +393,14 @@ pub enum Provenance {
     Substituted {
         /// What was measured.
         from: String,
+    },
+    /// Found as said, but so much slower than the bound of peak arithmetic and memory
+    /// bandwidth that it should not be trusted.
+    Doubtful {
+        /// How it was found.
+        found: Box<Provenance>,
+        /// Times the bound.
+        times_bound: u32,
     },
     /// A stated formula over device figures (norms, links, host overhead).
     Formula,

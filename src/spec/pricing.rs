@@ -303,7 +303,9 @@ impl Costs {
             network.extend(file.clone().map(|file| (name, file)));
         }
         let files = match config.backend {
-            BackendKind::Silicon | BackendKind::Roofline => Vec::new(),
+            BackendKind::Silicon | BackendKind::Aiconfigurator | BackendKind::Roofline => {
+                Vec::new()
+            }
             BackendKind::Aicb => {
                 let folder = config.aicb_dir.as_deref();
                 let found = folder.map(|folder| ("aicb_dir".to_owned(), self.aicb_hash(folder)));
@@ -356,7 +358,9 @@ impl Pricing<'_> {
     fn key(&self) -> String {
         let config = self.config;
         let files = match config.backend {
-            BackendKind::Silicon | BackendKind::Roofline => String::new(),
+            BackendKind::Silicon | BackendKind::Aiconfigurator | BackendKind::Roofline => {
+                String::new()
+            }
             BackendKind::Aicb => format!("{:?} {:?}", config.aicb_dir, self.phases),
             _ => format!(
                 "{:?} {:?} {:?} {:?} {:?} {:?} {} {}",
@@ -552,6 +556,7 @@ impl Pricing<'_> {
         let operators = matches!(
             config.backend,
             BackendKind::Silicon
+                | BackendKind::Aiconfigurator
                 | BackendKind::Roofline
                 | BackendKind::Aicb
                 | BackendKind::SimaiAnalytical
@@ -568,7 +573,10 @@ impl Pricing<'_> {
             );
         }
         match config.backend {
-            BackendKind::Silicon | BackendKind::Roofline | BackendKind::Aicb => self.graph(means),
+            BackendKind::Silicon
+            | BackendKind::Aiconfigurator
+            | BackendKind::Roofline
+            | BackendKind::Aicb => self.graph(means),
             BackendKind::Vidur | BackendKind::Linear => self.fitted(library, means),
             BackendKind::SimaiAnalytical | BackendKind::SimaiSimulation => {
                 if self.profiled() {

@@ -3,8 +3,8 @@
 
 use super::{ExpertLoadConfig, MoeConfig, ResolveError, RunConfig};
 use crate::catalog::ModelSpec;
-use crate::execution_time::expert_load::{busiest_factor, power_law};
-use crate::execution_time::graph::usual_expert_load;
+use crate::execution_time::expert_load::{busiest_factor, power_law_factor};
+use crate::execution_time::graph::usual_alpha;
 use crate::execution_time::operator::ExpertLoad;
 use crate::execution_time::{Speculation, StepOptions};
 use crate::memory::Parallelism;
@@ -51,22 +51,18 @@ fn expert_load(
             ))),
         };
     };
-    let uneven = |popularity: &[f64]| ExpertLoad::Uneven {
-        factor: busiest_factor(popularity, parallelism.expert_parallel, redundant),
+    let gpus = parallelism.expert_parallel;
+    let power_law = |alpha| match redundant {
+        0 => ExpertLoad::PowerLaw { alpha },
+        _ => ExpertLoad::Uneven {
+            factor: power_law_factor(alpha, moe.experts, moe.experts_per_token, gpus, redundant),
+        },
     };
-    let usual = || match usual_expert_load(moe) {
-        ExpertLoad::PowerLaw { alpha } => alpha,
-        ExpertLoad::Balanced | ExpertLoad::Uneven { .. } => 0.0,
-    };
-    let power_law = |alpha| power_law(alpha, moe.experts, moe.experts_per_token);
     Ok(match &config.moe.load {
         None if redundant == 0 => None,
-        None => Some(uneven(&power_law(usual()))),
+        None => Some(power_law(usual_alpha(moe))),
         Some(ExpertLoadConfig::Balanced) => Some(ExpertLoad::Balanced),
-        Some(ExpertLoadConfig::PowerLaw { alpha }) if redundant == 0 => {
-            Some(ExpertLoad::PowerLaw { alpha: *alpha })
-        }
-        Some(ExpertLoadConfig::PowerLaw { alpha }) => Some(uneven(&power_law(*alpha))),
+        Some(ExpertLoadConfig::PowerLaw { alpha }) => Some(power_law(*alpha)),
         Some(ExpertLoadConfig::Histogram { tokens }) => {
             let sound = tokens.len() == moe.experts as usize
                 && tokens
@@ -82,7 +78,9 @@ fn expert_load(
                     moe.experts
                 )));
             }
-            Some(uneven(tokens))
+            Some(ExpertLoad::Uneven {
+                factor: busiest_factor(tokens, gpus, redundant),
+            })
         }
     })
 }

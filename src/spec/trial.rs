@@ -158,7 +158,8 @@ impl Trial<'_> {
         let catalog = Catalog::builtin();
         let model = catalog.model(&config.model).ok()?;
         let device = catalog.device(&config.device).ok()?;
-        if config.backend == BackendKind::Silicon && !varies(&["device", "backend"]) {
+        let measured = [BackendKind::Silicon, BackendKind::Aiconfigurator];
+        if measured.contains(&config.backend) && !varies(&["device", "backend"]) {
             let kernels = device.kernels_of.as_ref().unwrap_or(&device.name);
             if !SiliconDb::has_data(kernels) {
                 return Some(Problem {

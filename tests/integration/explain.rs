@@ -524,8 +524,10 @@ fn operators_agree_with_static_estimates() {
     assert!(!rows.is_empty(), "{path} has no comparable rows");
     let (roofline, _) = compare(&rows, "roofline");
     println!("## roofline\n\n{roofline}");
-    let (silicon, beyond) = compare(&rows, "silicon");
+    let (silicon, _) = compare(&rows, "silicon");
     println!("## silicon\n\n{silicon}");
+    let (tables, beyond) = compare(&rows, "aiconfigurator");
+    println!("## aiconfigurator\n\n{tables}");
     assert!(
         beyond.is_empty(),
         "{} beyond {TOLERANCE}:\n{}",

@@ -9,6 +9,7 @@ mod cli;
 mod crashes;
 mod disaggregation;
 mod docs;
+mod experts;
 mod explain;
 mod hostile;
 mod outcomes;

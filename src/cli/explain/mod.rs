@@ -302,6 +302,10 @@ fn provenance_text(provenance: &Provenance) -> String {
         Provenance::Interpolated => "interpolated".into(),
         Provenance::Extrapolated => "extrapolated".into(),
         Provenance::Substituted { from } => format!("substituted: {from}"),
+        Provenance::Doubtful { found, times_bound } => {
+            let found = provenance_text(found);
+            format!("{found} (doubtful: {times_bound} times the bound)")
+        }
         Provenance::Formula => "formula".into(),
         Provenance::Roofline { reason } => format!("roofline: {reason}"),
         Provenance::Nothing => "nothing".into(),

@@ -18,8 +18,7 @@ use super::{
     expanded_pair, expert_work, gemm, is_8_bit,
 };
 use crate::execution_time::Operator;
-use crate::execution_time::expert_load::power_law_factor;
-use crate::execution_time::operator::{ExpertLoad, LatentWidths};
+use crate::execution_time::operator::LatentWidths;
 use crate::units::DType;
 use crate::yaml;
 
@@ -329,8 +328,7 @@ impl KernelFits {
     /// Whichever layout of rows is faster: sorted by expert, which takes a gather
     /// and a sum, or a padded buffer per expert.
     fn experts_s(&self, roofline: &Roofline, operator: &Operator) -> Option<f64> {
-        let operator = spread(operator);
-        let (work, dtype) = expert_work(&operator)?;
+        let (work, dtype) = expert_work(operator)?;
         let Operator::MoeExperts {
             tokens,
             hidden_size,
@@ -341,11 +339,11 @@ impl KernelFits {
             expert_parallel,
             load,
             ..
-        } = operator
+        } = *operator
         else {
             return None;
         };
-        let factor = load.factor();
+        let factor = load.busiest_factor(experts, experts_per_token, expert_parallel);
         let visits =
             factor * f64::from(tokens) * f64::from(experts_per_token) / f64::from(expert_parallel);
         let width = f64::from(intermediate_size) / f64::from(expert_tensor_parallel);
@@ -374,24 +372,6 @@ impl KernelFits {
     }
 }
 
-/// The same experts with a power law's unevenness as a factor.
-fn spread(operator: &Operator) -> Operator {
-    let mut operator = *operator;
-    if let Operator::MoeExperts {
-        experts_per_token,
-        experts,
-        expert_parallel,
-        load,
-        ..
-    } = &mut operator
-        && let ExpertLoad::PowerLaw { alpha } = *load
-    {
-        let factor = power_law_factor(alpha, *experts, *experts_per_token, *expert_parallel);
-        *load = ExpertLoad::Uneven { factor };
-    }
-    operator
-}
-
 /// Time of a memory-bound kernel that moves `bytes`.
 fn moved_s(roofline: &Roofline, bytes: f64) -> f64 {
     roofline.time_s(&Operator::Elementwise { bytes })
@@ -401,6 +381,7 @@ fn moved_s(roofline: &Roofline, bytes: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::catalog::Catalog;
+    use crate::execution_time::operator::{ExpertLoad, ExpertTokens};
     use crate::network::{LinkOverrides, Links};
 
     fn roofline(device: &str) -> Roofline {
@@ -457,6 +438,7 @@ mod tests {
             expert_parallel: 32,
             dtype: DType::Fp8Block,
             load,
+            arrival: ExpertTokens::Sent,
         };
         let h800 = roofline("h800");
         let even = h800.time_s(&experts(ExpertLoad::Balanced));

@@ -33,10 +33,9 @@ const GENERATION_ATTENTION_8_BIT: Efficiency = Efficiency::new(13.9e-6, 0.27, 0.
 /// A whole latent-attention block is a dozen kernels, hence the start-up.
 const MLA_CONTEXT: Efficiency = Efficiency::new(96e-6, 0.59, 0.77);
 const MLA_GENERATION: Efficiency = Efficiency::new(84e-6, 0.31, 0.8);
-/// Includes what uneven routing costs: fitted to measurements with power-law
-/// loads against evenly spread work.
-const EXPERTS_16_BIT: Efficiency = Efficiency::new(40e-6, 0.14, 0.84);
-const EXPERTS_8_BIT: Efficiency = Efficiency::new(35e-6, 0.08, 0.84);
+/// Fitted to evenly spread work; what is uneven is scaled first.
+const EXPERTS_16_BIT: Efficiency = Efficiency::new(30e-6, 0.31, 0.77);
+const EXPERTS_8_BIT: Efficiency = Efficiency::new(29e-6, 0.24, 0.74);
 const GATED_DELTA_NET_PREFILL: Efficiency = Efficiency::new(16e-6, 0.79, 0.31);
 const GATED_DELTA_NET_DECODE: Efficiency = Efficiency::new(5.8e-6, 0.22, 0.88);
 
@@ -404,8 +403,7 @@ fn experts(operator: &Operator) -> Option<(Work, Efficiency)> {
     Some((work, efficiency))
 }
 
-/// Work of the routed experts on the busiest GPU, and their format. Power-law
-/// loads count as even ones here: whoever knows better scales the tokens first.
+/// Work of the routed experts on the busiest GPU, and their format.
 fn expert_work(operator: &Operator) -> Option<(Work, DType)> {
     let Operator::MoeExperts {
         tokens,
@@ -417,13 +415,15 @@ fn expert_work(operator: &Operator) -> Option<(Work, DType)> {
         expert_parallel,
         dtype,
         load,
+        ..
     } = *operator
     else {
         return None;
     };
     let local_experts = f64::from(experts) / f64::from(expert_parallel);
-    // The efficiencies carry what a power law's load costs.
-    let visits = load.factor() * f64::from(tokens) * f64::from(experts_per_token)
+    let visits = load.busiest_factor(experts, experts_per_token, expert_parallel)
+        * f64::from(tokens)
+        * f64::from(experts_per_token)
         / f64::from(expert_parallel);
     let expert_elements = 3.0 * f64::from(hidden_size) * f64::from(intermediate_size)
         / f64::from(expert_tensor_parallel);
@@ -476,7 +476,7 @@ fn gated_delta_net(operator: &Operator) -> Option<(Work, Efficiency)> {
 pub(super) mod tests {
     use super::*;
     use crate::catalog::{PeakFlops, PriceBasis};
-    use crate::execution_time::operator::ExpertLoad;
+    use crate::execution_time::operator::{ExpertLoad, ExpertTokens};
     use crate::network::LinkOverrides;
 
     /// Figures of an H200, without the catalog.
@@ -571,6 +571,7 @@ pub(super) mod tests {
                 expert_parallel: 8,
                 dtype: DType::Fp8Block,
                 load: ExpertLoad::PowerLaw { alpha: 1.01 },
+                arrival: ExpertTokens::Gathered,
             },
             Operator::GatedDeltaNet {
                 prefill: true,

@@ -1,123 +1,314 @@
-//! Prices of routed experts.
+//! Prices of routed experts on the GPU with the most work.
+//!
+//! Only balanced work was taken over from the measurements. A GPU that gets more
+//! than its share, or holds fewer experts than any that was measured, is priced by
+//! what does at least as much as it: of all measured GPUs with no fewer experts, no
+//! fewer tokens to handle and no fewer visits, the fastest. So more work never costs
+//! less, whatever the noise of the measurements, and more ways of expert parallelism
+//! never cost a GPU more. Nothing is faster than peak arithmetic and memory
+//! bandwidth allow, and what is far slower says so.
 
 use super::curve::CurveSet;
 use super::frame::Frame;
 use super::speed_of_light::{ExpertLayer, Peaks};
-use super::{Found, Missing, SiliconError, dtypes_like, parse_dtype};
-use crate::execution_time::operator::ExpertLoad;
+use super::{Found, How, Missing, SiliconError, dtypes_like, parse_dtype};
+use crate::execution_time::operator::ExpertTokens;
 use crate::units::DType;
 
 /// Largest distance, octaves over all features of a layer together, over which
-/// another layer may lend its utilisation.
+/// another layer may lend its times.
 const REACH: f64 = 3.0;
 
-/// What is said of a price from an earlier version's kernels.
-const EARLIER: &str = "kernels of an earlier engine version";
+/// Times the bound beyond which a price is doubtful.
+pub const DOUBTFUL_MULTIPLE: f64 = 8.0;
 
-/// Uneven load in thousandths of the power law's exponent; 0: balanced.
-type Load = u32;
-
-/// What a curve over tokens is for.
+/// What a curve over tokens is for. All ways of expert parallelism of a layer lie
+/// side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     dtype: DType,
-    load: Load,
     layer: ExpertLayer,
 }
 
-/// Routed experts of one layer; curves over tokens of all attention ranks.
+/// Where a curve comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Origin {
+    /// What was measured, where it is not the engine's own on the device itself.
+    substitute: Option<String>,
+}
+
+/// Routed experts of one layer by one kind of kernels; curves over all tokens of the
+/// group.
 #[derive(Debug)]
 pub(super) struct ExpertsTable {
     curves: CurveSet<Key>,
-    /// Layers only measured in an earlier version of the engine.
-    earlier: CurveSet<Key>,
+    /// One per curve.
+    origins: Vec<Origin>,
+}
+
+/// Work of the busiest GPU of a group.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BusiestGpu {
+    /// Tokens of the group.
+    pub tokens: f64,
+    /// Work over the mean of the group.
+    pub factor: f64,
+    /// How its tokens come to it.
+    pub arrival: ExpertTokens,
+    /// The layer, and how it is cut and spread.
+    pub layer: ExpertLayer,
+    /// Format of the experts.
+    pub dtype: DType,
+}
+
+impl BusiestGpu {
+    /// Visits of tokens to its experts.
+    fn visits(&self) -> f64 {
+        self.factor * self.tokens * f64::from(self.layer.experts_per_token)
+            / f64::from(self.layer.expert_parallel.max(1))
+    }
+
+    /// Tokens it handles: all where they are gathered, or else those that visit it.
+    fn handled(&self) -> f64 {
+        match self.arrival {
+            ExpertTokens::Gathered => self.tokens,
+            ExpertTokens::Sent | ExpertTokens::SentLowLatency => self.visits().min(self.tokens),
+        }
+    }
+
+    /// Tokens of a group of `ways` whose balanced GPUs have at least as many visits
+    /// and tokens to handle.
+    fn covered_by(&self, ways: u32) -> f64 {
+        let share = f64::from(ways) / f64::from(self.layer.expert_parallel.max(1));
+        (self.factor * self.tokens * share).max(self.handled())
+    }
+
+    /// The least time that arithmetic and the reading of visited experts take.
+    pub(super) fn bound_ms(&self, peaks: &Peaks) -> f64 {
+        peaks.busiest_experts_ms(self.dtype, self.layer, self.visits())
+    }
 }
 
 impl ExpertsTable {
-    pub(super) fn build(frame: &Frame, earlier: Option<&Frame>) -> Result<Self, SiliconError> {
+    /// The table of `device`, from one file; `usual` are engine and version of its
+    /// first source.
+    pub(super) fn build(
+        frame: &Frame,
+        device: &str,
+        peaks: &Peaks,
+        usual: &str,
+    ) -> Result<Self, SiliconError> {
+        let points = points(frame, device, peaks, usual)?;
+        let mut origins: Vec<(Key, Origin)> = Vec::new();
+        let mut curves = Vec::with_capacity(points.len());
+        for (key, tokens, latency_ms, origin) in points {
+            if origins.last().is_none_or(|(last, _)| *last != key) {
+                origins.push((key, origin));
+            }
+            curves.push((key, tokens, latency_ms));
+        }
+        spread_further(peaks, &mut curves, &mut origins);
+        // More tokens are an upper bound of fewer.
+        curves.sort_by_key(|&(key, tokens, _)| (key, tokens));
+        let mut later: Option<(Key, f32)> = None;
+        for (key, _, latency_ms) in curves.iter_mut().rev() {
+            if let Some((last, least_ms)) = later
+                && last == *key
+            {
+                *latency_ms = latency_ms.min(least_ms);
+            }
+            later = Some((*key, *latency_ms));
+        }
+        origins.sort_by_key(|(key, _)| *key);
         Ok(Self {
-            curves: CurveSet::build(points(frame)?),
-            earlier: CurveSet::build(earlier.map(points).transpose()?.unwrap_or_default()),
+            curves: CurveSet::build(curves),
+            origins: origins.into_iter().map(|(_, origin)| origin).collect(),
         })
     }
 
-    /// Time on the GPU with the most work when `tokens` are routed in all.
-    pub(super) fn price(
-        &self,
-        peaks: &Peaks,
-        tokens: u32,
-        layer: ExpertLayer,
-        dtype: DType,
-        load: ExpertLoad,
-    ) -> Result<Found, Missing> {
-        let load = thousandths(load);
-        for &(dtype, note) in dtypes_like(dtype) {
-            let own = Key { dtype, load, layer };
-            if let Some(found) = at(peaks, &self.curves, own, f64::from(tokens)) {
-                return Ok(found.noted(note));
-            }
-            if let Some(found) = at(peaks, &self.earlier, own, f64::from(tokens)) {
-                return Ok(found.noted(Some(EARLIER)).noted(note));
-            }
-        }
-        for &(dtype, note) in dtypes_like(dtype) {
-            let own = Key { dtype, load, layer };
-            if let Some(found) = self.borrow(peaks, own, f64::from(tokens)) {
-                return Ok(found.noted(note));
-            }
-        }
-        Err(Missing::new(format!(
-            "no layer near {}x{}, {} of {} experts in {} measured",
-            layer.hidden_size,
-            layer.intermediate_size,
-            layer.experts_per_token,
-            layer.experts,
-            dtype.name()
-        )))
+    /// Time of the busiest GPU.
+    pub(super) fn price(&self, peaks: &Peaks, gpu: &BusiestGpu) -> Result<Found, Missing> {
+        let formats = dtypes_like(gpu.dtype);
+        let own = formats.iter().find_map(|&(dtype, note)| {
+            let found = self.at(
+                peaks,
+                Key {
+                    dtype,
+                    layer: gpu.layer,
+                },
+                gpu,
+                1.0,
+            )?;
+            Some(found.noted(note))
+        });
+        let lent = || {
+            formats.iter().find_map(|&(dtype, note)| {
+                let key = Key {
+                    dtype,
+                    layer: gpu.layer,
+                };
+                Some(self.borrow(peaks, key, gpu)?.noted(note))
+            })
+        };
+        own.or_else(lent).ok_or_else(|| {
+            let layer = &gpu.layer;
+            Missing::new(format!(
+                "no layer near {}x{}, {} of {} experts in {} measured",
+                layer.hidden_size,
+                layer.intermediate_size,
+                layer.experts_per_token,
+                layer.experts,
+                gpu.dtype.name()
+            ))
+        })
     }
 
-    /// Time at the utilisation of the most similar layer when each of its
-    /// experts sees as many tokens.
-    fn borrow(&self, peaks: &Peaks, own: Key, tokens: f64) -> Option<Found> {
-        let (_, lender) = self
+    /// The fastest measured GPU that does at least as much as `gpu`, of the layer of
+    /// `key` spread at most as far. `visits_there`: tokens there for one here at
+    /// equally many visits of each expert.
+    fn at(&self, peaks: &Peaks, key: Key, gpu: &BusiestGpu, tokens_there: f64) -> Option<Found> {
+        let keys = self.curves.keys();
+        let spread = |ways| Key {
+            layer: ExpertLayer {
+                expert_parallel: ways,
+                ..key.layer
+            },
+            ..key
+        };
+        let first = keys.partition_point(|other| *other < spread(0));
+        let after = keys.partition_point(|other| *other <= spread(gpu.layer.expert_parallel));
+        let mut best: Option<(usize, Found)> = None;
+        for index in first..after {
+            let there = keys[index];
+            let tokens = gpu.covered_by(there.layer.expert_parallel) * tokens_there;
+            let ideal = |tokens: f64| {
+                let visits = tokens * f64::from(there.layer.experts_per_token)
+                    / f64::from(there.layer.expert_parallel);
+                peaks.busiest_experts_ms(there.dtype, there.layer, visits)
+            };
+            let Some(found) = self.curves.get(&there)?.lookup(tokens, 1, ideal) else {
+                continue;
+            };
+            // Of equals the one that is most alike, the last.
+            if best
+                .as_ref()
+                .is_none_or(|(_, least)| found.latency_ms <= least.latency_ms)
+            {
+                best = Some((index, found));
+            }
+        }
+        let (index, mut found) = best?;
+        let ways = keys[index].layer.expert_parallel;
+        if ways != gpu.layer.expert_parallel {
+            found = found.substituted(Some(format!("expert parallel {ways}")));
+        } else if gpu.factor > 1.0 {
+            found.how = found.how.max(How::Interpolated);
+        }
+        Some(found.substituted(self.origins[index].substitute.clone()))
+    }
+
+    /// Time of the most similar layer with as many visits of each expert, scaled by
+    /// the size of all experts, as both arithmetic and weights are.
+    fn borrow(&self, peaks: &Peaks, own: Key, gpu: &BusiestGpu) -> Option<Found> {
+        let lenders = self
             .curves
             .keys()
-            .iter()
+            .chunk_by(|a, b| a.dtype == b.dtype && a.layer.is_cut_like(&b.layer));
+        let (_, lender) = lenders
+            .map(|group| group[0])
             .filter(|key| key.dtype == own.dtype)
-            .map(|key| (distance(key, &own), *key))
+            .map(|key| (distance(&key.layer, &own.layer), key))
             .filter(|&(distance, _)| distance <= REACH)
             .min_by(|a, b| a.0.total_cmp(&b.0))?;
         let busy =
             |layer: ExpertLayer| f64::from(layer.experts_per_token) / f64::from(layer.experts);
-        let tokens_there = (tokens * busy(own.layer) / busy(lender.layer))
-            .round()
-            .max(1.0);
-        let mut found = at(peaks, &self.curves, lender, tokens_there)?;
-        let ideal = peaks.experts_ms(own.dtype, own.layer, tokens);
-        let ideal_there = peaks.experts_ms(lender.dtype, lender.layer, tokens_there);
-        if !(ideal > 0.0 && ideal_there > 0.0) {
-            return None;
+        let tokens_there = busy(own.layer) / busy(lender.layer);
+        let mut found = self.at(peaks, lender, gpu, tokens_there)?;
+        found.latency_ms *= own.layer.all_elements() / lender.layer.all_elements();
+        Some(found.substituted(difference(&lender.layer, &own.layer)))
+    }
+}
+
+/// Puts the floor under a price that no kernel beats, and says if it is far above.
+pub(super) fn judged(mut found: Found, bound_ms: f64) -> Found {
+    found.latency_ms = found.latency_ms.max(bound_ms);
+    if found.latency_ms > DOUBTFUL_MULTIPLE * bound_ms {
+        found.doubt = Some(found.latency_ms / bound_ms);
+    }
+    found
+}
+
+/// Whichever of two kernels is faster.
+pub(super) fn faster(
+    one: Result<Found, Missing>,
+    other: Result<Found, Missing>,
+) -> Result<Found, Missing> {
+    match (one, other) {
+        (Ok(one), Ok(other)) if other.latency_ms < one.latency_ms => Ok(other),
+        (Err(_), Ok(other)) => Ok(other),
+        (one, _) => one,
+    }
+}
+
+/// Adds curves for the ways of expert parallelism that nobody measured, powers of two,
+/// from fewer ways at the same utilisation.
+fn spread_further(
+    peaks: &Peaks,
+    curves: &mut Vec<(Key, u32, f32)>,
+    origins: &mut Vec<(Key, Origin)>,
+) {
+    let measured = CurveSet::build(curves.clone());
+    let known = origins.len();
+    for &key in measured.keys() {
+        let Ok(at) = origins[..known].binary_search_by_key(&key, |(other, _)| *other) else {
+            continue;
+        };
+        let origin = origins[at].1.clone();
+        let mut ways = key.layer.expert_parallel;
+        loop {
+            ways = ways.saturating_mul(2);
+            let layer = ExpertLayer {
+                expert_parallel: ways,
+                ..key.layer
+            };
+            let further = Key { layer, ..key };
+            if ways > key.layer.experts || measured.get(&further).is_some() {
+                break;
+            }
+            let Some(curve) = measured.get(&key) else {
+                break;
+            };
+            for (&tokens, &latency_ms) in curve.coordinates.iter().zip(curve.latencies_ms) {
+                let ideal = |layer: ExpertLayer| {
+                    let visits = f64::from(tokens) * f64::from(layer.experts_per_token)
+                        / f64::from(layer.expert_parallel);
+                    peaks.busiest_experts_ms(key.dtype, layer, visits)
+                };
+                let scaled = f64::from(latency_ms) * ideal(layer) / ideal(key.layer);
+                curves.push((further, tokens, scaled as f32));
+            }
+            let from = format!("expert parallel {}", key.layer.expert_parallel);
+            let substitute = match &origin.substitute {
+                Some(other) => format!("{from}, {other}"),
+                None => from,
+            };
+            let substitute = Some(substitute);
+            origins.push((further, Origin { substitute }));
         }
-        found.latency_ms *= ideal / ideal_there;
-        Some(found.substituted(Some(difference(&lender, &own))))
     }
 }
 
-/// Time from the layer's own curve. A single point says nothing of fewer tokens
-/// than its own.
-fn at(peaks: &Peaks, curves: &CurveSet<Key>, key: Key, tokens: f64) -> Option<Found> {
-    let curve = curves.get(&key)?;
-    if curve.coordinates.len() == 1 && tokens < f64::from(curve.coordinates[0]) {
-        return None;
-    }
-    curve.lookup(tokens, 1, |tokens| {
-        peaks.experts_ms(key.dtype, key.layer, tokens)
-    })
-}
+type Point = (Key, u32, f32, Origin);
 
-fn points(frame: &Frame) -> Result<Vec<(Key, u32, f32)>, SiliconError> {
+fn points(
+    frame: &Frame,
+    device: &str,
+    peaks: &Peaks,
+    usual: &str,
+) -> Result<Vec<Point>, SiliconError> {
     let dtypes = frame.texts("dtype")?.parsed(parse_dtype)?;
-    let loads = frame.texts("load")?.parsed(parse_load)?;
+    let devices = frame.texts("device")?;
+    let kernels = frame.texts("kernels")?;
     let hidden_size = frame.numbers("hidden_size")?;
     let intermediate_size = frame.numbers("intermediate_size")?;
     let experts_per_token = frame.numbers("experts_per_token")?;
@@ -128,44 +319,49 @@ fn points(frame: &Frame) -> Result<Vec<(Key, u32, f32)>, SiliconError> {
     let latencies_ms = frame.latencies_ms()?;
     let mut points = Vec::with_capacity(frame.rows());
     for row in 0..frame.rows() {
-        let key = Key {
-            dtype: dtypes.of(row),
-            load: loads.of(row),
-            layer: ExpertLayer {
-                hidden_size: hidden_size[row],
-                intermediate_size: intermediate_size[row],
-                experts_per_token: experts_per_token[row],
-                experts: experts[row],
-                expert_tensor_parallel: expert_tensor_parallel[row],
-                expert_parallel: expert_parallel[row],
-            },
+        let layer = ExpertLayer {
+            hidden_size: hidden_size[row],
+            intermediate_size: intermediate_size[row],
+            experts_per_token: experts_per_token[row],
+            experts: experts[row],
+            expert_tensor_parallel: expert_tensor_parallel[row],
+            expert_parallel: expert_parallel[row].max(1),
         };
-        points.push((key, tokens[row], latencies_ms[row]));
+        let dtype = dtypes.of(row);
+        let (measured, kernels) = (devices.value(row), kernels.value(row));
+        let mut latency_ms = latencies_ms[row];
+        let mut substitute = (kernels != usual).then(|| kernels.to_owned());
+        if measured != device {
+            let there = Peaks::of(measured).ok_or_else(|| SiliconError::Malformed {
+                file: "experts".into(),
+                reason: format!("unknown device `{measured}`"),
+            })?;
+            let visits = f64::from(tokens[row]) * f64::from(layer.experts_per_token)
+                / f64::from(layer.expert_parallel);
+            let ideal = |peaks: &Peaks| peaks.busiest_experts_ms(dtype, layer, visits);
+            latency_ms = (f64::from(latency_ms) * ideal(peaks) / ideal(&there)) as f32;
+            substitute = Some(format!("{measured}, {kernels}"));
+        }
+        let key = Key { dtype, layer };
+        points.push((key, tokens[row], latency_ms, Origin { substitute }));
     }
+    points.sort_by_key(|point| (point.0, point.1));
     Ok(points)
 }
 
-/// Octaves between two layers; a different load counts half an octave.
-fn distance(key: &Key, own: &Key) -> f64 {
+/// Octaves between two layers, however far their experts are spread.
+fn distance(a: &ExpertLayer, b: &ExpertLayer) -> f64 {
     let octaves = |a: u32, b: u32| (f64::from(a) / f64::from(b)).log2().powi(2);
-    let (a, b) = (&key.layer, &own.layer);
     let features = octaves(a.hidden_size, b.hidden_size)
         + octaves(a.intermediate_size, b.intermediate_size)
         + octaves(a.experts_per_token, b.experts_per_token)
         + octaves(a.experts, b.experts)
-        + octaves(a.expert_tensor_parallel, b.expert_tensor_parallel)
-        + octaves(a.expert_parallel, b.expert_parallel);
-    let load = match (key.load, own.load) {
-        (a, b) if a == b => 0.0,
-        (0, _) | (_, 0) => 0.5,
-        (a, b) => 0.5 * (f64::from(a.abs_diff(b)) / 1e3),
-    };
-    features.sqrt() + load
+        + octaves(a.expert_tensor_parallel, b.expert_tensor_parallel);
+    features.sqrt()
 }
 
-/// Wherein `lender` differs from `own`.
-fn difference(lender: &Key, own: &Key) -> String {
-    let (there, here) = (&lender.layer, &own.layer);
+/// Wherein the layer of `there` differs from `here`.
+fn difference(there: &ExpertLayer, here: &ExpertLayer) -> Option<String> {
     let mut parts = Vec::new();
     if (there.hidden_size, there.intermediate_size) != (here.hidden_size, here.intermediate_size) {
         parts.push(format!(
@@ -185,34 +381,5 @@ fn difference(lender: &Key, own: &Key) -> String {
             there.expert_tensor_parallel
         ));
     }
-    if there.expert_parallel != here.expert_parallel {
-        parts.push(format!("expert parallel {}", there.expert_parallel));
-    }
-    if lender.load != own.load {
-        parts.push(match lender.load {
-            0 => "balanced load".into(),
-            alpha => format!("power-law load {}", f64::from(alpha) / 1e3),
-        });
-    }
-    parts.join(", ")
-}
-
-fn thousandths(load: ExpertLoad) -> Load {
-    match load {
-        ExpertLoad::Balanced | ExpertLoad::Uneven { .. } => 0,
-        ExpertLoad::PowerLaw { alpha } => (alpha * 1e3).round().clamp(0.0, 1e6) as Load,
-    }
-}
-
-fn parse_load(name: &str) -> Result<Load, SiliconError> {
-    if name == "balanced" {
-        return Ok(0);
-    }
-    name.strip_prefix("power_law_")
-        .and_then(|alpha| alpha.parse().ok())
-        .map(|alpha| thousandths(ExpertLoad::PowerLaw { alpha }))
-        .ok_or_else(|| SiliconError::Malformed {
-            file: "moe".into(),
-            reason: format!("unknown load `{name}`"),
-        })
+    (!parts.is_empty()).then(|| parts.join(", "))
 }

@@ -15,6 +15,7 @@ use arrow_buffer::ScalarBuffer;
 use bytes::Bytes;
 use saphyr::{LoadableYamlNode, Yaml};
 
+use super::believed::{self, ExpertsRow};
 use super::frame::{Column, Frame, Texts, encode};
 use super::manifest::{MANIFEST_FILE, Manifest, TableEntry};
 use super::table::LATENCY;
@@ -100,6 +101,7 @@ fn sources(device: &str) -> Vec<Source> {
         own(Table::AllReduce, "comm", "custom_allreduce_perf"),
         from(Table::Nccl, "comm", "nccl", None, "nccl_perf"),
     ];
+    list.extend(experts_sources(device));
     if device == "a100" {
         let trtllm = |table, family, file| from(table, family, "trtllm", Some("1.0.0"), file);
         list.push(trtllm(Table::ContextMla, "mla", "context_mla_perf"));
@@ -142,6 +144,83 @@ fn sources(device: &str) -> Vec<Source> {
     }
     if device == "h200" {
         list.extend(other_engines());
+    }
+    list
+}
+
+/// Versions in which an engine's expert kernels were measured on a system, newest
+/// first.
+fn experts_versions(system: &str, engine: &str) -> &'static [&'static str] {
+    match (system, engine) {
+        ("a100_sxm", "sglang") => &["0.5.10"],
+        ("b200_sxm", "vllm") => &["0.24.0", "0.22.0", "0.19.0"],
+        ("b200_sxm", "sglang") => &["0.5.14"],
+        ("b200_sxm", "trtllm") => &["1.3.0rc20"],
+        ("h100_sxm", "vllm") => &["0.24.0"],
+        ("h200_sxm", "vllm") => &["0.24.0", "0.19.0"],
+        ("h100_sxm" | "h200_sxm", "sglang") => &["0.5.14", "0.5.10"],
+        ("h100_sxm" | "h200_sxm", "trtllm") => &["1.3.0rc20", "1.3.0rc10"],
+        _ => &[],
+    }
+}
+
+/// Where the balanced expert kernels of `device` are looked for, best first: the
+/// engine's own, then those of the device's usual one, then the same device but for
+/// its memory. Which of them are believed is [`believed`]'s to say.
+fn experts_sources(device: &str) -> Vec<Source> {
+    let (device, usual, others, like): (_, _, &[&'static str], &[&'static str]) = match device {
+        "a100" => ("a100", "sglang", &[], &["a100_sxm"]),
+        "b200" => ("b200", "vllm", &["sglang", "trtllm"], &["b200_sxm"]),
+        "h100" => (
+            "h100",
+            "vllm",
+            &["sglang", "trtllm"],
+            &["h100_sxm", "h200_sxm"],
+        ),
+        "h200" => ("h200", "vllm", &["sglang", "trtllm"], &["h200_sxm"]),
+        _ => return Vec::new(),
+    };
+    let mut list = Vec::new();
+    let kept_for = std::iter::once(None).chain(others.iter().map(|&other| Some(other)));
+    for only_for in kept_for {
+        for engine in only_for.into_iter().chain([usual]) {
+            for &system in like {
+                for &version in experts_versions(system, engine) {
+                    list.push(Source {
+                        device,
+                        only_for,
+                        table: Table::Experts,
+                        system,
+                        family: "moe",
+                        engine,
+                        version: Some(version),
+                        file: "moe_perf",
+                    });
+                }
+            }
+        }
+    }
+    let deepep: &[&'static str] = match device {
+        "a100" => &[],
+        "b200" => &["0.5.10"],
+        _ => &["0.5.10", "0.5.6.post2"],
+    };
+    for (table, file) in [
+        (Table::ExpertsDeepgemmPrefill, "wideep_context_moe_perf"),
+        (Table::ExpertsDeepgemmDecode, "wideep_generation_moe_perf"),
+    ] {
+        for &version in deepep {
+            list.push(Source {
+                device,
+                only_for: None,
+                table,
+                system: like[0],
+                family: "moe",
+                engine: "sglang",
+                version: Some(version),
+                file,
+            });
+        }
     }
     list
 }
@@ -286,9 +365,9 @@ fn import_device(
     let mut entries = Vec::new();
     for (file, sources) in by_file {
         let mut rows = Vec::new();
-        let mut paths = Vec::new();
+        let mut experts = Vec::new();
+        let mut origins = Vec::new();
         let (table, engine) = (sources[0].table, sources[0].engine);
-        let mut versions: Vec<String> = Vec::new();
         for source in sources {
             let version = match source.version {
                 Some(version) => version.to_owned(),
@@ -299,16 +378,43 @@ fn import_device(
                 source.system, source.family, source.engine, source.file
             );
             let frame = read(&systems.join("data").join(&path), &path)?;
-            rows.extend(select(table, source.file, &frame)?);
-            paths.push(path);
-            if !versions.contains(&version) {
-                versions.push(version);
+            match table {
+                Table::Experts | Table::ExpertsDeepgemmPrefill | Table::ExpertsDeepgemmDecode => {
+                    experts.push(select_experts(&frame)?);
+                }
+                _ => rows.extend(select(table, source.file, &frame)?),
             }
+            origins.push(Origin {
+                device: source.system.trim_end_matches("_sxm"),
+                engine: source.engine,
+                version,
+                path,
+            });
+        }
+        if !experts.is_empty() {
+            let believed = match table {
+                Table::Experts => believed::own_kernels(&experts),
+                _ => believed::deepgemm(&experts, table == Table::ExpertsDeepgemmPrefill),
+            };
+            let used: HashSet<usize> = believed.iter().map(|&(source, _)| source).collect();
+            rows.extend(
+                (believed.into_iter()).map(|(source, row)| experts_row(&origins[source], row)),
+            );
+            let mut index = 0..origins.len();
+            origins.retain(|_| index.next().is_some_and(|index| used.contains(&index)));
         }
         match table {
             Table::Moe => moe_layers = rows.iter().map(curve_key).collect(),
             Table::MoeEarlier => rows.retain(|row| !moe_layers.contains(&curve_key(row))),
             _ => {}
+        }
+        let paths: Vec<_> = origins.iter().map(|origin| origin.path.as_str()).collect();
+        let mut versions: Vec<String> = Vec::new();
+        for origin in &origins {
+            let version = origin.version_beside(device, engine);
+            if !versions.contains(&version) {
+                versions.push(version);
+            }
         }
         let rows = order(table, rows);
         let count = rows.len();
@@ -333,6 +439,29 @@ fn import_device(
         });
     }
     Ok(entries)
+}
+
+/// Where rows of a table come from.
+struct Origin {
+    /// Device measured.
+    device: &'static str,
+    engine: &'static str,
+    version: String,
+    path: String,
+}
+
+impl Origin {
+    /// The version, with engine and device where they are not those of the table.
+    fn version_beside(&self, device: &str, engine: &str) -> String {
+        let mut text = String::new();
+        if self.device != device {
+            text = format!("{} ", self.device);
+        }
+        if self.engine != engine {
+            text += &format!("{} ", self.engine);
+        }
+        text + &self.version
+    }
 }
 
 /// One row of ours: keys in the order of the table's columns, and the time.
@@ -479,6 +608,10 @@ fn select(table: Table, file: &str, frame: &Frame) -> Result<Vec<Row>, SiliconEr
         }
         Table::MlaBmm => select_mla_bmm(frame),
         Table::Moe | Table::MoeEarlier => select_moe(frame),
+        // Judged together, source by source: `select_experts`.
+        Table::Experts | Table::ExpertsDeepgemmPrefill | Table::ExpertsDeepgemmDecode => {
+            Ok(Vec::new())
+        }
         Table::GatedDeltaNet => select_delta_net(frame),
         Table::AllReduce => select_all_reduce(frame),
         Table::Nccl => select_nccl(frame),
@@ -608,14 +741,55 @@ fn select_moe(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
             cuts.map(|axis| c.number(axis, row)).to_vec(),
         ]
         .concat();
-        let dtype = match c.text("moe_dtype", row) {
-            "int4_wo" => "int4",
-            other => other,
-        };
+        let dtype = experts_dtype(c.text("moe_dtype", row));
         MOE_LAYERS
             .contains(&layer)
             .then(|| (vec![dtype.into(), c.text("distribution", row).into()], keys))
     }))
+}
+
+/// Rows of routed experts of our layers, but for kernels that an engine has only for
+/// the fewest tokens.
+fn select_experts(frame: &Frame) -> Result<Vec<ExpertsRow>, SiliconError> {
+    let axes = ["hidden_size", "inter_size", "topk", "num_experts"];
+    let cuts = ["moe_tp_size", "moe_ep_size", "num_tokens"];
+    let texts = ["moe_dtype", "distribution", "kernel_source"];
+    let cells = Cells::new(frame, &texts, &[&axes[..], &cuts].concat())?;
+    let latencies_ms = frame.reals("latency")?;
+    Ok((0..frame.rows())
+        .filter_map(|row| {
+            let layer = axes.map(|axis| cells.number(axis, row));
+            let [expert_tensor_parallel, expert_parallel, tokens] =
+                cuts.map(|axis| cells.number(axis, row));
+            let few = cells.text("kernel_source", row).ends_with("_min_latency");
+            (MOE_LAYERS.contains(&layer) && !few).then(|| ExpertsRow {
+                dtype: experts_dtype(cells.text("moe_dtype", row)).to_owned(),
+                load: cells.text("distribution", row).to_owned(),
+                layer,
+                expert_tensor_parallel,
+                expert_parallel,
+                tokens,
+                latency_ms: latencies_ms[row] as f32,
+            })
+        })
+        .collect())
+}
+
+fn experts_row(origin: &Origin, row: ExpertsRow) -> Row {
+    let kernels = format!("{} {}", origin.engine, origin.version);
+    let cuts = [row.expert_tensor_parallel, row.expert_parallel, row.tokens];
+    Row {
+        texts: vec![row.dtype, origin.device.to_owned(), kernels],
+        numbers: [&row.layer[..], &cuts].concat(),
+        latency_ms: row.latency_ms,
+    }
+}
+
+fn experts_dtype(name: &str) -> &str {
+    match name {
+        "int4_wo" => "int4",
+        other => other,
+    }
 }
 
 fn select_delta_net(frame: &Frame) -> Result<Vec<Row>, SiliconError> {

@@ -19,7 +19,9 @@
 //! Norms, activations and sends between pipeline stages are stated formulas
 //! over the device's figures. Knows operators, not models.
 
+mod aiconfigurator_experts;
 mod attention;
+mod believed;
 mod collectives;
 mod curve;
 mod delta_net;
@@ -43,13 +45,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(super) use attention::unpaid_share;
+pub use experts::DOUBTFUL_MULTIPLE;
 pub use import::{DEVICES, import_aiconfigurator};
 pub use listing::{KeyRange, TableListing, list_tables};
 pub use manifest::{MANIFEST_FILE, Manifest, TableEntry};
 pub use store::shipped_manifest;
 pub use table::Table;
 
-use super::operator::{ExpertLoad, Operator, OperatorCost, Price, PricingError, Provenance};
+use super::operator::{
+    ExpertLoad, ExpertTokens, Operator, OperatorCost, Price, PricingError, Provenance,
+};
 use crate::catalog::{DeviceSpec, LocalAttention};
 use crate::input_file::tame_line;
 use crate::units::{BYTES_PER_S_PER_GBPS, DType};
@@ -57,6 +62,7 @@ use attention::Heads;
 use collectives::{Collective, Links};
 use delta_net::DeltaNet;
 use exchange::{Direction, Payload};
+use experts::{BusiestGpu, ExpertsTable};
 use mla::MlaBlock;
 use speed_of_light::ExpertLayer;
 use store::DeviceTables;
@@ -72,6 +78,9 @@ const MEMORY_LATENCY_S: f64 = 3e-6;
 const SEND_LATENCY_S: f64 = 10e-6;
 /// Collectives were measured on elements of this many bytes.
 const COLLECTIVE_ELEMENT_BYTES: f64 = 2.0;
+
+/// The engine that has no DeepGEMM behind DeepEP.
+const OWN_EXPERTS_ENGINE: &str = "trtllm";
 
 /// What can go wrong with operator tables.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -134,6 +143,8 @@ struct Found {
     how: How,
     /// What was measured, if it is not quite what was asked for.
     from: Option<Cow<'static, str>>,
+    /// Times the bound, where that is more than kernels should take.
+    doubt: Option<f64>,
 }
 
 impl Found {
@@ -142,6 +153,7 @@ impl Found {
             latency_ms: latency_ms.into(),
             how,
             from: None,
+            doubt: None,
         }
     }
 
@@ -253,6 +265,8 @@ pub struct SiliconDb {
     send_bandwidths: [f64; 2],
     /// Device whose kernels stand in for this one's.
     stand_in: Option<String>,
+    /// Whether routed experts are priced as AIConfigurator prices them.
+    experts_as_aiconfigurator: bool,
 }
 
 impl SiliconDb {
@@ -321,7 +335,18 @@ impl SiliconDb {
             memory_bandwidth: device.memory_bandwidth_gb_per_s * 1e9,
             send_bandwidths: [node, network],
             stand_in,
+            experts_as_aiconfigurator: false,
         })
+    }
+
+    /// The same with routed experts priced as AIConfigurator prices them, from tables
+    /// that cannot always be right.
+    #[must_use]
+    pub fn with_experts_as_aiconfigurator(self) -> Self {
+        Self {
+            experts_as_aiconfigurator: true,
+            ..self
+        }
     }
 
     /// Links are a device's own: another's collectives cannot stand in.
@@ -478,6 +503,7 @@ impl SiliconDb {
                 expert_parallel,
                 dtype,
                 load,
+                arrival,
             } => {
                 let layer = ExpertLayer {
                     hidden_size,
@@ -487,15 +513,26 @@ impl SiliconDb {
                     expert_tensor_parallel,
                     expert_parallel,
                 };
-                // Unevenness that was not measured: the busiest GPU as if all were.
-                let (tokens, load) = match load {
-                    ExpertLoad::Uneven { factor } => {
-                        let tokens = (f64::from(tokens) * factor).ceil() as u32;
-                        (tokens, ExpertLoad::Balanced)
-                    }
-                    measured => (tokens, measured),
+                if self.experts_as_aiconfigurator {
+                    // Unevenness that was not measured: the busiest GPU as if all were.
+                    let (tokens, load) = match load {
+                        ExpertLoad::Uneven { factor } => {
+                            let tokens = (f64::from(tokens) * factor).ceil() as u32;
+                            (tokens, ExpertLoad::Balanced)
+                        }
+                        measured => (tokens, measured),
+                    };
+                    let table = tables.aiconfigurator_experts()?;
+                    return table.price(peaks, tokens, layer, dtype, load);
+                }
+                let gpu = BusiestGpu {
+                    tokens: f64::from(tokens),
+                    factor: load.busiest_factor(experts, experts_per_token, expert_parallel),
+                    arrival,
+                    layer,
+                    dtype,
                 };
-                tables.experts()?.price(peaks, tokens, layer, dtype, load)
+                self.experts(&gpu)
             }
             Operator::GatedDeltaNet {
                 prefill,
@@ -565,6 +602,27 @@ impl SiliconDb {
         }
     }
 
+    /// Routed experts of the busiest GPU. Engines that send tokens with DeepEP hand
+    /// them to DeepGEMM, or at few tokens to the kernel they use otherwise;
+    /// TensorRT-LLM has only that.
+    fn experts(&self, gpu: &BusiestGpu) -> Result<Found, Missing> {
+        let tables = &*self.tables;
+        let peaks = &tables.peaks;
+        let price = |table: Result<&ExpertsTable, Cow<'_, str>>| table?.price(peaks, gpu);
+        let deepgemm = match gpu.arrival {
+            ExpertTokens::Gathered => None,
+            _ if tables.engine() == Some(OWN_EXPERTS_ENGINE) => None,
+            ExpertTokens::Sent => Some(price(tables.deepgemm_experts(true))),
+            ExpertTokens::SentLowLatency => Some(price(tables.deepgemm_experts(false))),
+        };
+        let usual = price(tables.experts());
+        let found = match deepgemm {
+            Some(deepgemm) => experts::faster(deepgemm, usual),
+            None => usual,
+        }?;
+        Ok(experts::judged(found, gpu.bound_ms(peaks)))
+    }
+
     fn exchange(
         &self,
         low_latency: bool,
@@ -622,6 +680,13 @@ impl OperatorCost for SiliconDb {
             (None, How::Measured) => Provenance::Measured,
             (None, How::Interpolated) => Provenance::Interpolated,
             (None, How::Extrapolated) => Provenance::Extrapolated,
+        };
+        let provenance = match found.doubt {
+            Some(times) => Provenance::Doubtful {
+                found: Box::new(provenance),
+                times_bound: times.round() as u32,
+            },
+            None => provenance,
         };
         Ok(Price {
             time_s: found.latency_ms / 1e3,

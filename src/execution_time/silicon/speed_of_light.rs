@@ -149,6 +149,16 @@ impl Peaks {
         compute.max(elements as f64 * stored_bytes(dtype) / self.memory)
     }
 
+    /// Routed experts of a layer on one GPU that tokens visit so often in all, once at
+    /// least: the arithmetic of the visits, or the reading of the visited experts.
+    pub(super) fn busiest_experts_ms(&self, dtype: DType, layer: ExpertLayer, visits: f64) -> f64 {
+        let held = f64::from(layer.experts) / f64::from(layer.expert_parallel.max(1));
+        let of_one = layer.all_elements() / f64::from(layer.experts.max(1));
+        let visits = visits.max(1.0);
+        let compute = 2.0 * visits * of_one / self.operations(dtype);
+        compute.max(visits.min(held.max(1.0)) * of_one * stored_bytes(dtype) / self.memory)
+    }
+
     /// Short convolution of a gated delta net over `tokens` in all.
     pub(super) fn convolution_ms(&self, heads: DeltaHeads, tokens: f64) -> f64 {
         /// Taps read, plus the bias, plus one write: 4 + 1 + 1.
@@ -196,6 +206,24 @@ pub(super) struct ExpertLayer {
     pub experts: u32,
     pub expert_tensor_parallel: u32,
     pub expert_parallel: u32,
+}
+
+impl ExpertLayer {
+    /// Elements of all experts of the layer, cut as they are.
+    pub(super) fn all_elements(&self) -> f64 {
+        3.0 * f64::from(self.hidden_size)
+            * f64::from(self.intermediate_size)
+            * f64::from(self.experts)
+            / f64::from(self.expert_tensor_parallel.max(1))
+    }
+
+    /// Whether the two differ only in how far experts are spread.
+    pub(super) fn is_cut_like(&self, other: &Self) -> bool {
+        Self {
+            expert_parallel: other.expert_parallel,
+            ..*self
+        } == *other
+    }
 }
 
 /// Heads of a gated delta net on one GPU, 128 wide.

@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytes::Bytes;
 
+use super::aiconfigurator_experts::AiconfiguratorExperts;
 use super::attention::{ContextAttentionTable, GenerationAttentionTable};
 use super::collectives::{AllReduceTable, NcclTable};
 use super::delta_net::DeltaNetTable;
@@ -77,6 +78,9 @@ pub(super) struct DeviceTables {
     generation_mla: Lazy<MlaAttentionTable>,
     mla_bmm: Lazy<MlaBmmTable>,
     experts: Lazy<ExpertsTable>,
+    deepgemm_prefill: Lazy<ExpertsTable>,
+    deepgemm_decode: Lazy<ExpertsTable>,
+    aiconfigurator_experts: Lazy<AiconfiguratorExperts>,
     delta_net: Lazy<DeltaNetTable>,
     all_reduce: Lazy<AllReduceTable>,
     nccl: Lazy<NcclTable>,
@@ -181,6 +185,9 @@ impl DeviceTables {
             generation_mla: Lazy::new(),
             mla_bmm: Lazy::new(),
             experts: Lazy::new(),
+            deepgemm_prefill: Lazy::new(),
+            deepgemm_decode: Lazy::new(),
+            aiconfigurator_experts: Lazy::new(),
             delta_net: Lazy::new(),
             all_reduce: Lazy::new(),
             nccl: Lazy::new(),
@@ -300,8 +307,42 @@ impl DeviceTables {
         self.load(&self.mla_bmm, Table::MlaBmm, MlaBmmTable::build)
     }
 
+    /// The engine whose own tables go first.
+    pub(super) fn engine(&self) -> Option<&str> {
+        self.engine.as_deref()
+    }
+
+    /// Routed experts with the engines' own kernels.
     pub(super) fn experts(&self) -> Result<&ExpertsTable, Cow<'_, str>> {
-        self.load(&self.experts, Table::Moe, |frame| {
+        self.experts_of(&self.experts, Table::Experts)
+    }
+
+    /// The same with DeepGEMM behind DeepEP, of prompts or of decodes.
+    pub(super) fn deepgemm_experts(&self, prompts: bool) -> Result<&ExpertsTable, Cow<'_, str>> {
+        if prompts {
+            self.experts_of(&self.deepgemm_prefill, Table::ExpertsDeepgemmPrefill)
+        } else {
+            self.experts_of(&self.deepgemm_decode, Table::ExpertsDeepgemmDecode)
+        }
+    }
+
+    fn experts_of<'a>(
+        &self,
+        cell: &'a Lazy<ExpertsTable>,
+        table: Table,
+    ) -> Result<&'a ExpertsTable, Cow<'a, str>> {
+        self.load(cell, table, |frame| {
+            let (engine, versions) = self.measured_engine(table).unwrap_or_default();
+            // Versions are listed best first.
+            let version = versions.split(" + ").next().unwrap_or_default();
+            let usual = format!("{engine} {version}");
+            ExpertsTable::build(frame, &self.device, &self.peaks, &usual)
+        })
+    }
+
+    /// Routed experts as AIConfigurator looks them up.
+    pub(super) fn aiconfigurator_experts(&self) -> Result<&AiconfiguratorExperts, Cow<'_, str>> {
+        self.load(&self.aiconfigurator_experts, Table::Moe, |frame| {
             // Earlier collections of the same engine only.
             let same = self.is_engines_own(Table::Moe) == self.is_engines_own(Table::MoeEarlier);
             let earlier = if same {
@@ -309,7 +350,7 @@ impl DeviceTables {
             } else {
                 None
             };
-            ExpertsTable::build(frame, earlier.as_ref())
+            AiconfiguratorExperts::build(frame, earlier.as_ref())
         })
     }
 

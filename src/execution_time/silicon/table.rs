@@ -19,7 +19,14 @@ pub enum Table {
     GenerationMla,
     /// Batched products that absorb the KV up-projection in MLA decode.
     MlaBmm,
-    /// Routed experts.
+    /// Routed experts, balanced, with the engines' own kernels: those of the
+    /// measurements below that can be right.
+    Experts,
+    /// The same with DeepGEMM's contiguous kernel, over prompts that DeepEP brought.
+    ExpertsDeepgemmPrefill,
+    /// The same with its masked kernel, one new token per sequence.
+    ExpertsDeepgemmDecode,
+    /// Routed experts as AIConfigurator looks them up.
     Moe,
     /// The same for layers that only an earlier version of the engine measured.
     MoeEarlier,
@@ -42,7 +49,7 @@ pub(super) const LATENCY: &str = "latency_ms";
 
 impl Table {
     /// Every kind, in the order they are listed.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::Gemm,
         Self::ContextAttention,
         Self::GenerationAttention,
@@ -51,6 +58,9 @@ impl Table {
         Self::ContextMla,
         Self::GenerationMla,
         Self::MlaBmm,
+        Self::Experts,
+        Self::ExpertsDeepgemmPrefill,
+        Self::ExpertsDeepgemmDecode,
         Self::Moe,
         Self::MoeEarlier,
         Self::GatedDeltaNet,
@@ -72,6 +82,9 @@ impl Table {
             Self::ContextMla => "context_mla",
             Self::GenerationMla => "generation_mla",
             Self::MlaBmm => "mla_bmm",
+            Self::Experts => "experts",
+            Self::ExpertsDeepgemmPrefill => "experts_deepgemm_prefill",
+            Self::ExpertsDeepgemmDecode => "experts_deepgemm_decode",
             Self::Moe => "moe",
             Self::MoeEarlier => "moe_earlier",
             Self::GatedDeltaNet => "gated_delta_net",
@@ -98,6 +111,9 @@ impl Table {
             | Self::GenerationMla => &["kv_dtype"],
             Self::MlaContextModule | Self::MlaGenerationModule => &["dtype", "kv_dtype"],
             Self::MlaBmm => &["dtype", "side"],
+            Self::Experts | Self::ExpertsDeepgemmPrefill | Self::ExpertsDeepgemmDecode => {
+                &["dtype", "device", "kernels"]
+            }
             Self::Moe | Self::MoeEarlier => &["dtype", "load"],
             Self::GatedDeltaNet => &["phase", "kernel"],
             Self::AllReduce => &[],
@@ -119,7 +135,11 @@ impl Table {
             Self::MlaContextModule | Self::ContextMla => &["heads", "tokens", "batch"],
             Self::MlaGenerationModule | Self::GenerationMla => &["heads", "batch", "kv_tokens"],
             Self::MlaBmm => &["heads", "tokens"],
-            Self::Moe | Self::MoeEarlier => &[
+            Self::Experts
+            | Self::ExpertsDeepgemmPrefill
+            | Self::ExpertsDeepgemmDecode
+            | Self::Moe
+            | Self::MoeEarlier => &[
                 "hidden_size",
                 "intermediate_size",
                 "experts_per_token",

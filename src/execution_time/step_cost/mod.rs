@@ -160,11 +160,14 @@ impl GraphCost {
         let measured: Option<Arc<dyn OperatorCost>> = match backend {
             BackendKind::Aicb if !SiliconDb::has_data(&device.name) => None,
             BackendKind::Roofline => None,
-            BackendKind::Silicon | BackendKind::Aicb => {
+            BackendKind::Silicon | BackendKind::Aiconfigurator | BackendKind::Aicb => {
                 let engine = engine.map(|engine| engine.name.as_str());
                 let tables = SiliconDb::for_device(device, engine)
                     .map_err(|error| format!("{error}; backend roofline prices every device"))?;
-                Some(Arc::new(tables))
+                Some(Arc::new(match backend {
+                    BackendKind::Aiconfigurator => tables.with_experts_as_aiconfigurator(),
+                    _ => tables,
+                }))
             }
             BackendKind::Vidur
             | BackendKind::Linear
@@ -360,7 +363,8 @@ impl GraphCost {
         let routed = self.sum_s(|mut emit| {
             self.graph
                 .routed_rank_operators(stage, tokens, decode_only, &mut emit);
-            self.graph.routed_pool_operators(stage, pool, &mut emit);
+            self.graph
+                .routed_pool_operators(stage, pool, decode_only, &mut emit);
         });
         if decode_only {
             routed.max(shared)
@@ -389,7 +393,10 @@ impl GraphCost {
             return 0.0;
         }
         self.tables[index].pool_tokens.get(tokens, |tokens| {
-            self.sum_s(|mut emit| self.graph.routed_pool_operators(stage, tokens, &mut emit))
+            self.sum_s(|mut emit| {
+                self.graph
+                    .routed_pool_operators(stage, tokens, false, &mut emit);
+            })
         })
     }
 
@@ -651,7 +658,7 @@ impl GraphCost {
             table.get(pool, |pool| {
                 self.sum_of_s(
                     |operator| travels_to_experts(operator) == travels,
-                    |mut emit| graph.routed_pool_operators(stage, pool, &mut emit),
+                    |mut emit| graph.routed_pool_operators(stage, pool, decode_only, &mut emit),
                 )
             })
         };
@@ -775,7 +782,7 @@ impl GraphCost {
         self.graph
             .routed_rank_operators(stage, tokens, decode_only, &mut |named| routed.push(named));
         self.graph
-            .routed_pool_operators(stage, pool, &mut |named| routed.push(named));
+            .routed_pool_operators(stage, pool, decode_only, &mut |named| routed.push(named));
         let mut shared = Vec::new();
         self.graph
             .shared_expert_operators(stage, tokens, &mut |named| shared.push(named));
