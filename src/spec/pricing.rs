@@ -569,7 +569,7 @@ impl Pricing<'_> {
         if self.options != StepOptions::default() && (!operators || config.aicb_dir.is_some()) {
             return infeasible(
                 "moe, two_batch_overlap and speculative need operators one by one: backend \
-                 silicon or roofline, or aicb without aicb_dir",
+                 silicon, aiconfigurator or roofline, or aicb without aicb_dir",
             );
         }
         match config.backend {

@@ -146,6 +146,7 @@ pub struct Args {
 #[derive(Clone, Copy, ValueEnum)]
 enum Backend {
     Silicon,
+    Aiconfigurator,
     Roofline,
     Aicb,
 }
@@ -162,6 +163,7 @@ impl From<Backend> for BackendKind {
         match backend {
             Backend::Silicon => Self::Silicon,
             Backend::Roofline => Self::Roofline,
+            Backend::Aiconfigurator => Self::Aiconfigurator,
             Backend::Aicb => Self::Aicb,
         }
     }
