@@ -3,7 +3,8 @@
 //! Only balanced work was taken over from the measurements. A GPU that gets more
 //! than its share, or holds fewer experts than any that was measured, is priced by
 //! what does at least as much as it: of all measured GPUs with no fewer experts, no
-//! fewer tokens to handle and no fewer visits, the fastest. So more work never costs
+//! fewer tokens to handle and no fewer visits, the fastest; or, at the same tokens,
+//! between the one with more visits and the one with fewer. So more work never costs
 //! less, whatever the noise of the measurements, and more ways of expert parallelism
 //! never cost a GPU more. Nothing is faster than peak arithmetic and memory
 //! bandwidth allow, and what is far slower says so.
@@ -62,10 +63,14 @@ pub(super) struct BusiestGpu {
 }
 
 impl BusiestGpu {
+    /// Its share of all visits.
+    fn share(&self) -> f64 {
+        self.factor / f64::from(self.layer.expert_parallel.max(1))
+    }
+
     /// Visits of tokens to its experts.
     fn visits(&self) -> f64 {
-        self.factor * self.tokens * f64::from(self.layer.experts_per_token)
-            / f64::from(self.layer.expert_parallel.max(1))
+        self.share() * self.tokens * f64::from(self.layer.experts_per_token)
     }
 
     /// Tokens it handles: all where they are gathered, or else those that visit it.
@@ -79,8 +84,7 @@ impl BusiestGpu {
     /// Tokens of a group of `ways` whose balanced GPUs have at least as many visits
     /// and tokens to handle.
     fn covered_by(&self, ways: u32) -> f64 {
-        let share = f64::from(ways) / f64::from(self.layer.expert_parallel.max(1));
-        (self.factor * self.tokens * share).max(self.handled())
+        (self.share() * f64::from(ways) * self.tokens).max(self.handled())
     }
 
     /// The least time that arithmetic and the reading of visited experts take.
@@ -163,9 +167,9 @@ impl ExpertsTable {
         })
     }
 
-    /// The fastest measured GPU that does at least as much as `gpu`, of the layer of
-    /// `key` spread at most as far. `visits_there`: tokens there for one here at
-    /// equally many visits of each expert.
+    /// The fastest of measured GPUs that do at least as much as `gpu`, and of those
+    /// between two such, of the layer of `key` spread at most as far. `tokens_there`:
+    /// tokens there for one here at equally many visits of each expert.
     fn at(&self, peaks: &Peaks, key: Key, gpu: &BusiestGpu, tokens_there: f64) -> Option<Found> {
         let keys = self.curves.keys();
         let spread = |ways| Key {
@@ -177,28 +181,53 @@ impl ExpertsTable {
         };
         let first = keys.partition_point(|other| *other < spread(0));
         let after = keys.partition_point(|other| *other <= spread(gpu.layer.expert_parallel));
-        let mut best: Option<(usize, Found)> = None;
+        let share = gpu.share();
+        let mut best: Option<Found> = None;
+        // Of the fewest ways to the most: the fastest so far with all tokens here.
+        let mut fewer: Option<(u32, Found)> = None;
         for index in first..after {
-            let there = keys[index];
-            let tokens = gpu.covered_by(there.layer.expert_parallel) * tokens_there;
-            let ideal = |tokens: f64| {
-                let visits = tokens * f64::from(there.layer.experts_per_token)
-                    / f64::from(there.layer.expert_parallel);
-                peaks.busiest_experts_ms(there.dtype, there.layer, visits)
-            };
-            let Some(found) = self.curves.get(&there)?.lookup(tokens, 1, ideal) else {
-                continue;
-            };
-            // Of equals the one that is most alike, the last.
-            if best
-                .as_ref()
-                .is_none_or(|(_, least)| found.latency_ms <= least.latency_ms)
-            {
-                best = Some((index, found));
+            let ways = keys[index].layer.expert_parallel;
+            let even = self.priced(peaks, index, gpu, gpu.tokens * tokens_there);
+            let even = even.map(|even| match &fewer {
+                Some((_, least)) if least.latency_ms < even.latency_ms => least.clone(),
+                _ => even,
+            });
+            if let (Some((fewer_ways, more)), Some(less)) = (&fewer, &even) {
+                let most = 1.0 / f64::from(*fewer_ways);
+                let least = 1.0 / f64::from(ways);
+                if (least..most).contains(&share) {
+                    let weight = (share - least) / (most - least);
+                    keep_faster(&mut best, less.clone().towards(more, weight));
+                }
+            }
+            if let Some(even) = even {
+                if share <= 1.0 / f64::from(ways) {
+                    keep_faster(&mut best, even.clone());
+                }
+                fewer = Some((ways, even));
+            }
+            // As many visits with other tokens, unless those are fewer than there are.
+            let tokens = gpu.covered_by(ways);
+            if gpu.arrival != ExpertTokens::Gathered || share * f64::from(ways) >= 1.0 {
+                let found = self.priced(peaks, index, gpu, tokens * tokens_there);
+                found
+                    .into_iter()
+                    .for_each(|found| keep_faster(&mut best, found));
             }
         }
-        let (index, mut found) = best?;
-        let ways = keys[index].layer.expert_parallel;
+        best
+    }
+
+    /// Time of a measured GPU, by the number of its curve, with `tokens` in its group.
+    fn priced(&self, peaks: &Peaks, index: usize, gpu: &BusiestGpu, tokens: f64) -> Option<Found> {
+        let there = self.curves.keys()[index];
+        let ideal = |tokens: f64| {
+            let visits = tokens * f64::from(there.layer.experts_per_token)
+                / f64::from(there.layer.expert_parallel);
+            peaks.busiest_experts_ms(there.dtype, there.layer, visits)
+        };
+        let mut found = self.curves.get(&there)?.lookup(tokens, 1, ideal)?;
+        let ways = there.layer.expert_parallel;
         if ways != gpu.layer.expert_parallel {
             found = found.substituted(Some(format!("expert parallel {ways}")));
         } else if gpu.factor > 1.0 {
@@ -226,6 +255,16 @@ impl ExpertsTable {
         let mut found = self.at(peaks, lender, gpu, tokens_there)?;
         found.latency_ms *= own.layer.all_elements() / lender.layer.all_elements();
         Some(found.substituted(difference(&lender.layer, &own.layer)))
+    }
+}
+
+/// Keeps the faster of two, of equals the later.
+fn keep_faster(best: &mut Option<Found>, found: Found) {
+    if best
+        .as_ref()
+        .is_none_or(|least| found.latency_ms <= least.latency_ms)
+    {
+        *best = Some(found);
     }
 }
 

@@ -163,6 +163,18 @@ impl Found {
         self
     }
 
+    /// The same, on the straight line to `other`; as good as the worse.
+    fn towards(self, other: &Self, weight: f64) -> Self {
+        if weight <= 0.0 {
+            return self;
+        }
+        let on_the_way = self.latency_ms + (other.latency_ms - self.latency_ms) * weight;
+        let mut both = self.plus(other.clone());
+        both.latency_ms = on_the_way;
+        both.how = both.how.max(How::Interpolated);
+        both
+    }
+
     /// Both after one another; as good as the worse.
     fn plus(mut self, other: Self) -> Self {
         self.latency_ms += other.latency_ms;
