@@ -69,6 +69,7 @@ impl PriceFiles {
         };
         let (key, content, file) = match config.backend {
             BackendKind::Silicon
+            | BackendKind::Aiconfigurator
             | BackendKind::Roofline
             | BackendKind::SimaiAnalytical
             | BackendKind::SimaiSimulation => return None,
