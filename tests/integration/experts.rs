@@ -360,10 +360,7 @@ fn a_step_grows_with_skew_in_every_backend_with_operators() {
                     expert_parallel: ways,
                     attention_data_parallel: ways,
                 };
-                let formats = Formats {
-                    weights: model.dtype,
-                    kv_cache: DType::Bfloat16,
-                };
+                let formats = Formats::of(&model, None, Some(DType::Bfloat16));
                 let links = LinkOverrides::default();
                 let cost = GraphCost::new(
                     &model,
