@@ -21,9 +21,7 @@ const ARRIVALS: [ExpertTokens; 3] = [
 ];
 const FORMATS: [DType; 4] = [DType::Bfloat16, DType::Fp8, DType::Fp8Block, DType::Nvfp4];
 /// Measured counts of tokens and others.
-const TOKENS: [u32; 13] = [
-    1, 7, 16, 100, 256, 777, 2048, 5000, 16_384, 40_000, 131_072, 524_288, 1_000_000,
-];
+const TOKENS: [u32; 7] = [1, 16, 100, 2048, 16_384, 131_072, 1_000_000];
 const WAYS: [u32; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
 
 /// Expert kernels of one model on one device.
@@ -212,7 +210,7 @@ fn cost_grows_with_the_skew_of_a_histogram() {
 
 #[test]
 fn more_ways_of_expert_parallelism_never_cost_a_gpu_more() {
-    let loads = [0.0, 0.5, 1.01, 1.2, 3.0, 10.0].map(|alpha| ExpertLoad::PowerLaw { alpha });
+    let loads = [0.5, 1.2, 10.0].map(|alpha| ExpertLoad::PowerLaw { alpha });
     for experts in all() {
         for load in std::iter::once(ExpertLoad::Balanced).chain(loads) {
             for tokens in TOKENS {
@@ -272,7 +270,7 @@ fn more_tokens_never_cost_less() {
 
 #[test]
 fn nothing_is_faster_than_its_bound_nor_far_slower_without_a_note() {
-    let loads = [0.0, 1.2, 10.0].map(|alpha| ExpertLoad::PowerLaw { alpha });
+    let loads = [1.2, 10.0].map(|alpha| ExpertLoad::PowerLaw { alpha });
     let (mut sound, mut doubtful) = (0, 0);
     for experts in all() {
         for load in std::iter::once(ExpertLoad::Balanced).chain(loads) {
