@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::pricing::PoolCost;
 use super::resolve::{Deployment, Pool};
 use crate::catalog::PriceBasis;
+use crate::execution_time::silicon::DOUBTFUL_MULTIPLE;
 use crate::execution_time::{PrefillChunk, PricedOperator, Provenance, StepShape};
 use crate::simulator::{PoolRole, PoolWork, RunSummary};
 
@@ -226,6 +227,13 @@ fn unmeasured(provenance: &Provenance) -> Option<(Kind, String)> {
         | Provenance::Nothing => None,
         Provenance::Extrapolated => Some((Kind::Extrapolated, String::new())),
         Provenance::Substituted { from } => Some((Kind::Substituted, from.clone())),
+        Provenance::Doubtful { .. } => Some((
+            Kind::Doubtful,
+            format!(
+                "measured at more than {DOUBTFUL_MULTIPLE} times what arithmetic and memory \
+                 bandwidth allow"
+            ),
+        )),
         Provenance::Roofline { reason } => Some((Kind::Roofline, reason.clone())),
     }
 }

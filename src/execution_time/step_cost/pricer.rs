@@ -2,11 +2,9 @@
 //! not, and always said which.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::catalog::DeviceSpec;
 use crate::execution_time::roofline::{self, KernelFits, Roofline};
-use crate::execution_time::silicon::DOUBTFUL_MULTIPLE;
 use crate::execution_time::{Operator, OperatorCost, Price, Provenance};
 use crate::network::{Collective, Fabric, LinkOverrides, Links};
 
@@ -18,32 +16,6 @@ pub(super) struct Pricer {
     gpus_per_node: u32,
     groups: (u32, u32),
     fabric: Option<Arc<Fabric>>,
-    /// Whose prices these are, for what is said of them.
-    device: String,
-    doubts: Doubts,
-}
-
-/// Least time of one run, beyond what it should take at most, for a doubtful price to
-/// be told of, seconds: less is a kernel's start-up.
-const DOUBT_TOLD_S: f64 = 100e-6;
-
-/// The most that doubtful prices asked for so far exceed their bound.
-#[derive(Debug, Default)]
-struct Doubts {
-    most_times_bound: AtomicU32,
-}
-
-impl Doubts {
-    fn note(&self, price: &Price) {
-        if let Provenance::Doubtful { times_bound, .. } = price.provenance {
-            let bound_s = price.time_s / f64::from(times_bound.max(1));
-            if price.time_s - DOUBTFUL_MULTIPLE * bound_s > DOUBT_TOLD_S {
-                // The greatest is the same in whatever order prices are asked for.
-                self.most_times_bound
-                    .fetch_max(times_bound, Ordering::Relaxed);
-            }
-        }
-    }
 }
 
 /// Whether measured collectives stand for the links of this deployment.
@@ -75,8 +47,6 @@ impl Pricer {
             gpus_per_node,
             groups,
             fabric: None,
-            device: device.name.clone(),
-            doubts: Doubts::default(),
         }
     }
 
@@ -88,20 +58,10 @@ impl Pricer {
         }
     }
 
-    /// What a person should know of the prices so far.
+    /// What a person should know of the fabric's prices so far.
     pub(super) fn warnings(&self) -> Vec<String> {
         let fabric = self.fabric.as_ref();
-        let mut all = fabric.map_or_else(Vec::new, |fabric| fabric.warnings());
-        let most = self.doubts.most_times_bound.load(Ordering::Relaxed);
-        if most > 0 {
-            all.push(format!(
-                "routed experts on {}: measured at up to {most} times what arithmetic and memory \
-                 bandwidth allow, which is doubtful beyond {DOUBTFUL_MULTIPLE}; `explain` shows \
-                 what was measured",
-                self.device
-            ));
-        }
-        all
+        fabric.map_or_else(Vec::new, |fabric| fabric.warnings())
     }
 
     /// Price of communication over the fabric, if there is one and `operator` is
@@ -134,9 +94,7 @@ impl Pricer {
 
     /// Time of one run, seconds.
     pub(super) fn time_s(&self, operator: &Operator) -> f64 {
-        let price = self.price(operator);
-        self.doubts.note(&price);
-        price.time_s
+        self.price(operator).time_s
     }
 
     pub(super) fn price(&self, operator: &Operator) -> Price {
