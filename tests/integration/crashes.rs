@@ -33,6 +33,8 @@ axes:
 output: {requests: all}
 ";
 
+const SWEEP: &str = "run spec.yaml";
+
 /// Sweeps killed where nobody asks for more.
 const KILLED_SWEEPS: u32 = 6;
 
@@ -194,18 +196,22 @@ fn killed_sweeps_end_as_if_nothing_had_happened() {
 }
 
 /// A sweep killed half way: some parts are there.
-fn half_done(bench: &Bench, out: &str, whole_time: Duration) -> PathBuf {
+fn half_done(bench: &Bench, arguments: &str, out: &str) -> PathBuf {
     let dir = bench.path(out);
-    for share in [0.5, 0.6, 0.7, 0.8, 0.4, 0.3] {
+    let has_part = || {
+        let parts = fs::read_dir(dir.join("parts")).into_iter().flatten();
+        let mut names = parts.flatten().map(|entry| entry.file_name());
+        names.any(|name| name.to_string_lossy().starts_with("summary-"))
+    };
+    for _ in 0..20 {
         let _ = fs::remove_dir_all(&dir);
-        let mut child = bench.start(&format!("run spec.yaml --threads 2 --out {out}"));
-        sleep(whole_time.mul_f64(share));
+        let mut child = bench.start(&format!("{arguments} --threads 1 --out {out}"));
+        while !has_part() && child.try_wait().expect("a process").is_none() {
+            sleep(Duration::from_millis(1));
+        }
         child.kill().expect("killed");
         child.wait().expect("ended");
-        let parts = fs::read_dir(dir.join("parts")).into_iter().flatten();
-        let names = parts.flatten().map(|entry| entry.file_name());
-        let kept = names.filter(|name| name.to_string_lossy().starts_with("summary-"));
-        if kept.count() > 0 && !dir.join("manifest.json").exists() {
+        if has_part() && !dir.join("manifest.json").exists() {
             return dir;
         }
     }
@@ -215,8 +221,8 @@ fn half_done(bench: &Bench, out: &str, whole_time: Duration) -> PathBuf {
 #[test]
 fn a_damaged_part_is_named_and_made_again() {
     let bench = Bench::new();
-    let (whole, whole_time) = bench.reference();
-    let dir = half_done(&bench, "half", whole_time);
+    let (whole, _) = bench.reference();
+    let dir = half_done(&bench, SWEEP, "half");
     let part = dir.join("requests/part-000000.parquet");
     let mut content = fs::read(&part).expect("a part");
     let middle = content.len() / 2;
@@ -228,7 +234,7 @@ fn a_damaged_part_is_named_and_made_again() {
     assert_same(&files(&dir), &whole);
 
     // A summary that others may read before that.
-    let dir = half_done(&bench, "other", whole_time);
+    let dir = half_done(&bench, SWEEP, "other");
     let parts = fs::read_dir(dir.join("parts")).expect("a folder");
     let summary = parts
         .flatten()
@@ -245,7 +251,7 @@ fn a_damaged_part_is_named_and_made_again() {
     assert_same(&files(&dir), &whole);
 
     // What says how far it is.
-    let dir = half_done(&bench, "third", whole_time);
+    let dir = half_done(&bench, SWEEP, "third");
     let layout = dir.join("parts/layout.json");
     for damaged in ["", "{\"schema_version\": 1", "{}"] {
         fs::write(&layout, damaged).expect("written");
@@ -264,14 +270,9 @@ fn a_damaged_part_is_named_and_made_again() {
 #[test]
 fn a_part_of_another_sweep_is_not_taken_for_its_own() {
     let bench = Bench::new();
-    let (whole, whole_time) = bench.reference();
-    let mine = half_done(&bench, "mine", whole_time);
-    let theirs = bench.path("theirs");
-    let other = "run spec.yaml --threads 2 --seed 8 --out theirs";
-    let mut child = bench.start(other);
-    sleep(whole_time.mul_f64(0.6));
-    child.kill().expect("killed");
-    child.wait().expect("ended");
+    let (whole, _) = bench.reference();
+    let mine = half_done(&bench, SWEEP, "mine");
+    let theirs = half_done(&bench, &format!("{SWEEP} --seed 8"), "theirs");
     for entry in fs::read_dir(theirs.join("parts"))
         .expect("a folder")
         .flatten()
@@ -326,8 +327,8 @@ fn a_finished_directory_is_verified_and_the_damaged_file_named() {
 #[test]
 fn what_a_kill_left_goes_at_the_next_resume() {
     let bench = Bench::new();
-    let (whole, whole_time) = bench.reference();
-    let half = half_done(&bench, "half", whole_time);
+    let (whole, _) = bench.reference();
+    let half = half_done(&bench, SWEEP, "half");
     let dir = bench.path("whole");
     // As if killed between the manifest and the end.
     fs::create_dir(dir.join("parts")).expect("a folder");
@@ -512,8 +513,7 @@ mod unix {
     #[test]
     fn temporary_files_do_not_follow_links() {
         let bench = Bench::new();
-        let (_, whole_time) = bench.reference();
-        let dir = half_done(&bench, "half", whole_time);
+        let dir = half_done(&bench, SWEEP, "half");
         let victim = bench.path("victim");
         fs::write(&victim, "mine").expect("written");
         for name in [
