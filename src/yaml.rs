@@ -108,13 +108,17 @@ pub fn parse(text: &str, file: &Path) -> Result<Document, YamlError> {
 
 /// Reads and parses a file; unreadable files are reported in the same form.
 pub fn read(file: &Path) -> Result<Document, YamlError> {
-    let text = input_file::read_text(file, InputKind::Description).map_err(|e| YamlError {
+    parse(&read_text(file)?, file)
+}
+
+/// Text of a file.
+pub fn read_text(file: &Path) -> Result<String, YamlError> {
+    input_file::read_text(file, InputKind::Description).map_err(|e| YamlError {
         file: file.to_path_buf(),
         position: None,
         path: String::new(),
         message: format!("cannot read the file: {e}"),
-    })?;
-    parse(&text, file)
+    })
 }
 
 impl Document {

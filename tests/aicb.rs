@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use vidur_sweep::catalog::{Catalog, ModelSpec};
 use vidur_sweep::execution_time::aicb::{AicbCost, CompatAicb, CompatQuery, Phase, read_directory};
 use vidur_sweep::execution_time::step_cost::GraphCost;
-use vidur_sweep::execution_time::{BackendKind, PrefillChunk, Provenance, StepCost, StepShape};
+use vidur_sweep::execution_time::{
+    BackendKind, PrefillChunk, Provenance, StageTime, StepCost, StepShape,
+};
 use vidur_sweep::memory::{Formats, Parallelism};
 use vidur_sweep::network::LinkOverrides;
 use vidur_sweep::simulator::{RunSummary, SummaryRecorder, simulate};
@@ -211,6 +213,13 @@ fn files_are_interpolated_in_batch_and_sequence() {
     let expected = |attention: f64, tokens: f64| {
         (61.0 * (100.0 + attention) + 3.0 * 500.0 * tokens + 58.0 * 1000.0 * tokens) * 1e-9
     };
+    let shape = decodes(32 * 10, 1500);
+    let mut times = vec![StageTime::default(); 2 * cost.stages() as usize];
+    cost.decode_times(&shape, &mut times);
+    assert_eq!(times[0], cost.stage_time(0, &shape));
+    cost.stage_times(&shape, &mut times[..1]);
+    assert_eq!(times[0], cost.stage_time(0, &shape));
+    assert_eq!(cost.explain_stage(0, &shape), cost.explain(&shape));
     for (shape, time_s) in [
         (prompt(1000, 0), expected(1000.0, 1000.0)),
         (prompt(2500, 0), expected(2500.0, 2500.0)),

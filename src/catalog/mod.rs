@@ -23,7 +23,7 @@ mod tests;
 mod validate;
 
 pub use device::{DeviceSpec, PeakFlops, PriceBasis};
-pub use engine::{Computed, EngineSpec, StaticFraction};
+pub use engine::{Computed, EngineSpec, MEMORY_RULES, StaticFraction};
 pub use model::{
     Attention, ClassFormats, LatentProjections, LinearAttention, LocalAttention, LocalReach,
     ModelSpec, Moe, WeightClass,
@@ -62,6 +62,7 @@ fn unknown_message(kind: &str, name: &str, known: &[String], aliases: &[String])
     let file = match kind {
         "model" => ", or the path of a model YAML or a Hugging Face config.json",
         "device" => ", or the path of a device YAML",
+        "engine" => ", or the path of an engine YAML",
         _ => "",
     };
     let known = known.join(", ");
@@ -145,16 +146,28 @@ impl Catalog {
             return Ok(found.clone());
         }
         match file_at(name) {
-            Some(file) => {
-                let document = yaml::read(&file)?;
-                if hugging_face::is_config(&document) {
-                    let model = hugging_face::read(&document)?;
-                    return Ok(checked(&document, model)?);
-                }
-                Ok(read_entry(&document)?)
-            }
+            Some(file) => Self::parse_model(&yaml::read_text(&file)?, &file),
             None => Err(unknown(&self.models, name)),
         }
+    }
+
+    /// The model in the text of a model YAML or Hugging Face `config.json`; `file` is
+    /// what messages call it.
+    pub fn parse_model(text: &str, file: &Path) -> Result<ModelSpec, CatalogError> {
+        let document = yaml::parse(text, file)?;
+        if hugging_face::is_config(&document) {
+            let model = hugging_face::read(&document)?;
+            return Ok(checked(&document, model)?);
+        }
+        Ok(read_entry(&document)?)
+    }
+
+    /// The file `name` leads to, if it is none of the known models.
+    pub fn model_file(&self, name: &str) -> Option<PathBuf> {
+        find(&self.models, name)
+            .is_none()
+            .then(|| file_at(name))
+            .flatten()
     }
 
     /// The device called `name` (name or alias, letter case ignored), or read
@@ -164,13 +177,33 @@ impl Catalog {
             return Ok(found.clone());
         }
         match file_at(name) {
-            Some(file) => Ok(read_entry(&yaml::read(&file)?)?),
+            Some(file) => Self::parse_device(&yaml::read_text(&file)?, &file),
             None => Err(unknown(&self.devices, name)),
         }
     }
 
-    /// The engine `name`, of `version` or else of the newest version known.
+    /// The device in the text of a device YAML; `file` is what messages call it.
+    pub fn parse_device(text: &str, file: &Path) -> Result<DeviceSpec, CatalogError> {
+        Ok(read_entry(&yaml::parse(text, file)?)?)
+    }
+
+    /// The file `name` leads to, if it is none of the known devices.
+    pub fn device_file(&self, name: &str) -> Option<PathBuf> {
+        find(&self.devices, name)
+            .is_none()
+            .then(|| file_at(name))
+            .flatten()
+    }
+
+    /// The engine `name`, of `version` or else of the newest version known; or read
+    /// from the engine YAML at that path, `version` then taking the place of the
+    /// file's.
     pub fn engine(&self, name: &str, version: Option<&str>) -> Result<EngineSpec, CatalogError> {
+        if let Some(file) = self.engine_file(name) {
+            let engine = Self::parse_engine(&yaml::read_text(&file)?, &file)?;
+            let version = version.map_or(engine.version, str::to_owned);
+            return Ok(EngineSpec { version, ..engine });
+        }
         let of_name: Vec<_> = self
             .engines
             .iter()
@@ -201,6 +234,39 @@ impl Catalog {
                     .collect(),
                 aliases: Vec::new(),
             })
+    }
+}
+
+impl Catalog {
+    /// What a model is called in the paths of profiles: as given where it is known, by
+    /// the name in it where it is a file.
+    pub fn model_name(&self, given: &str) -> Result<String, CatalogError> {
+        match self.model_file(given) {
+            Some(_) => Ok(self.model(given)?.name),
+            None => Ok(given.to_owned()),
+        }
+    }
+
+    /// The same of a device.
+    pub fn device_name(&self, given: &str) -> Result<String, CatalogError> {
+        match self.device_file(given) {
+            Some(_) => Ok(self.device(given)?.name),
+            None => Ok(given.to_owned()),
+        }
+    }
+
+    /// The engine in the text of an engine YAML; `file` is what messages call it.
+    pub fn parse_engine(text: &str, file: &Path) -> Result<EngineSpec, CatalogError> {
+        Ok(read_engine(&yaml::parse(text, file)?)?)
+    }
+
+    /// The file `name` leads to, if it is none of the known engines.
+    pub fn engine_file(&self, name: &str) -> Option<PathBuf> {
+        let mut known = self.engines.iter();
+        known
+            .all(|engine| !engine.name.eq_ignore_ascii_case(name))
+            .then(|| file_at(name))
+            .flatten()
     }
 }
 

@@ -117,7 +117,8 @@ fn newest_engine_version_is_the_default() {
             .engine("vlm", None)
             .expect_err("unknown")
             .to_string(),
-        "unknown engine `vlm`; known: sglang, trtllm, vllm; did you mean `vllm`?"
+        "unknown engine `vlm`; known: sglang, trtllm, vllm, or the path of an engine YAML; did you \
+         mean `vllm`?"
     );
 }
 

@@ -17,6 +17,7 @@ use crate::memory::{
 };
 use crate::report::{TextColumn, TextTable};
 use crate::simulator::{GlobalScheduler, ReplicaScheduler};
+use crate::spec::EngineConfig;
 use crate::spelling::did_you_mean;
 use crate::units::GIB;
 use crate::workload::{DataFiles, embedded_files};
@@ -29,8 +30,8 @@ const TRACES_FOLDER: &str = "data/traces";
 /// Without NAME: everything of that kind, one line each. With NAME (or an
 /// alias, in any letter case): all its figures and where they come from. For
 /// models, NAME may also be the path of a model YAML or of a Hugging Face
-/// config.json, for devices that of a device YAML: the quickest way to check a
-/// file of your own.
+/// config.json, for devices that of a device YAML, for engines that of an engine YAML
+/// or a mapping as in a specification: the quickest way to check one of your own.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -38,6 +39,7 @@ Examples:
   vidur-sweep catalog models deepseek-ai/DeepSeek-R1
   vidur-sweep catalog models ./Qwen3-8B/config.json --format json
   vidur-sweep catalog devices h800
+  vidur-sweep catalog engines '{name: vllm, host_overhead_s_per_step: 0.002}'
   vidur-sweep catalog devices --format csv > devices.csv")]
 pub struct Args {
     /// What to list.
@@ -246,12 +248,18 @@ fn device_entry(device: &DeviceSpec) -> Entry {
     }
 }
 
-/// All engines, or the versions of one (`vllm`), or one version (`vllm-0.24.0`).
+/// All engines, the versions of one (`vllm`), one version (`vllm-0.24.0`), or one of the
+/// user's: a file, or a mapping as in a specification.
 fn engines(name: Option<&str>) -> Result<Vec<Entry>, CliError> {
     let catalog = Catalog::builtin();
     let Some(name) = name else {
         return Ok(all(catalog.engines(), engine_entry));
     };
+    if name.trim_start().starts_with('{') || catalog.engine_file(name).is_some() {
+        let engine = EngineConfig::of_text(name).and_then(|engine| engine.spec());
+        let engine = engine.map_err(CliError::BadInput)?;
+        return Ok(engine.iter().map(engine_entry).collect());
+    }
     if let Some((engine, version)) = name.split_once(['-', ' ']) {
         return Ok(vec![engine_entry(&named(
             catalog.engine(engine, Some(version)),

@@ -167,6 +167,11 @@ pub struct StepOptions {
 
 /// Prices steps of one pool's replicas. A pure function of the shape; may
 /// memoise behind atomics. Shared by all replicas and threads.
+///
+/// No method has a default: whoever wraps another cost model says of each what
+/// becomes of it, or does not compile. Cost models that have nothing better to say
+/// use [`stage_times_one_by_one`], [`decode_times_one_by_one`] and
+/// [`operators_of_stage`].
 pub trait StepCost: Send + Sync {
     /// Pipeline stages.
     fn stages(&self) -> u32;
@@ -176,42 +181,30 @@ pub trait StepCost: Send + Sync {
     fn stage_time(&self, stage: u32, shape: &StepShape) -> StageTime;
 
     /// The same for a certain batch of a certain replica.
-    fn stage_time_of(&self, run: StageRun, shape: &StepShape) -> StageTime {
-        self.stage_time(run.stage, shape)
-    }
+    fn stage_time_of(&self, run: StageRun, shape: &StepShape) -> StageTime;
 
     /// Whether it matters which batch of which replica it is: then only
     /// [`Self::stage_time_of`] tells.
-    fn tells_runs_apart(&self) -> bool {
-        false
-    }
+    fn tells_runs_apart(&self) -> bool;
 
     /// Times of all stages. The same as one by one, to the last bit.
-    fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
-        stage_times_one_by_one(self, shape, times);
-    }
+    fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]);
 
     /// Times of decode-only steps in a row, as many as `times` has room for: of the first
     /// on all stages, then of the second ... `shape` is the first step, and in each of the
     /// others every decode has one token more in its cache. The same as one by one, to the
     /// last bit.
-    fn decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
-        decode_times_one_by_one(self, shape, times);
-    }
+    fn decode_times(&self, shape: &StepShape, times: &mut [StageTime]);
 
     /// The same price, operator by operator, all stages.
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator>;
 
     /// Of [`Self::explain`], the operators of one stage.
-    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
-        let mut operators = self.explain(shape);
-        operators.retain(|operator| operator.stage == stage);
-        operators
-    }
+    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator>;
 }
 
 /// [`StepCost::stage_times`] by as many prices.
-fn stage_times_one_by_one(
+pub fn stage_times_one_by_one(
     cost: &(impl StepCost + ?Sized),
     shape: &StepShape,
     times: &mut [StageTime],
@@ -222,7 +215,7 @@ fn stage_times_one_by_one(
 }
 
 /// [`StepCost::decode_times`] by as many prices.
-fn decode_times_one_by_one(
+pub fn decode_times_one_by_one(
     cost: &(impl StepCost + ?Sized),
     shape: &StepShape,
     times: &mut [StageTime],
@@ -238,4 +231,15 @@ fn decode_times_one_by_one(
         }
         shape.decode_context_tokens += u64::from(shape.decode_requests);
     }
+}
+
+/// [`StepCost::explain_stage`] by leaving out the others.
+pub fn operators_of_stage(
+    cost: &(impl StepCost + ?Sized),
+    stage: u32,
+    shape: &StepShape,
+) -> Vec<PricedOperator> {
+    let mut operators = cost.explain(shape);
+    operators.retain(|operator| operator.stage == stage);
+    operators
 }

@@ -14,10 +14,13 @@ pub fn check_divisibility(model: &ModelSpec, parallelism: &Parallelism) -> Resul
     let tp = parallelism.tensor_parallel;
     let pp = parallelism.pipeline_parallel;
     if pp > model.layers {
-        return refuse(format!(
-            "pipeline_parallel {pp} exceeds the {} layers of {}",
-            model.layers, model.name
-        ));
+        return refuse(
+            "pipeline_parallel",
+            format!(
+                "pipeline_parallel {pp} exceeds the {} layers of {}",
+                model.layers, model.name
+            ),
+        );
     }
     check_attention(&model.attention, tp)?;
     if let Some(linear) = &model.linear_attention {
@@ -57,11 +60,14 @@ pub(super) fn check_scale_blocks(
         if !has_blocks || (size / ways).is_multiple_of(SCALE_BLOCK) {
             return Ok(());
         }
-        refuse(format!(
-            "fp8_block weights: {what} {size} cut {ways} ways is {}, not a multiple of the \
+        refuse(
+            "tensor_parallel",
+            format!(
+                "fp8_block weights: {what} {size} cut {ways} ways is {}, not a multiple of the \
              {SCALE_BLOCK}-wide scale block",
-            size / ways
-        ))
+                size / ways
+            ),
+        )
     };
     let tp = parallelism.tensor_parallel;
     if model.has_dense_mlp() {
@@ -97,7 +103,7 @@ fn check_ways(parallelism: &Parallelism) -> Result<(), Infeasible> {
         ),
     ] {
         if ways == 0 {
-            return refuse(format!("{name} 0: must be at least 1"));
+            return refuse(name, format!("{name} 0: must be at least 1"));
         }
     }
     Ok(())
@@ -110,9 +116,12 @@ fn check_attention(attention: &Attention, tp: u32) -> Result<(), Infeasible> {
         && !kv_heads.is_multiple_of(tp)
         && !tp.is_multiple_of(*kv_heads)
     {
-        return refuse(format!(
-            "tensor_parallel {tp} neither divides nor is a multiple of the {kv_heads} KV heads"
-        ));
+        return refuse(
+            "tensor_parallel",
+            format!(
+                "tensor_parallel {tp} neither divides nor is a multiple of the {kv_heads} KV heads"
+            ),
+        );
     }
     Ok(())
 }
@@ -122,19 +131,25 @@ fn check_experts(moe: &Moe, parallelism: &Parallelism) -> Result<(), Infeasible>
     let gpus = parallelism.gpus_per_stage();
     divides("expert_parallel", ep, "routed experts", moe.experts)?;
     if !gpus.is_multiple_of(ep) {
-        return refuse(format!(
-            "expert_parallel {ep} does not divide the {gpus} GPUs of a stage \
+        return refuse(
+            "expert_parallel",
+            format!(
+                "expert_parallel {ep} does not divide the {gpus} GPUs of a stage \
              (tensor_parallel {} x attention_data_parallel {})",
-            parallelism.tensor_parallel, parallelism.attention_data_parallel
-        ));
+                parallelism.tensor_parallel, parallelism.attention_data_parallel
+            ),
+        );
     }
     let ways = parallelism.expert_tensor_parallel();
     if !moe.intermediate_size.is_multiple_of(ways) {
-        return refuse(format!(
-            "the expert intermediate size {} cannot be cut {ways} ways ({gpus} GPUs of a stage \
+        return refuse(
+            "expert_parallel",
+            format!(
+                "the expert intermediate size {} cannot be cut {ways} ways ({gpus} GPUs of a stage \
              / expert_parallel {ep})",
-            moe.intermediate_size
-        ));
+                moe.intermediate_size
+            ),
+        );
     }
     let tp = parallelism.tensor_parallel;
     let shared = moe.shared_intermediate_size;
@@ -155,22 +170,28 @@ fn check_no_experts(model: &ModelSpec, parallelism: &Parallelism) -> Result<(), 
         ),
     ] {
         if ways > 1 {
-            return refuse(format!(
-                "{name} {ways} needs experts to share, and {} has none (use replicas instead)",
-                model.name
-            ));
+            return refuse(
+                name,
+                format!(
+                    "{name} {ways} needs experts to share, and {} has none (use replicas instead)",
+                    model.name
+                ),
+            );
         }
     }
     Ok(())
 }
 
-fn divides(name: &str, ways: u32, what: &str, size: u32) -> Result<(), Infeasible> {
+fn divides(name: &'static str, ways: u32, what: &str, size: u32) -> Result<(), Infeasible> {
     if size.is_multiple_of(ways) {
         return Ok(());
     }
-    refuse(format!("{name} {ways} does not divide {size} ({what})"))
+    refuse(
+        name,
+        format!("{name} {ways} does not divide {size} ({what})"),
+    )
 }
 
-fn refuse(reason: String) -> Result<(), Infeasible> {
-    Err(Infeasible::new(Obstacle::Parallelism, reason))
+fn refuse(key: &'static str, reason: String) -> Result<(), Infeasible> {
+    Err(Infeasible::new(Obstacle::Parallelism, reason).about(key))
 }

@@ -196,6 +196,8 @@ pub struct Infeasible {
     pub obstacle: Obstacle,
     /// The sentence for people, with the numbers.
     pub reason: String,
+    /// The key of a configuration to be changed, where it is one.
+    pub key: Option<&'static str>,
 }
 
 impl Infeasible {
@@ -203,6 +205,16 @@ impl Infeasible {
         Self {
             obstacle,
             reason: reason.into(),
+            key: None,
+        }
+    }
+
+    /// The same, to be mended by changing `key`.
+    #[must_use]
+    pub(crate) fn about(self, key: &'static str) -> Self {
+        Self {
+            key: Some(key),
+            ..self
         }
     }
 }

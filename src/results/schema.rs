@@ -231,7 +231,7 @@ pub static IDENTITY_COLUMNS: LazyLock<Vec<Column<RunResult>>> = LazyLock::new(||
         ),
         text(
             "run_id",
-            "Content hash of the resolved configuration; the same configuration has the same id anywhere",
+            "Content hash of the resolved configuration and of what is in the files it names, wherever they lie; the same configuration has the same id anywhere",
             |run: &RunResult| Some(&run.run_id),
         ),
         text(

@@ -95,6 +95,17 @@ impl Checker {
                     self.value(inner, item, &child(path, key));
                 }
             }
+            (Shape::Either(shapes), _) => {
+                let fits = shapes.iter().find_map(|shape| {
+                    let (mut trial, mut fitting) = (Self::default(), value.clone());
+                    trial.value(shape, &mut fitting, path);
+                    trial.issues.is_empty().then_some(fitting)
+                });
+                match fits {
+                    Some(fitting) => *value = fitting,
+                    None => self.refuse(shape, value, path, ""),
+                }
+            }
             (Shape::Text, Value::Number(_) | Value::Bool(_)) => {
                 self.refuse(shape, value, path, ": write it in quotes");
             }

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Points;
+use crate::catalog::StaticFraction;
 use crate::execution_time::BackendKind;
 use crate::execution_time::vidur::PredictorConfig;
 use crate::simulator::{Compat, GlobalScheduler, MixedPoolConfig, ReplicaScheduler};
@@ -151,17 +152,60 @@ pub struct RunConfig {
     pub compat: Compat,
 }
 
-/// Serving engine. In YAML also by its name alone.
+/// Serving engine, and what of it differs. In YAML also by its name alone.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-shorthand" = "name"))]
 pub struct EngineConfig {
-    /// `vllm`, `sglang`, `trtllm`; none: no host overhead, scheduler as given.
+    /// `vllm`, `sglang`, `trtllm`, or the path of an engine YAML; none: no host
+    /// overhead, scheduler as given. An engine of your own needs no file where all its
+    /// figures stand here.
     #[serde(default)]
     pub name: Option<String>,
-    /// Version; default: the newest known.
+    /// Version; default: the newest known, or the file's.
     #[serde(default)]
     pub version: Option<String>,
+    /// Where the figures come from; default: the named engine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<String>>,
+    /// Token budget of one step where the scheduler is the engine's; default: the named
+    /// engine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_tokens_in_batch: Option<u32>,
+    /// Limit of requests in one batch where the scheduler is the engine's; default: the
+    /// named engine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub batch_size_cap: Option<u32>,
+    /// Tokens per KV cache block; default: the named engine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65_536))]
+    pub block_size: Option<u32>,
+    /// vLLM's rule: share of device memory for weights, activations, buffers and KV
+    /// cache together; default: the named engine's rule. Of the three rules one may be
+    /// given, which takes the place of the engine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
+    pub gpu_memory_utilization: Option<f64>,
+    /// SGLang's rule: share of device memory for weights and KV cache; `auto`: as the
+    /// engine computes it when it starts. Default: the named engine's rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mem_fraction_static: Option<StaticFraction>,
+    /// TensorRT-LLM's rule: share for the KV cache of what weights, activations and
+    /// buffers leave free; default: the named engine's rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
+    pub free_gpu_memory_fraction: Option<f64>,
+    /// Host time each step costs whatever is in it, seconds; default: the named
+    /// engine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub host_overhead_s_per_step: Option<f64>,
+    /// Host time each request of a step adds, seconds; default: the named engine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub host_overhead_s_per_request: Option<f64>,
 }
 
 /// Whose GPUs experts are spread over.

@@ -47,6 +47,8 @@ pub enum Shape {
     List(Box<Shape>),
     /// A mapping with any keys.
     Map(Box<Shape>),
+    /// Any of several.
+    Either(Vec<Shape>),
     /// Anything: checked elsewhere.
     Any,
 }
@@ -175,6 +177,9 @@ fn shape(schema: &Value) -> Shape {
     }
     if schema.get("enum").is_some() {
         return Shape::Choice(words(schema));
+    }
+    if schema.get("anyOf").is_some() {
+        return Shape::Either(items(schema, "anyOf").map(shape).collect());
     }
     match schema["type"].as_str() {
         Some("object") => object_shape(schema),
@@ -482,6 +487,10 @@ impl Shape {
             Self::Bool => "true or false".to_owned(),
             Self::List(_) => "a list".to_owned(),
             Self::Map(_) | Self::Any => "a mapping".to_owned(),
+            Self::Either(shapes) => {
+                let all: Vec<_> = shapes.iter().map(Self::allowed).collect();
+                all.join(", or ")
+            }
         }
     }
 }

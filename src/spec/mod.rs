@@ -12,10 +12,13 @@ mod check;
 pub mod columns;
 mod config;
 mod constraint;
+mod contents;
 mod data_files;
 mod default_types;
 mod deployment;
 mod dotted;
+mod engine;
+mod entries;
 mod error;
 mod expand;
 mod identity;
@@ -51,6 +54,14 @@ pub use pricing::PoolCost;
 pub use reference::reference;
 pub use resolve::{Deployment, Pool, ResolveError, Resolver};
 pub use schema::sweep_schema;
+pub use trial::Problem;
+
+/// A panic elsewhere leaves what this crate keeps behind locks whole.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
 
 /// A configuration for tests to vary.
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub(super) struct Sites<'a> {
     /// The network all of them sit in.
     topology: Option<Arc<Topology>>,
     /// The pool before: its device, its place and how many it has.
-    last: Option<(String, Placement, u32)>,
+    last: Option<(DeviceSpec, Placement, u32)>,
 }
 
 impl<'a> Sites<'a> {
@@ -83,7 +83,7 @@ impl<'a> Sites<'a> {
         let placement = match &self.last {
             None => own,
             Some((other, before, theirs)) => {
-                before.followed_by(*theirs, own, may_share && *other == device.name)
+                before.followed_by(*theirs, own, may_share && other == device)
             }
         };
         if let Some(topology) = &self.topology {
@@ -97,7 +97,7 @@ impl<'a> Sites<'a> {
                 )));
             }
         }
-        self.last = Some((device.name.clone(), placement, replicas));
+        self.last = Some((device.clone(), placement, replicas));
         Ok(placement)
     }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::RunConfig;
+use super::entries::Entries;
 use crate::execution_time::BackendKind;
 use crate::execution_time::aicb;
 use crate::execution_time::vidur::{Profile, ProfileFile, RecordedCost, TableCost};
@@ -35,10 +36,13 @@ pub(super) struct PriceFiles {
 impl PriceFiles {
     /// The first file of a configuration that is not what it should be: the key it is
     /// about, and what is wrong.
-    pub(super) fn problem(&mut self, config: &RunConfig) -> Option<(&'static str, String)> {
+    pub(super) fn problem(
+        &mut self,
+        config: &RunConfig,
+        entries: &Entries,
+    ) -> Option<(&'static str, String)> {
         self.of_network(config)
-            .or_else(|| self.of_backend(config))
-            .map(|(key, message)| (key, format!("key `{key}`: {message}")))
+            .or_else(|| self.of_backend(config, entries))
     }
 
     fn of_network(&mut self, config: &RunConfig) -> Option<(&'static str, String)> {
@@ -62,7 +66,11 @@ impl PriceFiles {
         })
     }
 
-    fn of_backend(&mut self, config: &RunConfig) -> Option<(&'static str, String)> {
+    fn of_backend(
+        &mut self,
+        config: &RunConfig,
+        entries: &Entries,
+    ) -> Option<(&'static str, String)> {
         let needed = |file: &Option<PathBuf>, key: &str| match file {
             Some(file) => Ok(file.clone()),
             None => Err(("backend", format!("needs `{key}`"))),
@@ -89,13 +97,20 @@ impl PriceFiles {
                 }
             }
             BackendKind::Aicb => ("aicb_dir", Content::AicbFolder, config.aicb_dir.clone()?),
-            BackendKind::Vidur | BackendKind::Linear => return self.of_profiles(config),
+            BackendKind::Vidur | BackendKind::Linear => return self.of_profiles(config, entries),
         };
         Some((key, self.look(content, &file)?))
     }
 
-    fn of_profiles(&mut self, config: &RunConfig) -> Option<(&'static str, String)> {
-        let files = config.profile_files(&config.device);
+    fn of_profiles(
+        &mut self,
+        config: &RunConfig,
+        entries: &Entries,
+    ) -> Option<(&'static str, String)> {
+        // Unknown names are told of elsewhere.
+        let model = entries.model(&config.model).ok()?;
+        let device = entries.device(&config.device).ok()?;
+        let files = config.profile_files(&model.name, &device.name);
         let mut needed = vec![
             (Profile::Compute, &files.compute),
             (Profile::Attention, &files.attention),

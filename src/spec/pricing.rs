@@ -3,21 +3,23 @@
 //! configurations for which it is the same.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use super::{ResolveError, RunConfig};
+use super::contents::Contents;
+use super::entries::{Entries, Entry};
+use super::{NetworkConfig, ResolveError, RunConfig, lock};
 use crate::catalog::{DeviceSpec, EngineSpec, ModelSpec};
-use crate::execution_time::aicb::{self, AicbCost, AicbCostError, Phase};
+use crate::execution_time::aicb::{AicbCost, AicbCostError, Phase};
 use crate::execution_time::silicon::SiliconDb;
-use crate::execution_time::step_cost::GraphCost;
+use crate::execution_time::step_cost::{GraphCost, HostOverhead, HostedCost};
 use crate::execution_time::vidur::{
     Estimator, FitLibrary, InputFiles, Keys, PredictorConfig, RecordedCost, TableCost, VidurCost,
     VidurDeployment, VidurError,
 };
 use crate::execution_time::{BackendKind, StepCost, StepOptions};
 use crate::external::AllowPrograms;
-use crate::input_file::{self, InputKind};
 use crate::memory::{Formats, Parallelism};
 use crate::network::Collective;
 use crate::network::flow::{FlowNetwork, SimaiConf, SimaiEnvironment, TransferPaths};
@@ -49,6 +51,8 @@ pub enum PoolCost {
     Table(Arc<TableCost>),
     /// Stage times of a recorded run.
     Recorded(Arc<RecordedCost>),
+    /// Any of them that knows no engine, with the host time of one.
+    Hosted(Box<PoolCost>, HostOverhead),
 }
 
 impl PoolCost {
@@ -72,6 +76,7 @@ impl PoolCost {
             Self::Vidur(cost) => Arc::clone(cost) as _,
             Self::Table(cost) => Arc::clone(cost) as _,
             Self::Recorded(cost) => Arc::clone(cost) as _,
+            Self::Hosted(cost, host) => Arc::new(HostedCost::new(cost.step_cost(), *host)),
         }
     }
 
@@ -83,6 +88,7 @@ impl PoolCost {
             Self::Vidur(cost) => cost.warnings(),
             Self::Table(cost) => cost.misses(),
             Self::Recorded(cost) => cost.warnings(),
+            Self::Hosted(cost, _) => cost.warnings(),
         }
     }
 }
@@ -90,11 +96,9 @@ impl PoolCost {
 /// What determines a price besides the configuration.
 pub(super) struct Pricing<'a> {
     pub config: &'a RunConfig,
-    pub model: &'a ModelSpec,
-    pub device: &'a DeviceSpec,
-    /// The device as the configuration names it.
-    pub device_name: &'a str,
-    pub engine: Option<&'a EngineSpec>,
+    pub model: &'a Entry<ModelSpec>,
+    pub device: &'a Entry<DeviceSpec>,
+    pub engine: Option<&'a Entry<EngineSpec>>,
     pub formats: Formats,
     pub parallelism: Parallelism,
     pub block_size: u32,
@@ -113,14 +117,13 @@ pub(super) struct Pricing<'a> {
 pub(super) struct Costs {
     library: FitLibrary,
     kept: Mutex<Kept>,
-    hashes: Mutex<BTreeMap<PathBuf, Option<String>>>,
+    contents: Contents,
     /// Where results of an installed SimAI are kept.
     cache_dir: Option<PathBuf>,
     /// Whether an installed SimAI may be run.
     programs: Option<AllowPrograms>,
-    aicb_folders: Mutex<BTreeMap<PathBuf, String>>,
-    /// Topologies read so far.
-    topologies: Mutex<BTreeMap<PathBuf, Arc<Topology>>>,
+    /// Topologies read so far, by their content.
+    topologies: Mutex<BTreeMap<String, Arc<Topology>>>,
     /// Ways between replicas found so far.
     paths: Mutex<BTreeMap<String, Arc<TransferPaths>>>,
 }
@@ -193,7 +196,7 @@ impl Costs {
 
     /// The cost model of a pool, shared with every run that has the same.
     pub(super) fn get(&self, pricing: &Pricing<'_>) -> Result<PoolCost, ResolveError> {
-        let slot = lock(&self.kept).slot(pricing.key());
+        let slot = lock(&self.kept).slot(pricing.key(&self.contents));
         let mut cost = lock(&slot);
         if let Some(cost) = &*cost {
             return Ok(cost.clone());
@@ -215,13 +218,17 @@ impl Costs {
         let Some(file) = &config.network.topology else {
             return Ok(None);
         };
+        let content = self.contents.hash(file);
+        // Held while reading, so that threads that start together read once.
         let mut known = lock(&self.topologies);
-        if let Some(topology) = known.get(file) {
+        if let Some(topology) = content.as_ref().and_then(|content| known.get(content)) {
             return Ok(Some(Arc::clone(topology)));
         }
         let loaded = Topology::load(file);
         let topology = Arc::new(loaded.map_err(|error| ResolveError::Input(error.to_string()))?);
-        known.insert(file.clone(), Arc::clone(&topology));
+        if let Some(content) = content {
+            known.insert(content, Arc::clone(&topology));
+        }
         Ok(Some(topology))
     }
 
@@ -233,7 +240,7 @@ impl Costs {
         pools: Vec<(Placement, u32)>,
     ) -> Result<Arc<TransferPaths>, ResolveError> {
         let network = &config.network;
-        let files = (&network.topology, &network.simai_conf);
+        let files = [&network.topology, &network.simai_conf].map(|file| self.contents.of(file));
         let swap = config.mixed_pool.is_some();
         let limit_gbps = network.kv_transfer_bandwidth_gbps;
         let key = format!("{files:?} {pools:?} {swap} {limit_gbps:?}");
@@ -267,83 +274,47 @@ impl Costs {
         all.into_iter().collect()
     }
 
-    /// Hash of the AICB files in a folder; of the complaint, where it cannot be
-    /// read.
-    fn aicb_hash(&self, folder: &Path) -> String {
-        let mut folders = lock(&self.aicb_folders);
-        if let Some(hash) = folders.get(folder) {
-            return hash.clone();
+    /// Content hashes of the files the prices of `config` come from, by the keys that
+    /// name them; files that are not there are left out.
+    pub(super) fn fingerprints(
+        &self,
+        config: &RunConfig,
+        entries: &Entries,
+    ) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        let mut add = |key: &str, hash: Option<String>| {
+            found.extend(hash.map(|hash| (key.to_owned(), hash)));
+        };
+        for (key, file) in config.price_files() {
+            add(key, file.and_then(|file| self.contents.hash(file)));
         }
-        let text = match aicb::read_directory(folder) {
-            Ok(files) => format!("{files:?}"),
-            Err(error) => error.to_string(),
-        };
-        let hash = blake3::hash(text.as_bytes()).to_hex()[..32].to_owned();
-        folders.insert(folder.to_owned(), hash.clone());
-        hash
-    }
-
-    /// Content hashes of the files the prices of `config` come from; files that
-    /// are not there are left out.
-    pub(super) fn fingerprints(&self, config: &RunConfig) -> Vec<(String, String)> {
-        let mut hashes = lock(&self.hashes);
-        let mut hash = |path: &Path| {
-            let known = hashes.entry(path.to_path_buf()).or_insert_with(|| {
-                let content = input_file::read(path, InputKind::Program).ok()?;
-                Some(blake3::hash(&content).to_hex()[..32].to_owned())
-            });
-            known.clone()
-        };
-        let mut network = Vec::new();
-        for (name, file) in [
-            ("network.topology", &config.network.topology),
-            ("network.simai_conf", &config.network.simai_conf),
-            ("network.simai_binary", &config.network.simai_binary),
-        ] {
-            network.extend(file.clone().map(|file| (name, file)));
+        if let Some(folder) = &config.aicb_dir {
+            add("aicb_dir", self.contents.hash_of_folder(folder));
         }
-        let files = match config.backend {
-            BackendKind::Silicon | BackendKind::Aiconfigurator | BackendKind::Roofline => {
-                Vec::new()
+        if config.has_profiles() {
+            let model = entries.model(&config.model);
+            for (key, device) in config.device_names() {
+                let (Ok(model), Ok(device)) = (&model, entries.device(device)) else {
+                    continue;
+                };
+                let pool = key.strip_suffix("device").unwrap_or_default();
+                for (profile, file) in config.profile_files(&model.name, &device.name).by_key() {
+                    add(&format!("{pool}{profile}"), self.contents.hash(file));
+                }
             }
-            BackendKind::Aicb => {
-                let folder = config.aicb_dir.as_deref();
-                let found = folder.map(|folder| ("aicb_dir".to_owned(), self.aicb_hash(folder)));
-                let mut found: Vec<_> = found.into_iter().collect();
-                let named = |(name, path): (&str, PathBuf)| Some((name.to_owned(), hash(&path)?));
-                found.extend(network.into_iter().filter_map(named));
-                return found;
-            }
-            BackendKind::Vidur
-            | BackendKind::Linear
-            | BackendKind::SimaiAnalytical
-            | BackendKind::SimaiSimulation => {
-                let files = config.profile_files(&config.device);
-                vec![
-                    ("compute_input_file", files.compute),
-                    ("attention_input_file", files.attention),
-                    ("all_reduce_input_file", files.all_reduce),
-                    ("send_recv_input_file", files.send_recv),
-                    ("cpu_overhead_input_file", files.cpu_overhead),
-                ]
-            }
-            BackendKind::Table => {
-                let file = config.predictions_file.clone().unwrap_or_default();
-                vec![("predictions_file", file)]
-            }
-            BackendKind::Recorded => {
-                let file = config.execution_times_file.clone().unwrap_or_default();
-                vec![("execution_times_file", file)]
-            }
-        };
-        let named = |(name, path): (&str, PathBuf)| Some((name.to_owned(), hash(&path)?));
-        files.into_iter().chain(network).filter_map(named).collect()
+        }
+        found
     }
 }
 
-/// A panic elsewhere leaves these maps whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Contents {
+    /// What stands for a file in a key: its content, or its name where it cannot be
+    /// read, as then nothing is made.
+    fn of(&self, file: &Option<PathBuf>) -> Option<String> {
+        let file = file.as_ref()?;
+        let content = self.hash(file).or_else(|| self.hash_of_folder(file));
+        Some(content.unwrap_or_else(|| format!("{}: unreadable", file.display())))
+    }
 }
 
 impl Pricing<'_> {
@@ -354,44 +325,111 @@ impl Pricing<'_> {
         }
     }
 
-    /// Equal for configurations whose cost model is the same.
-    fn key(&self) -> String {
-        let config = self.config;
-        let files = match config.backend {
-            BackendKind::Silicon | BackendKind::Aiconfigurator | BackendKind::Roofline => {
-                String::new()
-            }
-            BackendKind::Aicb => format!("{:?} {:?}", config.aicb_dir, self.phases),
-            _ => format!(
-                "{:?} {:?} {:?} {:?} {:?} {:?} {} {}",
-                config.profiling_dir,
-                config.network_device,
-                config.predictor,
-                config.predictions_file,
-                config.execution_times_file,
-                config.compat,
-                self.device_name,
-                self.block_size
-            ),
-        };
-        format!(
-            "{} {} {:?} {:?} {:?} {:?} {} {:?} {:?} {:?} {:?} {files}",
-            config.model,
-            self.device.name,
-            config.backend,
-            self.engine.map(|engine| (&engine.name, &engine.version)),
+    /// Equal for configurations whose cost model is the same: everything a price
+    /// depends on, files and entries of the catalog by what they hold.
+    fn key(&self, contents: &Contents) -> String {
+        // A key of a configuration is named here, and either has a part in the prices
+        // or not: a new one does not compile until that is said.
+        let RunConfig {
+            backend,
+            aicb_dir,
+            predictor,
+            predictions_file,
+            execution_times_file,
+            compat,
+            network,
+            // The entries they name are in the key, whatever they are called.
+            model: _,
+            device: _,
+            engine: _,
+            // What they come to in this pool is in the key.
+            gpus_per_node: _,
+            dtype: _,
+            kv_cache_dtype: _,
+            tensor_parallel: _,
+            pipeline_parallel: _,
+            expert_parallel: _,
+            attention_data_parallel: _,
+            expert_group: _,
+            moe: _,
+            two_batch_overlap: _,
+            speculative: _,
+            prefill: _,
+            decode: _,
+            mixed_pool: _,
+            memory: _,
+            // They say which profiles are used, whose contents are in the key.
+            profiling_dir: _,
+            network_device: _,
+            // They say what steps there are, not what one costs.
+            replicas: _,
+            pd_node_ratio: _,
+            global_scheduler: _,
+            replica_scheduler: _,
+            memory_check: _,
+            workload: _,
+            qps: _,
+            seed: _,
+            replication: _,
+            time_limit_s: _,
+            max_model_len: _,
+        } = self.config;
+        let NetworkConfig {
+            nvlink_bandwidth_gbps,
+            rdma_bandwidth_gbps,
+            topology,
+            topology_of,
+            simai_conf,
+            simai_binary,
+            // Of transfers between pools, which are no part of a step.
+            kv_transfer_bandwidth_gbps: _,
+            kv_transfer_dtype: _,
+            kv_transfer_overlap: _,
+        } = network;
+        let network_files = [topology, simai_conf, simai_binary].map(|file| contents.of(file));
+        let mut key = format!(
+            "{} {} {:?} {backend:?} {compat:?} {:?} {:?} {} {:?} {nvlink_bandwidth_gbps:?} \
+             {rdma_bandwidth_gbps:?} {topology_of:?} {network_files:?} {:?}",
+            self.model.hash,
+            self.device.hash,
+            self.engine.map(|engine| &engine.hash),
             self.formats,
             self.parallelism,
             self.gpus_per_node,
-            self.links(),
             self.options,
-            self.place.as_ref().map(|(place, _)| place.first_gpu(0)),
-            (
-                &config.network.topology,
-                &config.network.simai_conf,
-                &config.network.simai_binary
-            ),
-        )
+            self.place.as_ref().map(|(place, _)| place),
+        );
+        let mut add = |part: &dyn std::fmt::Debug| {
+            // Writing to a text cannot fail.
+            let _ = write!(key, " {part:?}");
+        };
+        if *backend == BackendKind::Aicb {
+            add(&(contents.of(aicb_dir), self.phases));
+        }
+        if self.config.has_profiles() {
+            let profiles = self.profile_files();
+            let hash = |(_, file): (&str, &Path)| contents.hash(file);
+            let hashes: Vec<_> = profiles.by_key().into_iter().map(hash).collect();
+            // The profile of host times is looked up by the model's name.
+            add(&(hashes, &self.model.name));
+        }
+        if !matches!(
+            backend,
+            BackendKind::Silicon | BackendKind::Aiconfigurator | BackendKind::Roofline
+        ) {
+            let files = [predictions_file, execution_times_file].map(|file| contents.of(file));
+            add(&(predictor, self.block_size, files));
+        }
+        key
+    }
+
+    fn profile_files(&self) -> InputFiles {
+        self.config
+            .profile_files(&self.model.name, &self.device.name)
+    }
+
+    fn engine_spec(&self) -> Option<&EngineSpec> {
+        self.engine.map(|engine| &engine.spec)
     }
 
     /// What prices communication, where it is not the links of measured tables
@@ -458,11 +496,11 @@ impl Pricing<'_> {
         let links = self.links();
         let nvlink_gbps = links
             .nvlink_bandwidth_gbps
-            .unwrap_or(self.device.nvlink_bandwidth_gbps);
+            .unwrap_or(self.device.spec.nvlink_bandwidth_gbps);
         let nic_gbps = links
             .rdma_bandwidth_gbps
-            .unwrap_or(self.device.nic_bandwidth_gbps);
-        let generation = LinkGeneration::of_gpu(&self.device.name);
+            .unwrap_or(self.device.spec.nic_bandwidth_gbps);
+        let generation = LinkGeneration::of_gpu(&self.device.spec.name);
         NcclModel {
             generation: generation
                 .unwrap_or_else(|| LinkGeneration::of_bandwidth(nvlink_gbps / 8.0)),
@@ -519,7 +557,7 @@ impl Pricing<'_> {
                 let links = self.nccl();
                 let plan = TopologyPlan {
                     gpus_per_server: self.gpus_per_node,
-                    gpu_type: self.device.name.to_uppercase(),
+                    gpu_type: self.device.spec.name.to_uppercase(),
                     nvlink_bandwidth_gbps: links.nvlink_gb_per_s * 8.0,
                     nic_bandwidth_gbps: links.nic_gb_per_s * 8.0,
                     rails: self.gpus_per_node,
@@ -545,7 +583,7 @@ impl Pricing<'_> {
             BackendKind::Vidur | BackendKind::Linear => true,
             BackendKind::SimaiAnalytical | BackendKind::SimaiSimulation => self
                 .config
-                .missing_kernel_profile(self.device_name)
+                .missing_kernel_profile(&self.model.name, &self.device.name)
                 .is_none(),
             _ => false,
         }
@@ -594,7 +632,8 @@ impl Pricing<'_> {
         let fabric = self.fabric(means)?;
         let kernels = match self.config.backend {
             BackendKind::SimaiAnalytical | BackendKind::SimaiSimulation => {
-                let device = self.device.kernels_of.as_ref().unwrap_or(&self.device.name);
+                let device = &self.device.spec;
+                let device = device.kernels_of.as_ref().unwrap_or(&device.name);
                 if SiliconDb::has_data(device) {
                     BackendKind::Silicon
                 } else {
@@ -605,10 +644,10 @@ impl Pricing<'_> {
         };
         let cost = || {
             let cost = GraphCost::new(
-                self.model,
-                self.device,
+                &self.model.spec,
+                &self.device.spec,
                 kernels,
-                self.engine,
+                self.engine_spec(),
                 self.parallelism,
                 self.formats,
                 self.gpus_per_node,
@@ -635,36 +674,45 @@ impl Pricing<'_> {
 
     fn fitted(&self, library: &FitLibrary, means: Means<'_>) -> Result<PoolCost, ResolveError> {
         let deployment = VidurDeployment {
-            model: self.model.clone(),
-            model_name: self.config.model.clone(),
+            model: self.model.spec.clone(),
+            model_name: self.model.name.clone(),
             parallelism: self.parallelism,
             block_size: self.block_size,
             gpus_per_node: self.gpus_per_node,
             keys: self.config.keys(),
-            files: self.config.profile_files(self.device_name),
+            files: self.profile_files(),
             fabric: self.fabric(means)?,
         };
         let cost = VidurCost::fit(&deployment, &self.config.predictor(), library);
-        Ok(PoolCost::Vidur(Arc::new(cost.map_err(unpriced)?)))
+        Ok(self.hosted(PoolCost::Vidur(Arc::new(cost.map_err(unpriced)?))))
     }
 
     fn table(&self) -> Result<PoolCost, ResolveError> {
         let path = needed(&self.config.predictions_file, "table", "predictions_file")?;
         let cost = TableCost::from_predictions(
             path,
-            self.model,
+            &self.model.spec,
             self.parallelism,
             self.gpus_per_node,
             &self.config.predictor(),
         );
-        Ok(PoolCost::Table(Arc::new(cost.map_err(unpriced)?)))
+        Ok(self.hosted(PoolCost::Table(Arc::new(cost.map_err(unpriced)?))))
     }
 
     fn recorded(&self) -> Result<PoolCost, ResolveError> {
         let file = &self.config.execution_times_file;
         let path = needed(file, "recorded", "execution_times_file")?;
         let cost = RecordedCost::read(path, self.parallelism.pipeline_parallel);
-        Ok(PoolCost::Recorded(Arc::new(cost.map_err(unpriced)?)))
+        Ok(self.hosted(PoolCost::Recorded(Arc::new(cost.map_err(unpriced)?))))
+    }
+
+    /// The same with the host time of the engine.
+    fn hosted(&self, cost: PoolCost) -> PoolCost {
+        let host = HostOverhead::of(self.engine_spec());
+        if host.is_none() {
+            return cost;
+        }
+        PoolCost::Hosted(Box::new(cost), host)
     }
 }
 
@@ -699,9 +747,9 @@ fn unpriced(error: VidurError) -> ResolveError {
 }
 
 impl RunConfig {
-    /// The first profile of kernels for `device` that is not there.
-    pub fn missing_kernel_profile(&self, device: &str) -> Option<PathBuf> {
-        let files = self.profile_files(device);
+    /// The first profile of kernels of `model` on `device` that is not there.
+    pub fn missing_kernel_profile(&self, model: &str, device: &str) -> Option<PathBuf> {
+        let files = self.profile_files(model, device);
         [files.compute, files.attention]
             .into_iter()
             .find(|file| !file.is_file())
@@ -724,8 +772,43 @@ impl RunConfig {
         }
     }
 
-    /// Where the profiles for `device` are.
-    pub fn profile_files(&self, device: &str) -> InputFiles {
+    /// Whether its prices may come from Vidur's profiles.
+    pub(super) fn has_profiles(&self) -> bool {
+        matches!(
+            self.backend,
+            BackendKind::Vidur
+                | BackendKind::Linear
+                | BackendKind::SimaiAnalytical
+                | BackendKind::SimaiSimulation
+        )
+    }
+
+    /// Files that prices come from, by the keys that name them; those of Vidur's
+    /// profiles and the folder of AICB's files are not among them.
+    pub(super) fn price_files(&self) -> [(&'static str, Option<&Path>); 5] {
+        let network = &self.network;
+        let of = |backend: BackendKind| self.backend == backend;
+        [
+            ("network.topology", network.topology.as_deref()),
+            ("network.simai_conf", network.simai_conf.as_deref()),
+            ("network.simai_binary", network.simai_binary.as_deref()),
+            (
+                "predictions_file",
+                self.predictions_file
+                    .as_deref()
+                    .filter(|_| of(BackendKind::Table)),
+            ),
+            (
+                "execution_times_file",
+                self.execution_times_file
+                    .as_deref()
+                    .filter(|_| of(BackendKind::Recorded)),
+            ),
+        ]
+    }
+
+    /// Where the profiles of `model` on `device` are.
+    pub fn profile_files(&self, model: &str, device: &str) -> InputFiles {
         let mut predictor = self.predictor();
         if let Some(root) = &self.profiling_dir {
             for template in [
@@ -744,6 +827,9 @@ impl RunConfig {
             Some(network) => network.clone(),
             None => format!("{device}_dgx"),
         };
-        predictor.input_files(device, &self.model, &network)
+        predictor.input_files(device, model, &network)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,11 +4,11 @@
 //! What cannot exist (does not fit, does not divide) is a result with a reason;
 //! what is not understood (an unknown model) is an error of the input.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::assumptions::{Assumptions, PricedSteps};
+use super::entries::{Entries, Entry};
 use super::placement::Sites;
 use super::pricing::{Costs, PoolCost, Pricing};
 use super::step_options::step_options;
@@ -16,7 +16,7 @@ use super::{
     ExpertGroup, KvTransferOverlap, MemoryCheck, PoolMemoryConfig, PoolOverride, Replicas,
     RunConfig,
 };
-use crate::catalog::{Catalog, DeviceSpec, EngineSpec, ModelSpec};
+use crate::catalog::{CatalogError, DeviceSpec, EngineSpec, ModelSpec};
 use crate::execution_time::StepCost;
 use crate::execution_time::aicb::Phase;
 use crate::execution_time::graph::Graph;
@@ -156,12 +156,8 @@ impl Deployment {
 pub struct Resolver {
     costs: Costs,
     priced_steps: PricedSteps,
-    /// Content hashes of catalog entries; none: unknown.
-    hashes: Mutex<BTreeMap<CatalogEntry, Option<String>>>,
+    entries: Entries,
 }
-
-/// Kind, name and version.
-type CatalogEntry = (&'static str, String, String);
 
 impl Resolver {
     /// Keeps fits of profiling files below `cache_dir` too.
@@ -190,6 +186,11 @@ impl Resolver {
         self.priced_steps.assumptions(deployment, work, summary)
     }
 
+    #[cfg(test)]
+    pub(super) fn costs(&self) -> &Costs {
+        &self.costs
+    }
+
     /// What a person should know of the prices so far, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         self.costs.warnings()
@@ -201,32 +202,25 @@ impl Resolver {
     /// [`ResolveError::Infeasible`] if it cannot exist, [`ResolveError::Input`]
     /// if it names something unknown.
     pub fn resolve(&self, config: &RunConfig) -> Result<Deployment, ResolveError> {
-        let catalog = Catalog::builtin();
-        let input = |error: crate::catalog::CatalogError| ResolveError::Input(error.to_string());
-        let model = catalog.model(&config.model).map_err(input)?;
-        let engine = match &config.engine.name {
-            Some(name) => Some(
-                catalog
-                    .engine(name, config.engine.version.as_deref())
-                    .map_err(input)?,
-            ),
-            None => None,
-        };
-        let formats = Formats::of(&model, config.dtype, config.kv_cache_dtype);
+        let input = |error: CatalogError| ResolveError::Input(error.to_string());
+        let model = self.entries.model(&config.model).map_err(input)?;
+        let engine = self.entries.engine(&config.engine);
+        let engine = engine.map_err(|reason| ResolveError::Input(format!("engine: {reason}")))?;
+        let formats = Formats::of(&model.spec, config.dtype, config.kv_cache_dtype);
         let mut warning = None;
         let mut sites = Sites::new(config, self.costs.topology(config)?);
         let mut pools = Vec::new();
         for plan in plan_pools(config)? {
-            let device = catalog.device(plan.device).map_err(input)?;
+            let device = self.entries.device(plan.device).map_err(input)?;
             let context = PoolContext {
                 config,
                 model: &model,
-                engine: engine.as_ref(),
+                engine: engine.as_deref(),
                 formats,
             };
-            pools.push(self.resolve_pool(&context, &plan, device, &mut sites, &mut warning)?);
+            pools.push(self.resolve_pool(&context, &plan, &device, &mut sites, &mut warning)?);
         }
-        let mut cluster = cluster_of(config, &model, formats, &pools);
+        let mut cluster = cluster_of(config, &model.spec, formats, &pools);
         if let (Some(topology), [_, _]) = (sites.topology(), &pools[..]) {
             let places = pools.iter().map(|pool| (pool.placement, pool.replicas));
             let paths = self
@@ -235,7 +229,7 @@ impl Resolver {
             cluster.transfer_paths = Some(paths);
         }
         Ok(Deployment {
-            model,
+            model: model.spec.clone(),
             formats,
             pools,
             cluster,
@@ -247,37 +241,8 @@ impl Resolver {
     /// identities: a changed figure makes another run. Unknown names are left out;
     /// resolving tells about them.
     pub fn fingerprints(&self, config: &RunConfig) -> Vec<(String, String)> {
-        let catalog = Catalog::builtin();
-        let engine = config.engine.name.as_ref();
-        let entries = [
-            ("model", Some(&config.model)),
-            ("device", Some(&config.device)),
-            ("prefill.device", config.prefill.device.as_ref()),
-            ("decode.device", config.decode.device.as_ref()),
-            ("engine", engine),
-        ];
-        let version = config.engine.version.as_deref();
-        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut found = Vec::new();
-        for (key, name) in entries {
-            let Some(name) = name else { continue };
-            let version = version.filter(|_| key == "engine");
-            let entry = (key, name.clone(), version.unwrap_or_default().to_owned());
-            let hash = hashes.entry(entry).or_insert_with(|| match key {
-                "model" => catalog.model(name).ok().map(|model| content_hash(&model)),
-                "engine" => {
-                    let engine = catalog.engine(name, version).ok();
-                    engine.map(|engine| content_hash(&engine))
-                }
-                _ => catalog
-                    .device(name)
-                    .ok()
-                    .map(|device| content_hash(&device)),
-            });
-            found.extend(hash.clone().map(|hash| (key.to_owned(), hash)));
-        }
-        drop(hashes);
-        found.extend(self.costs.fingerprints(config));
+        let mut found = self.entries.fingerprints(config);
+        found.extend(self.costs.fingerprints(config, &self.entries));
         found
     }
 
@@ -285,7 +250,7 @@ impl Resolver {
         &self,
         context: &PoolContext<'_>,
         plan: &PoolPlan<'_>,
-        device: DeviceSpec,
+        device: &Entry<DeviceSpec>,
         sites: &mut Sites<'_>,
         warning: &mut Option<String>,
     ) -> Result<Pool, ResolveError> {
@@ -293,10 +258,10 @@ impl Resolver {
         // Of everything that shares experts.
         let parallelism = plan.parallelism;
         let peers = expert_peers(config, plan)?;
-        let scheduler = scheduler_of(plan.scheduler, context.engine);
+        let scheduler = scheduler_of(plan.scheduler, context.engine_spec());
         let input = PlanInput {
-            model: context.model,
-            device: &device,
+            model: &context.model.spec,
+            device: &device.spec,
             parallelism,
             formats: context.formats,
             max_tokens_in_step: scheduler.max_tokens_in_step(),
@@ -306,7 +271,7 @@ impl Resolver {
             include_mtp: config.speculative.is_some(),
             redundant_experts: config.moe.redundant_experts.unwrap_or(0),
         };
-        let vidur_plan = vidur_plan_of(context, plan, &device)?;
+        let vidur_plan = vidur_plan_of(context, plan, &device.spec)?;
         let memory = match (memory::plan(&input), config.memory_check) {
             (Ok(memory), _) => memory,
             // The original's planner has the say.
@@ -330,13 +295,12 @@ impl Resolver {
             attention_data_parallel: parallelism.attention_data_parallel / peers,
             ..parallelism
         };
-        let placement = sites.place(&device, own, plan.replicas, peers == 1)?;
+        let placement = sites.place(&device.spec, own, plan.replicas, peers == 1)?;
         let gpus_per_node = placement.gpus_per_server;
         let cost = self.costs.get(&Pricing {
             config,
             model: context.model,
-            device: &device,
-            device_name: plan.device,
+            device,
             engine: context.engine,
             formats: context.formats,
             parallelism,
@@ -349,14 +313,19 @@ impl Resolver {
                 None => phases_of(plan.role),
                 Some(_) => phases_of(PoolRole::Mixed),
             },
-            options: step_options(config, context.model, &parallelism)?,
+            options: step_options(config, &context.model.spec, &parallelism)?,
         })?;
-        let graph = Graph::new(context.model, parallelism, context.formats, gpus_per_node)
-            .map_err(ResolveError::Infeasible)?;
+        let graph = Graph::new(
+            &context.model.spec,
+            parallelism,
+            context.formats,
+            gpus_per_node,
+        )
+        .map_err(ResolveError::Infeasible)?;
         Ok(Pool {
             role: plan.role,
             replicas: plan.replicas,
-            device,
+            device: device.spec.clone(),
             parallelism: own,
             peers,
             placement,
@@ -380,19 +349,18 @@ fn phases_of(role: PoolRole) -> &'static [Phase] {
     }
 }
 
-/// Hash of a catalog entry.
-fn content_hash<T: serde::Serialize>(entry: &T) -> String {
-    // Catalog entries are plain data: serialising them cannot fail.
-    let json = serde_json::to_vec(entry).unwrap_or_default();
-    blake3::hash(&json).to_hex()[..16].to_owned()
-}
-
 /// What all pools of a run share.
 struct PoolContext<'a> {
     config: &'a RunConfig,
-    model: &'a ModelSpec,
-    engine: Option<&'a EngineSpec>,
+    model: &'a Entry<ModelSpec>,
+    engine: Option<&'a Entry<EngineSpec>>,
     formats: Formats,
+}
+
+impl PoolContext<'_> {
+    fn engine_spec(&self) -> Option<&EngineSpec> {
+        self.engine.map(|engine| &engine.spec)
+    }
 }
 
 /// One pool before anything is looked up.
@@ -449,7 +417,7 @@ impl<'a> PoolPlan<'a> {
             .margin_fraction
             .or(context.config.memory.margin_fraction)
             .map(MemoryRule::Margin)
-            .or(context.engine.map(MemoryRule::of_engine))
+            .or(context.engine_spec().map(MemoryRule::of_engine))
             .unwrap_or(MemoryRule::Margin(DEFAULT_MARGIN_FRACTION))
     }
 
@@ -458,7 +426,7 @@ impl<'a> PoolPlan<'a> {
         self.memory
             .block_size
             .or(context.config.memory.block_size)
-            .or(context.engine.map(|engine| engine.block_size))
+            .or(context.engine_spec().map(|engine| engine.block_size))
             .unwrap_or(DEFAULT_BLOCK_SIZE)
     }
 }
@@ -579,14 +547,14 @@ fn vidur_plan_of(
         return Ok(None);
     }
     let input = VidurPlanInput {
-        model: context.model,
+        model: &context.model.spec,
         device,
         parallelism: plan.parallelism,
         margin_fraction: plan.memory_rule(context).margin_fraction(),
         max_request_tokens: vidur_max_request_tokens(config),
         block_size: plan.block_size(context),
     };
-    let planned = if config.compat.is_alibaba_cloud() && context.model.moe.is_some() {
+    let planned = if config.compat.is_alibaba_cloud() && context.model.spec.moe.is_some() {
         alibaba_plan(&input)
     } else {
         vidur_plan(&input)?

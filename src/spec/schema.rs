@@ -104,6 +104,9 @@ fn shape(shape: &Shape) -> Value {
         Shape::Map(inner) => {
             json!({"type": "object", "additionalProperties": self::shape(inner)})
         }
+        Shape::Either(shapes) => {
+            json!({"anyOf": shapes.iter().map(self::shape).collect::<Vec<_>>()})
+        }
         Shape::Any => json!({"type": "object"}),
     }
 }

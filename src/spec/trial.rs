@@ -3,10 +3,11 @@
 //! the catalog lacks, and values that are fine alone and contradict each other,
 //! without expanding the sweep.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::entries::Entries;
 use super::load::Findings;
 use super::longest_sequence::LongestSequences;
 use super::overrides::is_within;
@@ -28,14 +29,68 @@ const MAX_ERRORS: usize = 20;
 
 /// What is wrong with a configuration, and the run key it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Problem {
-    key: Option<&'static str>,
-    message: String,
+pub struct Problem {
+    /// The key to be changed, where it is one.
+    pub key: Option<&'static str>,
+    /// What is wrong, without the key.
+    pub reason: String,
 }
 
 impl Problem {
-    fn new(message: String) -> Self {
-        Self { key: None, message }
+    fn new(reason: String) -> Self {
+        Self { key: None, reason }
+    }
+
+    fn about(key: &'static str, reason: String) -> Self {
+        Self {
+            key: Some(key),
+            reason,
+        }
+    }
+
+    /// What is wrong, in one sentence that names the key.
+    fn message(&self) -> String {
+        match self.key {
+            Some(key) => format!("key `{key}`: {}", self.reason),
+            None => self.reason.clone(),
+        }
+    }
+}
+
+impl RunConfig {
+    /// What keeps it from being resolved as far as can be told without planning
+    /// memory or pricing anything: unknown names, missing files, values that contradict
+    /// each other, a model that cannot be cut so.
+    pub fn problems(&self) -> Vec<Problem> {
+        let entries = Entries::default();
+        let mut problems: Vec<_> = (self.unknown_names(&entries))
+            .map(|(key, reason)| Problem::about(key, reason))
+            .collect();
+        problems.extend(self.contradiction().map(Problem::new));
+        problems.extend(self.unusable_prices(&entries, &mut PriceFiles::default()));
+        if problems.is_empty()
+            && let Ok(model) = entries.model(&self.model)
+            && let Err(infeasible) = check_divisibility(&model.spec, &self.parallelism())
+        {
+            problems.push(Problem {
+                key: infeasible.key,
+                reason: infeasible.reason,
+            });
+        }
+        problems
+    }
+
+    /// Keys whose names lead nowhere, and why.
+    fn unknown_names(&self, entries: &Entries) -> impl Iterator<Item = (&'static str, String)> {
+        let model = entries.model(&self.model).err().map(|e| e.to_string());
+        let mut unknown = vec![("model", model)];
+        for (key, device) in self.device_names() {
+            unknown.push((key, entries.device(device).err().map(|e| e.to_string())));
+        }
+        unknown.push(("engine", entries.engine(&self.engine).err()));
+        unknown
+            .into_iter()
+            .filter_map(|(key, reason)| Some((key, reason?)))
     }
 }
 
@@ -60,7 +115,7 @@ pub(super) fn check(
             .iter()
             .filter_map(|text| Constraint::parse(text).ok())
             .collect(),
-        names: BTreeMap::new(),
+        entries: Entries::default(),
         files: PriceFiles::default(),
         sequences: LongestSequences::default(),
     };
@@ -85,8 +140,7 @@ struct Trial<'a> {
     /// Those beyond [`MAX_NOTES`].
     more_notes: BTreeSet<String>,
     constraints: Vec<Constraint>,
-    /// What the catalog said of names looked up so far.
-    names: BTreeMap<(&'static str, String), Option<String>>,
+    entries: Entries,
     /// Files that prices come from.
     files: PriceFiles,
     sequences: LongestSequences,
@@ -100,7 +154,7 @@ impl Trial<'_> {
         };
         for index in 0..points.len() {
             let problems = self.attempt(&points.assignment(index));
-            let place = |problem: Problem| SpecError::at(points.location(index), problem.message);
+            let place = |problem: Problem| SpecError::at(points.location(index), problem.message());
             errors.extend(problems.into_iter().map(place));
             if errors.len() >= MAX_ERRORS {
                 break;
@@ -116,26 +170,29 @@ impl Trial<'_> {
             .filter_map(|(key, values)| Some(((*key).to_owned(), values.first()?.clone())))
             .collect();
         let mut first = self.attempt(&point);
-        if first.is_empty() {
-            first.extend(self.impossible(&point));
-        }
+        let path_of = |problem: &Problem| match problem.key {
+            Some(key) if self.spec.axes.contains_key(key) => format!("axes.{key}[0]"),
+            Some(key) => format!("base.{key}"),
+            None => "base".to_owned(),
+        };
         for problem in &first {
-            let path = match problem.key {
-                Some(key) if self.spec.axes.contains_key(key) => format!("axes.{key}[0]"),
-                Some(key) => format!("base.{key}"),
-                None => "base".to_owned(),
-            };
-            findings.at_value(&path, &problem.message);
+            findings.at_value(&path_of(problem), problem.message());
+        }
+        if first.is_empty()
+            && let Some(problem) = self.impossible(&point)
+        {
+            findings.at_value(&path_of(&problem), &problem.reason);
+            first.push(problem);
         }
         for (axis, (key, values)) in axes.iter().enumerate() {
             for (index, value) in values.iter().enumerate().take(MAX_TRIED_PER_AXIS).skip(1) {
                 point[axis].1 = value.clone();
                 for problem in self.attempt(&point) {
                     let path = format!("axes.{key}[{index}]");
-                    let known = |p: &Problem| p.key == problem.key && p.message == problem.message;
+                    let known = |p: &Problem| *p == problem;
                     // With the first point broken at large, so is every other.
                     if !first.iter().any(|p| known(p) || p.key.is_none()) {
-                        findings.at_value(&path, &problem.message);
+                        findings.at_value(&path, problem.message());
                     }
                 }
             }
@@ -164,7 +221,7 @@ impl Trial<'_> {
             if !SiliconDb::has_data(kernels) {
                 return Some(Problem {
                     key: Some("device"),
-                    message: format!(
+                    reason: format!(
                         "key `device`: value `{}` has no measured operators for backend silicon; \
                          allowed are {}; backend roofline prices every device",
                         config.device,
@@ -183,11 +240,9 @@ impl Trial<'_> {
             return None;
         }
         let infeasible = check_divisibility(&model, &config.parallelism()).err()?;
-        let about = |key: &&&str| infeasible.reason.starts_with(**key);
-        let key = CUTS.iter().find(about).copied();
         Some(Problem {
-            key: key.filter(|key| self.spec.base.contains_key(*key)),
-            message: format!("no configuration can exist: {}", infeasible.reason),
+            key: (infeasible.key).filter(|key| self.spec.base.contains_key(*key)),
+            reason: format!("no configuration can exist: {}", infeasible.reason),
         })
     }
 
@@ -196,7 +251,10 @@ impl Trial<'_> {
             Ok(config) => config,
             Err(error) => return vec![Problem::new(error.message)],
         };
-        let mut problems = self.unknown_names(&config);
+        let unknown = config.unknown_names(&self.entries);
+        let mut problems: Vec<_> = unknown
+            .map(|(key, reason)| Problem::about(key, reason))
+            .collect();
         for constraint in &self.constraints {
             match constraint.holds(&config) {
                 Ok(true) => {}
@@ -211,13 +269,7 @@ impl Trial<'_> {
             Some(contradiction) => problems.push(Problem::new(contradiction)),
             None => problems.extend(self.unusable_workload(&config)),
         }
-        problems.extend(config.unusable_predictor().or_else(|| {
-            let (key, message) = self.files.problem(&config)?;
-            Some(Problem {
-                key: Some(key),
-                message,
-            })
-        }));
+        problems.extend(config.unusable_prices(&self.entries, &mut self.files));
         problems
     }
 
@@ -225,18 +277,10 @@ impl Trial<'_> {
     fn unusable_workload(&mut self, config: &RunConfig) -> Option<Problem> {
         let outline = match self.workloads.outline(&config.workload, config.qps) {
             Ok(outline) => outline,
-            Err(error) => {
-                return Some(Problem {
-                    key: Some("workload"),
-                    message: format!("key `workload`: {error}"),
-                });
-            }
+            Err(error) => return Some(Problem::about("workload", error.to_string())),
         };
-        if let Some(message) = self.takes_too_much(outline.requests) {
-            return Some(Problem {
-                key: Some("workload.requests"),
-                message: format!("key `workload.requests`: {message}"),
-            });
+        if let Some(reason) = self.takes_too_much(outline.requests) {
+            return Some(Problem::about("workload.requests", reason));
         }
         let sequences = &mut self.sequences;
         let of_lengths = sequences.notes(config, outline.requests, self.workloads);
@@ -271,58 +315,18 @@ impl Trial<'_> {
             gib(memory_bytes)
         ))
     }
-
-    /// Names of models, devices and engines the catalog does not have.
-    fn unknown_names(&mut self, config: &RunConfig) -> Vec<Problem> {
-        let catalog = Catalog::builtin();
-        let mut problems = Vec::new();
-        let mut look_up = |key, name: &str, find: &dyn Fn() -> Option<String>| {
-            let found = self
-                .names
-                .entry((key, name.to_owned()))
-                .or_insert_with(find);
-            if let Some(message) = found.clone() {
-                problems.push(Problem {
-                    key: Some(key),
-                    message: format!("key `{key}`: {message}"),
-                });
-            }
-        };
-        look_up("model", &config.model, &|| {
-            catalog.model(&config.model).err().map(|e| e.to_string())
-        });
-        let devices = [
-            ("device", Some(&config.device)),
-            ("prefill.device", config.prefill.device.as_ref()),
-            ("decode.device", config.decode.device.as_ref()),
-        ];
-        for (key, device) in devices {
-            if let Some(device) = device {
-                look_up(key, device, &|| {
-                    catalog.device(device).err().map(|e| e.to_string())
-                });
-            }
-        }
-        if let Some(name) = &config.engine.name {
-            let version = config.engine.version.as_deref();
-            let full = format!("{name} {}", version.unwrap_or_default());
-            look_up("engine", &full, &|| {
-                catalog.engine(name, version).err().map(|e| e.to_string())
-            });
-        }
-        problems
-    }
 }
 
 impl RunConfig {
-    /// An option of the predictor out of range, where the backend uses it.
-    fn unusable_predictor(&self) -> Option<Problem> {
+    /// An option of the predictor out of range, where the backend uses it, or a file of
+    /// prices that is not what it should be.
+    fn unusable_prices(&self, entries: &Entries, files: &mut PriceFiles) -> Option<Problem> {
         let used = matches!(self.backend, BackendKind::Vidur | BackendKind::Linear);
-        let error = self.predictor().check().err().filter(|_| used)?;
-        Some(Problem {
-            key: Some("predictor"),
-            message: format!("key `predictor`: {error}"),
-        })
+        if let Some(error) = self.predictor().check().err().filter(|_| used) {
+            return Some(Problem::about("predictor", error.to_string()));
+        }
+        let (key, reason) = files.problem(self, entries)?;
+        Some(Problem::about(key, reason))
     }
 
     /// What in this configuration contradicts itself, if anything does: values

@@ -293,6 +293,16 @@ fn peak_tflops(device: &DeviceSpec, formats: Formats, compat: Compat) -> f64 {
     }
 }
 
+/// The first profile of kernels that is not there.
+fn missing_kernel_profile(config: &RunConfig) -> Result<Option<PathBuf>, PrepareError> {
+    let catalog = Catalog::builtin();
+    let names = catalog
+        .model_name(&config.model)
+        .and_then(|model| Ok((model, catalog.device_name(&config.device)?)));
+    let (model, device) = names.map_err(|error| PrepareError(error.to_string()))?;
+    Ok(config.missing_kernel_profile(&model, &device))
+}
+
 fn device(config: &RunConfig) -> Result<DeviceSpec, PrepareError> {
     let found = Catalog::builtin().device(&config.device);
     found.map_err(|error| PrepareError(error.to_string()))
@@ -385,7 +395,7 @@ fn choose_backend(
         config.backend,
         BackendKind::SimaiAnalytical | BackendKind::SimaiSimulation
     );
-    if simai && let Some(missing) = config.missing_kernel_profile(&config.device) {
+    if simai && let Some(missing) = missing_kernel_profile(config)? {
         if options.strict_files {
             return Err(PrepareError(format!("{}: no such file", missing.display())));
         }

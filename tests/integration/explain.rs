@@ -216,13 +216,15 @@ fn a_topology_places_replicas_and_prices_communication() {
         .assert()
         .code(2)
         .stderr(predicate::str::contains(
-            "--gpus-per-node: 8, but the servers of",
+            "gpus_per_node is 8, but the servers of",
         ));
     over("8")
         .args(["--pipeline-parallel", "2"])
         .assert()
         .code(2)
-        .stderr(predicate::str::contains("has 8 GPUs, a replica takes 16"));
+        .stderr(predicate::str::contains(
+            "the replicas take 16 GPUs, those left out in servers included",
+        ));
     explain()
         .args(["--model", "llama-3-8b", "--device", "h100"])
         .args(["--topology", "no_such_topology"])

@@ -7,6 +7,7 @@ mod catalog;
 mod checkpoints;
 mod cli;
 mod crashes;
+mod deployments;
 mod disaggregation;
 mod docs;
 mod experts;

@@ -124,7 +124,7 @@ impl Reader<'_> {
         } else {
             ""
         };
-        let file = self.document.file.display();
+        let file = self.file_name();
         Ok(ModelSpec {
             name: self.name(),
             aliases: Vec::new(),
@@ -160,12 +160,29 @@ impl Reader<'_> {
         self.whole.get(key).and_then(Value::as_bool)
     }
 
-    /// The folder's name (`.../Qwen3-8B/config.json`), else the file's.
+    /// The file's name, wherever it lies.
+    fn file_name(&self) -> String {
+        let name = self.document.file.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
+    /// The folder's name (`.../Qwen3-8B/config.json`), else the file's; the same
+    /// whichever way the path is written.
     fn name(&self) -> String {
         let file = self.document.file.as_path();
         let is_plain = file.file_name().is_some_and(|name| name == "config.json");
-        let folder = file.parent().and_then(Path::file_name);
-        let name = folder.filter(|_| is_plain).or(file.file_stem());
+        // Of the file itself no link is followed: a download cache keeps contents
+        // under their hashes.
+        let beside = match file.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        let folder = beside
+            .canonicalize()
+            .or_else(|_| std::path::absolute(beside))
+            .unwrap_or_else(|_| beside.to_path_buf());
+        let folder = folder.file_name().filter(|_| is_plain);
+        let name = folder.or(file.file_stem());
         name.map_or_else(
             || self.family.name().to_owned(),
             |name| name.to_string_lossy().into_owned(),

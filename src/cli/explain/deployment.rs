@@ -1,18 +1,13 @@
-//! From names to a priced deployment, and from a step in words to operators.
+//! From words to a deployment, and from a step in words to operators. The deployment is
+//! the one a run of the same configuration simulates: both are resolved by [`Resolver`].
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use serde_json::{Map, Value, json};
 
-use super::placement::{Site, experts};
+use super::placement::{Site, sites};
 use super::{OperatorLine, provenance_text};
-use crate::catalog::{Catalog, EngineSpec};
-use crate::execution_time::step_cost::GraphCost;
-use crate::execution_time::{BackendKind, PrefillChunk, PricedOperator, StepCost, StepShape};
-use crate::memory::{Formats, Parallelism};
-use crate::network::flow::{FlowNetwork, SimaiConf, SimaiEnvironment};
-use crate::network::topology::Topology;
-use crate::network::{Fabric, FabricModel, LinkOverrides, Placement};
+use crate::execution_time::{PrefillChunk, PricedOperator, StepShape};
 use crate::simulator::PoolRole;
+use crate::spec::{self, EngineConfig, Pool, Resolver, RunConfig};
 use crate::spelling::did_you_mean;
 use crate::units::DType;
 
@@ -28,33 +23,65 @@ pub(super) const DTYPES: [DType; 9] = [
     DType::Mxfp4,
 ];
 
-/// A deployment in a person's words.
-#[derive(Debug, Clone, PartialEq)]
+/// A configuration in the making: run keys and their values, given ones only.
+#[derive(Debug, Default)]
 pub(super) struct Request {
-    pub(super) model: String,
-    pub(super) device: String,
-    /// Empty, `vllm`, or `vllm 0.24.0`.
-    pub(super) engine: String,
-    pub(super) tensor_parallel: u32,
-    pub(super) pipeline_parallel: u32,
-    pub(super) expert_parallel: u32,
-    pub(super) attention_data_parallel: u32,
-    /// The model's, if none.
-    pub(super) dtype: Option<DType>,
-    pub(super) kv_cache_dtype: Option<DType>,
-    pub(super) backend: BackendKind,
-    pub(super) gpus_per_node: Option<u32>,
-    pub(super) links: LinkOverrides,
-    /// SimAI's files: communication goes as flows over this topology.
-    pub(super) topology: Option<PathBuf>,
-    pub(super) simai_conf: Option<PathBuf>,
+    keys: Map<String, Value>,
 }
 
-/// What is wrong with a request, and in which of its fields.
+/// What is wrong with a request, and with which key of a run, if it is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RequestError {
-    pub(super) field: &'static str,
+    pub(super) key: Option<&'static str>,
     pub(super) reason: String,
+}
+
+impl Request {
+    /// Sets a key, if there is a value; keys of the network have a dot.
+    pub(super) fn set<T: serde::Serialize>(&mut self, key: &str, value: Option<T>) {
+        let Some(value) = value else {
+            return;
+        };
+        let value = json!(value);
+        match key.split_once('.') {
+            None => {
+                self.keys.insert(key.to_owned(), value);
+            }
+            Some((parent, key)) => {
+                let parent = self.keys.entry(parent).or_insert_with(|| json!({}));
+                parent[key] = value;
+            }
+        }
+    }
+
+    /// Sets the engine, in one text.
+    pub(super) fn set_engine(&mut self, text: &str) -> Result<(), RequestError> {
+        let engine = EngineConfig::of_text(text).map_err(|reason| RequestError {
+            key: Some("engine"),
+            reason,
+        })?;
+        self.set("engine", Some(engine));
+        Ok(())
+    }
+
+    /// The configuration: one that is priced even if it does not fit, whatever
+    /// requests come.
+    fn config(&self) -> Result<RunConfig, RequestError> {
+        let mut keys = self.keys.clone();
+        keys.insert("memory_check".to_owned(), json!("warn"));
+        keys.insert(
+            "workload".to_owned(),
+            json!({
+                "requests": 1,
+                "lengths": {"type": "fixed", "prefill_tokens": 1, "decode_tokens": 1},
+                "arrivals": {"type": "static"},
+            }),
+        );
+        serde_json::from_value(Value::Object(keys)).map_err(|error| RequestError {
+            key: None,
+            reason: error.to_string(),
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +99,33 @@ pub(super) struct StepRequest {
     pub(super) context_tokens: u32,
 }
 
+/// Most requests and tokens of a step; far beyond any engine's.
+pub(super) const REQUESTS_MAX: u32 = 1 << 20;
+pub(super) const TOKENS_MAX: u32 = 1 << 24;
+
 impl StepRequest {
+    /// Whether so many requests and tokens can be counted; if not, which of the step's
+    /// figures to change and why.
+    pub(super) fn check(&self, ranks: u32) -> Result<(), (&'static str, String)> {
+        let Self {
+            batch_size,
+            new_tokens,
+            ..
+        } = *self;
+        if batch_size.saturating_mul(ranks) > REQUESTS_MAX {
+            let reason =
+                format!("{batch_size} on each of {ranks} ranks; allowed: {REQUESTS_MAX} in all");
+            return Err(("batch_size", reason));
+        }
+        if u64::from(batch_size) * u64::from(new_tokens) * u64::from(ranks) > u64::from(u32::MAX) {
+            let reason = format!(
+                "{new_tokens} for {batch_size} x {ranks} requests; allowed: 2^32 tokens in all"
+            );
+            return Err(("new_tokens", reason));
+        }
+        Ok(())
+    }
+
     fn shape(&self, ranks: u32) -> StepShape {
         let requests = self.batch_size * ranks;
         let context = u64::from(self.context_tokens);
@@ -99,151 +152,86 @@ impl StepRequest {
 }
 
 /// A deployment that can be priced.
-#[derive(Debug)]
 pub(super) struct Deployment {
-    cost: GraphCost,
-    title: String,
-    placement: Placement,
-    /// What says how many GPUs a server has.
-    servers_of: String,
+    resolved: spec::Deployment,
+    config: RunConfig,
 }
 
 impl Deployment {
-    pub(super) fn resolve(catalog: &Catalog, request: &Request) -> Result<Self, RequestError> {
-        let named = |field| move |reason: String| RequestError { field, reason };
-        let model = catalog
-            .model(&request.model)
-            .map_err(|error| named("model")(error.to_string()))?;
-        let device = catalog
-            .device(&request.device)
-            .map_err(|error| named("device")(error.to_string()))?;
-        let engine = engine(catalog, &request.engine).map_err(named("engine"))?;
-        let weights = request.dtype.unwrap_or(model.dtype);
-        let kv_cache = request
-            .kv_cache_dtype
-            .unwrap_or_else(|| usual_kv_cache(weights));
-        let formats = Formats::of(&model, request.dtype, Some(kv_cache));
-        let parallelism = Parallelism {
-            tensor_parallel: request.tensor_parallel,
-            pipeline_parallel: request.pipeline_parallel,
-            expert_parallel: request.expert_parallel,
-            attention_data_parallel: request.attention_data_parallel,
-        };
-        let network = network(request)?;
-        let gpus_per_node = match (&network, request.gpus_per_node) {
-            (_, Some(gpus)) => gpus,
-            (Some(network), None) => network.topology().gpus_per_server(),
-            (None, None) => device.gpus_per_node,
-        };
-        let placement = Placement {
-            gpus_per_server: gpus_per_node,
-            first_server: 0,
-            skipped_gpus: 0,
-            tensor_parallel: parallelism.tensor_parallel,
-            pipeline_parallel: parallelism.pipeline_parallel,
-            attention_data_parallel: parallelism.attention_data_parallel,
-        };
-        let cost = GraphCost::new(
-            &model,
-            &device,
-            request.backend,
-            engine.as_ref(),
-            parallelism,
-            formats,
-            gpus_per_node,
-            &request.links,
-        )
-        .map_err(|reason| RequestError {
-            field: blamed_field(&reason),
-            reason,
-        })?;
-        let servers_of = match (&request.topology, request.gpus_per_node) {
-            (Some(file), _) => file.display().to_string(),
-            (None, Some(_)) => "--gpus-per-node".to_owned(),
-            (None, None) => device.name.clone(),
-        };
-        let cost = match network {
-            Some(network) => {
-                let model = FabricModel::Flow(network);
-                let name = format!("flows over {servers_of}");
-                // The host part of a collective is the engine's.
-                let fabric = Fabric::new(model, placement, name, 0.0);
-                cost.over(Arc::new(fabric.map_err(named("topology"))?))
-            }
-            None => cost,
-        };
-        let title = format!(
-            "{} on {} x {}, weights {}, KV cache {}",
-            model.name,
-            parallelism.gpus(),
-            device.name,
-            formats.weights_text(),
-            formats.kv_cache.name()
-        );
+    /// The deployment a request describes.
+    pub(super) fn of_request(resolver: &Resolver, request: &Request) -> Result<Self, RequestError> {
+        let config = request.config()?;
+        if let Some(problem) = config.problems().into_iter().next() {
+            return Err(RequestError {
+                key: problem.key,
+                reason: problem.reason,
+            });
+        }
+        Self::of_config(resolver, config).map_err(|reason| RequestError { key: None, reason })
+    }
+
+    /// The deployment of a configuration.
+    pub(super) fn of_config(resolver: &Resolver, config: RunConfig) -> Result<Self, String> {
+        let resolved = resolver.resolve(&config);
         Ok(Self {
-            cost,
-            title,
-            placement,
-            servers_of,
+            resolved: resolved.map_err(|error| error.to_string())?,
+            config,
         })
     }
 
-    /// Where its first `replicas` sit.
-    pub(super) fn site(&self, replicas: u32) -> Site {
-        let experts = match self.cost.graph().model().moe {
-            Some(_) => experts(self.cost.graph().parallelism(), 1),
-            None => String::new(),
-        };
-        Site {
-            role: PoolRole::Mixed,
-            replicas,
-            placement: self.placement,
-            servers_of: self.servers_of.clone(),
-            experts,
-            memory: None,
-        }
+    /// Where the first `replicas` of each pool sit.
+    pub(super) fn sites(&self, replicas: u32) -> Vec<Site> {
+        sites(&self.config, &self.resolved, replicas)
     }
 
-    pub(super) fn title(&self) -> &str {
-        &self.title
+    pub(super) fn resolved(&self) -> &spec::Deployment {
+        &self.resolved
+    }
+
+    pub(super) fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
+    /// The pool that runs steps of a phase.
+    pub(super) fn pool_of(&self, phase: Phase) -> &Pool {
+        let role = match phase {
+            Phase::Prefill => PoolRole::Prefill,
+            Phase::Decode => PoolRole::Decode,
+        };
+        let pools = &self.resolved.pools;
+        // A pool of another role than the two runs both.
+        pools
+            .iter()
+            .find(|pool| pool.role == role)
+            .unwrap_or(&pools[0])
+    }
+
+    /// Attention ranks of a replica that runs steps of a phase.
+    pub(super) fn ranks(&self, phase: Phase) -> u32 {
+        self.pool_of(phase).parallelism.attention_data_parallel
+    }
+
+    pub(super) fn title(&self, phase: Phase) -> String {
+        let (pool, formats) = (self.pool_of(phase), &self.resolved.formats);
+        format!(
+            "{} on {} x {}, weights {}, KV cache {}",
+            self.resolved.model.name,
+            pool.parallelism.gpus(),
+            pool.device.name,
+            formats.weights_text(),
+            formats.kv_cache.name()
+        )
     }
 
     /// The step's operators in graph order, each with all its layers and stages.
     /// Host time only `with_host`.
     pub(super) fn price(&self, step: &StepRequest, with_host: bool) -> Vec<OperatorLine> {
-        let ranks = self.cost.graph().parallelism().attention_data_parallel;
-        let mut priced = self.cost.explain(&step.shape(ranks));
+        let pool = self.pool_of(step.phase);
+        let shape = step.shape(pool.parallelism.attention_data_parallel);
+        let mut priced = pool.step_cost().explain(&shape);
         priced.retain(|row| with_host || row.name != "host");
         merge(priced)
     }
-}
-
-/// The network of the request's topology, whose servers must be those it names.
-fn network(request: &Request) -> Result<Option<FlowNetwork>, RequestError> {
-    let error = |field, reason: String| RequestError { field, reason };
-    let Some(file) = &request.topology else {
-        return Ok(None);
-    };
-    let topology = Topology::load(file).map_err(|found| error("topology", found.to_string()))?;
-    let conf = match &request.simai_conf {
-        Some(file) => {
-            SimaiConf::load(file).map_err(|found| error("simai_conf", found.to_string()))?
-        }
-        None => SimaiConf::default(),
-    };
-    let per_server = topology.gpus_per_server();
-    if let Some(asked) = request.gpus_per_node.filter(|asked| *asked != per_server) {
-        let reason = format!(
-            "{asked}, but the servers of {} have {per_server} GPUs",
-            file.display()
-        );
-        return Err(error("gpus_per_node", reason));
-    }
-    Ok(Some(FlowNetwork::new(
-        topology,
-        conf,
-        SimaiEnvironment::default(),
-    )))
 }
 
 /// Adds up rows of one name. The count is that of the name's first operator of
@@ -277,45 +265,6 @@ fn merge(priced: Vec<PricedOperator>) -> Vec<OperatorLine> {
         }
     }
     lines.into_iter().map(|(line, _)| line).collect()
-}
-
-/// The column to point at for a reason: the parallelism it names first.
-fn blamed_field(reason: &str) -> &'static str {
-    [
-        "tensor_parallel",
-        "pipeline_parallel",
-        "expert_parallel",
-        "attention_data_parallel",
-    ]
-    .into_iter()
-    .filter_map(|field| Some((reason.find(field)?, field)))
-    .min()
-    .map_or("device", |(_, field)| field)
-}
-
-/// KV cache format that goes with the weights: 8 bits with 8-bit weights.
-fn usual_kv_cache(weights: DType) -> DType {
-    match weights {
-        DType::Fp8 | DType::Fp8Block | DType::Nvfp4 => DType::Fp8,
-        _ => DType::Bfloat16,
-    }
-}
-
-fn engine(catalog: &Catalog, text: &str) -> Result<Option<EngineSpec>, String> {
-    let mut words = text.split_whitespace();
-    let Some(name) = words.next() else {
-        return Ok(None);
-    };
-    let version = words.next();
-    if words.next().is_some() {
-        return Err(format!(
-            "`{text}` is not an engine; write a name and, if you like, a version: `vllm`, `vllm 0.24.0`"
-        ));
-    }
-    catalog
-        .engine(name, version)
-        .map(Some)
-        .map_err(|error| error.to_string())
 }
 
 /// The format called `name`.

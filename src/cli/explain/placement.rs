@@ -2,18 +2,16 @@
 //! stages and tensor groups.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use serde::Serialize;
 
 use super::{CliError, Format};
 use crate::cli::output::output_width;
-use crate::explore::Plan;
 use crate::memory::Parallelism;
 use crate::network::{PlacedGroup, PlacedGroupKind, Placement};
 use crate::report::wrapped;
 use crate::simulator::PoolRole;
-use crate::spec::{self, Deployment, Pool, Resolver, RunConfig};
+use crate::spec::{Deployment, Pool, RunConfig};
 use crate::units::BYTES_PER_S_PER_GBPS;
 
 /// Prompt whose transfer is shown.
@@ -74,39 +72,8 @@ pub(super) fn only(
     }
 }
 
-/// What there is to say of the places of a run's pools.
-pub(super) struct Places {
-    pub(super) title: String,
-    pub(super) sites: Vec<Site>,
-    /// How long a KV cache takes from one to the other.
-    pub(super) transfer: Option<String>,
-}
-
-/// The pools of a run of a specification: where they sit, one after the other, at most
-/// `replicas` of each.
-pub(super) fn of_run(file: &Path, run: u64, replicas: u32) -> Result<Places, CliError> {
-    let spec = spec::load(file, &[]).map_err(|errors| CliError::BadInput(errors.to_string()))?;
-    let wrong = |reason: String| CliError::BadInput(format!("{}: {reason}", file.display()));
-    let plan = Plan::new(spec).map_err(wrong)?;
-    if run >= plan.num_runs() {
-        let runs = plan.num_runs();
-        return Err(CliError::BadInput(format!(
-            "--run: {run}; {} has {runs} runs, the first is 0",
-            file.display()
-        )));
-    }
-    let config = plan.config(run).map_err(wrong)?;
-    let resolved = Resolver::default().resolve(&config);
-    let deployment = resolved.map_err(|error| wrong(format!("run {run}: {error}")))?;
-    Ok(Places {
-        title: format!("{}, run {run}: {}", file.display(), config.model),
-        sites: sites(&config, &deployment, replicas),
-        transfer: transfer(&deployment),
-    })
-}
-
-/// A KV cache from the first prefill to the first decode replica, alone.
-fn transfer(deployment: &Deployment) -> Option<String> {
+/// How long a KV cache takes from the first prefill to the first decode replica, alone.
+pub(super) fn transfer(deployment: &Deployment) -> Option<String> {
     let spec = deployment.cluster.kv_transfer?;
     let size_bytes = spec.size_bytes(EXAMPLE_TOKENS);
     let mut text = format!(
@@ -145,7 +112,8 @@ fn transfer(deployment: &Deployment) -> Option<String> {
     Some(text)
 }
 
-fn sites(config: &RunConfig, deployment: &Deployment, replicas: u32) -> Vec<Site> {
+/// Where the pools of a run sit: one after the other, at most `replicas` of each.
+pub(super) fn sites(config: &RunConfig, deployment: &Deployment, replicas: u32) -> Vec<Site> {
     let site = |pool: &Pool| Site {
         role: pool.role,
         replicas: replicas.min(pool.replicas),
@@ -219,7 +187,7 @@ impl Site {
 
 /// How experts are spread over the GPUs of a stage, or of that stage in all
 /// replicas that share them.
-pub(super) fn experts(parallelism: &Parallelism, peers: u32) -> String {
+fn experts(parallelism: &Parallelism, peers: u32) -> String {
     let over = match peers {
         1 => "all of them".to_owned(),
         peers => format!("this stage of {peers} replicas"),

@@ -10,13 +10,14 @@ use std::path::Path;
 
 use csv::{ReaderBuilder, StringRecord};
 
-use super::deployment::{Deployment, Phase, Request, StepRequest, dtype_named};
-use crate::catalog::Catalog;
+use super::deployment::{
+    Deployment, Phase, REQUESTS_MAX, Request, RequestError, StepRequest, TOKENS_MAX, dtype_named,
+};
 use crate::cli::CliError;
 use crate::cli::output::write_out;
 use crate::execution_time::BackendKind;
 use crate::input_file::{self, InputKind};
-use crate::network::LinkOverrides;
+use crate::spec::Resolver;
 use crate::spelling::did_you_mean;
 use crate::units::DType;
 
@@ -35,9 +36,6 @@ const COLUMNS: [&str; 12] = [
     "context_tokens",
 ];
 const ADDED_COLUMNS: [&str; 5] = ["step", "operator", "count", "time_ms", "provenance"];
-/// Most requests and tokens of a step; far beyond any engine's.
-const REQUESTS_MAX: u32 = 1 << 20;
-const TOKENS_MAX: u32 = 1 << 24;
 
 /// Prices `steps` into `out`.
 pub(super) fn price_file(steps: &Path, out: &Path, backend: BackendKind) -> Result<(), CliError> {
@@ -56,6 +54,8 @@ fn price_text(file: &str, text: &str, backend: BackendKind) -> Result<Vec<u8>, C
     writer
         .write_record(sheet.header.iter().chain(ADDED_COLUMNS))
         .map_err(failure)?;
+    let resolver = Resolver::default();
+    // By what is written: within one run of this command a name has one meaning.
     let mut deployments: HashMap<Vec<String>, Deployment> = HashMap::new();
     for (index, record) in reader.records().enumerate() {
         let record = record.map_err(|error| sheet.unreadable(&error))?;
@@ -65,10 +65,13 @@ fn price_text(file: &str, text: &str, backend: BackendKind) -> Result<Vec<u8>, C
         };
         let key = row.deployment_key();
         if !deployments.contains_key(&key) {
-            deployments.insert(key.clone(), row.deployment(backend)?);
+            deployments.insert(key.clone(), row.deployment(&resolver, backend)?);
         }
+        let deployment = &deployments[&key];
         let step = row.step()?;
-        for line in deployments[&key].price(&step, false) {
+        step.check(deployment.ranks(step.phase))
+            .map_err(|(column, reason)| row.complain(column, &reason))?;
+        for line in deployment.price(&step, false) {
             let added = [
                 (index + 1).to_string(),
                 line.operator,
@@ -167,25 +170,39 @@ impl Row<'_> {
             .collect()
     }
 
-    fn deployment(&self, backend: BackendKind) -> Result<Deployment, CliError> {
-        let request = Request {
-            model: self.text("model").into(),
-            device: self.text("device").into(),
-            engine: self.text("engine").into(),
-            tensor_parallel: self.ways("tensor_parallel")?,
-            pipeline_parallel: self.ways("pipeline_parallel")?,
-            expert_parallel: self.ways("expert_parallel")?,
-            attention_data_parallel: self.ways("attention_data_parallel")?,
-            dtype: self.dtype("dtype")?,
-            kv_cache_dtype: self.dtype("kv_cache_dtype")?,
-            backend,
-            gpus_per_node: None,
-            links: LinkOverrides::default(),
-            topology: None,
-            simai_conf: None,
+    fn deployment(
+        &self,
+        resolver: &Resolver,
+        backend: BackendKind,
+    ) -> Result<Deployment, CliError> {
+        let at_key = |error: RequestError| {
+            // What no column is about is about all of them: the row.
+            let key = error.key.unwrap_or(COLUMNS[0]);
+            let column = if COLUMNS.contains(&key) {
+                key
+            } else {
+                COLUMNS[0]
+            };
+            self.complain(column, &error.reason)
         };
-        Deployment::resolve(Catalog::builtin(), &request)
-            .map_err(|error| self.complain(error.field, &error.reason))
+        let mut request = Request::default();
+        request.set("backend", Some(backend));
+        request.set("model", Some(self.text("model")));
+        request.set("device", Some(self.text("device")));
+        request.set_engine(self.text("engine")).map_err(at_key)?;
+        for column in [
+            "tensor_parallel",
+            "pipeline_parallel",
+            "expert_parallel",
+            "attention_data_parallel",
+        ] {
+            request.set(column, self.ways(column)?);
+        }
+        let weights = self.dtype("dtype")?;
+        request.set("dtype", weights);
+        let kv_cache = self.dtype("kv_cache_dtype")?;
+        request.set("kv_cache_dtype", kv_cache.or(weights.map(usual_kv_cache)));
+        Deployment::of_request(resolver, &request).map_err(at_key)
     }
 
     fn step(&self) -> Result<StepRequest, CliError> {
@@ -199,21 +216,9 @@ impl Row<'_> {
             }
         };
         let batch_size = self.integer("batch_size", 1, REQUESTS_MAX)?;
-        let ranks = self.ways("attention_data_parallel")?;
-        if batch_size.saturating_mul(ranks) > REQUESTS_MAX {
-            let reason =
-                format!("{batch_size} on each of {ranks} ranks; allowed: {REQUESTS_MAX} in all");
-            return Err(self.complain("batch_size", &reason));
-        }
         let new_tokens = self.integer("new_tokens", 1, TOKENS_MAX)?;
         if phase == Phase::Decode && new_tokens != 1 {
             let reason = format!("{new_tokens}; allowed: 1 in phase decode");
-            return Err(self.complain("new_tokens", &reason));
-        }
-        if u64::from(batch_size) * u64::from(new_tokens) * u64::from(ranks) > u64::from(u32::MAX) {
-            let reason = format!(
-                "{new_tokens} for {batch_size} x {ranks} requests; allowed: 2^32 tokens in all"
-            );
             return Err(self.complain("new_tokens", &reason));
         }
         Ok(StepRequest {
@@ -224,12 +229,12 @@ impl Row<'_> {
         })
     }
 
-    /// Ways of a parallelism; empty means 1.
-    fn ways(&self, column: &'static str) -> Result<u32, CliError> {
+    /// Ways of a parallelism; empty: as a run has it that does not say.
+    fn ways(&self, column: &'static str) -> Result<Option<u32>, CliError> {
         if self.text(column).is_empty() {
-            return Ok(1);
+            return Ok(None);
         }
-        self.integer(column, 1, 1 << 16)
+        self.integer(column, 1, 1 << 16).map(Some)
     }
 
     /// A whole number, also as data frames with gaps write it (`8.0`).
@@ -270,6 +275,15 @@ impl Row<'_> {
             self.steps.file,
             width + 1
         ))
+    }
+}
+
+/// KV cache format that goes with a format of weights that a row names: 8 bits with
+/// 8-bit weights. The tables of estimates such files are compared with have it so.
+fn usual_kv_cache(weights: DType) -> DType {
+    match weights {
+        DType::Fp8 | DType::Fp8Block | DType::Nvfp4 => DType::Fp8,
+        _ => DType::Bfloat16,
     }
 }
 

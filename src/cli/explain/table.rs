@@ -3,17 +3,12 @@
 use std::fmt::Write as _;
 
 use super::OperatorLine;
-use super::deployment::{Deployment, Phase, StepRequest};
+use super::deployment::{Phase, StepRequest};
 use crate::cli::output::output_width;
 use crate::report::{TextColumn, TextTable, wrapped};
 
-/// Title, placement, table with shares, and total.
-pub(super) fn render(
-    deployment: &Deployment,
-    replicas: u32,
-    step: &StepRequest,
-    lines: &[OperatorLine],
-) -> String {
+/// Title, table with shares, and total.
+pub(super) fn render(title: &str, step: &StepRequest, lines: &[OperatorLine]) -> String {
     let total_ms: f64 = lines.iter().map(|line| line.time_ms).sum();
     let with_total = |cell: &dyn Fn(&OperatorLine) -> String, total: &str| -> Vec<String> {
         let cells = lines.iter().map(cell);
@@ -42,12 +37,8 @@ pub(super) fn render(
         "{} requests per attention rank, {what}, {} tokens cached each",
         step.batch_size, step.context_tokens
     );
-    let above = format!(
-        "{}\n{}\n{step}",
-        deployment.title(),
-        deployment.site(replicas).text(false)
-    );
-    let mut text = wrapped(&above, width) + &table.render(width);
+    let above = format!("{title}\n{step}");
+    let mut text = wrapped(above.trim_start(), width) + &table.render(width);
     text.truncate(text.trim_end().len());
     text
 }

@@ -9,7 +9,8 @@ use super::table::{Cut, PhaseTable, StageTable};
 use crate::catalog::{Attention, ModelSpec};
 use crate::execution_time::step_cost::GraphCost;
 use crate::execution_time::{
-    Operator, PrefillChunk, PricedOperator, Provenance, StageTime, StepCost, StepShape,
+    Operator, PrefillChunk, PricedOperator, Provenance, StageRun, StageTime, StepCost, StepShape,
+    decode_times_one_by_one, operators_of_stage, stage_times_one_by_one,
 };
 
 thread_local! {
@@ -185,6 +186,22 @@ impl StepCost for AicbCost {
         time
     }
 
+    fn stage_time_of(&self, run: StageRun, shape: &StepShape) -> StageTime {
+        self.stage_time(run.stage, shape)
+    }
+
+    fn tells_runs_apart(&self) -> bool {
+        false
+    }
+
+    fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
+        stage_times_one_by_one(self, shape, times);
+    }
+
+    fn decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
+        decode_times_one_by_one(self, shape, times);
+    }
+
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator> {
         let Some(by_tokens) = self.tables(shape).filter(|_| shape.new_tokens() > 0) else {
             return self.whole.explain(shape);
@@ -217,6 +234,10 @@ impl StepCost for AicbCost {
         }
         rows.extend(self.rest.explain(shape));
         rows
+    }
+
+    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
+        operators_of_stage(self, stage, shape)
     }
 }
 

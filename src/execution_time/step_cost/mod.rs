@@ -13,6 +13,7 @@
 //! to the least loaded rank, decodes are spread evenly.
 
 mod curve;
+mod host;
 mod lazy;
 mod memo;
 mod peers;
@@ -20,6 +21,7 @@ mod pricer;
 mod ranks;
 mod stages;
 
+pub use host::{HostOverhead, HostedCost};
 pub use peers::PeerCost;
 
 use std::sync::{Arc, OnceLock};
@@ -33,7 +35,7 @@ use super::graph::{Graph, NamedOperator, Stage};
 use super::roofline::KernelFits;
 use super::silicon::{SiliconDb, unpaid_share};
 use super::{
-    BackendKind, Operator, OperatorCost, PricedOperator, Provenance, StageTime, StepCost,
+    BackendKind, Operator, OperatorCost, PricedOperator, Provenance, StageRun, StageTime, StepCost,
     StepOptions, StepShape, decode_times_one_by_one, stage_times_one_by_one,
 };
 use crate::catalog::{DeviceSpec, EngineSpec, ModelSpec};
@@ -63,20 +65,6 @@ pub struct GraphCost {
 /// beside them are launched for the others. Low-latency kernels leave the
 /// transfer to the network cards.
 const EXCHANGE_COMPUTE_SHARE: f64 = 24.0 / 132.0;
-
-/// Host time of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-struct HostOverhead {
-    per_step_s: f64,
-    per_request_s: f64,
-}
-
-impl HostOverhead {
-    #[inline(always)]
-    fn step_s(&self, requests: u32) -> f64 {
-        self.per_step_s + self.per_request_s * f64::from(requests)
-    }
-}
 
 /// Pages of whole prompts priced one by one: up to 16,384 tokens.
 const WHOLE_PROMPT_PAGES: usize = 64;
@@ -232,11 +220,7 @@ impl GraphCost {
     }
 
     fn compose(graph: Graph, pricer: Pricer, engine: Option<&EngineSpec>) -> Self {
-        let host = engine.map_or_else(HostOverhead::default, |engine| HostOverhead {
-            per_step_s: engine.host_overhead_s_per_step,
-            per_request_s: engine.host_overhead_s_per_request,
-        });
-        Self::assemble(graph, pricer, host, |_| false)
+        Self::assemble(graph, pricer, HostOverhead::of(engine), |_| false)
     }
 
     fn assemble(
@@ -289,7 +273,7 @@ impl GraphCost {
 
     /// Host time before a stage: all of it is before the first.
     fn host_of_stage_s(&self, index: usize, shape: &StepShape) -> f64 {
-        let requests = shape.decode_requests + shape.prefills.len() as u32;
+        let requests = host::requests(shape);
         if index == 0 && requests > 0 {
             self.host_s(shape, requests)
         } else {
@@ -687,15 +671,8 @@ impl GraphCost {
 
     /// Host work: of the first stage.
     fn price_host(&self, shape: &StepShape) -> Option<PricedOperator> {
-        let requests = shape.decode_requests + shape.prefills.len() as u32;
-        (requests > 0 && self.host != HostOverhead::default()).then(|| PricedOperator {
-            stage: 0,
-            name: "host".into(),
-            operator: Operator::Host { requests },
-            count: 1.0,
-            time_s: self.host_s(shape, requests),
-            provenance: Provenance::Formula,
-        })
+        let requests = host::requests(shape);
+        self.host.priced(requests, self.host_s(shape, requests))
     }
 
     /// Operators of one stage, priced one by one.
@@ -808,6 +785,14 @@ impl StepCost for GraphCost {
             model_s: self.model_s(stage as usize, shape),
             host_s: self.host_of_stage_s(stage as usize, shape),
         }
+    }
+
+    fn stage_time_of(&self, run: StageRun, shape: &StepShape) -> StageTime {
+        self.stage_time(run.stage, shape)
+    }
+
+    fn tells_runs_apart(&self) -> bool {
+        false
     }
 
     fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
@@ -1000,3 +985,5 @@ impl std::fmt::Debug for GraphCost {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod wrapper_tests;

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use crate::execution_time::{PricedOperator, StageTime, StepCost, StepShape};
+use crate::execution_time::{PricedOperator, StageRun, StageTime, StepCost, StepShape};
 
 thread_local! {
     /// The group's step, reused.
@@ -49,47 +49,28 @@ impl StepCost for PeerCost {
         self.with_group(shape, |group| self.group.stage_time(stage, group))
     }
 
+    fn stage_time_of(&self, run: StageRun, shape: &StepShape) -> StageTime {
+        self.with_group(shape, |group| self.group.stage_time_of(run, group))
+    }
+
+    fn tells_runs_apart(&self) -> bool {
+        self.group.tells_runs_apart()
+    }
+
+    fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
+        self.with_group(shape, |group| self.group.stage_times(group, times));
+    }
+
+    fn decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
+        // A token more in the cache of each decode is one more in those of its peers.
+        self.with_group(shape, |group| self.group.decode_times(group, times));
+    }
+
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator> {
         self.with_group(shape, |group| self.group.explain(group))
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::execution_time::PrefillChunk;
-
-    /// Tells the step it is asked about, in numbers.
-    struct Echo;
-
-    impl StepCost for Echo {
-        fn stages(&self) -> u32 {
-            1
-        }
-        fn stage_time(&self, _stage: u32, shape: &StepShape) -> StageTime {
-            StageTime {
-                model_s: f64::from(shape.new_tokens()),
-                host_s: shape.decode_context_tokens as f64,
-            }
-        }
-        fn explain(&self, _shape: &StepShape) -> Vec<PricedOperator> {
-            Vec::new()
-        }
-    }
-
-    #[test]
-    fn every_peer_carries_the_same_load() {
-        let chunk = PrefillChunk {
-            new_tokens: 100,
-            context_tokens: 20,
-        };
-        let shape = StepShape {
-            prefills: vec![chunk, chunk],
-            decode_requests: 3,
-            decode_context_tokens: 50,
-            sampled_tokens: 4,
-        };
-        let time = PeerCost::new(Arc::new(Echo), 4).stage_time(0, &shape);
-        assert_eq!((time.model_s, time.host_s), (812.0, 200.0));
+    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
+        self.with_group(shape, |group| self.group.explain_stage(stage, group))
     }
 }

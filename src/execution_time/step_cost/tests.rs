@@ -525,6 +525,15 @@ fn steps_in_a_row_cost_what_each_costs() {
 }
 
 #[test]
+fn every_way_to_ask_has_the_same_answer() {
+    for cost in all_costs() {
+        wrapper_tests::answers_agree(&cost, "operators");
+        let group = PeerCost::new(Arc::new(cost), 3);
+        wrapper_tests::answers_agree(&group, "operators of peers");
+    }
+}
+
+#[test]
 fn stages_together_cost_what_each_costs() {
     let mut costs = all_costs();
     costs.push(cost(&dense(), cut(1, 8, 1, 1), BackendKind::Silicon));

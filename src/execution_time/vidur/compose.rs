@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::memo::ByCount;
 use super::{Op, PredictorConfig, Rows, VidurError};
 use crate::catalog::{Attention, ModelSpec};
-use crate::execution_time::{Operator, PricedOperator, Provenance, StageTime, StepCost, StepShape};
+use crate::execution_time::{
+    Operator, PricedOperator, Provenance, StageRun, StageTime, StepCost, StepShape,
+    decode_times_one_by_one, stage_times_one_by_one,
+};
 use crate::memory::Parallelism;
 use crate::network::{Collective, Fabric};
 use crate::units::DType;
@@ -470,6 +473,22 @@ impl<T: OperatorTimes> StepCost for Composed<T> {
             model_s: (block * self.deployment.layers[stage] + send_recv) * 1e-3,
             host_s: self.host_ms(shape) * 1e-3,
         }
+    }
+
+    fn stage_time_of(&self, run: StageRun, shape: &StepShape) -> StageTime {
+        self.stage_time(run.stage, shape)
+    }
+
+    fn tells_runs_apart(&self) -> bool {
+        false
+    }
+
+    fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
+        stage_times_one_by_one(self, shape, times);
+    }
+
+    fn decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
+        decode_times_one_by_one(self, shape, times);
     }
 
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator> {

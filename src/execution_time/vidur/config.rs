@@ -1,6 +1,6 @@
 //! The predictors' options, with Vidur's names and defaults.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -140,6 +140,19 @@ pub struct InputFiles {
     pub send_recv: PathBuf,
     /// `cpu_overheads.csv`.
     pub cpu_overhead: PathBuf,
+}
+
+impl InputFiles {
+    /// The files by the keys of [`PredictorConfig`] that name them.
+    pub fn by_key(&self) -> [(&'static str, &Path); 5] {
+        [
+            ("compute_input_file", &self.compute),
+            ("attention_input_file", &self.attention),
+            ("all_reduce_input_file", &self.all_reduce),
+            ("send_recv_input_file", &self.send_recv),
+            ("cpu_overhead_input_file", &self.cpu_overhead),
+        ]
+    }
 }
 
 /// Most trees, deepest tree and highest degree accepted.

@@ -15,6 +15,7 @@ use super::VidurError;
 use super::sheet::Sheet;
 use crate::execution_time::{
     Operator, PricedOperator, Provenance, StageRun, StageTime, StepCost, StepShape,
+    decode_times_one_by_one, operators_of_stage, stage_times_one_by_one,
 };
 use crate::input_file::{self, InputKind};
 
@@ -159,6 +160,14 @@ impl StepCost for RecordedCost {
         true
     }
 
+    fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
+        stage_times_one_by_one(self, shape, times);
+    }
+
+    fn decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
+        decode_times_one_by_one(self, shape, times);
+    }
+
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator> {
         let priced = |stage| PricedOperator {
             stage,
@@ -173,6 +182,10 @@ impl StepCost for RecordedCost {
             },
         };
         (0..self.stages).map(priced).collect()
+    }
+
+    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
+        operators_of_stage(self, stage, shape)
     }
 }
 

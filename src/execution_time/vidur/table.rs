@@ -12,7 +12,7 @@ use super::compose::{Composed, Deployment, OperatorTimes};
 use super::sheet::Sheet;
 use super::{Keys, Op, PredictorConfig, Rows, VidurError};
 use crate::catalog::ModelSpec;
-use crate::execution_time::{PricedOperator, Provenance, StageTime, StepCost, StepShape};
+use crate::execution_time::{PricedOperator, Provenance, StageRun, StageTime, StepCost, StepShape};
 use crate::input_file::{self, InputKind};
 use crate::memory::Parallelism;
 use crate::spelling;
@@ -102,6 +102,22 @@ impl StepCost for TableCost {
 
     fn stage_time(&self, stage: u32, shape: &StepShape) -> StageTime {
         self.0.stage_time(stage, shape)
+    }
+
+    fn stage_time_of(&self, run: StageRun, shape: &StepShape) -> StageTime {
+        self.0.stage_time_of(run, shape)
+    }
+
+    fn tells_runs_apart(&self) -> bool {
+        self.0.tells_runs_apart()
+    }
+
+    fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
+        self.0.stage_times(shape, times);
+    }
+
+    fn decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
+        self.0.decode_times(shape, times);
     }
 
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator> {

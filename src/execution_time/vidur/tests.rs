@@ -8,6 +8,7 @@ use super::forest::{self, Forest, ForestParameters};
 use super::regression::{self, Polynomial, RegressionParameters};
 use super::*;
 use crate::catalog::{Catalog, ModelSpec};
+use crate::execution_time::step_cost::wrapper_tests::answers_agree;
 use crate::execution_time::{PrefillChunk, StepCost, StepShape};
 use crate::memory::Parallelism;
 
@@ -677,6 +678,7 @@ fn vidurs_keys_round_and_merge() {
     let config = PredictorConfig::default();
     let deployment = deployment(&profiles, 2, 2, Keys::Vidur);
     let cost = VidurCost::fit(&deployment, &config, &FitLibrary::default()).unwrap();
+    answers_agree(&cost, "fitted");
     let fit = |op: Op, point: [f64; 2]| {
         let mut fits = cost.fits();
         fits.find(|(other, _)| *other == op)
@@ -779,6 +781,7 @@ fn decodes(requests: u32, context: u64) -> StepShape {
 
 #[test]
 fn tables_are_looked_up_and_gaps_reported() {
+    answers_agree(&table(|text| text).unwrap(), "table");
     let cost = table(|text| text).unwrap();
     let time_ms = |attention: f64| (layer_ms(8, 1.0) + 0.5 + attention) * 32.0;
     let got = |shape: &StepShape| cost.stage_time(0, shape).total_s() * 1e3;
