@@ -15,11 +15,12 @@ const STATISTICS: [&str; 6] = ["mean", "p50", "p90", "p95", "p99", "max"];
 
 /// Columns of numbers in a summary other than latencies and keys of a run, those first
 /// that are asked for most.
-const QUANTITIES: [&str; 28] = [
+const QUANTITIES: [&str; 29] = [
     "throughput_tokens_per_s_per_gpu",
     "throughput_tokens_per_s",
     "throughput_total_tokens_per_s",
     "throughput_requests_per_s",
+    "offered_requests_per_s",
     "cost_usd_per_million_tokens",
     "cost_usd_per_hour",
     "total_gpus",
