@@ -11,8 +11,9 @@ use super::{CliError, CliResult};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  vidur-sweep man ~/.local/share/man/man1
-      then `man vidur-sweep`, `man vidur-sweep-run`, ...")]
+  vidur-sweep man pages/man1
+      then `man -M pages vidur-sweep-run`; in ~/.local/share/man/man1 they are found
+      by themselves")]
 pub struct Args {
     /// Folder for vidur-sweep.1, vidur-sweep-run.1, ...; made if it is not there
     dir: PathBuf,

@@ -20,6 +20,7 @@ mod simulate;
 mod sweep;
 mod topology;
 mod validate;
+mod values;
 
 use clap::{CommandFactory, Parser, Subcommand};
 

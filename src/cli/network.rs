@@ -204,7 +204,9 @@ fn check_header(header: &[Cell<'_>], pricer: &Pricer) -> Result<(), (usize, Stri
     for &required in pricer.required_columns() {
         if !names().any(|name| name == required) {
             let hint = did_you_mean(required, names());
-            return Err((1, format!("no column `{required}`{hint}")));
+            let needed = pricer.required_columns().join(", ");
+            let message = format!("no column `{required}`; needed: {needed}{hint}");
+            return Err((1, message));
         }
     }
     Ok(())

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::output::{output_width, print_data_with, print_text};
+use super::values::whole;
 use super::{CliError, CliResult};
 use crate::report::{
     GatherOptions, ListKind, ReportError, ReportFormat, SweepReport, gather, write_report,
 };
 use crate::results::SummaryReader;
+use crate::spec::columns::{check_limit, check_target};
 use crate::spec::{Objectives, Slo};
 
 /// Pareto frontier of a result directory.
@@ -38,7 +40,7 @@ pub struct Args {
     #[arg(long)]
     all: bool,
     /// List at most this many; default: 20 in a table, all otherwise.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole(0..=usize::MAX), allow_negative_numbers = true)]
     limit: Option<usize>,
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
@@ -103,13 +105,14 @@ fn targets(args: &Args, sweep: &Slo) -> Result<Slo, CliError> {
         false => sweep.clone(),
     };
     for given in &args.slo {
-        let bad = || {
-            let help = "expected COLUMN=SECONDS, e.g. ttft_p90_s=2.0";
-            CliError::BadInput(format!("--slo `{given}`: {help}"))
-        };
-        let (column, limit) = given.split_once('=').ok_or_else(bad)?;
-        let limit: f64 = limit.trim().parse().map_err(|_| bad())?;
-        slo.0.insert(column.trim().to_string(), limit);
+        let bad = |reason: String| CliError::BadInput(format!("--slo {given}: {reason}"));
+        let malformed = || bad("expected COLUMN=SECONDS, e.g. ttft_p90_s=2.0".to_owned());
+        let (column, limit) = given.split_once('=').ok_or_else(malformed)?;
+        let column = column.trim();
+        let limit_s: f64 = limit.trim().parse().map_err(|_| malformed())?;
+        let checked = check_target(column).and_then(|()| check_limit(limit_s));
+        checked.map_err(|error| bad(error.to_string()))?;
+        slo.0.insert(column.to_owned(), limit_s);
     }
     Ok(slo)
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::output::{output_width, print_data_with, print_text};
 use super::sweep::SweepArgs;
+use super::values::whole;
 use super::{CliError, CliResult, NOTHING_FEASIBLE, tell_notes};
 use crate::explore::progress::duration;
 use crate::explore::survey::{CheckOne, Reasons};
@@ -42,7 +43,7 @@ pub struct Args {
 
     /// Configurations to resolve at most; the counts of larger sweeps are estimates
     #[arg(long, value_name = "N", default_value_t = 20_000,
-          value_parser = clap::value_parser!(u64).range(1..))]
+          value_parser = whole(1..=u64::MAX), allow_negative_numbers = true)]
     examine: u64,
 
     /// Do not simulate probes to estimate the time

@@ -7,6 +7,7 @@ use super::output::{output_width, print_data, print_text};
 use super::{CliError, CliResult};
 use crate::execution_time::silicon::{self, SiliconError, TableListing};
 use crate::report::{TextColumn, TextTable};
+use crate::spelling::did_you_mean;
 
 /// Import and list operator profiles.
 #[derive(clap::Args)]
@@ -96,9 +97,11 @@ fn list_tables(list: &List) -> CliResult {
         let measured: BTreeSet<String> = tables.iter().map(|t| t.device.clone()).collect();
         tables.retain(|table| table.device.eq_ignore_ascii_case(device));
         if tables.is_empty() {
+            let hint = did_you_mean(device, measured.iter().map(String::as_str));
+            let measured: Vec<&str> = measured.iter().map(String::as_str).collect();
             return Err(CliError::BadInput(format!(
-                "device `{device}` has no measured operators (measured: {})",
-                measured.into_iter().collect::<Vec<_>>().join(", ")
+                "--device: `{device}` has no measured operators; measured: {}{hint}",
+                measured.join(", ")
             )));
         }
     }

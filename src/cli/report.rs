@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::pareto::{failure, open, print_report};
+use super::values::whole;
 use super::{CliError, CliResult};
 use crate::output_file::LockError;
 use crate::report::{GatherOptions, ReportFormat, gather, write_page_and_gather};
@@ -20,7 +21,8 @@ pub struct Args {
     /// Result directory.
     results: PathBuf,
     /// Deployments to list.
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10,
+          value_parser = whole(0..=usize::MAX), allow_negative_numbers = true)]
     limit: usize,
     /// How to print.
     #[arg(long, value_enum, default_value_t)]

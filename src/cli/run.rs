@@ -7,6 +7,7 @@ use super::interrupt::{self, stop_on_signals};
 use super::output::say;
 use super::pareto::{failure, print_report};
 use super::sweep::SweepArgs;
+use super::values::whole;
 use super::{CliError, CliResult, NOTHING_FEASIBLE, tell_notes};
 use crate::explore::{
     Event, IfPresent, Observer, Plan, Session, SessionEnd, SessionError, SessionOptions,
@@ -65,7 +66,7 @@ pub struct Args {
 
     /// How long a program may take for one answer, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = TIME_LIMIT_S, requires = "allow_programs",
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = whole(1..=u32::MAX), allow_negative_numbers = true)]
     program_time_limit: u32,
 
     /// How to print the result

@@ -8,6 +8,7 @@ use clap::{ArgMatches, Command, FromArgMatches, ValueEnum};
 
 use super::interrupt::end_on_signals;
 use super::output::{output_width, print_data, print_text, say};
+use super::values::whole;
 use super::{CliError, CliResult};
 use crate::external::TIME_LIMIT_S;
 use crate::report::{simulation_text, wrapped};
@@ -110,7 +111,7 @@ pub struct Args {
 
     /// How long an installed SimAI or AICB may take for one answer, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = TIME_LIMIT_S,
-          value_parser = clap::value_parser!(u32).range(1..), help_heading = "vidur-sweep")]
+          value_parser = whole(1..=u32::MAX), allow_negative_numbers = true, help_heading = "vidur-sweep")]
     program_time_limit: u32,
 
     /// What to do where weights and KV cache do not fit

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::thread;
 
 use super::CliError;
+use super::values::whole;
 use crate::explore::{Plan, Shard, Simulate};
 use crate::select::request_targets;
 use crate::spec;
@@ -28,11 +29,11 @@ pub struct SweepArgs {
     pub set: Vec<String>,
 
     /// Seed of every workload, instead of the specification's
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = whole(0..=u64::MAX), allow_negative_numbers = true)]
     pub seed: Option<u64>,
 
     /// Worker threads; default: one per core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "N", value_parser = whole(1..=4096u16), allow_negative_numbers = true)]
     pub threads: Option<u16>,
 
     /// Do only part K of N, numbered from 1, of the sweep

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::output::{print_text, say, write_out};
+use super::values::{positive, whole};
 use super::{CliError, CliResult};
 use crate::network::topology::{Fabric, Topology, TopologyEdit, TopologyPlan};
 use crate::spelling::did_you_mean;
@@ -40,7 +41,7 @@ struct Generate {
     #[arg(value_parser = parse_fabric)]
     fabric: Fabric,
     /// GPUs in all.
-    #[arg(long)]
+    #[arg(long, value_parser = whole(1..=u32::MAX), allow_negative_numbers = true)]
     gpus: u32,
     /// File to write; a directory, made where it ends in `/`: a file there, named as
     /// SimAI names it; `-`:
@@ -48,37 +49,37 @@ struct Generate {
     #[arg(long, default_value = "-")]
     out: PathBuf,
     /// GPUs of a server (of an NVLink domain).
-    #[arg(long)]
+    #[arg(long, value_parser = whole(1..=u32::MAX), allow_negative_numbers = true)]
     gpus_per_server: Option<u32>,
     /// GPU type, e.g. H100.
     #[arg(long)]
     gpu_type: Option<String>,
     /// NVSwitches of a server.
-    #[arg(long)]
+    #[arg(long, value_parser = whole(1..=u32::MAX), allow_negative_numbers = true)]
     nvswitches_per_server: Option<u32>,
     /// NVLink bandwidth of a GPU, gigabits per second and direction.
-    #[arg(long)]
+    #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     nvlink_bandwidth_gbps: Option<f64>,
     /// Delay of an NVLink hop, nanoseconds.
-    #[arg(long)]
+    #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     nvlink_latency_ns: Option<f64>,
     /// Bandwidth of a NIC port, gigabits per second.
-    #[arg(long)]
+    #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     nic_bandwidth_gbps: Option<f64>,
     /// Delay of a hop between servers, nanoseconds.
-    #[arg(long)]
+    #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     hop_latency_ns: Option<f64>,
     /// NICs that share an access switch.
-    #[arg(long)]
+    #[arg(long, value_parser = whole(1..=u32::MAX), allow_negative_numbers = true)]
     nics_per_switch: Option<u32>,
     /// Spine switches.
-    #[arg(long)]
+    #[arg(long, value_parser = whole(1..=u32::MAX), allow_negative_numbers = true)]
     spine_switches: Option<u32>,
     /// Bandwidth of a link to a spine switch, gigabits per second.
-    #[arg(long)]
+    #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     spine_bandwidth_gbps: Option<f64>,
     /// Access switches that the GPUs of a server spread over.
-    #[arg(long)]
+    #[arg(long, value_parser = whole(1..=u32::MAX), allow_negative_numbers = true)]
     rails: Option<u32>,
 }
 

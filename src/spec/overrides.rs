@@ -53,9 +53,12 @@ impl Overrides {
         argument: &str,
     ) -> Result<String, String> {
         let Some((key, text)) = argument.split_once('=') else {
-            return Err("an override is `path.to.key=value`".to_owned());
+            return Err("an override is KEY=VALUE, such as qps=5 or slo.ttft_p90_s=1.5".to_owned());
         };
         let (key, text) = (key.trim(), text.trim());
+        if key.is_empty() {
+            return Err("no key before `=`; an override is KEY=VALUE, such as qps=5".to_owned());
+        }
         let value = match text {
             "" => Value::Null,
             text => {

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::output::{print_data, print_text, say};
+use super::values::{positive, whole};
 use super::{CliError, CliResult};
 use crate::execution_time::{BackendKind, Provenance};
 use crate::explore::Plan;
@@ -77,7 +78,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = DEPLOYMENT_FLAGS)]
     spec: Option<PathBuf>,
     /// Which run of the specification.
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "spec")]
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "spec",
+          value_parser = whole(0..=u64::MAX), allow_negative_numbers = true)]
     run: u64,
     /// Model: a name of `catalog models`, a YAML file or a Hugging Face config.json.
     #[arg(long, required_unless_present_any = ["steps", "spec"])]
@@ -93,17 +95,17 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "silicon")]
     backend: Backend,
     /// Tensor-parallel ways.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole(1..=u32::MAX), allow_negative_numbers = true)]
     tensor_parallel: u32,
     /// Pipeline stages.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole(1..=u32::MAX), allow_negative_numbers = true)]
     pipeline_parallel: u32,
     /// Expert-parallel ways.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole(1..=u32::MAX), allow_negative_numbers = true)]
     expert_parallel: u32,
     /// Attention data-parallel ranks; default: expert-parallel over tensor-parallel
     /// ways, at least 1.
-    #[arg(long)]
+    #[arg(long, value_parser = whole(1..=u32::MAX), allow_negative_numbers = true)]
     attention_data_parallel: Option<u32>,
     /// Format of the weights; default: the model's.
     #[arg(long)]
@@ -112,13 +114,13 @@ pub struct Args {
     #[arg(long)]
     kv_cache_dtype: Option<String>,
     /// GPUs of a node; default: the device's.
-    #[arg(long)]
+    #[arg(long, value_parser = whole(1..=u32::MAX), allow_negative_numbers = true)]
     gpus_per_node: Option<u32>,
     /// NVLink bandwidth per GPU and direction instead of the device's, Gb/s.
-    #[arg(long)]
+    #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     nvlink_bandwidth_gbps: Option<f64>,
     /// NIC bandwidth per GPU and direction instead of the device's, Gb/s.
-    #[arg(long)]
+    #[arg(long, value_parser = positive, allow_negative_numbers = true)]
     rdma_bandwidth_gbps: Option<f64>,
     /// SimAI topology file: communication is priced as flows over it, and
     /// replicas are placed on its servers.
@@ -128,19 +130,19 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "topology")]
     simai_conf: Option<PathBuf>,
     /// Replicas whose placement is shown.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, default_value_t = 1, value_parser = whole(1..=65_536u32), allow_negative_numbers = true)]
     replicas: u32,
     /// Print only the placement: one row per replica, stage and tensor group.
     #[arg(long, conflicts_with = "steps")]
     placement: bool,
     /// Requests on each attention data-parallel rank; default: 1.
-    #[arg(long)]
+    #[arg(long, value_parser = whole(1..=u32::MAX), allow_negative_numbers = true)]
     batch_size: Option<u32>,
     /// Prompt tokens each request processes; without it, each decodes one token.
-    #[arg(long)]
+    #[arg(long, value_parser = whole(1..=u32::MAX), allow_negative_numbers = true)]
     prefill_tokens: Option<u32>,
     /// Tokens of each request already in the KV cache; default: 0.
-    #[arg(long)]
+    #[arg(long, value_parser = whole(0..=u32::MAX), allow_negative_numbers = true)]
     context_tokens: Option<u32>,
     /// How to print the one step.
     #[arg(long, value_enum, default_value = "table")]
