@@ -238,7 +238,7 @@ fn device_entry(device: &DeviceSpec) -> Entry {
         "gpus_per_node": device.gpus_per_node,
         "power_w": device.power_w,
         "usd_per_hour": device.price_usd_per_hour,
-        "price": to_json(&device.price_basis),
+        "price_basis": to_json(&device.price_basis),
         "kernels_of": device.kernels_of,
     }));
     Entry {

@@ -103,17 +103,24 @@ pub(super) fn output_width() -> usize {
     let asked = std::env::var("COLUMNS").ok();
     let asked = asked.and_then(|columns| columns.trim().parse::<usize>().ok());
     let asked = asked.filter(|columns| *columns > 0);
-    let terminal = || {
-        let out = io::stdout();
-        let size = out
-            .is_terminal()
-            .then(|| terminal_size::terminal_size_of(out));
-        size.flatten().map(|(width, _)| usize::from(width.0))
-    };
-    let width = asked.or_else(terminal).filter(|width| *width > 0);
+    let width = asked.or_else(terminal_columns).filter(|width| *width > 0);
     width
         .unwrap_or(UNKNOWN_WIDTH)
         .clamp(LEAST_WIDTH, MOST_WIDTH)
+}
+
+/// Columns of the terminal that standard output is, if it is one.
+#[cfg(unix)]
+fn terminal_columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col))
+}
+
+/// Columns of the terminal that standard output is, if it is one.
+#[cfg(not(unix))]
+fn terminal_columns() -> Option<usize> {
+    let (width, _) = terminal_size::terminal_size_of(io::stdout())?;
+    Some(usize::from(width.0))
 }
 
 /// Writes a file that the user named; `-` is standard output.

@@ -33,9 +33,13 @@ pub(super) fn render(title: &str, step: &StepRequest, lines: &[OperatorLine]) ->
         Phase::Prefill => format!("{} prompt tokens each", step.new_tokens),
         Phase::Decode => "one token each".into(),
     };
+    let requests = match step.batch_size {
+        1 => "1 request".to_owned(),
+        several => format!("{several} requests"),
+    };
     let step = format!(
-        "{} requests per attention rank, {what}, {} tokens cached each",
-        step.batch_size, step.context_tokens
+        "{requests} per attention rank, {what}, {} tokens cached each",
+        step.context_tokens
     );
     let above = format!("{title}\n{step}");
     let mut text = wrapped(above.trim_start(), width) + &table.render(width);
