@@ -148,7 +148,7 @@ pub fn busiest_factor(popularity: &[f64], gpus: u32, redundant: u32) -> f64 {
 /// Load of the busiest of `gpus` among which replicas are placed.
 fn busiest_placed(replicas: &[f64], gpus: usize) -> f64 {
     let own = place(replicas, gpus).into_iter().fold(0.0, f64::max);
-    if gpus % 2 == 0 {
+    if gpus.is_multiple_of(2) {
         own.min(busiest_placed(replicas, gpus / 2))
     } else {
         own

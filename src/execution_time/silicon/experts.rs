@@ -185,8 +185,8 @@ impl ExpertsTable {
         let mut best: Option<Found> = None;
         // Of the fewest ways to the most: the fastest so far with all tokens here.
         let mut fewer: Option<(u32, Found)> = None;
-        for index in first..after {
-            let ways = keys[index].layer.expert_parallel;
+        for (index, there) in keys.iter().enumerate().take(after).skip(first) {
+            let ways = there.layer.expert_parallel;
             let even = self.priced(peaks, index, gpu, gpu.tokens * tokens_there);
             let even = even.map(|even| match &fewer {
                 Some((_, least)) if least.latency_ms < even.latency_ms => least.clone(),
