@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! cli → vidur → report → explore → select → results → spec → simulator
-//!     → workload → execution_time → network → memory → catalog → yaml → external → spelling → permutation → host_memory → output_file → input_file → units
+//!     → workload → execution_time → network → memory → catalog → yaml → external → spelling → permutation → host_memory → output_file → input_file → units → limits
 //! ```
 
 #![warn(missing_docs)]
@@ -22,6 +22,7 @@ pub mod explore;
 pub mod external;
 pub mod host_memory;
 pub mod input_file;
+pub mod limits;
 pub mod memory;
 pub mod network;
 pub mod output_file;

@@ -321,9 +321,10 @@ fn complaint(document: &Document, (path, allowed): validate::Complaint) -> YamlE
     if path.is_empty() {
         return document.error("", format!("allowed: {allowed}"));
     }
+    let path = validate::written_as(document, path);
     let value = document
         .get(&path)
-        .map(|value| format!("value `{value}` is not allowed; "))
+        .map(|value| format!("value {} is not allowed; ", yaml::shown(value)))
         .unwrap_or_default();
     document.error(&path, format!("key `{path}`: {value}allowed: {allowed}"))
 }

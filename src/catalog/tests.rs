@@ -247,7 +247,7 @@ fn unsupported_configs_say_why() {
         (
             r#""num_key_value_heads": 8"#,
             r#""num_key_value_heads": 5"#,
-            "key `attention.kv_heads`: allowed: a divisor of heads 32",
+            "key `num_key_value_heads`: value `5` is not allowed; allowed: a divisor of heads 32",
         ),
         (
             r#""num_local_experts": 8,"#,
@@ -258,6 +258,12 @@ fn unsupported_configs_say_why() {
             r#""vocab_size": 32000"#,
             r#""vocab_size": 32000, "quantization_config": {"quant_method": "aqlm"}"#,
             "value `aqlm` is not supported; supported: fp8",
+        ),
+        (
+            r#""num_hidden_layers": 32"#,
+            r#""num_hidden_layers": 2147483648"#,
+            ":3:48: key `num_hidden_layers`: value `2147483648` is not allowed; allowed: a whole \
+             number from 1 to 10000",
         ),
         (
             r#""vocab_size": 32000"#,
@@ -293,7 +299,9 @@ fn files_of_the_user_are_read_and_checked() {
     std::fs::write(&path, broken).expect("write");
     let message = Catalog::builtin().device(name).expect_err("0").to_string();
     assert!(
-        message.ends_with("key `gpus_per_node`: value `0` is not allowed; allowed: at least 1"),
+        message.ends_with(
+            "key `gpus_per_node`: value `0` is not allowed; allowed: a whole number from 1 to 1024"
+        ),
         "{message}"
     );
     let typo = named.replace("power_w", "power_W");

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 mod catalog;
 mod completions;
+mod error;
 mod explain;
 mod interrupt;
 mod man;
@@ -24,32 +25,8 @@ mod values;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// Everything a command may end with besides success.
-#[derive(Debug, thiserror::Error)]
-pub enum CliError {
-    /// Bad input: exit code 2. The message is complete.
-    #[error("{0}")]
-    BadInput(String),
-    /// Something that should not fail did (disk full, ...): exit code 1.
-    #[error("{0}")]
-    Failure(String),
-}
-
-/// Result of a command: the exit code to end with.
-pub type CliResult = Result<ExitCode, CliError>;
-
-/// Exit code of bad input.
-const BAD_INPUT: u8 = 2;
-
-/// Exit code where no configuration meets the targets and that was required.
-const NOTHING_FEASIBLE: u8 = 3;
-
-/// Says what a person should know of a sweep; whether anybody listens does not matter.
-fn tell_notes(notes: &[String]) {
-    for note in notes {
-        output::say!("note: {note}");
-    }
-}
+use error::BAD_INPUT;
+pub use error::{CliError, CliResult};
 
 #[derive(Parser)]
 #[command(

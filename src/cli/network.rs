@@ -1,6 +1,7 @@
 //! `vidur-sweep network`: prices of collectives, without a simulation around
 //! them.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -162,6 +163,8 @@ fn price_rows(text: &str, file: &Path, pricer: &mut Pricer) -> Result<String, Cl
     check_header(&header, pricer)
         .map_err(|(column, message)| at(header_index + 1, column, &message))?;
 
+    let names = header.iter().map(|cell| cell.text.as_ref());
+    let places: HashMap<&str, usize> = names.zip(0..).collect();
     let mut out = format!("{header_line},{PREDICTED}\n");
     for (index, line) in lines {
         let cells = split_cells(line);
@@ -171,7 +174,7 @@ fn price_rows(text: &str, file: &Path, pricer: &mut Pricer) -> Result<String, Cl
             let message = format!("{found} cells, but the header has {expected}");
             return Err(at(index + 1, column, &message));
         }
-        let place = |name: &str| header.iter().position(|cell| cell.text == name);
+        let place = |name: &str| places.get(name).copied();
         let field = |name: &str| Some(cells[place(name)?].text.as_ref());
         let time_us = pricer.price_us(&field).map_err(|error| {
             let column = place(&error.column).map_or(1, |place| cells[place].column);
@@ -190,14 +193,15 @@ fn price_rows(text: &str, file: &Path, pricer: &mut Pricer) -> Result<String, Cl
 
 fn check_header(header: &[Cell<'_>], pricer: &Pricer) -> Result<(), (usize, String)> {
     let names = || header.iter().map(|cell| cell.text.as_ref());
-    for (index, cell) in header.iter().enumerate() {
+    let mut seen = HashSet::new();
+    for cell in header {
         if cell.text == PREDICTED {
             return Err((
                 cell.column,
                 format!("there is a column `{PREDICTED}` already"),
             ));
         }
-        if names().take(index).any(|name| name == cell.text) {
+        if !seen.insert(cell.text.as_ref()) {
             return Err((cell.column, format!("column `{}` twice", cell.text)));
         }
     }

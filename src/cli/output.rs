@@ -34,6 +34,13 @@ pub(super) fn say_line(message: Arguments<'_>) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// Says what a person should know of a sweep; whether anybody listens does not matter.
+pub(super) fn tell_notes(notes: &[String]) {
+    for note in notes {
+        say!("note: {note}");
+    }
+}
+
 /// Prints an error, each of its lines marked as one.
 pub(super) fn say_error(error: &dyn Display) {
     for line in error.to_string().lines() {

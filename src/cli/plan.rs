@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::output::{output_width, print_data_with, print_text};
+use super::error::NOTHING_FEASIBLE;
+use super::output::{output_width, print_data_with, print_text, tell_notes};
 use super::sweep::SweepArgs;
 use super::values::whole;
-use super::{CliError, CliResult, NOTHING_FEASIBLE, tell_notes};
+use super::{CliError, CliResult};
 use crate::explore::progress::duration;
 use crate::explore::survey::{CheckOne, Reasons};
 use crate::explore::{Plan, RunOne, Simulate, Survey, preflight, survey};

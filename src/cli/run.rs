@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::error::NOTHING_FEASIBLE;
 use super::interrupt::{self, stop_on_signals};
-use super::output::say;
+use super::output::{say, tell_notes};
 use super::pareto::{failure, print_report};
 use super::sweep::SweepArgs;
 use super::values::whole;
-use super::{CliError, CliResult, NOTHING_FEASIBLE, tell_notes};
+use super::{CliError, CliResult};
 use crate::explore::{
     Event, IfPresent, Observer, Plan, Session, SessionEnd, SessionError, SessionOptions,
     is_overload, preflight,

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use serde::Serialize;
+use serde_json::ser::{PrettyFormatter, Serializer};
+
 use super::output::print_data;
 use super::{CliError, CliResult};
 
@@ -17,8 +20,13 @@ pub struct Args {}
 
 /// Runs the command.
 pub fn run(_args: Args) -> CliResult {
-    let schema = serde_json::to_string_pretty(&crate::spec::sweep_schema())
-        .map_err(|e| CliError::Failure(e.to_string()))?;
-    print_data((schema + "\n").as_bytes())?;
+    let mut schema = Vec::new();
+    // Nested as it is, indentation is most of it.
+    let format = PrettyFormatter::with_indent(b" ");
+    let mut serializer = Serializer::with_formatter(&mut schema, format);
+    let written = crate::spec::sweep_schema().serialize(&mut serializer);
+    written.map_err(|e| CliError::Failure(e.to_string()))?;
+    schema.push(b'\n');
+    print_data(&schema)?;
     Ok(ExitCode::SUCCESS)
 }

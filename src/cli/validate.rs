@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::output::print_text;
-use super::{CliError, CliResult, tell_notes};
+use super::output::{print_text, tell_notes};
+use super::{CliError, CliResult};
 use crate::spec::{self, SearchConfig, SweepSpec};
 
 /// Check a sweep specification without running anything.

@@ -8,6 +8,7 @@
 //! person watches, with the time left from [`remaining`]; [`survey`](mod@survey) looks over a plan without running it.
 //! Knows nothing of what makes a result good, nor of how files are laid out.
 
+mod columns;
 pub mod executor;
 pub mod order;
 mod overload;

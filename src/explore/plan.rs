@@ -3,7 +3,7 @@
 //! Run `i` is computed from `i`: grid search reads it as a mixed-radix number
 //! (last axis fastest, replications faster still), random search sends it
 //! through a seeded [`Permutation`] of the grid first, list search takes a row.
-//! A plan of a million million points costs what its axes cost.
+//! A plan of a hundred thousand million points costs what its axes cost.
 //!
 //! Numbers are positions in the space before constraints, so they stay what
 //! they are whichever runs are excluded, completed before, or done elsewhere.
@@ -12,11 +12,12 @@
 //! constraints, so points that violate them are passed over while drawing, and
 //! the ones drawn are remembered (8 bytes each).
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::columns::SharedColumns;
 use super::executor::{Task, Tasks};
 use crate::permutation::Permutation;
-use crate::results::{AxisColumn, ColumnType, REPLICATION_COLUMN};
+use crate::results::{AxisColumn, ColumnRole, ColumnType, REPLICATION_COLUMN};
 use crate::spec::{Constraint, RunConfig, SearchConfig, SweepSpec};
 
 /// Stream of the sweep seed that random search draws from.
@@ -34,7 +35,12 @@ pub struct Plan {
     /// Names of the axes.
     axes: Vec<String>,
     /// Columns of the result tables that tell runs apart.
+    axis_columns: Vec<AxisColumn>,
+    /// These, those of labels before them, and those of what runs share after them.
     columns: Vec<AxisColumn>,
+    shared: SharedColumns,
+    /// What a row of a list has where a cell is empty: as in `base`.
+    in_base: Vec<Value>,
     constraints: Vec<Constraint>,
     points: Points,
 }
@@ -127,8 +133,9 @@ impl Grid {
 }
 
 impl Plan {
-    /// The runs of `spec`. Fails on spaces too large to number.
+    /// The runs of `spec`. Fails on spaces that are too large.
     pub fn new(spec: SweepSpec) -> Result<Self, String> {
+        spec.check_size().map_err(|(_, message)| message)?;
         let (axes, points) = match &spec.search {
             SearchConfig::Grid => (axis_names(&spec), Points::Grid(grid(&spec)?)),
             SearchConfig::Random { samples } => {
@@ -150,17 +157,29 @@ impl Plan {
             .map(|text| Constraint::parse(text))
             .collect::<Result<_, _>>()
             .map_err(|error| error.to_string())?;
-        let columns = axis_columns(&axes, &points, spec.replications);
+        let in_base: Vec<Value> = axes.iter().map(|axis| value_in(&spec.base, axis)).collect();
+        let axis_columns = axis_columns(&axes, &points, &in_base, spec.replications);
+        let shared = SharedColumns::new(&spec, &axes);
+        let labels = spec.points.iter().flat_map(|points| &points.label_columns);
+        let labels = labels.map(|name| AxisColumn {
+            name: name.clone(),
+            column_type: ColumnType::Text,
+            role: ColumnRole::Label,
+        });
+        let columns = labels
+            .chain(axis_columns.iter().cloned())
+            .chain(shared.columns())
+            .collect();
         let mut plan = Self {
             spec,
             axes,
+            axis_columns,
             columns,
+            shared,
+            in_base,
             constraints,
             points,
         };
-        if plan.num_points().checked_mul(plan.replications()).is_none() {
-            return Err(too_large(&plan.spec));
-        }
         plan.draw_satisfying_samples();
         Ok(plan)
     }
@@ -173,6 +192,12 @@ impl Plan {
     /// Columns of the result tables that tell runs apart: the axes, and the
     /// replication if there are several.
     pub fn axis_columns(&self) -> &[AxisColumn] {
+        &self.axis_columns
+    }
+
+    /// All columns of the result tables that say what a run is of: labels of a list, the
+    /// axes, and what runs have in common.
+    pub fn columns(&self) -> &[AxisColumn] {
         &self.columns
     }
 
@@ -183,9 +208,31 @@ impl Plan {
 
     /// Values of [`Self::axis_columns`] for a run.
     fn row_values(&self, point: &Point<'_>, replication: u32) -> Vec<Value> {
-        let values = point.iter().map(|value| value.cloned().unwrap_or_default());
-        let replication = (self.columns.len() > point.len()).then(|| replication.into());
+        let values = point.iter().zip(&self.in_base);
+        let values = values.map(|(value, in_base)| value.unwrap_or(in_base).clone());
+        let replication = (self.axis_columns.len() > point.len()).then(|| replication.into());
         values.chain(replication).collect()
+    }
+
+    /// Values of [`Self::columns`] for run `index`.
+    fn column_values(
+        &self,
+        index: u64,
+        point: &Point<'_>,
+        replication: u32,
+        config: Option<&RunConfig>,
+    ) -> Vec<Value> {
+        let row = (index / self.replications()) as usize;
+        let labels = self
+            .spec
+            .points
+            .iter()
+            .flat_map(|points| points.labels(row));
+        let labels = labels.map(|label| Value::from(label.as_str()));
+        labels
+            .chain(self.row_values(point, replication))
+            .chain(self.shared.values(config))
+            .collect()
     }
 
     /// The sweep this plan is of.
@@ -345,25 +392,33 @@ impl Tasks for Plan {
         match self.admitted(&point, replication) {
             Ok(None) => Task::Excluded,
             Ok(Some(config)) => Task::Run {
+                axes: self.column_values(index, &point, replication, Some(&config)),
                 config: Box::new(config),
-                axes: self.row_values(&point, replication),
             },
             Err(reason) => Task::Invalid {
                 reason,
-                axes: self.row_values(&point, replication),
+                axes: self.column_values(index, &point, replication, None),
             },
         }
     }
 }
 
 /// Typed by what each axis can be.
-fn axis_columns(axes: &[String], points: &Points, replications: u32) -> Vec<AxisColumn> {
+fn axis_columns(
+    axes: &[String],
+    points: &Points,
+    in_base: &[Value],
+    replications: u32,
+) -> Vec<AxisColumn> {
     let column = |(axis, name): (usize, &String)| match points {
         Points::Grid(grid) | Points::Random { grid, .. } => {
             AxisColumn::infer(name, &grid.axes[axis])
         }
         Points::List(rows) => {
-            AxisColumn::infer(name, rows.iter().filter_map(|row| row[axis].as_ref()))
+            let cells = rows
+                .iter()
+                .map(|row| row[axis].as_ref().unwrap_or(&in_base[axis]));
+            AxisColumn::infer(name, cells)
         }
     };
     let mut columns: Vec<AxisColumn> = axes.iter().enumerate().map(column).collect();
@@ -371,9 +426,19 @@ fn axis_columns(axes: &[String], points: &Points, replications: u32) -> Vec<Axis
         columns.push(AxisColumn {
             name: REPLICATION_COLUMN.to_owned(),
             column_type: ColumnType::Int,
+            role: ColumnRole::Axis,
         });
     }
     columns
+}
+
+/// The value at a dotted key of `base`; null where there is none.
+fn value_in(base: &Map<String, Value>, key: &str) -> Value {
+    let (first, rest) = key.split_once('.').unwrap_or((key, ""));
+    let found = base.get(first);
+    let keys = rest.split('.').filter(|key| !key.is_empty());
+    let found = keys.fold(found, |value, key| value?.get(key));
+    found.cloned().unwrap_or_default()
 }
 
 fn axis_names(spec: &SweepSpec) -> Vec<String> {
@@ -382,7 +447,8 @@ fn axis_names(spec: &SweepSpec) -> Vec<String> {
 
 fn grid(spec: &SweepSpec) -> Result<Grid, String> {
     let axes = spec.axis_values().map(|(_, values)| values.to_vec());
-    Grid::new(axes.collect()).ok_or_else(|| too_large(spec))
+    // Loading a specification says so in more detail.
+    Grid::new(axes.collect()).ok_or_else(|| "the axes span too many points".to_owned())
 }
 
 /// The columns and rows of the list that was read with the specification.
@@ -391,28 +457,9 @@ fn list(spec: &SweepSpec) -> Result<(Vec<String>, Points), String> {
         .points
         .as_ref()
         .ok_or("the list of points was not read")?;
-    let row = |index: usize| {
-        let set = points.assignment(index);
-        let value = |column: &String| set.iter().find(|(key, _)| key == column);
-        let cells = points.columns.iter().map(value);
-        cells
-            .map(|cell| cell.map(|(_, value)| value.clone()))
-            .collect()
-    };
-    let rows = (0..points.len()).map(row).collect();
+    let rows = (0..points.len()).map(|index| points.cells(index).to_vec());
+    let rows = rows.collect();
     Ok((points.columns.clone(), Points::List(rows)))
-}
-
-fn too_large(spec: &SweepSpec) -> String {
-    let lengths: Vec<String> = spec
-        .axis_values()
-        .map(|(_, values)| values.len().to_string())
-        .collect();
-    format!(
-        "the axes span {} points in {} replications, more than can be numbered (2^63)",
-        lengths.join(" x "),
-        spec.replications
-    )
 }
 
 #[cfg(test)]
@@ -590,17 +637,25 @@ mod tests {
 
     #[test]
     fn spaces_of_any_size_cost_nothing() {
-        for search in [
-            json!({"type": "grid"}),
-            json!({"type": "random", "samples": 5_000_000_000u64}),
-        ] {
+        let random = json!({"type": "random", "samples": 10_000_000});
+        for (axes, search) in [(3, json!({"type": "grid"})), (4, random)] {
             let start = Instant::now();
-            let plan = huge(4, search).expect("a plan");
+            let plan = huge(axes, search).expect("a plan");
             let config = plan.config(plan.len() - 1).expect("a configuration");
             assert!(config.tensor_parallel <= 1000);
             assert!(start.elapsed().as_millis() < 500);
         }
-        let error = huge(7, json!({"type": "grid"})).expect_err("too large");
-        assert!(error.contains("1000 x 1000"), "{error}");
+        let error = huge(4, json!({"type": "grid"})).expect_err("too large");
+        assert_eq!(
+            error,
+            "key `axes`: the axes span 1000 x 1000 x 1000 x 1000 points, 2000000000000 runs with 2 \
+             replications of each; allowed are at most 100000000000 runs; `search: {type: random, \
+             samples: N}` draws N of the points"
+        );
+        let error = huge(7, json!({"type": "random", "samples": 1})).expect_err("too large");
+        assert!(
+            error.ends_with("more than can be numbered (2^63)"),
+            "{error}"
+        );
     }
 }

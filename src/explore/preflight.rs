@@ -72,7 +72,7 @@ fn value_at(config: &Value, path: &str) -> String {
 /// Hash of the specification, of the rows of its list and of its data.
 fn spec_hash(spec: &Value, plan: &Plan, data_hashes: &BTreeMap<String, String>) -> String {
     let rows = plan.spec().points.as_ref().map(|points| {
-        let rows = (0..points.len()).map(|index| points.assignment(index));
+        let rows = (0..points.len()).map(|index| (points.labels(index), points.assignment(index)));
         rows.map(|row| json!(row)).collect::<Vec<_>>()
     });
     let all = json!({"spec": spec, "rows": rows, "data": data_hashes});

@@ -106,7 +106,7 @@ impl<'a> Session<'a> {
             data_hashes: identity.data_hashes,
             slo: plan.spec().slo.clone(),
             objectives: plan.spec().objectives.clone(),
-            axes: plan.axis_columns().to_vec(),
+            axes: plan.columns().to_vec(),
             run_indices: indices,
             request_rows_per_run: rows_per_run(
                 identity.requests_per_run,

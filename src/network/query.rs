@@ -11,6 +11,7 @@ use super::collective::{Collective, GroupKind};
 use super::flow::{FlowNetwork, Layout, SimaiConf, SimaiEnvironment};
 use super::nccl::{self, Algorithm, GroupShape, Kernels, LinkGeneration, NcclModel};
 use super::topology::{Topology, TopologyEdit};
+use crate::limits::COLLECTIVE_BYTES_MAX;
 use crate::spelling::did_you_mean;
 
 /// What prices a row.
@@ -378,7 +379,7 @@ impl Query {
             kind,
             tensor_parallel: whole("tp")?.ok_or_else(|| missing("tp"))?,
             expert_parallel: whole("ep")?.unwrap_or(1),
-            bytes: number(row, "bytes")?,
+            bytes: bytes(row)?,
         })
     }
 
@@ -408,6 +409,16 @@ impl Query {
             ranks,
             servers: span.div_ceil(gpus_per_server.max(1)).clamp(1, ranks.max(1)),
         })
+    }
+}
+
+fn bytes(row: &Row<'_>) -> Result<u64, FieldError> {
+    match number(row, "bytes")? {
+        bytes if bytes <= COLLECTIVE_BYTES_MAX => Ok(bytes),
+        bytes => Err(FieldError::new(
+            "bytes",
+            format!("value `{bytes}` is not allowed; allowed is at most {COLLECTIVE_BYTES_MAX}"),
+        )),
     }
 }
 

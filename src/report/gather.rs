@@ -100,7 +100,7 @@ pub struct Deployment {
     pub slo_met: bool,
     /// Whether it is on the frontier.
     pub pareto: bool,
-    /// Values of all axes but `replication`.
+    /// Labels, and values of all axes but `replication`.
     pub axes: Map<String, Value>,
     /// Its figures.
     pub figures: Figures,
@@ -156,7 +156,7 @@ pub struct SweepReport {
     pub meeting_targets: u64,
     /// Configurations on the frontier.
     pub on_frontier: u64,
-    /// Axes with more than one value.
+    /// Labels of a list, and axes with more than one value.
     pub varying_axes: Vec<String>,
     /// The others.
     pub fixed_axes: Map<String, Value>,
@@ -376,6 +376,9 @@ fn look_over(reader: &SummaryReader, criteria: Criteria) -> Result<Overview, Rep
     let varying_axes = named
         .filter(|(axis, varies)| **varies && **axis != REPLICATION_COLUMN)
         .map(|(axis, _)| axis.to_string());
+    // What people call their configurations comes first.
+    let labels = reader.labels().iter().map(|label| label.name.clone());
+    let varying_axes = labels.chain(varying_axes);
     let fixed = axes.iter().zip(&varies).zip(first);
     let fixed_axes = fixed
         .filter(|((_, varies), _)| !**varies)
@@ -480,7 +483,7 @@ fn sentences(text: &str) -> Vec<String> {
 }
 
 fn axis_values(reader: &SummaryReader, row: SummaryRow<'_>) -> Map<String, Value> {
-    let axes = reader.axes().iter();
+    let axes = reader.labels().iter().chain(reader.axes());
     axes.filter(|axis| axis.name != REPLICATION_COLUMN)
         .map(|axis| (axis.name.clone(), row.value(&axis.name)))
         .collect()

@@ -39,7 +39,7 @@ pub use layout::{CompletedRuns, DirectoryState, RunIndices, completed_runs, dire
 pub use manifest::{FileEntry, Manifest, RunCounts};
 pub use reader::{Numbers, SummaryBatch, SummaryReader, SummaryRow, SummaryTable, read_summary};
 pub use requests::RequestRow;
-pub use schema::{AxisColumn, ColumnType, REPLICATION_COLUMN, SCHEMA_VERSION, compact};
+pub use schema::{AxisColumn, ColumnRole, ColumnType, REPLICATION_COLUMN, SCHEMA_VERSION, compact};
 pub use tables::{write_batch_table, write_columns, write_request_table};
 pub use writer::{Existing, Judge, ResultPlan, ResultWriter, Verdict};
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::layout::{self, DirectoryState, Layout, SummaryPart, directory_state};
 use super::manifest::Manifest;
 use super::parquet_io::{self, TableFile};
-use super::schema::AxisColumn;
+use super::schema::{AxisColumn, ColumnRole};
 use super::{ResultError, RunStatus};
 use crate::spec::{Objectives, Slo};
 
@@ -201,12 +201,18 @@ pub struct SummaryReader {
     manifest: Option<Manifest>,
     name: String,
     axes: Vec<AxisColumn>,
+    labels: Vec<AxisColumn>,
     slo: Slo,
     objectives: Objectives,
     expected_runs: u64,
     files: Vec<PathBuf>,
     /// All rows, if they are few.
     kept: OnceLock<Option<Vec<SummaryBatch>>>,
+}
+
+fn of_role(columns: &[AxisColumn], role: ColumnRole) -> Vec<AxisColumn> {
+    let columns = columns.iter().filter(|column| column.role == role);
+    columns.cloned().collect()
 }
 
 impl SummaryReader {
@@ -257,7 +263,8 @@ impl SummaryReader {
         Self {
             dir: dir.to_path_buf(),
             name: manifest.name.clone(),
-            axes: manifest.axes.clone(),
+            axes: of_role(&manifest.axes, ColumnRole::Axis),
+            labels: of_role(&manifest.axes, ColumnRole::Label),
             slo: manifest.slo.clone(),
             objectives: manifest.objectives.clone(),
             expected_runs: manifest.run_indices.count,
@@ -276,7 +283,8 @@ impl SummaryReader {
             expected_runs: layout.run_indices.count,
             files: parts.map(|part| part.path).collect(),
             name: layout.name,
-            axes: layout.axes,
+            axes: of_role(&layout.axes, ColumnRole::Axis),
+            labels: of_role(&layout.axes, ColumnRole::Label),
             slo: layout.slo,
             objectives: layout.objectives,
             kept: OnceLock::new(),
@@ -301,6 +309,11 @@ impl SummaryReader {
     /// Axis columns.
     pub fn axes(&self) -> &[AxisColumn] {
         &self.axes
+    }
+
+    /// Columns that label the rows of a list.
+    pub fn labels(&self) -> &[AxisColumn] {
+        &self.labels
     }
 
     /// The sweep's own targets.

@@ -790,7 +790,21 @@ fn outcome_name(outcome: RequestOutcome) -> &'static str {
     }
 }
 
-/// One axis of a sweep as a column of `summary.parquet`.
+/// What a column that tells runs apart says of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColumnRole {
+    /// What the sweep varies.
+    #[default]
+    Axis,
+    /// What the row of a list is called.
+    Label,
+    /// What it is of besides, for tables of several sweeps.
+    Shared,
+}
+
+/// A column of `summary.parquet` that says what a run is of: an axis of the sweep, a
+/// label, or what runs have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AxisColumn {
     /// Dotted configuration key.
@@ -798,6 +812,9 @@ pub struct AxisColumn {
     /// Type of its values.
     #[serde(rename = "type")]
     pub column_type: ColumnType,
+    /// What it says.
+    #[serde(default)]
+    pub role: ColumnRole,
 }
 
 impl AxisColumn {
@@ -824,6 +841,7 @@ impl AxisColumn {
         Self {
             name: name.to_string(),
             column_type: found.unwrap_or(ColumnType::Text),
+            role: ColumnRole::Axis,
         }
     }
 }

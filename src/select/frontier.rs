@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use super::forest::Forest;
+
 /// A number with the total order of [`f64::total_cmp`]; zeros are one value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Ordered(f64);
@@ -28,7 +30,7 @@ impl Ord for Ordered {
 ///
 /// Sorting makes every dominator come before what it dominates, so one sweep is
 /// enough: up to three dimensions in O(n log n), above against the frontier so
-/// far.
+/// far in trees.
 pub fn pareto_frontier(points: &[f64], dimensions: usize, count: usize) -> Vec<bool> {
     if dimensions == 0 {
         return vec![true; count];
@@ -70,8 +72,8 @@ enum Front {
     Least(f64),
     /// Three: the staircase of second and third coordinate, falling.
     Staircase(BTreeMap<Ordered, f64>),
-    /// More: all of them.
-    All(Vec<Vec<f64>>),
+    /// More: all of them, without the first coordinate.
+    All(Forest),
 }
 
 impl Front {
@@ -79,7 +81,7 @@ impl Front {
         match dimensions {
             0..=2 => Self::Least(f64::NAN),
             3 => Self::Staircase(BTreeMap::new()),
-            _ => Self::All(Vec::new()),
+            _ => Self::All(Forest::new(dimensions - 1)),
         }
     }
 
@@ -98,10 +100,9 @@ impl Front {
             }
             Self::Staircase(stairs) => admit_to_staircase(stairs, point[1], last),
             Self::All(front) => {
-                let dominates = |q: &Vec<f64>| q.iter().zip(point).all(|(q, p)| q <= p);
-                let dominated = front.iter().any(dominates);
+                let dominated = front.has_below(&point[1..]);
                 if !dominated {
-                    front.push(point.to_vec());
+                    front.add(&point[1..]);
                 }
                 !dominated
             }
@@ -166,6 +167,30 @@ mod tests {
                 pareto_frontier(points, dimensions, count),
                 brute_force(points, dimensions, count)
             );
+        }
+    }
+
+    /// As many as trees of several sizes hold, all of them on the frontier or nearly.
+    #[test]
+    fn large_frontiers_agree_with_brute_force() {
+        for dimensions in 4..7 {
+            let mut state = 7u64;
+            let mut uniform = || {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                (state >> 40) as f64
+            };
+            let points: Vec<f64> = (0..1000)
+                .flat_map(|_| {
+                    let mut point: Vec<f64> = (1..dimensions).map(|_| uniform()).collect();
+                    point.push(-point.iter().sum::<f64>() + 0.3 * uniform());
+                    point
+                })
+                .collect();
+            let kept = pareto_frontier(&points, dimensions, 1000);
+            assert_eq!(kept, brute_force(&points, dimensions, 1000));
+            assert!(kept.iter().filter(|kept| **kept).count() > 300);
         }
     }
 

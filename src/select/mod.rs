@@ -8,6 +8,7 @@
 //! best deployment. Knows nothing of how runs came about or how they are shown.
 
 mod criteria;
+mod forest;
 mod frontier;
 pub mod neighbours;
 mod reasons;

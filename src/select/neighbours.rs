@@ -1,6 +1,8 @@
 //! One step away from a deployment: what another value of a single axis does.
 //! This is how a table of results says which knob binds.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::selection::Selection;
@@ -72,13 +74,13 @@ pub fn neighbours(
         return Ok(Vec::new());
     };
     let mut found: Vec<Neighbour> = Vec::new();
+    let mut seen: HashSet<(usize, String)> = HashSet::new();
     reader.for_each(Some(&columns), |batch| {
         for row in batch.rows() {
             let Some((axis, there)) = single_difference(&axes, &here, row) else {
                 continue;
             };
-            let seen = |n: &Neighbour| n.axis == axes[axis].name && n.there == there;
-            if !found.iter().any(seen) {
+            if seen.insert((axis, there.to_string())) {
                 found.push(Neighbour {
                     run_index: row.run_index(),
                     axis: axes[axis].name.clone(),

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::keys::{Found, Key, Shape, Variant, expand_shorthand, only_type};
 use crate::spelling::did_you_mean;
+use crate::yaml::shown;
 
 /// One thing wrong with a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,11 +144,10 @@ impl Checker {
 
     /// Records a value that is not allowed, saying so in the caller's words.
     pub fn refuse_with(&mut self, value: &Value, path: &str, allowed: &str) {
-        let shown = match value {
-            Value::String(text) => format!("`{text}`"),
-            other => format!("`{other}`"),
-        };
-        let message = format!("key `{path}`: value {shown} is not allowed; {allowed}");
+        let message = format!(
+            "key `{path}`: value {} is not allowed; {allowed}",
+            shown(value)
+        );
         self.add(path.to_owned(), IssueKind::Value, message);
     }
 

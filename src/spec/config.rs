@@ -9,6 +9,9 @@ use super::Points;
 use crate::catalog::StaticFraction;
 use crate::execution_time::BackendKind;
 use crate::execution_time::vidur::PredictorConfig;
+use crate::limits::{
+    DEVICE_FIGURE_MIN, KV_BLOCKS_MAX, LINK_GBPS_MAX, POINTS_MAX, SEQUENCE_TOKENS_MAX,
+};
 use crate::simulator::{Compat, GlobalScheduler, MixedPoolConfig, ReplicaScheduler};
 use crate::units::DType;
 use crate::workload::WorkloadConfig;
@@ -319,7 +322,7 @@ pub struct PoolMemoryConfig {
     pub block_size: Option<u32>,
     /// KV cache blocks per attention rank, instead of what fits.
     #[serde(default)]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = KV_BLOCKS_MAX))]
     pub num_blocks: Option<u64>,
 }
 
@@ -329,16 +332,16 @@ pub struct PoolMemoryConfig {
 pub struct NetworkConfig {
     /// NVLink per GPU and direction, gigabits per second.
     #[serde(default)]
-    #[schemars(extend("exclusiveMinimum" = 0))]
+    #[schemars(range(min = DEVICE_FIGURE_MIN, max = LINK_GBPS_MAX))]
     pub nvlink_bandwidth_gbps: Option<f64>,
     /// NIC per GPU and direction, gigabits per second.
     #[serde(default)]
-    #[schemars(extend("exclusiveMinimum" = 0))]
+    #[schemars(range(min = DEVICE_FIGURE_MIN, max = LINK_GBPS_MAX))]
     pub rdma_bandwidth_gbps: Option<f64>,
     /// KV transfer per replica and direction, gigabits per second; default: the
     /// NICs of its GPUs together. With a topology: at most that, besides its links.
     #[serde(default)]
-    #[schemars(extend("exclusiveMinimum" = 0))]
+    #[schemars(range(min = DEVICE_FIGURE_MIN, max = LINK_GBPS_MAX))]
     pub kv_transfer_bandwidth_gbps: Option<f64>,
     /// Format in which a KV cache is sent; default: the cache's.
     #[serde(default)]
@@ -399,13 +402,13 @@ pub struct MemoryConfig {
     pub block_size: Option<u32>,
     /// KV cache blocks per attention rank, instead of what fits.
     #[serde(default)]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = KV_BLOCKS_MAX))]
     pub num_blocks: Option<u64>,
     /// Longest request allowed, prompt and output together: what `orca` and
     /// `faster_transformer` reserve. Default: the workload's longest; with
     /// `compat: vidur` 4096.
     #[serde(default)]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = SEQUENCE_TOKENS_MAX))]
     pub max_request_tokens: Option<u32>,
 }
 
@@ -488,7 +491,7 @@ pub enum SearchConfig {
     /// Points drawn from the cross product, without repetition.
     Random {
         /// How many.
-        #[schemars(range(min = 1))]
+        #[schemars(range(min = 1, max = POINTS_MAX))]
         samples: u64,
     },
     /// One configuration per row of a CSV whose columns are dotted keys.

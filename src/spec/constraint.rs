@@ -22,6 +22,7 @@ use serde_json::Value as Json;
 use super::RunConfig;
 use super::deployment::{Replicas, gpus_of};
 use super::keys::run_key_paths;
+use crate::limits::{CONSTRAINT_CHARACTERS_MAX, CONSTRAINT_DEPTH_MAX};
 use crate::spelling::did_you_mean;
 
 /// Names that follow from a configuration, and what they are.
@@ -94,10 +95,10 @@ enum Expression {
 impl Constraint {
     /// Parses a constraint; every name must be a run key or a derived name.
     pub fn parse(text: &str) -> Result<Self, ConstraintError> {
-        if text.len() > MAX_LENGTH {
+        if text.len() > CONSTRAINT_CHARACTERS_MAX {
             return Err(ConstraintError {
                 offset: 0,
-                message: format!("longer than {MAX_LENGTH} characters"),
+                message: format!("longer than {CONSTRAINT_CHARACTERS_MAX} characters"),
             });
         }
         let tokens = tokenize(text)?;
@@ -392,11 +393,6 @@ fn unknown_symbol(offset: usize, rest: &str) -> ConstraintError {
     }
 }
 
-/// Length and nesting beyond what a person would write, and far from what would
-/// overflow the stack.
-const MAX_LENGTH: usize = 4096;
-const MAX_DEPTH: usize = 64;
-
 struct Parser<'a> {
     tokens: &'a [Token],
     at: usize,
@@ -530,8 +526,8 @@ impl Parser<'_> {
 
     fn deeper(&mut self, parse: impl FnOnce(&mut Self) -> Parsed) -> Parsed {
         self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            return Err(self.error(format!("nested more than {MAX_DEPTH} deep")));
+        if self.depth > CONSTRAINT_DEPTH_MAX {
+            return Err(self.error(format!("nested more than {CONSTRAINT_DEPTH_MAX} deep")));
         }
         let parsed = parse(self);
         self.depth -= 1;

@@ -2,6 +2,7 @@
 //! over the configuration alone; whether it fits is decided later.
 
 use super::{KvTransferOverlap, PoolOverride, RunConfig};
+use crate::limits::GPUS_MAX;
 use crate::memory::Parallelism;
 use crate::simulator::{Compat, GlobalScheduler, ReplicaScheduler};
 
@@ -132,10 +133,20 @@ impl RunConfig {
         }
     }
 
+    /// Whether the deployment has too many GPUs to be simulated.
+    pub fn check_size(&self) -> Result<(), String> {
+        match self.total_gpus() {
+            Some(gpus) if gpus > GPUS_MAX => Err(format!(
+                "{gpus} GPUs in all replicas; allowed are at most {GPUS_MAX}"
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// GPUs of the whole deployment; none where a pool would be empty.
     pub fn total_gpus(&self) -> Option<u64> {
         let gpus = |replicas: u32, pool: &PoolOverride| {
-            u64::from(replicas) * gpus_of(self.pool_parallelism(pool))
+            u64::from(replicas).saturating_mul(gpus_of(self.pool_parallelism(pool)))
         };
         match self.split_replicas().ok()? {
             Replicas::Mixed(replicas) => Some(gpus(replicas, &PoolOverride::default())),
@@ -204,5 +215,12 @@ mod tests {
         assert_eq!(config.total_gpus(), Some(16 + 3 * 16));
         config.attention_data_parallel = Some(1);
         assert_eq!(config.total_gpus(), Some(4 + 3 * 16));
+        assert_eq!(config.check_size(), Ok(()));
+        config.replicas = 1_000_000;
+        config.pd_node_ratio = 1.0;
+        config.tensor_parallel = 1024;
+        config.pipeline_parallel = 1024;
+        let message = "1048576000000 GPUs in all replicas; allowed are at most 10000000";
+        assert_eq!(config.check_size(), Err(message.to_owned()));
     }
 }

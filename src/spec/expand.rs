@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::keys::{find_run_key, run_keys, set};
 use super::{RunConfig, SearchConfig, SpecError, SweepSpec, default_types};
+use crate::limits::RUNS_MAX;
 use crate::workload::DataFiles;
 
 /// A dotted key and the value it is given.
@@ -122,6 +123,42 @@ impl SweepSpec {
             SearchConfig::Random { samples } => grid.min(*samples),
             SearchConfig::List { .. } => self.points.as_ref().map_or(0, |p| p.len() as u64),
         }
+    }
+
+    /// Whether the sweep is too large to be run: the key that says so, and why.
+    pub fn check_size(&self) -> Result<(), (&'static str, String)> {
+        let sizes: Vec<u64> = match self.search {
+            SearchConfig::List { .. } => vec![self.configurations()],
+            _ => (self.axis_values())
+                .map(|(_, values)| values.len() as u64)
+                .collect(),
+        };
+        let said = sizes.iter().map(u64::to_string).collect::<Vec<_>>();
+        let said = said.join(" x ");
+        let (key, points, hint) = match self.search {
+            SearchConfig::Grid => (
+                "axes",
+                format!("the axes span {said} points"),
+                "; `search: {type: random, samples: N}` draws N of the points",
+            ),
+            SearchConfig::Random { .. } => ("axes", format!("the axes span {said} points"), ""),
+            SearchConfig::List { .. } => ("replications", format!("the list has {said} rows"), ""),
+        };
+        let points_numbered = sizes.into_iter().try_fold(1, u64::checked_mul);
+        if points_numbered.is_none_or(|points| points > i64::MAX as u64) {
+            let message = format!("key `{key}`: {points}, more than can be numbered (2^63){hint}");
+            return Err((key, message));
+        }
+        let runs = u128::from(self.configurations()) * u128::from(self.replications);
+        if runs > u128::from(RUNS_MAX) {
+            let message = format!(
+                "key `{key}`: {points}, {runs} runs with {} replications of each; allowed are at \
+                 most {RUNS_MAX} runs{hint}",
+                self.replications
+            );
+            return Err((key, message));
+        }
+        Ok(())
     }
 
     fn error_at(&self, assignment: &[Setting<'_>], message: &str) -> SpecError {

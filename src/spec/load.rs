@@ -1,6 +1,7 @@
 //! Reads a sweep specification: YAML, then overrides, then every check that can
 //! be made without running anything. All that is found wrong is reported at once.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -11,8 +12,9 @@ use super::overrides::{Overrides, is_within};
 use super::{
     Constraint, Points, SpecError, SpecErrors, SweepSpec, columns, data_files, dotted, value_label,
 };
+use crate::limits::{ERRORS_MAX, NAME_CHARACTERS_MAX};
 use crate::workload::{DataFiles, WorkloadSource};
-use crate::yaml::{Document, Position, YamlError};
+use crate::yaml::{Document, Position, YamlError, shown};
 
 /// The run key that names a program.
 const PROGRAM_KEY: &str = "network.simai_binary";
@@ -69,6 +71,10 @@ fn from_document(mut document: Document, overrides: &[String]) -> Result<SweepSp
     spec.file = Some(document.file.clone());
     spec.program_named_at = findings.program_named_at(&spec, points.as_ref());
     spec.points = points;
+    if let Err((key, message)) = spec.check_size() {
+        findings.at_key(key, message);
+        findings.result()?;
+    }
     spec.notes = super::trial::check(&spec, &workloads, &mut findings);
     findings.result()?;
     Ok(spec)
@@ -102,12 +108,18 @@ pub(super) struct Findings<'a> {
 impl Findings<'_> {
     /// Records an error about the value at `path`.
     pub(super) fn at_value(&mut self, path: &str, message: impl Into<String>) {
+        if self.errors.len() > ERRORS_MAX {
+            return;
+        }
         let placed = self.document.error(path, message);
         self.place(path, placed);
     }
 
     /// Records an error about the key at `path`.
     pub(super) fn at_key(&mut self, path: &str, message: impl Into<String>) {
+        if self.errors.len() > ERRORS_MAX {
+            return;
+        }
         let placed = self.document.error_at_key(path, message);
         self.place(path, placed);
     }
@@ -161,8 +173,16 @@ impl Findings<'_> {
         if self.errors.is_empty() {
             return Ok(());
         }
+        let more = self.errors.len() > ERRORS_MAX;
+        self.errors.truncate(ERRORS_MAX);
         self.errors.sort_by_key(|(position, _)| *position);
-        Err(SpecErrors(self.errors.drain(..).map(|(_, e)| e).collect()))
+        let mut errors: Vec<SpecError> = self.errors.drain(..).map(|(_, e)| e).collect();
+        if more {
+            let file = self.document.file.display().to_string();
+            let message = format!("more errors follow; these are {ERRORS_MAX} of them");
+            errors.push(SpecError::at(file, message));
+        }
+        Err(SpecErrors(errors))
     }
 
     /// The points of a list search.
@@ -215,7 +235,8 @@ impl Findings<'_> {
         }
         let mut set: Vec<String> = points.map_or_else(Vec::new, |p| p.columns.clone());
         if let Some(axes) = self.section(spec, "axes") {
-            set.extend(axes.keys().cloned());
+            let known = axes.keys().filter(|key| find_run_key(key).is_ok());
+            set.extend(known.cloned());
             for (key, values) in axes.iter_mut() {
                 let found = self.check_axis(key, values).into_iter();
                 issues.extend(found.map(|(about, i)| (about, Some(key.clone()), i)));
@@ -243,8 +264,10 @@ impl Findings<'_> {
         match spec.get_mut(name)? {
             Value::Object(map) => Some(map),
             other => {
-                let message =
-                    format!("key `{name}`: value `{other}` is not allowed; allowed is a mapping");
+                let message = format!(
+                    "key `{name}`: value {} is not allowed; allowed is a mapping",
+                    shown(other)
+                );
                 self.at_value(name, message);
                 None
             }
@@ -270,8 +293,8 @@ impl Findings<'_> {
         };
         let Value::Array(items) = values else {
             let message = format!(
-                "key `{path}`: value `{values}` is not allowed; allowed is a list of values to try, \
-                 each {}",
+                "key `{path}`: value {} is not allowed; allowed is a list of values to try, each {}",
+                shown(values),
                 found.shape.allowed()
             );
             self.at_value(&path, message);
@@ -304,7 +327,7 @@ impl Findings<'_> {
     }
 
     fn check_repeats(&mut self, path: &str, items: &[Value]) {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for (index, item) in items.iter().enumerate() {
             if !seen.insert(item.to_string()) {
                 let label = value_label(item);
@@ -318,10 +341,13 @@ impl Findings<'_> {
     fn check_names(&mut self, spec: &Map<String, Value>, points: Option<&Points>) {
         if let Some(name) = spec.get("name").and_then(Value::as_str) {
             let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-            if name.is_empty() || name.starts_with('.') || !name.chars().all(fits) {
+            let short = name.len() <= NAME_CHARACTERS_MAX;
+            if name.is_empty() || name.starts_with('.') || !short || !name.chars().all(fits) {
                 let message = format!(
-                    "key `name`: value `{name}` is not allowed; allowed are letters, digits, \
-                     `.`, `_` and `-`, as it names a directory"
+                    "key `name`: value {} is not allowed; allowed are up to \
+                     {NAME_CHARACTERS_MAX} letters, digits, `.`, `_` and `-`, as it names a \
+                     directory",
+                    shown(&name.into())
                 );
                 self.at_value("name", message);
             }
@@ -348,7 +374,7 @@ impl Findings<'_> {
             return;
         };
         let numbers = columns::number_keys(spec.get("axes"), points);
-        let mut seen: Vec<&Value> = Vec::new();
+        let mut seen: HashSet<&str> = HashSet::new();
         for direction in ["maximize", "minimize"] {
             let columns = objectives.get(direction).and_then(Value::as_array);
             for (index, column) in columns.into_iter().flatten().enumerate() {
@@ -356,13 +382,16 @@ impl Findings<'_> {
                 let name = column.as_str().unwrap_or_default();
                 if let Err(problem) = columns::check_objective(name, &numbers) {
                     self.at_value(&path, problem.to_string());
-                } else if seen.contains(&column) {
+                } else if !seen.insert(name) {
                     self.at_value(&path, format!("objective `{name}` appears twice"));
                 }
-                seen.push(column);
             }
         }
-        if seen.is_empty() {
+        let count = |direction| objectives.get(direction).and_then(Value::as_array);
+        if ["maximize", "minimize"]
+            .into_iter()
+            .all(|d| count(d).is_none_or(Vec::is_empty))
+        {
             self.at_value("objectives", "key `objectives`: at least one is needed");
         }
     }

@@ -2,6 +2,7 @@
 //! run keys. Cells are read like YAML values; an empty cell leaves the key as
 //! `base` has it. A column `name` or `id` labels the rows.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -10,14 +11,12 @@ use super::check::Checker;
 use super::keys::{Found, Shape, find_run_key, run_key_paths, run_keys};
 use super::overrides::{is_within, set_in_value};
 use super::{SpecError, SpecErrors, dotted};
+use crate::limits::{ERRORS_MAX, LIST_COLUMNS_MAX, POINTS_MAX};
 use crate::spelling::did_you_mean;
 use crate::workload::{Cell, DataFile, split_cells};
 
 /// Columns that label rows instead of setting a key.
 const LABEL_COLUMNS: [&str; 2] = ["name", "id"];
-
-/// Errors reported of one file; a wrong column would repeat on every row.
-const MAX_ERRORS: usize = 20;
 
 /// The configurations of a list.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +25,8 @@ pub struct Points {
     pub file: PathBuf,
     /// Dotted keys, one per column that is not a label.
     pub columns: Vec<String>,
+    /// Names of the others.
+    pub label_columns: Vec<String>,
     rows: Vec<Row>,
 }
 
@@ -33,7 +34,8 @@ pub struct Points {
 struct Row {
     /// Line in the file, from 1.
     line: usize,
-    label: Option<String>,
+    /// One per column that is a label.
+    labels: Vec<String>,
     /// One per column; none: as in `base`.
     cells: Vec<Option<Value>>,
 }
@@ -49,17 +51,22 @@ impl Points {
         self.rows.is_empty()
     }
 
+    /// What row `index` has in each column, none being as in `base`; empty past the
+    /// end.
+    pub fn cells(&self, index: usize) -> &[Option<Value>] {
+        self.rows.get(index).map_or(&[][..], |row| &row.cells)
+    }
+
     /// What row `index` sets, in the order of the columns; empty past the end.
     pub fn assignment(&self, index: usize) -> Vec<(String, Value)> {
-        let cells = self.rows.get(index).map_or(&[][..], |row| &row.cells);
-        let set = self.columns.iter().zip(cells);
+        let set = self.columns.iter().zip(self.cells(index));
         set.filter_map(|(column, cell)| Some((column.clone(), cell.clone()?)))
             .collect()
     }
 
-    /// Label of row `index`, if the file has a column for it.
-    pub fn label(&self, index: usize) -> Option<&str> {
-        self.rows.get(index)?.label.as_deref()
+    /// Labels of row `index`, one per column that is a label.
+    pub fn labels(&self, index: usize) -> &[String] {
+        self.rows.get(index).map_or(&[], |row| &row.labels)
     }
 
     /// Where row `index` stands, for messages.
@@ -73,13 +80,11 @@ impl Points {
         let Some(at) = self.columns.iter().position(|c| c == column) else {
             return Vec::new();
         };
-        let mut seen = Vec::new();
-        for value in self.rows.iter().filter_map(|row| row.cells[at].as_ref()) {
-            if !seen.contains(&value) {
-                seen.push(value);
-            }
-        }
-        seen
+        let given = self.rows.iter().filter_map(|row| row.cells[at].as_ref());
+        let mut seen = HashSet::new();
+        given
+            .filter(|value| seen.insert(value.to_string()))
+            .collect()
     }
 
     /// Gives `key` the same value in all rows: that which `base` has for it, in the place of
@@ -119,12 +124,16 @@ impl Points {
         let mut errors = Vec::new();
         let mut rows = Vec::new();
         for (line, text) in lines {
+            if rows.len() as u64 == POINTS_MAX {
+                let message = format!("has more rows than the {POINTS_MAX} that are allowed");
+                return Err(SpecError::at(location(name, line, 1), message).into());
+            }
             match read_row(name, line, text, &columns) {
                 Ok(row) => rows.push(row),
                 Err(found) => errors.extend(found),
             }
-            if errors.len() >= MAX_ERRORS {
-                errors.truncate(MAX_ERRORS);
+            if errors.len() >= ERRORS_MAX {
+                errors.truncate(ERRORS_MAX);
                 errors.push(SpecError::at(
                     name.display().to_string(),
                     "more errors follow; these are the first",
@@ -142,17 +151,22 @@ impl Points {
             file: name.clone(),
             columns: columns
                 .iter()
-                .filter_map(|c| c.key.as_ref())
+                .filter_map(|c| c.key.as_ref().ok())
                 .map(|(key, _)| (*key).to_owned())
+                .collect(),
+            label_columns: columns
+                .iter()
+                .filter_map(|c| c.key.as_ref().err())
+                .map(|name| (*name).to_owned())
                 .collect(),
             rows,
         })
     }
 }
 
-/// A column: the key it sets, or none for a label.
+/// A column: the key it sets, or the name of a label.
 struct Column<'a> {
-    key: Option<(&'a str, Found<'a>)>,
+    key: Result<(&'a str, Found<'a>), &'a str>,
 }
 
 fn location(file: &Path, line: usize, column: usize) -> String {
@@ -164,22 +178,30 @@ fn read_header<'a>(
     line: usize,
     cells: &'a [Cell<'a>],
 ) -> Result<Vec<Column<'a>>, SpecErrors> {
+    if cells.len() > LIST_COLUMNS_MAX {
+        let message = format!(
+            "{} columns; allowed are at most {LIST_COLUMNS_MAX}",
+            cells.len()
+        );
+        return Err(SpecError::at(location(file, line, 1), message).into());
+    }
     let mut errors = Vec::new();
     let mut columns = Vec::new();
-    for (index, cell) in cells.iter().enumerate() {
+    let mut seen = HashSet::new();
+    for cell in cells {
         let at = || location(file, line, cell.column);
         let name = cell.text.as_ref();
-        if cells[..index].iter().any(|other| other.text == cell.text) {
+        if !seen.insert(name) {
             errors.push(SpecError::at(
                 at(),
                 format!("column `{name}` appears twice"),
             ));
         } else if LABEL_COLUMNS.contains(&name) {
-            columns.push(Column { key: None });
+            columns.push(Column { key: Err(name) });
         } else {
             match find_run_key(name) {
                 Ok(found) => columns.push(Column {
-                    key: Some((name, found)),
+                    key: Ok((name, found)),
                 }),
                 Err(_) => {
                     let known = run_key_paths().iter().map(String::as_str);
@@ -218,19 +240,15 @@ fn read_row(
     }
     let mut row = Row {
         line,
-        label: None,
+        labels: Vec::new(),
         cells: Vec::new(),
     };
     let mut errors = Vec::new();
     for (cell, column) in cells.iter().zip(columns) {
         match &column.key {
-            None => {
-                let label = row.label.take().unwrap_or_default();
-                let joint = if label.is_empty() { "" } else { " " };
-                row.label = Some(format!("{label}{joint}{}", cell.text));
-            }
-            Some(_) if cell.text.is_empty() => row.cells.push(None),
-            Some((key, found)) => match read_cell(cell, key, found) {
+            Err(_) => row.labels.push(cell.text.to_string()),
+            Ok(_) if cell.text.is_empty() => row.cells.push(None),
+            Ok((key, found)) => match read_cell(cell, key, found) {
                 Ok(value) => row.cells.push(Some(value)),
                 Err(messages) => errors.extend(
                     messages
@@ -318,7 +336,8 @@ mod tests {
             ]
         );
         assert_eq!(points.assignment(1)[3], ("qps".to_owned(), 5.0.into()));
-        assert_eq!((points.len(), points.label(1)), (2, Some("b")));
+        assert_eq!((points.len(), points.labels(1)), (2, &["b".to_owned()][..]));
+        assert_eq!(points.label_columns, ["id"]);
         assert_eq!(points.location(1), "p.csv:3:1");
         assert_eq!(
             points.column_values("tensor_parallel"),
@@ -348,7 +367,13 @@ mod tests {
         assert!(message.contains("did you mean `tensor_parallel`?"));
         assert!(message.contains("p.csv:1:20: column `qps` appears twice"));
         assert!(read("qps\n").unwrap_err().contains("has no rows"));
-        let many = format!("qps\n{}", "0\n".repeat(100));
-        assert_eq!(read(&many).unwrap_err().lines().count(), MAX_ERRORS + 1);
+        let many = format!("qps\n{}", "0\n".repeat(200));
+        assert_eq!(read(&many).unwrap_err().lines().count(), ERRORS_MAX + 1);
+        let wide = vec!["x"; 160_000].join(",");
+        let message = read(&format!("{wide}\n{wide}\n")).unwrap_err();
+        assert_eq!(
+            message,
+            "p.csv:1:1: 160000 columns; allowed are at most 1000"
+        );
     }
 }

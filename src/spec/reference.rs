@@ -5,6 +5,14 @@ use serde_json::Value;
 use super::columns::{latency_columns, objective_columns};
 use super::keys::{Key, Shape, run_keys, sweep_keys};
 use super::{DERIVED_NAMES, value_label};
+use crate::limits::{
+    BLOCK_TOKENS_MAX, COLLECTIVE_BYTES_MAX, DEVICE_FIGURE_MAX, DEVICE_FIGURE_MIN, EXPERTS_MAX,
+    GPUS_MAX, HEADS_MAX, HOST_OVERHEAD_S_MAX, KV_BLOCKS_MAX, LATENCY_NS_MAX, LATEST_ARRIVAL_S,
+    LAYERS_MAX, LINK_GBPS_MAX, LIST_COLUMNS_MAX, MEMORY_BYTES_MAX, MOST_REQUESTS, MOST_TOKENS,
+    NAME_CHARACTERS_MAX, NODE_GPUS_MAX, PACKET_BYTES_MAX, POINTS_MAX, RUNS_MAX,
+    SEQUENCE_TOKENS_MAX, TOPOLOGY_LINKS_MAX, TOPOLOGY_NODES_MAX, VOCABULARY_MAX, WIDTH_MAX,
+    YAML_DEPTH_MAX, YAML_NODES_MAX,
+};
 
 /// Tables of every key of a specification: what it is, what is allowed, and
 /// what holds where it is left out.
@@ -24,7 +32,88 @@ pub fn reference() -> String {
     text += &list(latency_columns());
     text += "\n### Columns for `objectives`\n\n";
     text += &list(objective_columns());
+    text += "\n### Limits\n\n| of what | at most |\n|---|---|\n";
+    for (what, limit) in limits() {
+        text += &format!("| {what} | {limit} |\n");
+    }
     text
+}
+
+/// What is refused however it is written, before anything is allocated or run.
+fn limits() -> Vec<(&'static str, String)> {
+    let levels = format!("{YAML_DEPTH_MAX} levels");
+    vec![
+        (
+            "runs of a sweep, replications included",
+            RUNS_MAX.to_string(),
+        ),
+        (
+            "samples of a random search, rows of a list",
+            POINTS_MAX.to_string(),
+        ),
+        ("columns of a list", LIST_COLUMNS_MAX.to_string()),
+        ("GPUs of a deployment, all replicas", GPUS_MAX.to_string()),
+        ("requests of a run", MOST_REQUESTS.to_string()),
+        (
+            "tokens of a request, prompt and output together",
+            MOST_TOKENS.to_string(),
+        ),
+        (
+            "arrival of a request, seconds",
+            LATEST_ARRIVAL_S.to_string(),
+        ),
+        ("characters of `name`", NAME_CHARACTERS_MAX.to_string()),
+        (
+            "mappings and lists inside one another, YAML and JSON",
+            levels,
+        ),
+        (
+            "values of a YAML or JSON file, aliases counted as what they stand for",
+            YAML_NODES_MAX.to_string(),
+        ),
+        ("layers of a model", LAYERS_MAX.to_string()),
+        (
+            "hidden and intermediate sizes and ranks of a model",
+            WIDTH_MAX.to_string(),
+        ),
+        ("heads of a layer, width of a head", HEADS_MAX.to_string()),
+        ("experts of a layer", EXPERTS_MAX.to_string()),
+        ("entries of a vocabulary", VOCABULARY_MAX.to_string()),
+        (
+            "positions of a model, tokens and requests of a batch",
+            SEQUENCE_TOKENS_MAX.to_string(),
+        ),
+        ("GPUs of a node", NODE_GPUS_MAX.to_string()),
+        ("device memory, bytes", MEMORY_BYTES_MAX.to_string()),
+        (
+            "throughputs, bandwidths, power and price of a device, in the unit of each key",
+            format!("{DEVICE_FIGURE_MAX}, and what is divided by at least {DEVICE_FIGURE_MIN}"),
+        ),
+        ("tokens of a KV cache block", BLOCK_TOKENS_MAX.to_string()),
+        (
+            "KV cache blocks of an attention rank",
+            KV_BLOCKS_MAX.to_string(),
+        ),
+        (
+            "host time of a step or request, seconds",
+            HOST_OVERHEAD_S_MAX.to_string(),
+        ),
+        (
+            "latency of a link, `AS_SEND_LAT`",
+            format!("{} s", LATENCY_NS_MAX / 1e9),
+        ),
+        ("bandwidth of a link, Gb/s", LINK_GBPS_MAX.to_string()),
+        ("`PACKET_PAYLOAD_SIZE`, bytes", PACKET_BYTES_MAX.to_string()),
+        (
+            "bytes of a collective to price",
+            COLLECTIVE_BYTES_MAX.to_string(),
+        ),
+        ("nodes of a topology", TOPOLOGY_NODES_MAX.to_string()),
+        (
+            "links of a topology to generate",
+            TOPOLOGY_LINKS_MAX.to_string(),
+        ),
+    ]
 }
 
 const TABLE_HEADER: &str = "| key | meaning | allowed | default |\n|---|---|---|---|\n";

@@ -376,6 +376,7 @@ struct PoolPlan<'a> {
 /// The pools of a run, of one mixed role or two roles.
 fn plan_pools(config: &RunConfig) -> Result<Vec<PoolPlan<'_>>, ResolveError> {
     let replicas = config.split_replicas().map_err(ResolveError::Infeasible)?;
+    config.check_size().map_err(ResolveError::Infeasible)?;
     config
         .check_routing(replicas)
         .map_err(ResolveError::Infeasible)?;

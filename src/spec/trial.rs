@@ -17,15 +17,13 @@ use crate::catalog::Catalog;
 use crate::execution_time::BackendKind;
 use crate::execution_time::silicon::{DEVICES, SiliconDb};
 use crate::host_memory::host_memory_bytes;
+use crate::limits::ERRORS_MAX;
 use crate::memory::check_divisibility;
 use crate::simulator::run_memory_bytes;
 use crate::workload::{ArrivalsConfig, LengthsConfig, WorkloadSource};
 
 /// Values tried of each axis.
 const MAX_TRIED_PER_AXIS: usize = 1000;
-
-/// Errors reported of a list of points.
-const MAX_ERRORS: usize = 20;
 
 /// What is wrong with a configuration, and the run key it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,7 +154,7 @@ impl Trial<'_> {
             let problems = self.attempt(&points.assignment(index));
             let place = |problem: Problem| SpecError::at(points.location(index), problem.message());
             errors.extend(problems.into_iter().map(place));
-            if errors.len() >= MAX_ERRORS {
+            if errors.len() >= ERRORS_MAX {
                 break;
             }
         }
@@ -332,6 +330,9 @@ impl RunConfig {
     /// What in this configuration contradicts itself, if anything does: values
     /// that are allowed alone and make no sense together.
     pub fn contradiction(&self) -> Option<String> {
+        if let Err(too_large) = self.check_size() {
+            return Some(too_large);
+        }
         if let LengthsConfig::Uniform {
             min_tokens,
             max_tokens,

@@ -13,5 +13,6 @@ mod run;
 pub mod settings;
 
 pub use prepare::{Options, PrepareError, Prepared, prepare};
+pub use requests::read_requests;
 pub use run::Outcome;
 pub use settings::Settings;

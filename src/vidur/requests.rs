@@ -546,7 +546,10 @@ const REQUEST_COLUMNS: [&str; 3] = ["arrived_at", "num_prefill_tokens", "num_dec
 
 /// Reads explicit requests; other columns are ignored. Times are kept to the last
 /// bit.
-fn read_requests(path: &Path) -> Result<Vec<Request>, WorkloadError> {
+///
+/// # Errors
+/// Names the line and column of what cannot be read.
+pub fn read_requests(path: &Path) -> Result<Vec<Request>, WorkloadError> {
     let in_file = |message: String| WorkloadError::in_file(path, message);
     let content = input_file::read(path, InputKind::Trace)
         .map_err(|error| in_file(format!("cannot be read: {error}")))?;

@@ -4,16 +4,7 @@
 
 use super::{Lengths, Request, WorkloadError};
 
-/// Most requests of a run: they are held in memory.
-pub const MOST_REQUESTS: u32 = 100_000_000;
-
-/// Most tokens of a request, prompt and output together: 2^24, more than any model's
-/// context, and far from where sums of a run overflow.
-pub const MOST_TOKENS: u32 = 1 << 24;
-
-/// Latest arrival, seconds: up to it, double precision tells times that are two
-/// microseconds apart from each other.
-pub const LATEST_ARRIVAL_S: f64 = 1e10;
+pub use crate::limits::{LATEST_ARRIVAL_S, MOST_REQUESTS, MOST_TOKENS};
 
 /// How much later than on average drawn arrivals may come: draws scatter.
 const SCATTER: f64 = 10.0;

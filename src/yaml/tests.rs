@@ -137,6 +137,14 @@ fn rejected_documents() {
             "s.yaml:1:4: key `a`: YAML tags are not supported",
         ),
         ("a:\n  <<: 3\n", "s.yaml:2:7: key `a`: `<<` needs a mapping"),
+        (
+            "a: !!str 1\n",
+            "s.yaml:1:4: key `a`: YAML tags are not supported",
+        ),
+        (
+            "a: &a [1, *a]\n",
+            "s.yaml:1:11: key `a[1]`: an alias stands within what it stands for",
+        ),
         ("", "s.yaml: the file is empty"),
         ("# only a comment\n", "the file is empty"),
     ];
@@ -144,6 +152,66 @@ fn rejected_documents() {
         let found = parse_error(text);
         assert!(found.contains(message), "{text:?}: {found}");
     }
+}
+
+#[test]
+fn merged_entries_yield_to_those_written_wherever_they_stand() {
+    let d = doc("x: &x {a: 1, b: {c: 2}}\nz: {<<: [*x, {d: 4, a: 9}], b: 3}\n");
+    assert_eq!(d.value["z"], serde_json::json!({"a": 1, "b": 3, "d": 4}));
+    let keys: Vec<_> = d.value["z"].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["a", "b", "d"]);
+    assert_eq!(d.position("z.b"), Some((2, 32)));
+    assert_eq!(d.position("z.b.c"), None);
+    assert_eq!(d.position("z.d"), Some((2, 18)));
+}
+
+/// Ten times as much takes about ten times as long, or is refused: nothing here takes
+/// a second even in a build without optimisation, nor overflows the stack.
+#[test]
+fn files_made_to_harm_end_soon() {
+    let aliases = (1..10).fold("a0: &a0 [x]\n".to_owned(), |text, level| {
+        let nine = vec![format!("*a{}", level - 1); 9].join(",");
+        text + &format!("a{level}: &a{level} [{nine}]\n")
+    });
+    let levels = |open: &str, close: &str| {
+        let (open, close) = (open.repeat(10_000), close.repeat(10_000));
+        format!("a:\n  x: {open}1{close}\n")
+    };
+    let too_deep = "nested too deeply: allowed are 64 mappings and lists inside one another";
+    let blocks: String = (0..1000)
+        .map(|i| format!("{}a:\n", " ".repeat(i)))
+        .collect();
+    let cases = [
+        (levels("[", "]"), "s.yaml:2:", too_deep),
+        (levels("{a: ", "}"), "s.yaml:2:", too_deep),
+        (
+            format!("a:\n  {}1\n", "- ".repeat(10_000)),
+            "s.yaml:2:129: ",
+            too_deep,
+        ),
+        (blocks, "s.yaml:65:65: ", too_deep),
+        (aliases, "s.yaml:", "stands for more than 2000000 values"),
+    ];
+    for (text, place, message) in cases {
+        let found = parse_error(&text);
+        assert!(
+            found.starts_with(place) && found.contains(message),
+            "{found}"
+        );
+    }
+    let anchors: String = (0..20_000).map(|i| format!("k{i}: &a{i} {i}\n")).collect();
+    assert_eq!(doc(&anchors).value["k19999"], 19_999);
+    let merges: String = (0..5_000)
+        .map(|i| format!("k{i}: {{<<: *x, v: {i}}}\n"))
+        .collect();
+    let merges = doc(&format!("x: &x {{w: 1}}\n{merges}"));
+    assert_eq!(
+        merges.value["k4999"],
+        serde_json::json!({"w": 1, "v": 4999})
+    );
+    assert_eq!(merges.position("k4999.w"), Some((1, 11)));
+    let long = "x".repeat(3_000_000);
+    assert_eq!(doc(&format!("a: {long}\n")).value["a"], long);
 }
 
 #[test]

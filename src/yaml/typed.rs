@@ -1,11 +1,15 @@
 //! From a [`Document`] to a typed value, with serde's errors retold in terms of
 //! the file: which key, which value, what is allowed, what was perhaps meant.
 
+use std::borrow::Cow;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::{Path as SerdePath, Segment};
 
-use super::{Document, YamlError, child_path, did_you_mean, lookup};
+use super::Document;
+use super::error::{YamlError, child_path};
+use crate::spelling::did_you_mean;
 
 /// Deserialises the whole document.
 ///
@@ -31,7 +35,7 @@ fn dotted(path: &SerdePath) -> String {
 
 /// Retells one of serde's messages, found at `path`.
 fn explain(document: &Document, path: &str, message: &str) -> YamlError {
-    let path = existing_prefix(&document.value, path);
+    let path = existing_prefix(document, path);
     let (problem, expected) = message.split_once(", expected ").unwrap_or((message, ""));
     if let Some(name) = quoted_after(problem, "unknown field ") {
         return unknown_key(document, path, name, expected);
@@ -53,7 +57,7 @@ fn explain(document: &Document, path: &str, message: &str) -> YamlError {
             return document.error(&place, wrong_value(document, &place, expected));
         }
     }
-    let message = match shown(document, path) {
+    let message = match document.get(path).map(shown) {
         _ if path.is_empty() => message.to_owned(),
         Some(value) => format!("key `{path}`: value {value}: {message}"),
         None => format!("key `{path}`: {message}"),
@@ -105,7 +109,7 @@ fn unknown_variant(document: &Document, path: &str, name: &str, expected: &str) 
 }
 
 fn wrong_value(document: &Document, place: &str, expected: &str) -> String {
-    let value = shown(document, place).unwrap_or_else(|| "nothing".into());
+    let value = document.get(place).map_or_else(|| "nothing".into(), shown);
     format!(
         "{}value {value} is not allowed; expected {}",
         key_prefix(place),
@@ -122,9 +126,9 @@ fn key_prefix(place: &str) -> String {
 }
 
 /// The longest prefix of `path` that leads to a value in the document.
-fn existing_prefix<'a>(value: &Value, path: &'a str) -> &'a str {
+fn existing_prefix<'a>(document: &Document, path: &'a str) -> &'a str {
     let mut path = path;
-    while lookup(value, path).is_none() {
+    while document.get(path).is_none() {
         path = &path[..path.rfind(['.', '[']).unwrap_or(0)];
     }
     path
@@ -185,19 +189,18 @@ fn describe(value: &Value) -> Vec<String> {
     }
 }
 
-/// The value at `path` as one would write it, cut if it is long.
-fn shown(document: &Document, path: &str) -> Option<String> {
+/// A value as one would write it, in backquotes, cut if it is long.
+pub fn shown(value: &Value) -> String {
     const LONGEST: usize = 60;
-    let text = match document.get(path)? {
-        Value::String(text) => text.clone(),
+    let text = match value {
+        Value::String(text) => Cow::Borrowed(text.as_str()),
         Value::Null => "(empty)".into(),
-        other => other.to_string(),
+        other => other.to_string().into(),
     };
-    if text.chars().count() > LONGEST {
-        let cut: String = text.chars().take(LONGEST).collect();
-        return Some(format!("`{cut}...`"));
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("`{}...`", &text[..end]),
+        None => format!("`{text}`"),
     }
-    Some(format!("`{text}`"))
 }
 
 /// serde's name of an expected type, for people.

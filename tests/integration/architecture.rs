@@ -3,7 +3,10 @@
 //! Reads the sources, so it sees every path that starts with `crate::` (or
 //! climbs out of its module with `super::`), in `use` lines and elsewhere.
 //! Comments and test modules are free to look anywhere.
+//!
+//! Within a module files may be in any order, but not in circles other than those listed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +33,355 @@ const ORDER: &[&str] = &[
     "output_file",
     "input_file",
     "units",
+    "limits",
 ];
+
+/// Files that use one another in a circle. This list may only become shorter: what is
+/// in none of its circles must not get into one, and a circle that is broken, or that a
+/// file has left, is to be taken from the list.
+const CIRCLES: &[&[&str]] = &[
+    &["catalog/hugging_face", "catalog/hugging_face/layers"],
+    &["cli", "cli/completions", "cli/man"],
+    &[
+        "cli/explain",
+        "cli/explain/deployment",
+        "cli/explain/placement",
+        "cli/explain/steps",
+        "cli/explain/table",
+    ],
+    &[
+        "execution_time/silicon",
+        "execution_time/silicon/attention",
+        "execution_time/silicon/collectives",
+        "execution_time/silicon/curve",
+        "execution_time/silicon/delta_net",
+        "execution_time/silicon/exchange",
+        "execution_time/silicon/experts",
+        "execution_time/silicon/frame",
+        "execution_time/silicon/gemm",
+        "execution_time/silicon/grid",
+        "execution_time/silicon/manifest",
+        "execution_time/silicon/mla",
+        "execution_time/silicon/sites",
+        "execution_time/silicon/store",
+    ],
+    &[
+        "execution_time/step_cost",
+        "execution_time/step_cost/stages",
+    ],
+    &["network/cost", "network/flow"],
+    &["network/deepep", "network/nccl"],
+    &["report/gather", "report/insights"],
+    &[
+        "results/column_chunk",
+        "results/column_chunk/integers",
+        "results/column_chunk/numbers",
+        "results/parquet_io",
+        "results/requests",
+        "results/row_table",
+        "results/schema",
+    ],
+    &["results/layout", "results/manifest"],
+    &[
+        "simulator/cluster",
+        "simulator/cluster/apart",
+        "simulator/cluster/hand_over",
+        "simulator/cohort",
+        "simulator/cohort/ends",
+        "simulator/pipeline",
+        "simulator/pipeline/lane",
+        "simulator/pipeline/way",
+        "simulator/ready",
+        "simulator/recorder",
+        "simulator/replica",
+        "simulator/request",
+        "simulator/scheduler/replica",
+        "simulator/scheduler/replica/faster_transformer",
+        "simulator/scheduler/replica/lightllm",
+        "simulator/scheduler/replica/orca",
+        "simulator/scheduler/replica/sarathi",
+        "simulator/scheduler/replica/split_wise",
+        "simulator/scheduler/replica/vidur",
+        "simulator/scheduler/replica/vllm",
+    ],
+    &["simulator/pipeline/rounds", "simulator/pipeline/turns"],
+    &[
+        "spec/assumptions",
+        "spec/check",
+        "spec/config",
+        "spec/default_types",
+        "spec/deployment",
+        "spec/dotted",
+        "spec/expand",
+        "spec/keys",
+        "spec/overrides",
+        "spec/placement",
+        "spec/points",
+        "spec/pricing",
+        "spec/resolve",
+        "spec/step_options",
+    ],
+    &["spec/data_files", "spec/load", "spec/trial"],
+    &["vidur/measure", "vidur/prepare"],
+    &["workload/generate", "workload/outline", "workload/source"],
+    &[
+        "workload/histogram",
+        "workload/limits",
+        "workload/trace",
+        "workload/trace/csv",
+        "workload/trace/json_lines",
+    ],
+];
+
+#[test]
+fn files_use_one_another_in_no_new_circles() {
+    let sources = Sources::read();
+    let found = sources.circles();
+    let listed: BTreeSet<BTreeSet<String>> = CIRCLES
+        .iter()
+        .map(|files| files.iter().map(|file| (*file).to_owned()).collect())
+        .collect();
+    let text = |circle: &BTreeSet<String>| {
+        let files: Vec<String> = circle.iter().map(|file| format!("{file:?}")).collect();
+        format!("    &[{}],", files.join(", "))
+    };
+    let lines = |circles: Vec<&BTreeSet<String>>| {
+        circles.into_iter().map(text).collect::<Vec<_>>().join("\n")
+    };
+    let new = lines(found.difference(&listed).collect());
+    let gone = lines(listed.difference(&found).collect());
+    assert!(
+        new.is_empty() && gone.is_empty(),
+        "circles that are not in the list:\n{new}\nno longer there, or not as listed:\n{gone}"
+    );
+}
+
+#[test]
+fn circles_are_found_through_what_modules_pass_on() {
+    let sources = Sources {
+        texts: [
+            (
+                "a",
+                "mod b;\nmod c;\nmod d;\npub use b::{B, other::X as Y};\npub use c::C;",
+            ),
+            ("a::b", "use super::C;\n"),
+            ("a::c", "fn f(b: crate::a::B) {} // super::d::D\n"),
+            (
+                "a::d",
+                "use super::{B, c::C};\n#[cfg(test)]\nmod tests { use super::super::e::E; }",
+            ),
+            ("e", "mod f;\nfn g() { f::h() }"),
+            ("e::f", "use super::g;\npub fn h() { g() }"),
+        ]
+        .into_iter()
+        .map(|(path, text)| {
+            (
+                path.split("::").map(str::to_owned).collect(),
+                text.to_owned(),
+            )
+        })
+        .collect(),
+    };
+    let circles: Vec<Vec<String>> = sources
+        .circles()
+        .into_iter()
+        .map(|circle| circle.into_iter().collect())
+        .collect();
+    assert_eq!(circles, [vec!["a/b", "a/c"], vec!["e", "e/f"]]);
+}
+
+/// A module by the names that lead to it.
+type ModulePath = Vec<String>;
+
+/// The files of the crate, each a module.
+struct Sources {
+    texts: BTreeMap<ModulePath, String>,
+}
+
+impl Sources {
+    fn read() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let texts = rust_files(&root).into_iter().filter_map(|file| {
+            let path = module_path(file.strip_prefix(&root).expect("found below src"));
+            let is_test = path.last().is_none_or(|name| name == "tests");
+            (!is_test).then(|| (path, fs::read_to_string(file).expect("a source file")))
+        });
+        Self {
+            texts: texts.collect(),
+        }
+    }
+
+    /// Sets of files of which each leads to each other.
+    fn circles(&self) -> BTreeSet<BTreeSet<String>> {
+        let uses = self.uses();
+        let reached: BTreeMap<&ModulePath, BTreeSet<&ModulePath>> = uses
+            .keys()
+            .map(|start| {
+                let mut reached = BTreeSet::new();
+                let mut ahead = vec![start];
+                while let Some(file) = ahead.pop() {
+                    let next = uses.get(file).into_iter().flatten();
+                    ahead.extend(next.filter(|next| reached.insert(*next)));
+                }
+                (start, reached)
+            })
+            .collect();
+        let in_circles = reached
+            .iter()
+            .filter(|(file, reached)| reached.contains(*file));
+        in_circles
+            .map(|(file, reached_from_it)| {
+                let back = |other: &&&ModulePath| reached[**other].contains(file);
+                let files = reached_from_it
+                    .iter()
+                    .filter(|other| reached.contains_key(**other));
+                files.filter(back).map(|other| other.join("/")).collect()
+            })
+            .collect()
+    }
+
+    /// Files that each file uses.
+    fn uses(&self) -> BTreeMap<ModulePath, BTreeSet<ModulePath>> {
+        let named: BTreeMap<&ModulePath, Vec<Named>> = self
+            .texts
+            .iter()
+            .map(|(file, text)| (file, self.named_in(file, text)))
+            .collect();
+        let passed_on = |module: &ModulePath, name: &str| {
+            let named = named.get(module)?.iter();
+            let mut passed = named.filter(|named| named.is_passed_on);
+            let found = passed.find(|named| named.path.last().is_some_and(|last| last == name))?;
+            Some(found.path.clone())
+        };
+        let of_file = |file: &ModulePath, named: &Named| {
+            let found = self.file_of(&named.path, &passed_on, 0);
+            found.filter(|found| found != file && !named.is_passed_on)
+        };
+        self.texts
+            .keys()
+            .map(|file| {
+                let used = named[file].iter();
+                let used = used.filter_map(|named| of_file(file, named)).collect();
+                (file.clone(), used)
+            })
+            .collect()
+    }
+
+    /// The file in which what `path` leads to is written.
+    fn file_of(
+        &self,
+        path: &[String],
+        passed_on: &dyn Fn(&ModulePath, &str) -> Option<ModulePath>,
+        depth: usize,
+    ) -> Option<ModulePath> {
+        let known = (1..=path.len())
+            .rev()
+            .find(|&length| self.texts.contains_key(&path[..length]))?;
+        let module = path[..known].to_vec();
+        match path.get(known).and_then(|name| passed_on(&module, name)) {
+            Some(mut there) if depth < 10 => {
+                there.extend_from_slice(&path[known + 1..]);
+                self.file_of(&there, passed_on, depth + 1)
+            }
+            _ => Some(module),
+        }
+    }
+
+    /// Everything of the crate that a file names.
+    fn named_in(&self, file: &ModulePath, text: &str) -> Vec<Named> {
+        let code = code_of(text);
+        let children = self
+            .texts
+            .keys()
+            .filter(|path| path.len() == file.len() + 1 && path.starts_with(file));
+        let mut starts: Vec<(String, ModulePath)> = children
+            .map(|path| (format!("{}::", path[file.len()]), path.clone()))
+            .collect();
+        starts.push(("crate::".to_owned(), Vec::new()));
+        starts.push(("self::".to_owned(), file.clone()));
+        for levels in 1..=file.len() {
+            let above = file[..file.len() - levels].to_vec();
+            starts.push(("super::".repeat(levels), above));
+        }
+        let mut named = Vec::new();
+        for (prefix, module) in &starts {
+            for (at, _) in code.match_indices(prefix.as_str()) {
+                let before = code[..at].chars().next_back();
+                let rest = &code[at + prefix.len()..];
+                let is_start = !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':');
+                if !is_start || rest.starts_with("super::") {
+                    continue;
+                }
+                let statement = code[..at].rfind([';', '}', '{']).map_or(0, |end| end + 1);
+                let statement = code[statement..at].trim_start();
+                let is_passed_on = statement.starts_with("pub") && statement.contains("use ");
+                let paths = paths_in(rest);
+                named.extend(paths.into_iter().map(|rest| Named {
+                    path: module.iter().cloned().chain(rest).collect(),
+                    is_passed_on,
+                }));
+            }
+        }
+        named
+    }
+}
+
+/// Something of the crate that a file names.
+struct Named {
+    path: ModulePath,
+    /// Whether that is only for others to use.
+    is_passed_on: bool,
+}
+
+/// A file without comments and tests.
+fn code_of(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let end = lines
+        .windows(2)
+        .position(|pair| pair[0].starts_with("#[cfg(test)]") && pair[1].starts_with("mod "));
+    let code = lines[..end.unwrap_or(lines.len())].iter();
+    code.map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// The paths of `a::{b, c::d as e}`.
+fn paths_in(tree: &str) -> Vec<ModulePath> {
+    let tree = tree.trim_start();
+    if let Some(list) = tree.strip_prefix('{') {
+        return items_of(list)
+            .iter()
+            .flat_map(|item| paths_in(item))
+            .collect();
+    }
+    let name = identifier(tree).to_owned();
+    match tree[name.len()..].strip_prefix("::") {
+        _ if name.is_empty() => vec![Vec::new()],
+        Some(rest) => paths_in(rest)
+            .into_iter()
+            .map(|path| std::iter::once(name.clone()).chain(path).collect())
+            .collect(),
+        None => vec![vec![name]],
+    }
+}
+
+/// The items of `a, b::{c, d}, e}`.
+fn items_of(list: &str) -> Vec<String> {
+    let mut depth = 0;
+    let mut items = vec![String::new()];
+    for c in list.chars() {
+        match c {
+            '}' if depth == 0 => break,
+            ',' if depth == 0 => items.push(String::new()),
+            _ => {
+                depth += i32::from(c == '{') - i32::from(c == '}');
+                items.last_mut().expect("never empty").push(c);
+            }
+        }
+    }
+    items.retain(|item| !item.trim().is_empty());
+    items
+}
 
 #[test]
 fn modules_use_only_modules_below_them() {
@@ -268,19 +619,7 @@ fn used_modules(text: &str, depth: usize) -> Vec<(usize, String)> {
 
 /// First segments of the items of `a, b::{c, d}, e};`.
 fn names_in_list(list: &str) -> impl Iterator<Item = String> {
-    let mut depth = 0;
-    let mut names = vec![String::new()];
-    for c in list.chars() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => names.push(String::new()),
-            _ if depth == 0 => names.last_mut().expect("never empty").push(c),
-            _ => {}
-        }
-    }
-    names
+    items_of(list)
         .into_iter()
         .map(|item| identifier(item.trim()).to_owned())
         .filter(|name| !name.is_empty())

@@ -537,6 +537,67 @@ fn a_list_of_candidates_runs_row_by_row() {
 }
 
 #[test]
+fn tables_say_what_runs_are_of_and_what_a_list_calls_them() {
+    let start = SPEC.find("axes:").expect("axes");
+    let base = SPEC[..start].replace("roofline", "roofline\n  qps: 4\n  engine: vllm");
+    let bench = Bench::new(&format!("{base}search: {{type: list, file: points.csv}}\n"));
+    bench.write(
+        "points.csv",
+        "name,tensor_parallel,id,qps\nsmall,1,7,8\nlarge,2,x9,\n",
+    );
+    bench.ok("run spec.yaml --out out");
+    let table = bench.summary("out");
+    let rows: Vec<_> = table.rows().collect();
+    let texts = [
+        ("name", "small"),
+        ("id", "7"),
+        ("model", "llama-3-8b"),
+        ("device", "h100"),
+        ("engine", "vllm"),
+        ("engine_version", "0.24.0"),
+        ("backend", "roofline"),
+        ("workload.arrivals.type", "poisson"),
+    ];
+    for (column, text) in texts {
+        assert_eq!(rows[0].text(column), Some(text), "{column}");
+    }
+    assert_eq!(rows[0].integer("workload.requests"), Some(60));
+    // An empty cell is as in `base`.
+    let rates: Vec<_> = rows.iter().map(|row| row.number("qps")).collect();
+    assert_eq!(rates, [Some(8.0), Some(4.0)]);
+    // Labels are what a person looks for, and no axes.
+    assert_eq!(
+        table
+            .axes
+            .iter()
+            .map(|axis| axis.name.as_str())
+            .collect::<Vec<_>>(),
+        ["tensor_parallel", "qps"]
+    );
+    let csv = bench.ok("pareto out --all --no-slo --format csv");
+    let mut lines = csv.lines();
+    let header = lines.next().expect("a header");
+    assert!(header.contains(",name,id,tensor_parallel"), "{header}");
+    assert!(
+        csv.contains(",small,7,1,") && csv.contains(",large,x9,2,"),
+        "{csv}"
+    );
+    let printed = bench.ok("pareto out --all --no-slo");
+    assert!(
+        printed.contains("small") && printed.contains("x9"),
+        "{printed}"
+    );
+    // A sweep over other axes has the same columns, of the same types.
+    bench.write("other.yaml", &SPEC.replace("qps: [4, 16]", "qps: [4]"));
+    bench.ok("run other.yaml --out other");
+    let other = bench.summary("other");
+    let row = other.rows().next().expect("a run");
+    assert_eq!(row.text("model"), Some("llama-3-8b"));
+    assert_eq!(row.text("engine"), None);
+    assert_eq!(row.number("qps"), Some(4.0));
+}
+
+#[test]
 fn machine_formats_hold_the_result_alone() {
     let bench = Bench::new(SPEC);
     let json = bench.ok("run spec.yaml --out out --format json --quiet");

@@ -3,10 +3,8 @@
 use super::Reader;
 use super::family::Family;
 use crate::catalog::{LocalAttention, LocalReach};
+use crate::limits::LAYERS_MAX;
 use crate::yaml::YamlError;
-
-/// Layers that most models have at most; bounds what a broken file asks for.
-const LAYERS_MAX: u32 = 10_000;
 
 /// Local attention, if any layer has it.
 pub(super) fn local_attention(reader: &Reader<'_>) -> Result<Option<LocalAttention>, YamlError> {
@@ -47,7 +45,7 @@ fn layers_of(reader: &Reader<'_>) -> Result<u32, YamlError> {
     let key = "num_hidden_layers";
     Err(reader.document.error(
         key,
-        format!("key `{key}`: value `{layers}` is not allowed; allowed: 1 to {LAYERS_MAX}"),
+        format!("key `{key}`: value `{layers}` is not allowed; allowed: a whole number from 1 to {LAYERS_MAX}"),
     ))
 }
 

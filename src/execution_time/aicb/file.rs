@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 
 use crate::catalog::{Attention, ModelSpec};
 use crate::input_file::{self, InputKind, tame_line};
+use crate::limits::LAYERS_MAX;
 
 const HEADER: [&str; 4] = ["layer_id", "layer_name", "comp_time", "comm_size"];
 const SECONDS_PER_NS: f64 = 1e-9;
-/// More layers than any model has; bounds what a broken file can ask for.
-const LAYERS_MAX: usize = 10_000;
 
 /// Which half of serving a file describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -242,7 +241,10 @@ impl Record<'_> {
 
     fn layer(&self) -> Result<usize, AicbError> {
         let text = self.field(0)?;
-        let layer = text.parse().ok().filter(|layer| *layer < LAYERS_MAX);
+        let layer = text
+            .parse()
+            .ok()
+            .filter(|layer| *layer < LAYERS_MAX as usize);
         layer.ok_or_else(|| self.error(0, format!("layer_id `{text}`; expected a layer number")))
     }
 

@@ -1,9 +1,11 @@
 //! `SimAI.conf`: what of it matters to a flow-level model.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use crate::input_file::InputKind;
+use crate::limits::PACKET_BYTES_MAX;
 use crate::network::topology::TopologyError;
 use crate::spelling;
 
@@ -126,20 +128,25 @@ impl SimaiConf {
             let mut words = line.split_whitespace();
             let Some(key) = words.next() else { continue };
             let value = words.next().unwrap_or_default();
-            let number = |least: u64| {
-                let number = value.parse().ok().filter(|&number: &u64| number >= least);
+            let number = |allowed: RangeInclusive<u64>| {
+                let number = value.parse().ok().filter(|number| allowed.contains(number));
                 number.ok_or_else(|| TopologyError {
                     file: file.to_owned(),
                     line: index + 1,
                     column: line.rfind(value).map_or(1, |at| at + 1),
-                    message: format!("{key}: `{value}` is no whole number of at least {least}"),
+                    message: format!(
+                        "{key}: value `{value}` is not allowed; allowed is a whole number from \
+                         {} to {}",
+                        allowed.start(),
+                        allowed.end()
+                    ),
                 })
             };
             match key {
-                "PACKET_PAYLOAD_SIZE" => conf.packet_payload_bytes = number(1)?,
-                "HAS_WIN" => conf.windows = number(0)? != 0,
-                "ENABLE_QCN" => marks = number(0)? != 0,
-                "CC_MODE" => slows_down = number(0)? == 1,
+                "PACKET_PAYLOAD_SIZE" => conf.packet_payload_bytes = number(1..=PACKET_BYTES_MAX)?,
+                "HAS_WIN" => conf.windows = number(0..=u64::from(u32::MAX))? != 0,
+                "ENABLE_QCN" => marks = number(0..=u64::from(u32::MAX))? != 0,
+                "CC_MODE" => slows_down = number(0..=u64::from(u32::MAX))? == 1,
                 "KMIN_MAP" => conf.marking_bytes = rate_map(line, index + 1, file)?,
                 // PINT is a variant of congestion control.
                 _ if WITHOUT_EFFECT.contains(&key) || key.starts_with("PINT_") => {}
@@ -170,7 +177,9 @@ fn rate_map(line: &str, number: usize, file: &str) -> Result<BTreeMap<u64, u64>,
         .map(|word| word.parse().ok())
         .collect();
     let pairs = match words.split_first() {
-        Some((Some(count), rest)) if rest.len() as u64 == 2 * count => rest.chunks_exact(2),
+        Some((Some(count), rest)) if Some(rest.len() as u64) == count.checked_mul(2) => {
+            rest.chunks_exact(2)
+        }
         _ => {
             return Err(TopologyError {
                 file: file.to_owned(),
@@ -202,7 +211,8 @@ mod tests {
         let wrong = SimaiConf::parse("PACKET_PAYLOAD_SIZE no", "c").unwrap_err();
         assert_eq!(
             wrong.to_string(),
-            "c:1:21: PACKET_PAYLOAD_SIZE: `no` is no whole number of at least 1"
+            "c:1:21: PACKET_PAYLOAD_SIZE: value `no` is not allowed; allowed is a whole number from \
+             1 to 1073741824"
         );
     }
 }

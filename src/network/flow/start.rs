@@ -1,7 +1,16 @@
 //! Algorithms as SimAI chooses them, and what a flow takes to start.
 
+use crate::limits::LATENCY_NS_MAX;
 use crate::network::collective::{Collective, GroupKind};
 
+/// `AS_SEND_LAT` is in microseconds.
+const NS_PER_US: f64 = 1e3;
+/// Variables and the most each may be.
+const VARIABLES: [(&str, f64); 3] = [
+    ("AS_SEND_LAT", LATENCY_NS_MAX / NS_PER_US),
+    ("AS_NVLS_ENABLE", 1.0),
+    ("AS_PXN_ENABLE", 1.0),
+];
 /// From this size NVLS is chosen where it can be.
 const NVLS_BYTES_MIN: u64 = 2 << 20;
 /// Ranks below which NVLS is not chosen.
@@ -71,20 +80,27 @@ impl SimaiEnvironment {
             let (name, value) = assignment
                 .split_once('=')
                 .ok_or_else(|| format!("`{assignment}` is no NAME=VALUE"))?;
+            let Some((_, most)) = VARIABLES.iter().find(|(known, _)| *known == name) else {
+                let known = VARIABLES.map(|(known, _)| known);
+                let hint = crate::spelling::did_you_mean(name, known);
+                return Err(format!("no variable `{name}` ({}){hint}", known.join(", ")));
+            };
             let number: f64 = value
                 .parse()
                 .ok()
-                .filter(|number: &f64| number.is_finite() && *number >= 0.0)
-                .ok_or_else(|| format!("{name}: `{value}` is no number of at least 0"))?;
+                .filter(|number| (0.0..=*most).contains(number))
+                .ok_or_else(|| {
+                    format!(
+                        "{name}: value `{value}` is not allowed; allowed is a number from 0 to \
+                         {most}"
+                    )
+                })?;
             match name {
-                "AS_SEND_LAT" => environment.send_latency = SendLatency::Fixed(number * 1e3),
-                "AS_NVLS_ENABLE" => environment.nvls = number != 0.0,
-                "AS_PXN_ENABLE" => environment.pxn = number != 0.0,
-                _ => {
-                    let known = ["AS_SEND_LAT", "AS_NVLS_ENABLE", "AS_PXN_ENABLE"];
-                    let hint = crate::spelling::did_you_mean(name, known);
-                    return Err(format!("no variable `{name}` ({}){hint}", known.join(", ")));
+                "AS_SEND_LAT" => {
+                    environment.send_latency = SendLatency::Fixed(number * NS_PER_US);
                 }
+                "AS_NVLS_ENABLE" => environment.nvls = number != 0.0,
+                _ => environment.pxn = number != 0.0,
             }
         }
         Ok(environment)
@@ -148,6 +164,10 @@ mod tests {
         let wrong = SimaiEnvironment::parse("AS_SEND_LAG=6").unwrap_err();
         assert!(wrong.contains("did you mean `AS_SEND_LAT`?"), "{wrong}");
         assert!(SimaiEnvironment::parse("AS_SEND_LAT=fast").is_err());
+        let late = SimaiEnvironment::parse("AS_SEND_LAT=4294967296").unwrap_err();
+        let allowed = "AS_SEND_LAT: value `4294967296` is not allowed; allowed is a number from 0 to \
+                       1000000";
+        assert_eq!(late, allowed);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! generator writes.
 
 use super::{Link, NodeKind, Topology};
+use crate::limits::{LATENCY_NS_MAX, LINK_GBPS_MAX, TOPOLOGY_LINKS_MAX, TOPOLOGY_NODES_MAX};
 
 /// The network between servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -236,13 +237,21 @@ impl TopologyPlan {
         ];
         if positive
             .iter()
-            .any(|gbps| !(gbps.is_finite() && *gbps > 0.0))
+            .any(|gbps| !(*gbps > 0.0 && *gbps <= LINK_GBPS_MAX))
         {
-            return wrong("bandwidths must be positive".into());
+            return wrong("bandwidths must be positive, and at most 10^9 Gb/s".into());
+        }
+        let latencies = [self.nvlink_latency_ns, self.hop_latency_ns];
+        if latencies
+            .iter()
+            .any(|latency| !(0.0..=LATENCY_NS_MAX).contains(latency))
+        {
+            return wrong("latencies are from 0 to 10^9 ns".into());
         }
         if self.gpu_type.is_empty() || self.gpu_type.contains(char::is_whitespace) {
             return wrong("the GPU type must be one word".into());
         }
+        self.check_size()?;
         let layout = self.layout();
         if layout.segments > 1 && self.spines() == 0 {
             return wrong("several segments of access switches need spine switches".into());
@@ -256,6 +265,43 @@ impl TopologyPlan {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the graph stays within limits.
+    fn check_size(&self) -> Result<(), PlanError> {
+        let parts = [
+            ("GPUs", self.gpus),
+            ("NVSwitches per server", self.nvswitches_per_server),
+            ("NICs per switch", self.nics_per_switch),
+            ("spine switches", self.spines()),
+        ];
+        let large = parts.iter().find(|(_, count)| *count > TOPOLOGY_NODES_MAX);
+        if let Some((what, count)) = large {
+            return Err(PlanError(format!(
+                "{count} {what}; at most {TOPOLOGY_NODES_MAX} are allowed"
+            )));
+        }
+        let layout = self.layout();
+        let (gpus, access) = (
+            u64::from(self.gpus),
+            u64::from(layout.segments)
+                * u64::from(layout.access_per_segment)
+                * u64::from(layout.ports_per_nic),
+        );
+        let of_server = u64::from(self.nvswitches_per_server);
+        let nodes = gpus
+            + gpus / u64::from(self.gpus_per_server) * of_server
+            + access
+            + u64::from(self.spines());
+        let links = gpus * (of_server + u64::from(layout.ports_per_nic))
+            + access * u64::from(self.spines());
+        if nodes > u64::from(TOPOLOGY_NODES_MAX) || links > TOPOLOGY_LINKS_MAX {
+            return Err(PlanError(format!(
+                "{nodes} nodes and up to {links} links; at most {TOPOLOGY_NODES_MAX} nodes and \
+                 {TOPOLOGY_LINKS_MAX} links are allowed"
+            )));
+        }
+        Ok(())
     }
 
     fn spines(&self) -> u32 {
@@ -277,7 +323,9 @@ impl TopologyPlan {
             ports_per_nic,
             planes,
             access_per_segment: rails,
-            segments: self.gpus.div_ceil(self.nics_per_switch * rails),
+            segments: self
+                .gpus
+                .div_ceil(self.nics_per_switch.saturating_mul(rails)),
         }
     }
 
@@ -322,7 +370,7 @@ impl Layout {
     }
 
     fn access_switch(&self, plan: &TopologyPlan, gpu: u32, side: u32) -> u32 {
-        let segment = gpu / (plan.nics_per_switch * self.access_per_segment);
+        let segment = gpu / plan.nics_per_switch.saturating_mul(self.access_per_segment);
         let rail = gpu % self.access_per_segment;
         side * self.one_side() + segment * self.access_per_segment + rail
     }
@@ -384,5 +432,11 @@ mod tests {
             "3 rails do not divide servers of 8 GPUs"
         );
         assert!(change(|plan| plan.nic_bandwidth_gbps = -1.0).contains("positive"));
+        let message = change(|plan| plan.gpus = 4_294_967_288);
+        assert_eq!(message, "4294967288 GPUs; at most 4000000 are allowed");
+        assert!(
+            change(|plan| plan.nvswitches_per_server = 4_000_000).contains("at most 4000000 nodes")
+        );
+        assert!(change(|plan| plan.hop_latency_ns = 1e32).contains("10^9 ns"));
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Link, NodeKind, Topology};
 use crate::input_file::{self, InputKind, tame_line};
+use crate::limits::{LATENCY_NS_MAX, LINK_GBPS_MAX, TOPOLOGY_NODES_MAX};
 
 /// A topology file that cannot be used, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,16 +52,18 @@ impl<'a> Words<'a> {
     fn new(file: &'a str, text: &'a str) -> Self {
         let mut words = Vec::new();
         for (index, line) in text.lines().enumerate() {
-            let mut from = 0;
+            // Characters are counted from word to word: a line may have very many.
+            let (mut from, mut column) = (0, 1);
             for text in line.split_whitespace() {
                 let at = from + line[from..].find(text).unwrap_or(0);
-                from = at + text.len();
-                let column = line[..at].chars().count() + 1;
+                column += line[from..at].chars().count();
                 words.push(Word {
                     text,
                     line: index + 1,
                     column,
                 });
+                column += text.chars().count();
+                from = at + text.len();
             }
         }
         let last_line = text.lines().count().max(1);
@@ -102,25 +105,37 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// A number with a unit, in the unit whose factor is 1.
-    fn quantity(&mut self, what: &str, units: &[(&str, f64)]) -> Result<f64, TopologyError> {
+    /// A number with a unit, in the unit whose factor is 1, and of that at most `limit`
+    /// (and what that is in words).
+    fn quantity(
+        &mut self,
+        what: &str,
+        units: &[(&str, f64)],
+        (limit, limit_said): (f64, &str),
+    ) -> Result<f64, TopologyError> {
         let word = self.word(what)?;
         let lower = word.text.to_ascii_lowercase();
         let found = units.iter().find_map(|(unit, factor)| {
             let number: f64 = lower.strip_suffix(unit)?.parse().ok()?;
             (number.is_finite() && number >= 0.0).then_some(number * factor)
         });
-        found.ok_or_else(|| {
+        let Some(quantity) = found else {
             let known: Vec<&str> = units.iter().map(|(unit, _)| *unit).collect();
             let known = known.join(", ");
-            self.error(
-                Some(word),
-                format!(
-                    "`{}` is no {what} (a number with one of: {known})",
-                    word.text
-                ),
-            )
-        })
+            let message = format!(
+                "`{}` is no {what} (a number with one of: {known})",
+                word.text
+            );
+            return Err(self.error(Some(word), message));
+        };
+        if quantity > limit {
+            let message = format!(
+                "{what} `{}` is not allowed; allowed is at most {limit_said}",
+                word.text
+            );
+            return Err(self.error(Some(word), message));
+        }
+        Ok(quantity)
     }
 }
 
@@ -139,9 +154,6 @@ const BANDWIDTHS: [(&str, f64); 9] = [
 /// To nanoseconds.
 const LATENCIES: [(&str, f64); 4] = [("ns", 1.0), ("us", 1e3), ("ms", 1e6), ("s", 1e9)];
 
-/// Most nodes a file may claim, against memory exhaustion by a slip.
-const NODES_MAX: u32 = 4_000_000;
-
 impl Topology {
     /// Reads a topology from a file.
     pub fn load(path: &Path) -> Result<Self, TopologyError> {
@@ -158,8 +170,8 @@ impl Topology {
     pub fn parse(text: &str, file: &str) -> Result<Self, TopologyError> {
         let mut words = Words::new(file, text);
         let (nodes, nodes_word) = words.number("the number of nodes")?;
-        if nodes == 0 || nodes > NODES_MAX {
-            let message = format!("{nodes} nodes; a topology has 1 to {NODES_MAX}");
+        if nodes == 0 || nodes > TOPOLOGY_NODES_MAX {
+            let message = format!("{nodes} nodes; a topology has 1 to {TOPOLOGY_NODES_MAX}");
             return Err(words.error(Some(nodes_word), message));
         }
         let (gpus_per_server, servers_word) = words.number("the number of GPUs per server")?;
@@ -232,9 +244,10 @@ fn read_links(
             Err(words.error(Some(word), message))
         };
         let (from, to) = (end()?, end()?);
-        let bandwidth_gbps = words.quantity("bandwidth", &BANDWIDTHS)?;
-        let latency_ns = words.quantity("latency", &LATENCIES)?;
-        let error_rate = words.quantity("error rate", &[("", 1.0)])?;
+        let bandwidth_gbps =
+            words.quantity("bandwidth", &BANDWIDTHS, (LINK_GBPS_MAX, "10^9 Gbps"))?;
+        let latency_ns = words.quantity("latency", &LATENCIES, (LATENCY_NS_MAX, "1 s"))?;
+        let error_rate = words.quantity("error rate", &[("", 1.0)], (1.0, "1"))?;
         links.push(Link {
             from,
             to,
@@ -285,6 +298,16 @@ mod tests {
                 "25ns",
                 "25",
                 "t:4:14: `25` is no latency (a number with one of: ns, us, ms, s)",
+            ),
+            (
+                "25ns",
+                "1e32ms",
+                "t:4:14: latency `1e32ms` is not allowed; allowed is at most 1 s",
+            ),
+            (
+                "2.88Tbps",
+                "1e300bps",
+                "t:4:5: bandwidth `1e300bps` is not allowed; allowed is at most 10^9 Gbps",
             ),
             ("0 2 H100", "0 3 H100", "t:1:9: 3 links announced, 2 follow"),
             ("3 2 1", "3 0 1", "t:1:3: 2 GPUs do not fill servers of 0"),
