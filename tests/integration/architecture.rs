@@ -51,6 +51,7 @@ const CIRCLES: &[&[&str]] = &[
     ],
     &[
         "execution_time/silicon",
+        "execution_time/silicon/aiconfigurator_experts",
         "execution_time/silicon/attention",
         "execution_time/silicon/collectives",
         "execution_time/silicon/curve",
@@ -112,6 +113,7 @@ const CIRCLES: &[&[&str]] = &[
         "spec/default_types",
         "spec/deployment",
         "spec/dotted",
+        "spec/entries",
         "spec/expand",
         "spec/keys",
         "spec/overrides",
