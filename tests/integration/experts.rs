@@ -65,7 +65,8 @@ impl Experts {
     /// Ways that divide the experts of the model.
     fn ways(&self) -> impl Iterator<Item = u32> {
         let experts = self.model.moe.as_ref().map_or(1, |moe| moe.experts);
-        WAYS.into_iter().filter(move |ways| experts % ways == 0)
+        WAYS.into_iter()
+            .filter(move |ways| experts.is_multiple_of(*ways))
     }
 
     /// The least time that arithmetic and the reading of visited experts take on the
