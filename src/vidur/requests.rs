@@ -4,9 +4,11 @@
 use std::path::Path;
 
 use super::Settings;
-use crate::input_file::{self, InputKind};
+use crate::input_file::{self, InputKind, shown};
 use crate::simulator::Compat;
-use crate::workload::limits::{MOST_REQUESTS, check_request, check_requests};
+use crate::workload::limits::{
+    LATEST_ARRIVAL_S, MOST_REQUESTS, MOST_TOKENS, check_request, check_requests,
+};
 use crate::workload::vidur::{
     VidurGenerator, VidurIntervals, VidurLengths, VidurReplay, VidurUntil,
 };
@@ -76,7 +78,9 @@ pub(super) fn requests(settings: &Settings, how: &How<'_>) -> Result<Requests, W
     } else if !how.compat.is_none() && !ours.substituted {
         original.generate(&files, settings)?
     } else {
-        ours.generate()?
+        let requests = ours.generate()?;
+        notes.extend(ours.notes(requests.len() as u64)?);
+        requests
     };
     workload.iter().try_for_each(check_request)?;
     if !workload.is_sorted_by(|a, b| a.arrived_at_s <= b.arrived_at_s) {
@@ -402,6 +406,16 @@ impl Ours {
         Ok(())
     }
 
+    /// What a person should know of so many requests.
+    fn notes(&self, requests: u64) -> Result<Vec<String>, WorkloadError> {
+        let config = WorkloadConfig {
+            requests: Some(check_requests(requests)?),
+            ..self.config.clone()
+        };
+        let outline = self.source.outline(&config, self.qps)?;
+        Ok([outline.file_notes, outline.run_notes].concat())
+    }
+
     fn generate(&self) -> Result<Vec<Request>, WorkloadError> {
         match self.until {
             VidurUntil::Requests(count) => self.first(count),
@@ -598,28 +612,28 @@ fn read_request(
     columns: [usize; 3],
 ) -> Result<Request, WorkloadError> {
     let line = row.position().map_or(0, csv::Position::line) as usize;
+    let at = |index: usize, message: String| {
+        let cells_before = (0..columns[index]).filter_map(|c| row.get(c));
+        let before: usize = cells_before.map(|c| c.chars().count() + 1).sum();
+        WorkloadError::at(path, line, before + 1, message)
+    };
     let number = |index: usize, allowed: &str, accept: &dyn Fn(f64) -> bool| {
         let text = row.get(columns[index]).unwrap_or_default();
         let value = text.parse::<f64>().ok().filter(|x| accept(*x));
         value.ok_or_else(|| {
-            let before: usize = (0..columns[index])
-                .filter_map(|c| row.get(c))
-                .map(|c| c.len() + 1)
-                .sum();
-            let message = format!(
-                "column `{}` is `{text}`; allowed is {allowed}",
-                REQUEST_COLUMNS[index]
-            );
-            WorkloadError::at(path, line, before + 1, message)
+            let (name, found) = (REQUEST_COLUMNS[index], shown(text));
+            let message = format!("column `{name}` is `{found}`; allowed is {allowed}");
+            at(index, message)
         })
     };
-    let tokens = |x: f64| x.fract() == 0.0 && (1.0..=f64::from(u32::MAX)).contains(&x);
-    let whole = "a whole number from 1 on";
-    Ok(Request {
-        arrived_at_s: number(0, "a number of seconds from 0 on", &|x| {
-            x >= 0.0 && x.is_finite()
-        })?,
-        prefill_tokens: number(1, whole, &tokens)? as u32,
-        decode_tokens: number(2, whole, &tokens)? as u32,
-    })
+    let tokens = |x: f64| x.fract() == 0.0 && (1.0..=f64::from(MOST_TOKENS)).contains(&x);
+    let whole = format!("a whole number from 1 to {MOST_TOKENS}");
+    let seconds = format!("a number of seconds from 0 to {LATEST_ARRIVAL_S:e}");
+    let request = Request {
+        arrived_at_s: number(0, &seconds, &|x| (0.0..=LATEST_ARRIVAL_S).contains(&x))?,
+        prefill_tokens: number(1, &whole, &tokens)? as u32,
+        decode_tokens: number(2, &whole, &tokens)? as u32,
+    };
+    check_request(&request).map_err(|error| at(1, error.message))?;
+    Ok(request)
 }

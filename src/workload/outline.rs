@@ -184,15 +184,12 @@ impl Outline {
             .map(drop),
             (LengthSource::Drawn, _) => Ok(()),
             (LengthSource::Rows { file, rows }, _) => {
-                let lengths = &file.data.lengths().unwrap_or_default()[rows.clone()];
-                let longest = Lengths {
-                    prefill_tokens: lengths.iter().map(|l| l.prefill_tokens).max().unwrap_or(1),
-                    decode_tokens: lengths.iter().map(|l| l.decode_tokens).max().unwrap_or(1),
-                };
+                // Whoever tries many configurations does not look at every row each time.
+                let longest = file.data.trace()?.longest;
                 if check_lengths(shaped(config, longest)).is_ok() {
                     return Ok(());
                 }
-                // The longest prompt and the longest output may be of two requests.
+                let lengths = &file.data.lengths().unwrap_or_default()[rows.clone()];
                 lengths
                     .iter()
                     .try_for_each(|row| check_lengths(shaped(config, *row)).map(drop))

@@ -20,7 +20,7 @@ mod date_time;
 mod json_lines;
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use self::csv::CsvFormat;
 pub(super) use self::date_time::parse_date_time;
 use super::histogram::{self, LengthHistogram};
+use super::limits::MOST_REQUESTS;
 use super::{DataFile, WorkloadError};
 use crate::input_file::shown;
 
@@ -101,6 +102,8 @@ pub struct Trace {
     /// Time of the first request as the file has it, seconds; for dates, since
     /// 1970-01-01.
     pub origin_s: f64,
+    /// The longest prompt and the longest output, which may be of two requests.
+    pub longest: Lengths,
     /// What is in the file and has no effect, in words.
     pub notes: Vec<String>,
 }
@@ -151,6 +154,7 @@ pub fn read_trace(file: &DataFile, time_unit: Option<TimeUnit>) -> Result<Trace,
     let origin_s = rows.sort_by_time();
     Ok(Trace {
         name: file.name.clone(),
+        longest: rows.longest(),
         lengths: rows.lengths,
         arrivals_s: rows.times_s,
         origin_s,
@@ -167,6 +171,17 @@ pub(super) fn content_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .filter(|(_, line)| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
 }
 
+/// Refuses a row beyond those that a run can have.
+fn check_rows(file: &Path, line: usize, rows_before: usize) -> Result<(), WorkloadError> {
+    match rows_before < MOST_REQUESTS as usize {
+        true => Ok(()),
+        false => {
+            let message = format!("a trace has at most {MOST_REQUESTS} rows");
+            Err(WorkloadError::at(file, line, 1, message))
+        }
+    }
+}
+
 #[derive(Default)]
 struct Rows {
     lengths: Option<Vec<Lengths>>,
@@ -175,6 +190,14 @@ struct Rows {
 }
 
 impl Rows {
+    fn longest(&self) -> Lengths {
+        let lengths = self.lengths.as_deref().unwrap_or_default();
+        Lengths {
+            prefill_tokens: lengths.iter().map(|l| l.prefill_tokens).max().unwrap_or(1),
+            decode_tokens: lengths.iter().map(|l| l.decode_tokens).max().unwrap_or(1),
+        }
+    }
+
     /// Orders rows by time (rows of equal time as in the file) and counts times
     /// from the first, which it returns.
     fn sort_by_time(&mut self) -> f64 {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Lengths, Rows, TimeUnit, parse_date_time};
+use super::{Lengths, Rows, TimeUnit, check_rows, parse_date_time};
 use crate::input_file::shown;
 use crate::workload::limits::{MOST_TOKENS, check_lengths};
 use crate::workload::{Cell, WorkloadError, split_cells};
@@ -106,7 +106,8 @@ impl CsvFormat {
             times_s: self.time.map(|_| Vec::new()),
             notes: Vec::new(),
         };
-        for (line, text) in lines {
+        for (index, (line, text)) in lines.enumerate() {
+            check_rows(file, line, index)?;
             let cells = split_cells(text);
             if cells.len() != self.columns {
                 let message = format!(

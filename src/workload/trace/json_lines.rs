@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{Lengths, Rows, TimeUnit};
+use super::{Lengths, Rows, TimeUnit, check_rows};
 use crate::input_file::{SHOWN_CHARACTERS_MAX, shown};
 use crate::workload::WorkloadError;
 use crate::workload::limits::{MOST_TOKENS, check_lengths};
@@ -111,6 +111,7 @@ pub(super) fn read<'a>(
     let mut first: Option<(usize, Format)> = None;
     let mut notes = Notes::default();
     for (number, text) in lines {
+        check_rows(file, number, lengths.len())?;
         let values = parse(text).map_err(|(column, message)| {
             WorkloadError::at(file, number, column, format!("not JSON: {message}"))
         })?;
