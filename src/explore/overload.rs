@@ -119,3 +119,53 @@ fn slowest_stage_s(pool: &PoolSpec, shape: &StepShape) -> f64 {
     let times = stages.map(|stage| pool.cost.stage_time(stage, shape).total_s());
     times.fold(0.0, f64::max)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explore::{RunOne, Simulate};
+    use crate::spec::{RequestOutput, RunConfig};
+    use crate::workload::WorkloadSource;
+
+    fn config(more: serde_json::Value) -> RunConfig {
+        let mut config = serde_json::json!({
+            "model": "llama-3-8b", "device": "h100", "backend": "roofline",
+            "workload": {
+                "requests": 400,
+                "lengths": {"type": "uniform", "min_tokens": 100, "max_tokens": 2000,
+                            "prefill_to_decode_ratio": 8.0},
+                "arrivals": {"type": "static"},
+            },
+        });
+        for (key, value) in more.as_object().expect("a mapping") {
+            config[key] = value.clone();
+        }
+        serde_json::from_value(config).expect("a configuration")
+    }
+
+    /// However they are scheduled, requests that are all there are not served faster
+    /// than the bound says, and not ten times as slowly.
+    #[test]
+    fn no_schedule_exceeds_what_is_said_to_be_possible() {
+        let runner = Simulate::new(WorkloadSource::default(), RequestOutput::None, None);
+        for more in [
+            serde_json::json!({}),
+            serde_json::json!({"replica_scheduler": {"type": "vllm"}}),
+            serde_json::json!({"replica_scheduler": {"type": "lightllm"}}),
+            serde_json::json!({"replica_scheduler": {"type": "orca", "batch_size_cap": 64}}),
+            serde_json::json!({"replica_scheduler": {"type": "sarathi", "chunk_size": 4096}}),
+            serde_json::json!({"pipeline_parallel": 4}),
+            serde_json::json!({"tensor_parallel": 2, "replicas": 3}),
+            serde_json::json!({"replicas": 4, "pd_node_ratio": 0.5}),
+        ] {
+            let config = config(more);
+            let cluster = runner.deployment(&config).expect("a deployment").cluster;
+            let workload = runner.workload(&config).expect("requests");
+            let most_per_s = most_requests_per_s(&cluster, &workload).expect("a bound");
+            let summary = runner.run(0, &config).summary.expect("a result");
+            let served_per_s = f64::from(summary.completed) / summary.duration_s;
+            let share = served_per_s / most_per_s;
+            assert!((0.1..=1.0).contains(&share), "{config:?}: {share}");
+        }
+    }
+}

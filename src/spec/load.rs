@@ -126,7 +126,12 @@ impl Findings<'_> {
 
     /// Records errors that know their place in another file.
     pub(super) fn elsewhere(&mut self, errors: SpecErrors) {
-        self.errors.extend(errors.0.into_iter().map(|e| (None, e)));
+        // Lengths and arrivals of one file complain of the same.
+        for error in errors.0 {
+            if !self.errors.iter().any(|(_, other)| *other == error) {
+                self.errors.push((None, error));
+            }
+        }
     }
 
     /// Where the key of a program stands, if the specification has it.

@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use tempfile::TempDir;
+use vidur_sweep::explore::{RunOne, Simulate};
 use vidur_sweep::results::{SummaryTable, read_summary};
+use vidur_sweep::simulator::run_memory_bytes;
+use vidur_sweep::spec::RequestOutput;
+use vidur_sweep::workload::WorkloadSource;
 
 /// BurstGPT's columns; two rows are failed requests.
 const BURST: &str = "\
@@ -99,6 +103,37 @@ impl Bench {
 
     fn summary(&self) -> SummaryTable {
         read_summary(&self.path("out")).expect("a summary")
+    }
+}
+
+/// What a run is said to need beforehand is what it takes, and not much more.
+#[test]
+fn the_memory_of_a_run_is_known_beforehand() {
+    let requests = 100_000;
+    let config = serde_json::json!({
+        "model": "llama-3-8b", "device": "h100", "backend": "roofline", "qps": 20,
+        "workload": {
+            "requests": requests,
+            "lengths": {"type": "fixed", "prefill_tokens": 100, "decode_tokens": 5},
+            "arrivals": {"type": "poisson"},
+        },
+    });
+    let config = serde_json::from_value(config).expect("a configuration");
+    for rows in [RequestOutput::All, RequestOutput::None] {
+        let runner = Simulate::new(WorkloadSource::default(), rows, None);
+        let mut completed = None;
+        let taken = allocation_counter::measure(|| {
+            let summary = runner.run(0, &config).summary;
+            completed = summary.map(|summary| summary.completed);
+        });
+        assert_eq!(completed, Some(requests));
+        let said = run_memory_bytes(requests, rows.every()) as f64;
+        // Prices and the like take the same whatever the number of requests.
+        let share = (taken.bytes_max as f64 - 4e6) / said;
+        assert!(
+            (0.5..1.0).contains(&share),
+            "{rows:?}: {share} of what is said"
+        );
     }
 }
 
@@ -221,6 +256,7 @@ fn hashes_of_prefixes_are_mentioned_once_and_sessions_refused() {
             && told.contains("cannot be simulated yet"),
         "{told}"
     );
+    assert_eq!(told.lines().count(), 1, "said once: {told}");
 }
 
 #[test]
