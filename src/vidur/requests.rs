@@ -626,7 +626,8 @@ fn read_request(
             at(index, message)
         })
     };
-    let tokens = |x: f64| x.fract() == 0.0 && (1.0..=f64::from(MOST_TOKENS)).contains(&x);
+    // Whether it is too many shows together.
+    let tokens = |x: f64| x.fract() == 0.0 && (1.0..=f64::from(u32::MAX)).contains(&x);
     let whole = format!("a whole number from 1 to {MOST_TOKENS}");
     let seconds = format!("a number of seconds from 0 to {LATEST_ARRIVAL_S:e}");
     let request = Request {

@@ -506,7 +506,10 @@ fn damaged_files_are_refused_with_the_place() {
             "requests.csv:2:7: column `num_decode_tokens` is `0`",
         ),
         ("0,100\n", "requests.csv:2:1: 2 fields, the header has 3"),
-        ("0,4294967295,4294967295\n", "allowed is 16777216 together"),
+        (
+            "0,4294967295,4294967295\n",
+            "requests.csv:2:3: a request of 4294967295 prompt and 4294967295 output tokens; allowed is 16777216 together",
+        ),
         ("", "requests.csv: has no requests"),
     ] {
         place.write("requests.csv", &format!("{header}{rows}"));
