@@ -1,7 +1,7 @@
 //! Tables and sentences that fit the width they are printed to.
 //!
-//! What is too wide is first made narrower: columns that may go, go; those that say the
-//! same in every line become a sentence below; texts are folded. If that is not enough,
+//! What is too wide is first made narrower: columns that say the same in every line become
+//! a sentence below; those that may go, go; texts are folded. If that is not enough,
 //! the table is cut into several below each other, each with the columns that say which
 //! line it is; and where not even one column fits beside those, every line of the table
 //! becomes a paragraph. What was left out is said. Used by every command that prints a
@@ -149,6 +149,14 @@ impl TextTable {
         let mut left_out = Vec::new();
         let mut same = Vec::new();
         while table.width() > width {
+            let say_once = |c: &TextColumn| c.may_be_said_once && c.is_same_in_all();
+            let Some(at) = table.columns.iter().position(say_once) else {
+                break;
+            };
+            let column = table.columns.remove(at);
+            same.push(format!("{} = {}", column.name, column.cells[0]));
+        }
+        while table.width() > width {
             let most = table.columns.iter().map(|c| c.dispensable).max();
             let Some(most) = most.filter(|most| *most > 0) else {
                 break;
@@ -157,14 +165,6 @@ impl TextTable {
             if let Some(at) = table.columns.iter().rposition(|c| c.dispensable == most) {
                 left_out.insert(0, table.columns.remove(at).name);
             }
-        }
-        while table.width() > width {
-            let say_once = |c: &TextColumn| c.may_be_said_once && c.is_same_in_all();
-            let Some(at) = table.columns.iter().position(say_once) else {
-                break;
-            };
-            let column = table.columns.remove(at);
-            same.push(format!("{} = {}", column.name, column.cells[0]));
         }
         let mut text = table.fitted(width);
         if !same.is_empty() {
@@ -472,17 +472,13 @@ run  pd node  replica scheduler         ttft p50
 
     #[test]
     fn what_does_not_fit_goes_is_said_once_is_folded_or_is_a_paragraph() {
-        let gone = example().render(47);
-        assert!(
-            gone.contains("Left out, for want of room: ttft_p50_s."),
-            "{gone}"
-        );
-        let once = example().render(36);
-        assert!(
-            once.contains("In all listed: pd_node_ratio = 0.5."),
-            "{once}"
-        );
-        assert!(once.contains("sarathi(chunk_size=2048)"), "{once}");
+        let once = example().render(47);
+        let sentence = "In all listed: pd_node_ratio = 0.5.";
+        assert!(once.contains(sentence) && once.contains("20 ms"), "{once}");
+        let gone = example().render(36);
+        let sentence = "Left out, for want of room:";
+        assert!(gone.contains(sentence), "{gone}");
+        assert!(gone.contains("sarathi(chunk_size=2048)"), "{gone}");
         let folded = example().render(26);
         assert!(
             folded.contains("  7  sarathi\n     (chunk_size=2048)\n"),
