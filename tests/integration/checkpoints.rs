@@ -382,12 +382,12 @@ fn what_cannot_be_read_says_what_to_write() {
         (
             "\"num_hidden_layers\": 32",
             "\"num_hidden_layers\": 2147483648",
-            "value `2147483648` is not allowed; allowed: 1 to 10000",
+            "value `2147483648` is not allowed; allowed: a whole number from 1 to 10000",
         ),
         (
             "\"hidden_size\": 4096",
             "\"hidden_size\": 4294967295",
-            "allowed: 1 to 1048576",
+            "allowed: a whole number from 1 to 1048576",
         ),
     ] {
         let text = base.replace(from, to);
