@@ -155,7 +155,7 @@ pub(super) fn number_keys<'a>(axes: Option<&'a Value>, points: Option<&'a Points
 }
 
 /// Whether there are numbers, and nothing else but nulls.
-fn are_numbers<'a>(values: &mut dyn Iterator<Item = &'a Value>) -> bool {
+fn are_numbers(values: &mut dyn Iterator<Item = &Value>) -> bool {
     let mut given = values.filter(|value| !value.is_null()).peekable();
     given.peek().is_some() && given.all(Value::is_number)
 }

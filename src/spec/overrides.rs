@@ -120,10 +120,11 @@ pub(super) fn set_in_value(holder: &str, holding: &mut Value, key: &str, value: 
         return;
     }
     let has_key = check_tag(&map, key).is_ok();
-    let path = holder.split('.');
-    let Some(mut changed) = path.fold(Some(Value::Object(map)), |map, key| {
-        map.and_then(|mut map| Some(map.get_mut(key)?.take()))
-    }) else {
+    let mut path = holder.split('.');
+    let at_holder = path.try_fold(Value::Object(map), |mut map, key| {
+        Some(map.get_mut(key)?.take())
+    });
+    let Some(mut changed) = at_holder else {
         return;
     };
     if !has_key {
