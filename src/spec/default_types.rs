@@ -11,8 +11,6 @@ use serde_json::{Map, Value};
 use super::EngineConfig;
 use super::keys::{Shape, find_run_key, only_type};
 use super::resolve::default_scheduler;
-use crate::catalog::Catalog;
-
 /// Dotted keys of the mappings with a `type` that may be left out.
 const TYPED: [&str; 6] = [
     "replica_scheduler",
@@ -100,11 +98,7 @@ fn start_of(
 fn scheduler(engine: Option<&Value>) -> Value {
     // An engine that is not known is reported when it is looked up for its own sake.
     let config = engine.and_then(|engine| EngineConfig::deserialize(engine).ok());
-    let spec = config.and_then(|config| {
-        let name = config.name?;
-        let version = config.version.as_deref();
-        Catalog::builtin().engine(&name, version).ok()
-    });
+    let spec = config.and_then(|config| config.spec().ok().flatten());
     serde_json::to_value(default_scheduler(spec.as_ref())).unwrap_or_default()
 }
 
@@ -154,6 +148,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::catalog::Catalog;
 
     fn completed(config: &Value) -> Result<Value, String> {
         let entries: Vec<(&str, &Value)> = (config.as_object().into_iter().flatten())
@@ -196,6 +191,15 @@ mod tests {
             found["workload"],
             json!({"requests": 3, "arrivals": {"clients": 8, "type": "concurrency"}})
         );
+    }
+
+    #[test]
+    fn an_engine_of_ones_own_brings_its_scheduler() {
+        let found = completed(&json!({
+            "engine": {"name": "vllm", "max_tokens_in_batch": 777, "batch_size_cap": 33},
+            "replica_scheduler": {"chunk_size": 256},
+        }));
+        assert_eq!(found.unwrap()["replica_scheduler"]["batch_size_cap"], 33);
     }
 
     #[test]
