@@ -10,7 +10,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use vidur_sweep::network::topology::Topology;
 use vidur_sweep::select::pareto_frontier;
 use vidur_sweep::spec::{self, Points};
-use vidur_sweep::workload::DataFile;
+use vidur_sweep::workload::{DataFile, read_trace};
 use vidur_sweep::yaml;
 
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
@@ -106,6 +106,46 @@ fn lists(criterion: &mut Criterion) {
     });
 }
 
+fn traces(criterion: &mut Criterion) {
+    let file = |text: String| DataFile {
+        name: "b".into(),
+        text: text.into(),
+    };
+    let lines =
+        |count: usize, line: &dyn Fn(usize) -> String| -> String { (0..count).map(line).collect() };
+    let read = |file: &DataFile| {
+        black_box(read_trace(file, None).expect("a trace"));
+    };
+    let rows = |count| {
+        let rows = lines(count, &|i| format!("{i},1000,50\n"));
+        file(format!(
+            "arrived_at,num_prefill_tokens,num_decode_tokens\n{rows}"
+        ))
+    };
+    grows(criterion, "traces/rows", &SIZES, rows, read);
+    let columns = |count| {
+        let names = lines(count, &|i| format!(",column{i}"));
+        let cells = ",1".repeat(count);
+        file(format!(
+            "num_prefill_tokens,num_decode_tokens{names}\n1000,50{cells}\n"
+        ))
+    };
+    grows(criterion, "traces/columns", &SIZES, columns, read);
+    let objects = |count| {
+        file(lines(count, &|i| {
+            format!("{{\"timestamp\": {i}, \"input_length\": 1000, \"output_length\": 50}}\n")
+        }))
+    };
+    grows(criterion, "traces/objects", &SIZES, objects, read);
+    let hashes = |count| {
+        let hashes = lines(count, &|i| format!("{i}, "));
+        file(format!(
+            "{{\"input_length\": 1000, \"output_length\": 50, \"hash_ids\": [{hashes}0]}}\n"
+        ))
+    };
+    grows(criterion, "traces/hashes", &SIZES, hashes, read);
+}
+
 fn topologies(criterion: &mut Criterion) {
     let switches = |count: usize| {
         let ids: String = (8..8 + count).map(|id| format!("{id} ")).collect();
@@ -147,6 +187,7 @@ criterion_group!(
     yaml_files,
     specifications,
     lists,
+    traces,
     topologies,
     frontiers
 );
