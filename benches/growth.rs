@@ -4,6 +4,13 @@
 //! `cargo bench --bench growth` prints it as Markdown. Every measurement is a process
 //! of its own, so that its peak memory is its own; of three, the fastest counts.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "tests and benches count what is small"
+)]
+
 mod chat;
 
 use std::process::Command;

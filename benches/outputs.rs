@@ -1,6 +1,13 @@
 //! Everything Vidur writes at the end of a run: 10,000 chat-like requests on one
 //! replica, recorded and written.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "tests and benches count what is small"
+)]
+
 mod chat;
 
 use std::hint::black_box;

@@ -3,6 +3,13 @@
 //!
 //! `cargo bench --bench parsing`; `-- yaml` for one group.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "tests and benches count what is small"
+)]
+
 use std::hint::black_box;
 use std::path::Path;
 

@@ -5,6 +5,13 @@
 //! `VIDUR_SWEEP_VIDUR_PROFILES` names a directory laid out like Vidur's
 //! `data/profiling`.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "tests and benches count what is small"
+)]
+
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,13 @@
 //! One simulation: 10,000 chat-like requests on one replica, and how the cost
 //! of a decode step grows with the batch size.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "tests and benches count what is small"
+)]
+
 mod chat;
 
 use std::hint::black_box;

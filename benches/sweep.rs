@@ -1,5 +1,12 @@
 //! A whole sweep, and expanding a specification of a million points.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "tests and benches count what is small"
+)]
+
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;

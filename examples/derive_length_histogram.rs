@@ -4,6 +4,13 @@
 //! cargo run --example derive_length_histogram -- TRACE "source line" ["source line" ...] > HISTOGRAM
 //! ```
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "tests and benches count what is small"
+)]
+
 use std::path::Path;
 use std::process::ExitCode;
 

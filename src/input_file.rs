@@ -11,6 +11,8 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
+use crate::number::narrow;
+
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
@@ -289,7 +291,7 @@ fn check_on_disk(file: &File) -> io::Result<()> {
     let magic = rustix::fs::fstatfs(file)?.f_type;
     let known = KERNEL_FILE_SYSTEMS
         .iter()
-        .find(|(number, _)| magic as u32 == *number);
+        .find(|(number, _)| narrow::<u32, _>(magic) == *number);
     match known {
         Some((_, name)) => Err(InputRefused::Kernel(name).into()),
         None => Ok(()),

@@ -8,10 +8,19 @@
 //!
 //! ```text
 //! cli → vidur → report → explore → select → results → spec → simulator
-//!     → workload → execution_time → network → memory → catalog → yaml → external → spelling → permutation → host_memory → output_file → input_file → units → limits
+//!     → workload → execution_time → network → memory → catalog → yaml → external → spelling → permutation → host_memory → output_file → input_file → units → number → limits
 //! ```
 
 #![warn(missing_docs)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        reason = "tests count what is small"
+    )
+)]
 // Only `cli/output.rs` prints, and nothing it prints to can end the program.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
@@ -25,6 +34,7 @@ pub mod input_file;
 pub mod limits;
 pub mod memory;
 pub mod network;
+mod number;
 pub mod output_file;
 mod permutation;
 pub mod report;

@@ -4,6 +4,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::number::narrow;
+
 /// Bytes in one gibibyte.
 pub const GIB: f64 = (1u64 << 30) as f64;
 
@@ -23,7 +25,9 @@ impl Divisor {
     /// Divides by `value`, which is not zero.
     pub fn new(value: u32) -> Self {
         debug_assert!(value > 0, "division by zero");
-        let log2 = value.is_power_of_two().then(|| value.ilog2() as u8);
+        let log2 = value
+            .is_power_of_two()
+            .then(|| narrow::<u8, _>(value.ilog2()));
         Self { value, log2 }
     }
 

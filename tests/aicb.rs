@@ -2,6 +2,13 @@
 //! the same files read right. `VIDUR_SWEEP_AICB_RUNS` names a folder of more
 //! cases like those in `tests/fixtures/aicb`.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "tests and benches count what is small"
+)]
+
 use std::path::{Path, PathBuf};
 
 use vidur_sweep::catalog::{Catalog, ModelSpec};

@@ -4,6 +4,13 @@
 //! A few cases are in `tests/fixtures/alibaba_runs`; `VIDUR_SWEEP_ALIBABA_RUNS`
 //! names a folder of more.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "tests and benches count what is small"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -3,6 +3,13 @@
 //! `VIDUR_SWEEP_SIMAI_REFERENCE` names a directory with `analytical.csv`,
 //! `ns3.csv` and `topo/`; with it, `--ignored` compares every recorded row.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "tests and benches count what is small"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -7,6 +7,13 @@
 //! `VIDUR_SWEEP_SILICON_REFERENCE` names further files to check, separated by
 //! colons (run with `--ignored --nocapture` for a summary).
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "tests and benches count what is small"
+)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

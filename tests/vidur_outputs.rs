@@ -1,5 +1,12 @@
 //! What `MetricsStore` writes against what recorded runs of Vidur wrote.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "tests and benches count what is small"
+)]
+
 #[path = "support/vidur_runs.rs"]
 mod vidur_runs;
 

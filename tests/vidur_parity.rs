@@ -5,6 +5,13 @@
 //! A few cases are in `tests/fixtures/vidur_runs`; `VIDUR_SWEEP_VIDUR_RUNS` names a
 //! folder of more.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "tests and benches count what is small"
+)]
+
 #[path = "support/vidur_runs.rs"]
 mod vidur_runs;
 

@@ -5,6 +5,13 @@
 //! `data/profiling`, `VIDUR_SWEEP_VIDUR_REFERENCE` one with
 //! `predictor/<set>/<op>.csv` (run with `--ignored --nocapture`).
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "tests and benches count what is small"
+)]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;

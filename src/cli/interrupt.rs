@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use super::CliError;
 use super::output::say;
 use crate::external;
+use crate::number::narrow;
 
 /// What shells add to a signal's number for the exit code of what it ended.
 const EXIT_CODE_OF_SIGNAL: u8 = 128;
@@ -64,7 +65,7 @@ fn listen() -> std::io::Result<()> {
         .name("signals".to_owned())
         .spawn(move || {
             for signal in signals.forever() {
-                heard(u8::try_from(signal).unwrap_or(SIGINT as u8));
+                heard(u8::try_from(signal).unwrap_or(narrow::<u8, _>(SIGINT)));
             }
         })?;
     Ok(())

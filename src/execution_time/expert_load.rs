@@ -11,6 +11,8 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use crate::number::whole_usize;
+
 /// Scatterings of popular experts over GPUs that a power law's load is averaged
 /// over: every layer has an order of its own.
 const SCATTERINGS: u64 = 64;
@@ -81,7 +83,7 @@ pub fn power_law_factor(
         Arc::clone(factors.entry(key).or_insert(table))
     });
     let at = alpha.clamp(0.0, STEEPEST) * EXPONENTS_PER_UNIT as f64;
-    let below = (at as usize).min(table.len() - 2);
+    let below = whole_usize(at).min(table.len() - 2);
     let weight = at - below as f64;
     table[below] + (table[below + 1] - table[below]) * weight
 }
@@ -89,7 +91,7 @@ pub fn power_law_factor(
 /// Factors of all tabulated exponents. What a steeper law may save because popular
 /// experts happen to lie apart is chance, and is not counted.
 fn power_law_factors([experts, experts_per_token, gpus, redundant]: Spread) -> Arc<[f64]> {
-    let count = (STEEPEST as usize) * EXPONENTS_PER_UNIT + 1;
+    let count = whole_usize(STEEPEST) * EXPONENTS_PER_UNIT + 1;
     let orders = if redundant == 0 {
         (0..SCATTERINGS)
             .map(|layer| scattering(experts, layer))

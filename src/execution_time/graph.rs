@@ -11,6 +11,7 @@ use super::Operator;
 use super::operator::{ExpertLoad, ExpertTokens, LatentWidths};
 use crate::catalog::{Attention, LinearAttention, LocalAttention, ModelSpec, Moe};
 use crate::memory::{Formats, Parallelism, WeightClass, check_divisibility};
+use crate::number::narrow;
 use crate::units::DType;
 
 /// Bytes of one activation element between layers (bfloat16).
@@ -760,7 +761,9 @@ fn stage_of(model: &ModelSpec, parallelism: &Parallelism, gpus_per_node: u32, st
     let stages = parallelism.pipeline_parallel;
     let layers = model.stage_layers(stage, stages);
     let total = layers.end - layers.start;
-    let count = |is: &dyn Fn(u32) -> bool| layers.clone().filter(|&layer| is(layer)).count() as u32;
+    let count = |is: &dyn Fn(u32) -> bool| {
+        narrow::<u32, _>(layers.clone().filter(|&layer| is(layer)).count())
+    };
     let full = count(&|layer| model.is_full_attention_layer(layer));
     let local = count(&|layer| model.is_local_attention_layer(layer));
     let moe = count(&|layer| model.is_moe_layer(layer));

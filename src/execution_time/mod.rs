@@ -21,6 +21,8 @@ pub use operator::{Operator, OperatorCost, Price, PricingError, Provenance};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::number::narrow;
+
 /// Where execution times come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -148,7 +150,7 @@ impl Speculation {
     /// Tokens a sequence gains per step, on average: its own and those accepted.
     pub fn tokens_per_step(&self) -> f64 {
         (0..=self.draft_tokens)
-            .map(|drafted| self.acceptance.powi(drafted as i32))
+            .map(|drafted| self.acceptance.powi(narrow::<i32, _>(drafted)))
             .sum()
     }
 }

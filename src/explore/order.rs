@@ -7,6 +7,7 @@
 //! of it ([`super::remaining`] draws the conclusions). Results do not depend on the
 //! order.
 
+use crate::number::narrow;
 use crate::permutation::Permutation;
 
 /// Parts a sweep is sampled in, at most.
@@ -60,7 +61,7 @@ impl Order {
         }
         let samples = self.samples.len() as u64;
         let Some(nth_other) = nth.checked_sub(samples) else {
-            return Some(self.samples[nth as usize]);
+            return Some(self.samples[narrow::<usize, _>(nth)]);
         };
         // So many samples come before it: each has others before it, as many as its place
         // says, less the samples among them.
@@ -77,7 +78,7 @@ impl Order {
 
     /// Parts of about equally many places.
     pub fn parts(&self) -> usize {
-        self.parts as usize
+        narrow::<usize, _>(self.parts)
     }
 
     /// The part a place belongs to.

@@ -2,6 +2,7 @@
 //! trace whose times are in another unit than they were taken for.
 
 use crate::execution_time::{PrefillChunk, StepShape};
+use crate::number::{whole_u32, whole_u64};
 use crate::simulator::{ClusterSpec, PoolRole, PoolSpec, RunSummary};
 use crate::workload::Workload;
 
@@ -85,7 +86,7 @@ fn most_requests_per_s(cluster: &ClusterSpec, workload: &Workload) -> Option<f64
 /// length.
 fn prompt_tokens_per_s(pool: &PoolSpec, mean_tokens: f64) -> f64 {
     let budget = pool.scheduler.max_tokens_in_step().max(1);
-    let new_tokens = (mean_tokens.round() as u32).clamp(1, budget);
+    let new_tokens = whole_u32(mean_tokens.round()).clamp(1, budget);
     let chunks = (budget / new_tokens).saturating_mul(pool.attention_data_parallel);
     let chunk = PrefillChunk {
         new_tokens,
@@ -106,7 +107,7 @@ fn decodes_per_s(pool: &PoolSpec, mean_context_tokens: f64) -> f64 {
     let decodes = cap.saturating_mul(pool.attention_data_parallel).max(1);
     let shape = StepShape {
         decode_requests: decodes,
-        decode_context_tokens: (mean_context_tokens * f64::from(decodes)) as u64,
+        decode_context_tokens: whole_u64(mean_context_tokens * f64::from(decodes)),
         sampled_tokens: decodes,
         ..StepShape::default()
     };

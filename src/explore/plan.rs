@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 
 use super::columns::SharedColumns;
 use super::executor::{Task, Tasks};
+use crate::number::narrow;
 use crate::permutation::Permutation;
 use crate::results::{AxisColumn, ColumnRole, ColumnType, REPLICATION_COLUMN};
 use crate::spec::{Constraint, RunConfig, SearchConfig, SweepSpec};
@@ -107,7 +108,7 @@ impl Grid {
             .map(|axis| {
                 let digit = rest % axis.len() as u64;
                 rest /= axis.len() as u64;
-                Some(&axis[digit as usize])
+                Some(&axis[narrow::<usize, _>(digit)])
             })
             .collect();
         values.reverse();
@@ -222,7 +223,7 @@ impl Plan {
         replication: u32,
         config: Option<&RunConfig>,
     ) -> Vec<Value> {
-        let row = (index / self.replications()) as usize;
+        let row = narrow::<usize, _>(index / self.replications());
         let labels = self
             .spec
             .points
@@ -270,9 +271,9 @@ impl Plan {
                 order,
                 samples,
             } => grid.point(order.at(samples.position(point))),
-            Points::List(rows) => point_of(&rows[point as usize]),
+            Points::List(rows) => point_of(&rows[narrow::<usize, _>(point)]),
         };
-        (point, replication as u32)
+        (point, narrow::<u32, _>(replication))
     }
 
     /// The configuration of run `index`, whether or not constraints exclude it.
@@ -377,7 +378,7 @@ impl Samples {
     fn position(&self, number: u64) -> u64 {
         match self {
             Self::First(_) => number,
-            Self::Satisfying { positions, .. } => positions[number as usize],
+            Self::Satisfying { positions, .. } => positions[narrow::<usize, _>(number)],
         }
     }
 }

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::executor::{Event, Observer};
 use super::order::Order;
 use super::remaining::Remaining;
+use crate::number::whole_u64;
 use crate::results::{RunIndices, RunStatus};
 
 /// Fits a terminal of 80 columns: what is longest goes last and is cut.
@@ -114,7 +115,7 @@ fn rounded(rate: f64) -> String {
 
 /// A time in the two units a person would say it in.
 pub fn duration(time_s: f64) -> String {
-    let (whole_s, minute, hour, day) = (time_s.round() as u64, 60, 3600, 86_400);
+    let (whole_s, minute, hour, day) = (whole_u64(time_s.round()), 60, 3600, 86_400);
     match whole_s {
         0 => "a second".to_owned(),
         s if s < minute => format!("{s} s"),

@@ -7,6 +7,7 @@
 //! takes by the clock is what the runs done so far took by it.
 
 use super::order::Order;
+use crate::number::narrow;
 
 /// Runs that a part's neighbours count for: with as many of its own it stands for
 /// itself as much as they do.
@@ -108,7 +109,7 @@ impl Remaining {
         let (mut weight, mut sum_s) = (0.0, 0.0);
         for (other, part) in self.parts.iter().enumerate() {
             if other != nth && part.done > 0 {
-                let near = FADING.powi(other.abs_diff(nth) as i32);
+                let near = FADING.powi(narrow::<i32, _>(other.abs_diff(nth)));
                 weight += near;
                 sum_s += near * part.busy_s / part.done as f64;
             }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use super::executor::{Task, Tasks};
+use crate::number::whole_u64;
 use crate::permutation::Permutation;
 use crate::results::RunIndices;
 use crate::select::normalise;
@@ -71,7 +72,7 @@ impl Survey {
     pub fn extrapolate(&self, count: u64) -> u64 {
         match self.examined {
             0 => 0,
-            examined => (count as f64 / examined as f64 * self.total as f64).round() as u64,
+            examined => whole_u64((count as f64 / examined as f64 * self.total as f64).round()),
         }
     }
 

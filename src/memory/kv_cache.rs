@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Parallelism;
 use crate::catalog::{Attention, LinearAttention, ModelSpec};
+use crate::number::narrow;
 use crate::units::DType;
 
 /// Format of gated-delta-net state: both the recurrent state and the
@@ -51,7 +52,9 @@ pub fn window_cache(model: &ModelSpec) -> Option<WindowCache> {
 
 /// Layers of `layers` with softmax attention to the start, and with local attention.
 fn layers_by_reach(model: &ModelSpec, layers: Range<u32>) -> (u32, u32) {
-    let count = |is: &dyn Fn(u32) -> bool| layers.clone().filter(|&layer| is(layer)).count() as u32;
+    let count = |is: &dyn Fn(u32) -> bool| {
+        narrow::<u32, _>(layers.clone().filter(|&layer| is(layer)).count())
+    };
     (
         count(&|layer| model.is_full_attention_layer(layer)),
         count(&|layer| model.is_local_attention_layer(layer)),

@@ -9,6 +9,7 @@ use super::{
     stage_weights_bytes,
 };
 use crate::catalog::{Attention, DeviceSpec, ModelSpec};
+use crate::number::whole_u64;
 use crate::units::GIB;
 
 const MIB: f64 = (1u64 << 20) as f64;
@@ -162,7 +163,7 @@ fn stage_plan(input: &PlanInput<'_>, stage: u32) -> MemoryPlan {
     let block_bytes = kv_bytes_per_token * f64::from(input.block_size);
     let blocks_per_rank = if block_bytes > 0.0 {
         // Negative floats become 0.
-        (free / block_bytes).floor() as u64
+        whole_u64((free / block_bytes).floor())
     } else if free >= 0.0 {
         // A stage of linear attention only: it does not limit the blocks.
         u64::MAX

@@ -5,6 +5,7 @@
 
 use super::{Infeasible, Obstacle, Parallelism};
 use crate::catalog::{Attention, DeviceSpec, ModelSpec};
+use crate::number::whole_u32;
 use crate::units::GIB;
 
 /// Bytes of a parameter and of a cached element.
@@ -90,7 +91,7 @@ pub fn vidur_plan(input: &VidurPlanInput<'_>) -> Result<VidurPlan, Infeasible> {
             input.device.name
         )));
     }
-    let max_batch_size = requests as u32;
+    let max_batch_size = whole_u32(requests);
     let blocks_per_request = u64::from(input.max_request_tokens / input.block_size);
     Ok(VidurPlan {
         max_batch_size,

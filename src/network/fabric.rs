@@ -11,6 +11,7 @@ use super::analytical::AnalyticalNetwork;
 use super::flow::{FlowNetwork, GroupId};
 use super::nccl::{GroupShape, NcclModel};
 use super::{Collective, ExpertExchange, GroupKind, Placement, SimaiBinary};
+use crate::number::whole_u64;
 
 /// How communication is priced.
 #[derive(Debug)]
@@ -122,7 +123,7 @@ impl Fabric {
         if ranks <= 1 || bytes <= 0.0 {
             return Ok(0.0);
         }
-        let size = bytes.round() as u64;
+        let size = whole_u64(bytes.round());
         let time_s = match &self.model {
             FabricModel::Nccl(model) => {
                 let servers = ranks.div_ceil(model.gpus_per_server.max(1));
@@ -197,7 +198,7 @@ impl Fabric {
     /// # Errors
     /// Why it has no price.
     pub fn send_s(&self, bytes: f64) -> Result<f64, String> {
-        let size = bytes.round() as u64;
+        let size = whole_u64(bytes.round());
         // The last boundary: stages fill servers one after the other, so if any
         // crosses one, this does at the latest.
         let stage = self.placement.gpus_per_stage();

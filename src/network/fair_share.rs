@@ -21,6 +21,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use crate::number::narrow;
+
 /// Rates closer than this are the same, their difference rounding.
 pub(crate) const SAME_RATE: f64 = 1e-12;
 
@@ -140,7 +142,7 @@ impl FairShare {
             self.make_room(index, links.len());
         }
         self.flows[index] = Flow {
-            links: links.len() as u32,
+            links: narrow::<u32, _>(links.len()),
             ..Flow::default()
         };
         let places = &mut self.crossings[index * self.places..];
@@ -148,7 +150,7 @@ impl FairShare {
             let list = &mut self.on_links[link as usize];
             *place = Crossing {
                 link,
-                position: list.len() as u32,
+                position: narrow::<u32, _>(list.len()),
                 weight,
             };
             list.push(OnLink {
@@ -398,7 +400,7 @@ impl FairShare {
             let link = &mut links[index as usize];
             link.left_bytes_per_s = link.bytes_per_s;
             link.level_bytes_per_s = f64::INFINITY;
-            link.growing = list.len() as u32;
+            link.growing = narrow::<u32, _>(list.len());
             link.growing_weight = list.iter().map(|on| on.weight).sum();
             if link.growing > 0 {
                 self.full_at.push(Reverse((link.share().to_bits(), index)));

@@ -15,6 +15,7 @@ use super::cost::{CollectiveCost, CostError};
 use super::deepep::DeepEpModel;
 use super::flow::GroupError;
 use super::topology::{NodeKind, Topology};
+use crate::number::narrow;
 
 /// Links that times were measured on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -480,8 +481,8 @@ impl CollectiveCost for NcclModel {
             return Err(GroupError::NotASet.into());
         }
         Ok(GroupShape {
-            ranks: gpus.len() as u32,
-            servers: sizes.len() as u32,
+            ranks: narrow::<u32, _>(gpus.len()),
+            servers: narrow::<u32, _>(sizes.len()),
         })
     }
 

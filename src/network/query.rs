@@ -12,6 +12,7 @@ use super::flow::{FlowNetwork, Layout, SimaiConf, SimaiEnvironment};
 use super::nccl::{self, Algorithm, GroupShape, Kernels, LinkGeneration, NcclModel};
 use super::topology::{Topology, TopologyEdit};
 use crate::limits::COLLECTIVE_BYTES_MAX;
+use crate::number::narrow;
 use crate::spelling::did_you_mean;
 
 /// What prices a row.
@@ -145,7 +146,7 @@ impl Pricer {
         let groups = layout
             .groups(query.kind)
             .map_err(|error| FieldError::new("tp", error.to_string()))?;
-        let ranks = groups.first().map_or(0, Vec::len) as u32;
+        let ranks = narrow::<u32, _>(groups.first().map_or(0, Vec::len));
         if let Some(said) = optional_number::<u32>(row, "group_size")?
             && said != ranks
         {

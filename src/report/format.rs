@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::number::{narrow, whole_i32};
 use crate::results::compact;
 
 /// A value of an axis, to be read.
@@ -32,8 +33,8 @@ fn axis_number(value: f64) -> String {
     if !magnitude.is_finite() || !(-4.0..15.0).contains(&magnitude) {
         return short_number(value);
     }
-    let decimals = (AXIS_DIGITS - 1 - magnitude.floor() as i32).max(0);
-    let text = format!("{value:.*}", decimals as usize);
+    let decimals = (AXIS_DIGITS - 1 - whole_i32(magnitude.floor())).max(0);
+    let text = format!("{value:.*}", narrow::<usize, _>(decimals));
     match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
         false => text,

@@ -13,6 +13,7 @@ use super::gather::{
     Deployment, GatherOptions, ListKind, Overview, ReportError, SweepReport, condense, describe,
     overview,
 };
+use crate::number::{narrow, whole_i32};
 use crate::output_file;
 use crate::results::{ClaimedDirectory, SummaryReader};
 
@@ -67,7 +68,7 @@ impl<'a> Row<'a> {
 
 /// Six significant digits: what a page can show, at a third of the size.
 fn rounded(value: f64) -> f64 {
-    let decimals = 5i32.saturating_sub(value.abs().log10().floor() as i32);
+    let decimals = 5i32.saturating_sub(whole_i32(value.abs().log10().floor()));
     // Powers of ten up to the 22nd are exact, so what is divided by one is the number
     // nearest to the decimal one, which is how it is written.
     match decimals {
@@ -117,7 +118,7 @@ fn render(reader: &SummaryReader, overview: &Overview) -> Result<String, ReportE
     let deployments = describe(reader, selection, &positions)?;
     let row = |deployment| Row::new(deployment, &report);
     let page = Page {
-        left_out: (report.configurations as usize).saturating_sub(deployments.len()),
+        left_out: narrow::<usize, _>(report.configurations).saturating_sub(deployments.len()),
         report: &report,
         rows: deployments.iter().map(row).collect(),
         figures: Figures::names(),

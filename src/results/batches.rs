@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use super::schema::{Column, float, int};
+use crate::number::narrow;
 
 /// One row of the per-batch table.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,7 +43,7 @@ pub static BATCH_COLUMNS: LazyLock<Vec<Column<BatchRow>>> = LazyLock::new(|| {
             "Batch Id",
             "-",
             "In order of formation, from 0",
-            |b: &BatchRow| Some(b.batch_id as i64),
+            |b: &BatchRow| Some(narrow::<i64, _>(b.batch_id)),
         ),
         int(
             "batch_num_tokens",
@@ -87,13 +88,13 @@ pub static BATCH_COLUMNS: LazyLock<Vec<Column<BatchRow>>> = LazyLock::new(|| {
             "used_blocks",
             "-",
             "KV cache blocks in use on its replica after its end",
-            |b: &BatchRow| Some(b.used_blocks as i64),
+            |b: &BatchRow| Some(narrow::<i64, _>(b.used_blocks)),
         ),
         int(
             "total_blocks",
             "-",
             "KV cache blocks of its replica",
-            |b: &BatchRow| Some(b.total_blocks as i64),
+            |b: &BatchRow| Some(narrow::<i64, _>(b.total_blocks)),
         ),
     ]
 });

@@ -21,6 +21,7 @@ use parquet::file::statistics::Statistics;
 use self::integers::Integers;
 use self::numbers::Numbers;
 use super::schema::{Getter, Take};
+use crate::number::narrow;
 
 /// A column with at least so many values per run of equal ones is written as runs.
 const VALUES_PER_RUN: usize = 16;
@@ -84,7 +85,7 @@ impl Places {
                 bits.fold(0, |byte, (bit, &valid)| byte | (u8::from(valid) << bit))
             }));
         }
-        let bytes = (page.len() - 4) as u32;
+        let bytes = narrow::<u32, _>(page.len() - 4);
         page[..4].copy_from_slice(&bytes.to_le_bytes());
         page
     }
@@ -94,7 +95,7 @@ impl Places {
         let bytes = page.len();
         let page = Page::DataPage {
             buf: page,
-            num_values: self.rows as u32,
+            num_values: narrow(self.rows),
             encoding,
             def_level_encoding: Encoding::RLE,
             rep_level_encoding: Encoding::RLE,
@@ -126,7 +127,7 @@ impl Places {
         let mut dictionary = Vec::new();
         let mut coded: Vec<(u32, usize)> = Vec::new();
         for (value, length) in runs {
-            let next = codes.len() as u32;
+            let next = narrow::<u32, _>(codes.len());
             let code = *codes.entry(key(value)).or_insert_with(|| {
                 bytes(value, &mut dictionary);
                 next
@@ -137,10 +138,10 @@ impl Places {
             // Nothing but nulls: some readers refuse a dictionary of nothing.
             return self.plain(self.levels(), Encoding::PLAIN, statistics);
         }
-        let distinct = codes.len() as u32;
+        let distinct = narrow::<u32, _>(codes.len());
         let bits = (u32::BITS - distinct.saturating_sub(1).leading_zeros()).max(1);
         let mut page = self.levels();
-        page.push(bits as u8);
+        page.push(narrow(bits));
         for (code, length) in coded {
             write_varint((length as u64) << 1, &mut page);
             page.extend(&code.to_le_bytes()[..bits.div_ceil(8) as usize]);
@@ -278,15 +279,15 @@ pub(super) fn texts(runs: &TextRuns) -> Chunk {
 }
 
 fn write_text(text: &str, bytes: &mut Vec<u8>) {
-    bytes.extend((text.len() as u32).to_le_bytes());
+    bytes.extend((narrow::<u32, _>(text.len())).to_le_bytes());
     bytes.extend(text.as_bytes());
 }
 
 /// Seven bits a byte, lowest first; the highest bit says that more follow.
 fn write_varint(mut value: u64, bytes: &mut Vec<u8>) {
     while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
+        bytes.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    bytes.push(value as u8);
+    bytes.push(narrow(value));
 }

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::manifest::{MANIFEST, Manifest, read_json};
 use super::schema::AxisColumn;
 use super::{ResultError, durable};
+use crate::number::narrow;
 use crate::output_file;
 use crate::spec::{Objectives, Slo};
 
@@ -322,7 +323,7 @@ impl CompletedRuns {
         Self {
             indices: layout.run_indices,
             block_runs: layout.block_runs,
-            blocks: vec![false; layout.blocks() as usize],
+            blocks: vec![false; narrow::<usize, _>(layout.blocks())],
         }
     }
 
@@ -343,7 +344,10 @@ impl CompletedRuns {
     }
 
     pub(super) fn block_done(&self, block: u64) -> bool {
-        self.blocks.get(block as usize).copied().unwrap_or(false)
+        self.blocks
+            .get(narrow::<usize, _>(block))
+            .copied()
+            .unwrap_or(false)
     }
 
     /// How many runs are kept.

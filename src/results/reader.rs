@@ -16,6 +16,7 @@ use super::manifest::Manifest;
 use super::parquet_io::{self, TableFile};
 use super::schema::{AxisColumn, ColumnRole};
 use super::{ResultError, RunStatus};
+use crate::number::narrow;
 use crate::spec::{Objectives, Slo};
 
 /// Rows of a summary.
@@ -138,7 +139,7 @@ impl<'a> SummaryRow<'a> {
 
     /// Position in the sweep.
     pub fn run_index(&self) -> u64 {
-        self.integer("run_index").unwrap_or(0) as u64
+        narrow::<u64, _>(self.integer("run_index").unwrap_or(0))
     }
 
     /// How the run ended; none for a status this version does not know.

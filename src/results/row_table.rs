@@ -22,6 +22,7 @@ use super::column_chunk::{self, Chunk, Filling, ROWS_AT_A_TIME, TextRuns};
 use super::durable::{DurableFile, Written};
 use super::parquet_io::{ROW_GROUP_ROWS, created_by, version_entry};
 use super::schema::Column;
+use crate::number::narrow;
 
 /// What a Parquet file begins with.
 const MAGIC: &[u8] = b"PAR1";
@@ -159,9 +160,9 @@ impl<'a, R> RowTableWriter<'a, R> {
         }
         let bytes = chunks.iter().map(ColumnChunkMetaData::uncompressed_size);
         RowGroupMetaData::builder(Arc::clone(&self.schema))
-            .set_num_rows(rows as i64)
+            .set_num_rows(narrow::<i64, _>(rows))
             .set_total_byte_size(bytes.sum())
-            .set_ordinal(self.groups.len() as i32)
+            .set_ordinal(narrow::<i32, _>(self.groups.len()))
             .set_column_metadata(chunks)
             .build()
     }
@@ -179,14 +180,14 @@ impl<'a, R> RowTableWriter<'a, R> {
             .transpose()?;
         let data = pages.write_page(chunk.data)?;
         let before = dictionary.as_ref().map_or(0, |page| page.uncompressed_size);
-        let bytes = (before + data.uncompressed_size) as i64;
+        let bytes = narrow::<i64, _>(before + data.uncompressed_size);
         ColumnChunkMetaData::builder(self.schema.column(position))
             .set_encodings(chunk.encodings)
-            .set_num_values(rows as i64)
+            .set_num_values(narrow::<i64, _>(rows))
             .set_total_compressed_size(bytes)
             .set_total_uncompressed_size(bytes)
-            .set_dictionary_page_offset(dictionary.map(|page| page.offset as i64))
-            .set_data_page_offset(data.offset as i64)
+            .set_dictionary_page_offset(dictionary.map(|page| narrow::<i64, _>(page.offset)))
+            .set_data_page_offset(narrow::<i64, _>(data.offset))
             .set_statistics(chunk.statistics)
             .build()
     }
@@ -199,7 +200,7 @@ impl<'a, R> RowTableWriter<'a, R> {
         }
         let file = FileMetaData::new(
             FORMAT_VERSION,
-            self.rows as i64,
+            narrow::<i64, _>(self.rows),
             Some(created_by()),
             Some(vec![version_entry()]),
             self.schema,

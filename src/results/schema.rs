@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ResultError, RunResult, requests::RequestRow};
+use crate::number::narrow;
 use crate::simulator::RequestOutcome;
 
 /// Version of the layout of result directories; rises when a column changes
@@ -227,7 +228,7 @@ pub static IDENTITY_COLUMNS: LazyLock<Vec<Column<RunResult>>> = LazyLock::new(||
             "run_index",
             "-",
             "Position in the sweep, from 0",
-            |run: &RunResult| Some(run.index as i64),
+            |run: &RunResult| Some(narrow::<i64, _>(run.index)),
         ),
         text(
             "run_id",
@@ -428,10 +429,14 @@ fn judgement_columns() -> Vec<Column<RunResult>> {
             "preemptions",
             "-",
             "Restarts of requests for lack of KV cache blocks",
-            |run: &RunResult| run.summary.as_ref().map(|s| s.preemptions as i64),
+            |run: &RunResult| {
+                run.summary
+                    .as_ref()
+                    .map(|s| narrow::<i64, _>(s.preemptions))
+            },
         ),
         int("batches", "-", "Batches executed", |run: &RunResult| {
-            run.summary.as_ref().map(|s| s.batches as i64)
+            run.summary.as_ref().map(|s| narrow::<i64, _>(s.batches))
         }),
         float(
             "mean_batch_tokens",
@@ -501,7 +506,7 @@ pub static TIMING_COLUMNS: LazyLock<Vec<Column<RunResult>>> = LazyLock::new(|| {
             "run_index",
             "-",
             "Position in the sweep, from 0",
-            |run: &RunResult| Some(run.index as i64),
+            |run: &RunResult| Some(narrow::<i64, _>(run.index)),
         ),
         text("run_id", "As in `summary.parquet`", |run: &RunResult| {
             Some(&run.run_id)

@@ -34,6 +34,7 @@ use super::schema::{
 };
 use super::{RequestRow, ResultError, RunResult, RunStatus, columns};
 use crate::input_file::shown;
+use crate::number::narrow;
 use crate::output_file;
 use crate::spec::{Objectives, Slo};
 
@@ -231,7 +232,7 @@ impl ResultWriter {
             // it gets a processor.
             false => (
                 1,
-                layout::BLOCK_RUNS_MAX.div_ceil(layout.block_runs) as usize,
+                narrow::<usize, _>(layout::BLOCK_RUNS_MAX.div_ceil(layout.block_runs)),
             ),
         };
         let (sender, receiver) = bounded::<Block>(waiting);
@@ -307,10 +308,10 @@ impl ResultWriter {
         let slot = layout.run_indices.slot(index);
         let slot = slot.ok_or_else(|| refuse("is not one of this directory's"))?;
         let number = slot / layout.block_runs;
-        let within = (slot % layout.block_runs) as usize;
+        let within = narrow::<usize, _>(slot % layout.block_runs);
 
         let mut open = lock(&self.open);
-        if lock(&self.handed_over)[number as usize] {
+        if lock(&self.handed_over)[narrow::<usize, _>(number)] {
             return Err(refuse("was written before"));
         }
         let runs = layout.runs_in_block(number);
@@ -326,7 +327,7 @@ impl ResultWriter {
         if block.missing > 0 {
             return Ok(None);
         }
-        lock(&self.handed_over)[number as usize] = true;
+        lock(&self.handed_over)[narrow::<usize, _>(number)] = true;
         Ok(open.remove(&number).map(|block| Block {
             number,
             runs: block.slots.into_iter().filter_map(Slot::run).collect(),

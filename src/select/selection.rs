@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use super::criteria::{Criteria, Objective, Requests};
 use super::frontier::pareto_frontier;
+use crate::number::narrow;
 use crate::results::{AxisColumn, Judge, REPLICATION_COLUMN, RunStatus, SummaryRow, Verdict};
 
 /// One configuration with all its replications.
@@ -95,7 +96,8 @@ impl Selection {
             return;
         }
         let position = self.configuration_of(row);
-        self.runs.push((row.run_index(), position as u32));
+        self.runs
+            .push((row.run_index(), narrow::<u32, _>(position)));
         let configuration = &mut self.configurations[position];
         configuration.runs += 1;
         configuration.all_ok &= ok;
@@ -125,7 +127,7 @@ impl Selection {
             if let Some(&position) = self.by_key.get(&key) {
                 return position as usize;
             }
-            self.by_key.insert(key, next as u32);
+            self.by_key.insert(key, narrow::<u32, _>(next));
         }
         self.configurations.push(Configuration {
             run_index: row.run_index(),

@@ -26,6 +26,7 @@ use super::request::{NO_REPLICA, RequestState};
 use super::scheduler::global::mixed_pool::{Candidate, MixedPool};
 use super::scheduler::global::{Load, Router, python_set};
 use crate::execution_time::StageRun;
+use crate::number::narrow;
 use crate::workload::{Request, Workload};
 
 /// Waiting times are differences of sums; what is shorter is their rounding.
@@ -151,7 +152,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let mut replicas = Vec::new();
         let mut routers = Vec::new();
         for (index, pool) in cluster.pools.iter().enumerate() {
-            let first = replicas.len() as u32;
+            let first = narrow::<u32, _>(replicas.len());
             let count = scope.replica.map_or(pool.replicas, |_| 1);
             routers.push(Router::new(cluster, pool.role, first, count));
             let replica = |_| Replica::new(index, pool, cluster.compat, scope.longest_tokens);
@@ -230,7 +231,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     /// Closed loop: a client sends its next request now.
     fn send_next_request(&mut self) {
         if self.next_request < self.shared.requests.len() {
-            let request = self.next_request as u32;
+            let request = narrow::<u32, _>(self.next_request);
             self.shared.requests[self.next_request].arrived_at_s = self.events.now_s();
             self.next_request += 1;
             self.events.push_now(Event::Arrival { request });
@@ -272,7 +273,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             // At equal times arrivals go first, as if created before the start.
             let next = if arrival_s <= event_s {
                 self.events.advance(arrival_s);
-                let request = self.next_request as u32;
+                let request = narrow::<u32, _>(self.next_request);
                 self.next_request += 1;
                 self.look_up_next_arrival();
                 Some((u64::from(request) + 1, Event::Arrival { request }))
@@ -298,7 +299,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
                 } else {
                     RequestOutcome::NotArrived
                 };
-                self.close(id as u32, outcome);
+                self.close(narrow::<u32, _>(id), outcome);
             }
         }
     }
@@ -568,7 +569,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     /// The same by looking at all of them, which changes nothing.
     fn least_kv_of_all(&self, pool: usize) -> Option<u32> {
         let of_pool = |replica: &u32| self.replicas[*replica as usize].pool == pool;
-        let all = (0..self.replicas.len() as u32).filter(of_pool);
+        let all = (0..narrow::<u32, _>(self.replicas.len())).filter(of_pool);
         all.min_by_key(|&replica| self.present_load_blocks(replica))
     }
 

@@ -13,6 +13,7 @@ use self::ends::Ends;
 use super::recorder::Recorder;
 use super::request::RequestState;
 use crate::execution_time::StageTime;
+use crate::number::narrow;
 use crate::units::Divisor;
 
 /// How a batch has spent its time, for its members' accounts.
@@ -141,7 +142,7 @@ impl Cohort {
     /// where blocks do not grow.
     #[inline]
     fn blocks_of(&self, context_tokens: u64) -> Option<(u32, u32)> {
-        Some(self.block_size?.div_rem(context_tokens as u32))
+        Some(self.block_size?.div_rem(narrow::<u32, _>(context_tokens)))
     }
 
     /// The place in `growth` of a member with so many tokens in its last block: that of
@@ -190,7 +191,7 @@ impl Cohort {
     fn settle(&mut self, id: u32, requests: &mut [RequestState]) {
         let request = &mut requests[id as usize];
         let steps = self.step - request.joined_step;
-        request.generated += steps as u32;
+        request.generated += narrow::<u32, _>(steps);
         request.spent.add(self.spent.since(request.spent_at_join));
         let context_tokens = request.decode_context_tokens();
         self.context_tokens -= context_tokens;
@@ -242,7 +243,7 @@ impl Cohort {
     ) {
         let steady = self.members.len() - self.late.len();
         if steady > 0 {
-            recorder.token_intervals(now_s - self.last_token_at_s, steady as u32);
+            recorder.token_intervals(now_s - self.last_token_at_s, narrow::<u32, _>(steady));
         }
         if !self.late.is_empty() {
             self.advance_late(now_s, requests, recorder);
@@ -259,7 +260,10 @@ impl Cohort {
         recorder: &mut impl Recorder,
     ) {
         debug_assert!(self.late.is_empty());
-        recorder.token_intervals(now_s - self.last_token_at_s, self.members.len() as u32);
+        recorder.token_intervals(
+            now_s - self.last_token_at_s,
+            narrow::<u32, _>(self.members.len()),
+        );
         self.count_one(now_s, spent);
     }
 

@@ -3,6 +3,7 @@
 //! Floating-point sums do, in the last bits, and then results would depend on
 //! which replica is simulated first. Integers do not: a term is rounded once, to
 //! 2^-44 s (57 fs), and added as an integer.
+use crate::number::whole_u128;
 
 /// Fraction bits of a term.
 const FRACTION_BITS: u32 = 44;
@@ -36,7 +37,7 @@ impl ExactSum {
 
     #[cold]
     fn add_large(&mut self, time_s: f64, count: u32) {
-        self.0 += (time_s * UNIT) as u128 * u128::from(count);
+        self.0 += whole_u128(time_s * UNIT) * u128::from(count);
     }
 
     pub(crate) fn merge(&mut self, other: Self) {

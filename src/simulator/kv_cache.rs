@@ -3,6 +3,7 @@
 
 use super::config::KvCacheSpec;
 use crate::memory::WindowCache;
+use crate::number::whole_u64;
 use crate::units::Divisor;
 
 /// Blocks of one replica, and the integral of their use over time.
@@ -24,7 +25,7 @@ impl BlockPool {
         Self {
             total: spec.num_blocks,
             free: spec.num_blocks,
-            watermark: (watermark_fraction * spec.num_blocks as f64) as u64,
+            watermark: whole_u64(watermark_fraction * spec.num_blocks as f64),
             block_size: Divisor::new(spec.block_size),
             window: spec.window,
             used_block_seconds: 0.0,

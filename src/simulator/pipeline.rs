@@ -32,6 +32,7 @@ use super::event::Event;
 use super::recorder::Recorder;
 use super::replica::Replica;
 use crate::execution_time::{StageTime, StepCost, StepShape};
+use crate::number::narrow;
 
 /// Steps that are priced together at most.
 pub(super) const STEPS: usize = 62;
@@ -324,7 +325,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     /// The same for all at the end, steps that end just then included.
     pub(super) fn catch_up_with_limit(&mut self) {
         for replica in 0..self.replicas.len() {
-            self.lane(replica as u32).follow_forecast(f64::INFINITY);
+            self.lane(narrow::<u32, _>(replica))
+                .follow_forecast(f64::INFINITY);
         }
     }
 

@@ -14,6 +14,7 @@ use super::request::RequestState;
 use super::scheduler::replica::{BatchPolicy, Limits, Need, Reservation};
 use crate::execution_time::{PrefillChunk, StepShape};
 use crate::memory::WindowCache;
+use crate::number::narrow;
 
 /// A chunk of one request's prompt in a batch.
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +108,7 @@ impl Batch {
         let shape = &mut self.shape;
         self.ahead.clear();
         shape.prefills.clear();
-        shape.decode_requests = self.decodes.len() as u32;
+        shape.decode_requests = narrow::<u32, _>(self.decodes.len());
         shape.decode_context_tokens = self.decodes.context_tokens();
         shape.sampled_tokens = shape.decode_requests;
         for work in &self.prefills {
@@ -531,7 +532,7 @@ impl Replica {
     pub(crate) fn turns_away(&self, slot: u32, requests: &[RequestState]) -> bool {
         let decodes = self.batches[slot as usize].decodes.len();
         // Might there be another batch, they would go there.
-        (self.policy.is_full_with(decodes as u32) && !self.has_free_slot())
+        (self.policy.is_full_with(narrow::<u32, _>(decodes)) && !self.has_free_slot())
             || !self.queues.admits_first(self.policy.limits(), requests)
     }
 
@@ -568,6 +569,6 @@ impl Replica {
         batch.in_flight = true;
         self.running_batches += 1;
         self.work.count(&batch.shape);
-        Some(slot as u32)
+        Some(narrow::<u32, _>(slot))
     }
 }

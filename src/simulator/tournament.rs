@@ -1,5 +1,6 @@
 //! The least of many keys: a tournament tree. Reading is O(1), changing one key
 //! O(log n); ties go to the lowest index.
+use crate::number::narrow;
 
 /// Keys by index, and the least of them.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ impl<K: Copy + Ord> Tournament<K> {
     pub(crate) fn new(count: usize, first: K, greatest: K) -> Self {
         let leaves = count.next_power_of_two();
         let leaf = |index: usize| Winner {
-            index: index as u32,
+            index: narrow::<u32, _>(index),
             key: if index < count { first } else { greatest },
         };
         let mut pairs = vec![[leaf(0); 2]; leaves];

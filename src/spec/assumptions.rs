@@ -14,6 +14,7 @@ use super::resolve::{Deployment, Pool};
 use crate::catalog::PriceBasis;
 use crate::execution_time::silicon::DOUBTFUL_MULTIPLE;
 use crate::execution_time::{PrefillChunk, PricedOperator, Provenance, StepShape};
+use crate::number::whole_u32;
 use crate::simulator::{PoolRole, PoolWork, RunSummary};
 
 /// Shares below this are not worth a sentence.
@@ -199,7 +200,7 @@ fn mean_steps(pool: &Pool, work: &PoolWork, summary: &RunSummary) -> Vec<(StepSh
 /// The nearest power of two, by ratio.
 fn power_of_two(value: f64) -> u32 {
     let exponent = value.max(1.0).log2().round().min(30.0);
-    1 << exponent as u32
+    1 << whole_u32(exponent)
 }
 
 fn step_times(operators: &[PricedOperator]) -> StepTimes {

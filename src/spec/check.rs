@@ -5,6 +5,7 @@
 use serde_json::{Map, Value};
 
 use super::keys::{Found, Key, Shape, Variant, expand_shorthand, only_type};
+use crate::number::whole_u64;
 use crate::spelling::did_you_mean;
 use crate::yaml::shown;
 
@@ -252,5 +253,5 @@ fn as_whole(value: &Value) -> Option<u64> {
     let exact = value
         .as_f64()
         .filter(|v| v.fract() == 0.0 && *v >= 0.0 && *v < 2f64.powi(53));
-    value.as_u64().or_else(|| exact.map(|v| v as u64))
+    value.as_u64().or_else(|| exact.map(whole_u64))
 }

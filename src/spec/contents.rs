@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::lock;
 use crate::input_file::{self, InputKind};
+use crate::number::narrow;
 
 /// Hash of a content: 32 hex digits of its blake3.
 pub(super) fn hash_of(content: &[u8]) -> String {
@@ -49,8 +50,8 @@ impl State {
             [
                 metadata.dev(),
                 metadata.ino(),
-                metadata.ctime() as u64,
-                metadata.ctime_nsec() as u64,
+                narrow::<u64, _>(metadata.ctime()),
+                narrow::<u64, _>(metadata.ctime_nsec()),
             ]
         };
         #[cfg(not(unix))]

@@ -4,6 +4,7 @@
 use super::{KvTransferOverlap, PoolOverride, RunConfig};
 use crate::limits::GPUS_MAX;
 use crate::memory::Parallelism;
+use crate::number::whole_u32;
 use crate::simulator::{Compat, GlobalScheduler, ReplicaScheduler};
 
 /// Replicas of a configuration, by what they do.
@@ -36,7 +37,7 @@ impl RunConfig {
             (None, None) => {
                 // The nudge keeps products such as 0.29 * 100 from falling short
                 // of the whole number they stand for.
-                let prefill = (f64::from(total) * self.pd_node_ratio + 1e-9).floor() as u32;
+                let prefill = whole_u32((f64::from(total) * self.pd_node_ratio + 1e-9).floor());
                 (prefill, total - prefill)
             }
         };

@@ -28,6 +28,7 @@ use crate::memory::{
     state_bytes_per_request, vidur_plan,
 };
 use crate::network::{NIC_LATENCY_S, Placement};
+use crate::number::whole_u32;
 use crate::simulator::{
     ClusterSpec, Compat, Disaggregation, KvCacheSpec, KvTransferSpec, PoolRole, PoolSpec, PoolWork,
     ReplicaScheduler, RunSummary,
@@ -627,7 +628,7 @@ fn alibaba_cloud_transfer(config: &RunConfig, model: &ModelSpec, dtype: DType) -
         Compat::VidurAlibabaCloud15 => AlibabaVersion::V1_5,
         _ => AlibabaVersion::V1_7,
     };
-    let bytes_per_token = alibaba_transfer_bytes(model, 0, dtype.bytes() as u32, version);
+    let bytes_per_token = alibaba_transfer_bytes(model, 0, whole_u32(dtype.bytes()), version);
     let gbps = config.network.kv_transfer_bandwidth_gbps;
     let bytes_per_s = gbps.unwrap_or(800.0) * GIB / 8.0;
     KvTransferSpec {

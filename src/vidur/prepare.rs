@@ -12,6 +12,7 @@ use crate::execution_time::silicon::SiliconDb;
 use crate::execution_time::vidur::{Estimator, PredictorConfig};
 use crate::external::AllowPrograms;
 use crate::memory::Formats;
+use crate::number::{narrow, whole_i32, whole_u32};
 use crate::simulator::{Compat, GlobalScheduler, ReplicaScheduler, RunSummary, SimulationTotals};
 use crate::spec::{
     Assumptions, Deployment, EngineConfig, ExpertGroup, MemoryCheck, MemoryConfig, MoeConfig,
@@ -614,7 +615,7 @@ fn pool(settings: &Settings, phase: &str, compat: Compat) -> PoolOverride {
         let value = settings.get(&format!("replica_config_{phase}_{name}"));
         value
             .as_u64()
-            .map(|value| value.min(u64::from(u32::MAX)) as u32)
+            .map(|value| narrow::<u32, _>(value.min(u64::from(u32::MAX))))
     };
     if !compat.is_none() {
         return PoolOverride::default();
@@ -631,8 +632,8 @@ fn prefill_pool(settings: &Settings, compat: Compat) -> PoolOverride {
     let share = f64::from(settings.whole("cluster_config_num_replicas")) * ratio;
     let replicas = match settings.get("replica_config_num_prefill_replicas").as_u64() {
         // A replica prefills if its number is below the share.
-        _ if compat.is_alibaba_cloud() => (ratio < 1.0).then(|| (share - 1e-12).ceil() as u32),
-        given => given.map(|given| given.min(u64::from(u32::MAX)) as u32),
+        _ if compat.is_alibaba_cloud() => (ratio < 1.0).then(|| whole_u32((share - 1e-12).ceil())),
+        given => given.map(|given| narrow::<u32, _>(given.min(u64::from(u32::MAX)))),
     };
     PoolOverride {
         replicas,
@@ -775,7 +776,7 @@ fn predictor(settings: &Settings) -> PredictorConfig {
             let whole = |item: &serde_json::Value| item.as_u64().unwrap_or(u64::MAX);
             items
                 .iter()
-                .map(|item| whole(item).min(u64::from(u32::MAX)) as u32)
+                .map(|item| narrow::<u32, _>(whole(item).min(u64::from(u32::MAX))))
                 .collect()
         })
     };
@@ -807,7 +808,7 @@ fn predictor(settings: &Settings) -> PredictorConfig {
         ),
         nccl_cpu_launch_overhead_ms: number("nccl_cpu_launch_overhead_ms"),
         nccl_cpu_skew_overhead_per_device_ms: number("nccl_cpu_skew_overhead_per_device_ms"),
-        num_training_job_threads: number("num_training_job_threads") as i32,
+        num_training_job_threads: whole_i32(number("num_training_job_threads")),
         skip_cpu_overhead_modeling: is("skip_cpu_overhead_modeling"),
         num_estimators: wholes("num_estimators", defaults.num_estimators),
         max_depth: wholes("max_depth", defaults.max_depth),

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::Settings;
 use crate::input_file::{self, InputKind, shown};
+use crate::number::{narrow, whole_u32};
 use crate::simulator::Compat;
 use crate::workload::limits::{
     LATEST_ARRIVAL_S, MOST_REQUESTS, MOST_TOKENS, check_request, check_requests,
@@ -136,7 +137,9 @@ fn until(settings: &Settings) -> VidurUntil {
     let option = |name: &str| settings.get(&format!("synthetic_request_generator_config_{name}"));
     match (option("duration").as_f64(), option("num_requests").as_u64()) {
         (Some(duration_s), _) => VidurUntil::DurationS(duration_s),
-        (None, Some(count)) => VidurUntil::Requests(count.min(u64::from(u32::MAX)) as u32),
+        (None, Some(count)) => {
+            VidurUntil::Requests(narrow::<u32, _>(count.min(u64::from(u32::MAX))))
+        }
         (None, None) => VidurUntil::TraceEnds,
     }
 }
@@ -594,7 +597,7 @@ pub fn read_requests(path: &Path) -> Result<Vec<Request>, WorkloadError> {
 
 /// What is wrong with a line that is no row of a table.
 fn csv_error(path: &Path, error: &csv::Error) -> WorkloadError {
-    let line = error.position().map_or(1, csv::Position::line) as usize;
+    let line = narrow::<usize, _>(error.position().map_or(1, csv::Position::line));
     let message = match error.kind() {
         csv::ErrorKind::UnequalLengths {
             expected_len, len, ..
@@ -611,7 +614,7 @@ fn read_request(
     row: &csv::StringRecord,
     columns: [usize; 3],
 ) -> Result<Request, WorkloadError> {
-    let line = row.position().map_or(0, csv::Position::line) as usize;
+    let line = narrow::<usize, _>(row.position().map_or(0, csv::Position::line));
     let at = |index: usize, message: String| {
         let cells_before = (0..columns[index]).filter_map(|c| row.get(c));
         let before: usize = cells_before.map(|c| c.chars().count() + 1).sum();
@@ -632,8 +635,8 @@ fn read_request(
     let seconds = format!("a number of seconds from 0 to {LATEST_ARRIVAL_S:e}");
     let request = Request {
         arrived_at_s: number(0, &seconds, &|x| (0.0..=LATEST_ARRIVAL_S).contains(&x))?,
-        prefill_tokens: number(1, &whole, &tokens)? as u32,
-        decode_tokens: number(2, &whole, &tokens)? as u32,
+        prefill_tokens: whole_u32(number(1, &whole, &tokens)?),
+        decode_tokens: whole_u32(number(2, &whole, &tokens)?),
     };
     check_request(&request).map_err(|error| at(1, error.message))?;
     Ok(request)

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::flags::{Flag, Group, Kind, SELECTORS, Selector, groups};
 use crate::input_file::{self, InputKind};
+use crate::number::{narrow, whole_u64};
 use crate::spelling::did_you_mean;
 
 /// Keys of a `config.json` that follow from others and are not read.
@@ -76,7 +77,7 @@ impl Settings {
     /// Whole number of a flag, as far as it goes; 0 if it has none.
     pub fn whole(&self, flag: &str) -> u32 {
         let whole = self.get(flag).as_u64().unwrap_or_default();
-        whole.min(u64::from(u32::MAX)) as u32
+        narrow::<u32, _>(whole.min(u64::from(u32::MAX)))
     }
 
     /// Whether a flag was given.
@@ -483,7 +484,7 @@ fn checked(kind: Kind, value: &Value) -> Result<Value, String> {
         });
     }
     Ok(match (kind, value.as_f64()) {
-        (Kind::Whole(_), Some(x)) => Value::from(x as u64),
+        (Kind::Whole(_), Some(x)) => Value::from(whole_u64(x)),
         _ => value.clone(),
     })
 }

@@ -15,6 +15,7 @@ use super::{
     ArrivalsConfig, LengthHistogram, Lengths, LengthsConfig, Request, TraceOrder, Workload,
     WorkloadConfig, WorkloadError,
 };
+use crate::number::{narrow, whole_u32};
 use crate::permutation::Permutation;
 
 /// A workload before it is given its rate: what all points of a QPS sweep share.
@@ -36,7 +37,9 @@ impl UnitWorkload {
     /// # Errors
     /// If the arrivals need another `qps`, or come later than a simulation can tell.
     pub fn at_rate(&self, qps: Option<f64>) -> Result<Workload, WorkloadError> {
-        let factor = self.timing.factor(self.requests.len() as u32, qps)?;
+        let factor = self
+            .timing
+            .factor(narrow::<u32, _>(self.requests.len()), qps)?;
         if let Some(last) = self.requests.last() {
             let last_s = last.arrived_at_s * factor;
             match self.timing {
@@ -308,8 +311,10 @@ fn zipf_totals(
     let place = scramble.then(|| Permutation::new(u64::from(items), rng.random(), 0));
     Ok(std::iter::repeat_with(move || {
         // A whole number from 1 to `items`.
-        let rank = (ranks.sample(&mut rng) as u32).clamp(1, items) - 1;
-        let at = place.as_ref().map(|place| place.at(u64::from(rank)) as u32);
+        let rank = whole_u32(ranks.sample(&mut rng)).clamp(1, items) - 1;
+        let at = place
+            .as_ref()
+            .map(|place| narrow::<u32, _>(place.at(u64::from(rank))));
         min_tokens + at.unwrap_or(rank)
     }))
 }
@@ -327,14 +332,14 @@ fn lognormal(what: &str, median: f64, sigma: f64) -> Result<LogNormal<f64>, Work
 
 /// The nearest whole number of tokens, at least 1.
 fn whole(tokens: f64) -> u32 {
-    (tokens.round() as u32).max(1)
+    whole_u32(tokens.round()).max(1)
 }
 
 /// Splits a total into prompt and output, rounding the output up and leaving
 /// the prompt at least one token.
 fn split(total_tokens: u32, prefill_to_decode_ratio: f64) -> Lengths {
     let decode = (f64::from(total_tokens) / (1.0 + prefill_to_decode_ratio)).ceil();
-    let decode_tokens = (decode as u32).clamp(1, total_tokens - 1);
+    let decode_tokens = whole_u32(decode).clamp(1, total_tokens - 1);
     Lengths {
         prefill_tokens: total_tokens - decode_tokens,
         decode_tokens,
@@ -354,7 +359,7 @@ fn clip(lengths: Lengths, max_tokens: Option<u32>) -> Lengths {
         Some(most) if total > u64::from(most) => {
             let most = most.max(2);
             let share = u64::from(lengths.prefill_tokens) * u64::from(most);
-            let prefill = ((share + total / 2) / total) as u32;
+            let prefill = narrow::<u32, _>((share + total / 2) / total);
             let prefill_tokens = prefill.clamp(1, most - 1);
             Lengths {
                 prefill_tokens,

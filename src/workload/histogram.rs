@@ -11,6 +11,7 @@ use super::limits::{MOST_TOKENS, check_lengths};
 use super::trace::content_lines;
 use super::{DataFile, Lengths, WorkloadError, split_cells};
 use crate::input_file::shown;
+use crate::number::whole_usize;
 
 /// Columns of a histogram file, in order.
 const COLUMNS: [&str; 5] = [
@@ -165,7 +166,7 @@ fn cut(values: impl Iterator<Item = u32>, levels: &[f64]) -> Vec<(u32, u32)> {
     let mut bounds: Vec<(u32, u32)> = Vec::new();
     let mut start = 0;
     for level in levels {
-        let end = ((level * sorted.len() as f64).ceil() as usize).clamp(1, sorted.len());
+        let end = whole_usize((level * sorted.len() as f64).ceil()).clamp(1, sorted.len());
         let most = sorted[end - 1];
         let end = sorted.partition_point(|&v| v <= most);
         if end > start {

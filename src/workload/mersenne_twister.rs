@@ -2,6 +2,8 @@
 //! `random` and NumPy's `RandomState` seed and use it, so that Vidur's generators
 //! and its `random` router draw the same in compatibility mode.
 
+use crate::number::narrow;
+
 const SIZE: usize = 624;
 const SHIFT: usize = 397;
 
@@ -20,14 +22,14 @@ impl MersenneTwister {
             let previous = state[i - 1] ^ (state[i - 1] >> 30);
             state[i] = 1_812_433_253u32
                 .wrapping_mul(previous)
-                .wrapping_add(i as u32);
+                .wrapping_add(narrow(i));
         }
         Self { state, index: SIZE }
     }
 
     /// As `random.seed(seed)` of CPython.
     pub(crate) fn python(seed: u64) -> Self {
-        let mut key = vec![seed as u32];
+        let mut key = vec![(seed & 0xffff_ffff) as u32];
         if seed >> 32 != 0 {
             key.push((seed >> 32) as u32);
         }
@@ -37,7 +39,7 @@ impl MersenneTwister {
             let previous = state[i - 1] ^ (state[i - 1] >> 30);
             state[i] = (state[i] ^ previous.wrapping_mul(1_664_525))
                 .wrapping_add(key[j])
-                .wrapping_add(j as u32);
+                .wrapping_add(narrow(j));
             i += 1;
             j = (j + 1) % key.len();
             if i == SIZE {
@@ -47,7 +49,7 @@ impl MersenneTwister {
         }
         for _ in 1..SIZE {
             let previous = state[i - 1] ^ (state[i - 1] >> 30);
-            state[i] = (state[i] ^ previous.wrapping_mul(1_566_083_941)).wrapping_sub(i as u32);
+            state[i] = (state[i] ^ previous.wrapping_mul(1_566_083_941)).wrapping_sub(narrow(i));
             i += 1;
             if i == SIZE {
                 state[0] = state[SIZE - 1];

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use super::trace::parse_date_time;
 use super::{DataFiles, Lengths, MersenneTwister, Request, Trace, WorkloadError, read_trace};
+use crate::number::{narrow, whole_u32, whole_u64};
 
 /// `synthetic` requests.
 #[derive(Debug, Clone, PartialEq)]
@@ -193,7 +194,8 @@ impl VidurReplay {
             let scaled = scaled(*row, self.prefill_scale_factor, self.decode_scale_factor);
             let total = u64::from(scaled.prefill_tokens) + u64::from(scaled.decode_tokens);
             let excess = total.saturating_sub(u64::from(self.max_tokens));
-            let prefill_tokens = u64::from(scaled.prefill_tokens).saturating_sub(excess) as u32;
+            let prefill_tokens =
+                narrow::<u32, _>(u64::from(scaled.prefill_tokens).saturating_sub(excess));
             if prefill_tokens == 0 {
                 let message = format!(
                     "a request of {total} tokens has no prompt left when cut to max_tokens ({}); \
@@ -227,7 +229,7 @@ impl Intervals {
             VidurIntervals::Gamma { qps, cv } => {
                 let shape = 1.0 / (cv * cv);
                 Self::Gamma(Box::new(GammaDraws {
-                    rng: MersenneTwister::numpy(seed as u32),
+                    rng: MersenneTwister::numpy(narrow::<u32, _>(seed)),
                     spare: None,
                     shape,
                     scale: 1.0 / (qps * shape),
@@ -449,8 +451,8 @@ impl LengthDraws {
 /// Whole tokens of a request, rounded down.
 fn split(total: f64, prefill: f64, decode: f64) -> Result<Lengths, WorkloadError> {
     let lengths = Lengths {
-        prefill_tokens: prefill as u32,
-        decode_tokens: decode as u32,
+        prefill_tokens: whole_u32(prefill),
+        decode_tokens: whole_u32(decode),
     };
     if lengths.prefill_tokens == 0 || lengths.decode_tokens == 0 {
         let message = format!(
@@ -481,7 +483,7 @@ impl ZipfDraws {
         let items = f64::from(max) - f64::from(min) + 1.0;
         let zeta = |count: f64| -> f64 {
             let term = |k: u64| 1.0 / (k as f64).powf(theta);
-            pairwise_sum(&term, 1, (count.max(1.0) as u64).max(1) - 1)
+            pairwise_sum(&term, 1, whole_u64(count.max(1.0)).max(1) - 1)
         };
         let (zeta_2, zeta_n) = (zeta(2.0), zeta(items));
         Self {
@@ -519,7 +521,7 @@ fn pairwise_sum(term: &impl Fn(u64) -> f64, first: u64, count: u64) -> f64 {
         return pairwise_sum(term, first, half) + rest;
     }
     let mut terms = [0.0; 128];
-    let terms = &mut terms[..count as usize];
+    let terms = &mut terms[..narrow::<usize, _>(count)];
     (first..)
         .zip(terms.iter_mut())
         .for_each(|(k, value)| *value = term(k));
@@ -551,7 +553,7 @@ fn lengths_of(trace: &Trace) -> Result<&[Lengths], WorkloadError> {
 
 /// Scaled and rounded down, at least one token each.
 fn scaled(row: Lengths, prefill: f64, decode: f64) -> Lengths {
-    let scale = |tokens: u32, factor: f64| ((f64::from(tokens) * factor) as u32).max(1);
+    let scale = |tokens: u32, factor: f64| whole_u32(f64::from(tokens) * factor).max(1);
     Lengths {
         prefill_tokens: scale(row.prefill_tokens, prefill),
         decode_tokens: scale(row.decode_tokens, decode),
@@ -563,7 +565,7 @@ fn shortened(row: Lengths, max_tokens: u32) -> Lengths {
     let (prefill, decode) = (f64::from(row.prefill_tokens), f64::from(row.decode_tokens));
     let total = prefill + decode;
     let excess = (total - f64::from(max_tokens)).max(0.0);
-    let less = |tokens: f64| ((tokens - (excess * (tokens / total)).ceil()) as u32).max(1);
+    let less = |tokens: f64| whole_u32(tokens - (excess * (tokens / total)).ceil()).max(1);
     Lengths {
         prefill_tokens: less(prefill),
         decode_tokens: less(decode),
@@ -574,7 +576,7 @@ fn shortened(row: Lengths, max_tokens: u32) -> Lengths {
 fn shuffle(rows: &mut [Lengths], seed: u32) {
     let mut rng = MersenneTwister::numpy(seed);
     for last in (1..rows.len()).rev() {
-        rows.swap(last, rng.up_to(last as u32) as usize);
+        rows.swap(last, rng.up_to(narrow::<u32, _>(last)) as usize);
     }
 }
 

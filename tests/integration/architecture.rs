@@ -33,6 +33,7 @@ const ORDER: &[&str] = &[
     "output_file",
     "input_file",
     "units",
+    "number",
     "limits",
 ];
 

@@ -2,6 +2,13 @@
 //! recordings: one binary, so that the library is linked once. Run one module with
 //! `cargo test --test integration cli::`.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "tests and benches count what is small"
+)]
+
 mod architecture;
 mod catalog;
 mod checkpoints;

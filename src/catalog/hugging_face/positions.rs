@@ -8,6 +8,7 @@
 
 use serde_json::Value;
 
+use crate::number::whole_u32;
 use crate::yaml::{Document, YamlError, child_path};
 
 /// Keys that say how many positions there are; the least counts.
@@ -126,7 +127,7 @@ fn scaled_by(document: &Document, path: &str, positions: u32) -> Result<u32, Yam
     };
     let tokens = f64::from(base) * factor;
     if factor >= 1.0 && tokens <= f64::from(u32::MAX) {
-        Ok(tokens as u32)
+        Ok(whole_u32(tokens))
     } else {
         Err(document.error(
             &factor_key,

@@ -17,6 +17,7 @@ use crate::cli::CliError;
 use crate::cli::output::write_out;
 use crate::execution_time::BackendKind;
 use crate::input_file::{self, InputKind};
+use crate::number::narrow;
 use crate::spec::Resolver;
 use crate::spelling::did_you_mean;
 use crate::units::DType;
@@ -267,7 +268,7 @@ impl Row<'_> {
             self.steps.columns[nth]
         });
         let (line, start) = self.record.position().map_or((0, 0), |position| {
-            (position.line(), position.byte() as usize)
+            (position.line(), narrow::<usize, _>(position.byte()))
         });
         let width = field_offset(&self.steps.text[start.min(self.steps.text.len())..], field);
         CliError::BadInput(format!(

@@ -12,6 +12,7 @@ use crate::execution_time::{
     Operator, PrefillChunk, PricedOperator, Provenance, StageRun, StageTime, StepCost, StepShape,
     decode_times_one_by_one, operators_of_stage, stage_times_one_by_one,
 };
+use crate::number::whole_u64;
 
 thread_local! {
     /// Room for the times of chunks and the loads of ranks, reused.
@@ -137,7 +138,7 @@ impl AicbCost {
             let batch = shape.decode_requests.div_ceil(self.ranks);
             let context = shape.decode_context_tokens as f64 / f64::from(shape.decode_requests);
             let found = table.stages[stage].attention(f64::from(batch), context);
-            let key = [u64::from(batch), context.round() as u64];
+            let key = [u64::from(batch), whole_u64(context.round())];
             part("attention", Phase::Decode, key, found);
         }
         let table = &by_tokens.stages[stage];

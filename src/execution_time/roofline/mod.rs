@@ -17,6 +17,7 @@ use super::operator::LatentWidths;
 use super::{Operator, OperatorCost, Price, PricingError, Provenance};
 use crate::catalog::{DeviceSpec, LocalAttention};
 use crate::network::Links;
+use crate::number::narrow;
 use crate::units::DType;
 
 /// Memory-bound kernels: share of the bandwidth reached, and start-up.
@@ -428,7 +429,7 @@ fn expert_work(operator: &Operator) -> Option<(Work, DType)> {
     let expert_elements = 3.0 * f64::from(hidden_size) * f64::from(intermediate_size)
         / f64::from(expert_tensor_parallel);
     let miss = 1.0 - f64::from(experts_per_token) / f64::from(experts);
-    let visited_experts = local_experts * (1.0 - miss.powi(tokens.min(1 << 20) as i32));
+    let visited_experts = local_experts * (1.0 - miss.powi(narrow::<i32, _>(tokens.min(1 << 20))));
     let work = Work {
         operations: 2.0 * visits * expert_elements,
         bytes: visited_experts * expert_elements * dtype.bytes()

@@ -7,6 +7,7 @@ use super::frame::Frame;
 use super::speed_of_light::{ExpertLayer, Peaks};
 use super::{Found, Missing, SiliconError, dtypes_like, parse_dtype};
 use crate::execution_time::operator::ExpertLoad;
+use crate::number::whole_u32;
 use crate::units::DType;
 
 /// Largest distance, octaves over all features of a layer together, over which
@@ -202,7 +203,7 @@ fn difference(lender: &Key, own: &Key) -> String {
 fn thousandths(load: ExpertLoad) -> Load {
     match load {
         ExpertLoad::Balanced | ExpertLoad::Uneven { .. } => 0,
-        ExpertLoad::PowerLaw { alpha } => (alpha * 1e3).round().clamp(0.0, 1e6) as Load,
+        ExpertLoad::PowerLaw { alpha } => whole_u32((alpha * 1e3).round().clamp(0.0, 1e6)),
     }
 }
 

@@ -5,6 +5,7 @@ use super::grid::{AXES, Grid, GridSet};
 use super::speed_of_light::{Kv, Peaks};
 use super::{Found, How, Missing, SiliconError, kv_dtypes_like, parse_dtype};
 use crate::catalog::LocalAttention;
+use crate::number::single;
 use crate::units::DType;
 
 /// One family of kernels: cache format, head width, KV heads (0: as many as
@@ -236,7 +237,7 @@ impl GenerationAttentionTable {
         for (slice, at, latency_ms) in &mut points {
             let head_dim = f64::from(slice.head_dim);
             let ideal = peaks.generation_attention_ms(slice.kv(), head_dim, at.map(f64::from));
-            *latency_ms = latency_ms.max(ideal as f32);
+            *latency_ms = latency_ms.max(single(ideal));
         }
         let grids = GridSet::build(points);
         Ok(Self {

@@ -2,6 +2,7 @@
 //! between neighbours, and beyond the ends the utilisation of the end points.
 
 use super::{Found, How};
+use crate::number::narrow;
 
 /// The keys of many curves and their points, in flat arrays.
 #[derive(Debug)]
@@ -27,12 +28,12 @@ impl<K: Ord + Copy> CurveSet<K> {
         for (key, x, latency_ms) in points {
             if set.keys.last() != Some(&key) {
                 set.keys.push(key);
-                set.starts.push(set.coordinates.len() as u32);
+                set.starts.push(narrow::<u32, _>(set.coordinates.len()));
             }
             set.coordinates.push(x);
             set.latencies_ms.push(latency_ms);
         }
-        set.starts.push(set.coordinates.len() as u32);
+        set.starts.push(narrow::<u32, _>(set.coordinates.len()));
         set
     }
 

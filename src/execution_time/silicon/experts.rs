@@ -14,6 +14,7 @@ use super::frame::Frame;
 use super::speed_of_light::{ExpertLayer, Peaks};
 use super::{Found, How, Missing, SiliconError, dtypes_like, parse_dtype};
 use crate::execution_time::operator::ExpertTokens;
+use crate::number::single;
 use crate::units::DType;
 
 /// Largest distance, octaves over all features of a layer together, over which
@@ -324,7 +325,7 @@ fn spread_further(
                     peaks.busiest_experts_ms(key.dtype, layer, visits)
                 };
                 let scaled = f64::from(latency_ms) * ideal(layer) / ideal(key.layer);
-                curves.push((further, tokens, scaled as f32));
+                curves.push((further, tokens, single(scaled)));
             }
             let from = format!("expert parallel {}", key.layer.expert_parallel);
             let substitute = match &origin.substitute {
@@ -378,7 +379,7 @@ fn points(
             let visits = f64::from(tokens[row]) * f64::from(layer.experts_per_token)
                 / f64::from(layer.expert_parallel);
             let ideal = |peaks: &Peaks| peaks.busiest_experts_ms(dtype, layer, visits);
-            latency_ms = (f64::from(latency_ms) * ideal(peaks) / ideal(&there)) as f32;
+            latency_ms = single(f64::from(latency_ms) * ideal(peaks) / ideal(&there));
             substitute = Some(format!("{measured}, {kernels}"));
         }
         let key = Key { dtype, layer };

@@ -23,6 +23,7 @@ use parquet::schema::types::ColumnPath;
 
 use super::SiliconError;
 use super::table::LATENCY;
+use crate::number::{narrow, single};
 
 /// Columns of one file.
 pub(super) struct Frame {
@@ -40,7 +41,7 @@ impl Frame {
         let metadata = metadata(&bytes).map_err(|error| malformed(error.to_string()))?;
         let schema = Arc::clone(metadata.schema());
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata);
-        let rows = builder.metadata().file_metadata().num_rows().max(1) as usize;
+        let rows = narrow(builder.metadata().file_metadata().num_rows().max(1));
         let mut reader = builder
             .with_batch_size(rows)
             .build()
@@ -109,7 +110,7 @@ impl Frame {
             return Ok(values.values().clone());
         }
         let times = self.reals(LATENCY)?;
-        Ok(times.into_iter().map(|time| time as f32).collect())
+        Ok(times.into_iter().map(single).collect())
     }
 
     /// Text of column `name`.
@@ -171,7 +172,7 @@ pub(super) struct Texts {
 impl Texts {
     /// Of a row.
     pub(super) fn value(&self, row: usize) -> &str {
-        self.values.value(self.codes[row] as usize)
+        self.values.value(narrow::<usize, _>(self.codes[row]))
     }
 
     /// Those there are, some perhaps twice.
@@ -200,7 +201,7 @@ pub(super) struct Parsed<T> {
 impl<T: Copy> Parsed<T> {
     /// That of a row.
     pub(super) fn of(&self, row: usize) -> T {
-        self.values[self.codes[row] as usize]
+        self.values[narrow::<usize, _>(self.codes[row])]
     }
 }
 

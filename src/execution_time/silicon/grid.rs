@@ -9,6 +9,7 @@
 //! the distance of the fifth, so that the estimate has no jumps.
 
 use super::{Found, How};
+use crate::number::narrow;
 
 /// Axes of a grid.
 pub(super) const AXES: usize = 3;
@@ -80,7 +81,7 @@ impl Grid {
             let shared = previous.map_or(0, |p| (0..AXES).take_while(|&i| p[i] == at[i]).count());
             for (level, &value) in at.iter().enumerate().skip(shared) {
                 if level + 1 < AXES {
-                    let children = grid.levels[level + 1].len() as u32;
+                    let children = narrow::<u32, _>(grid.levels[level + 1].len());
                     grid.starts[level].push(children);
                 }
                 grid.levels[level].push(value);
@@ -90,7 +91,7 @@ impl Grid {
             previous = Some(at);
         }
         for level in 0..AXES - 1 {
-            let end = grid.levels[level + 1].len() as u32;
+            let end = narrow::<u32, _>(grid.levels[level + 1].len());
             grid.starts[level].push(end);
         }
         grid

@@ -21,6 +21,7 @@ use super::manifest::{MANIFEST_FILE, Manifest, TableEntry};
 use super::table::LATENCY;
 use super::{SiliconError, Table};
 use crate::input_file::{self, InputKind};
+use crate::number::single;
 use crate::output_file::{self, DirectoryLock, LockError};
 
 /// Licence of the package.
@@ -586,7 +587,7 @@ impl<'a> Cells<'a> {
                 Some(Row {
                     texts,
                     numbers,
-                    latency_ms: latencies_ms[row] as f32,
+                    latency_ms: single(latencies_ms[row]),
                 })
             })
             .collect()
@@ -769,7 +770,7 @@ fn select_experts(frame: &Frame) -> Result<Vec<ExpertsRow>, SiliconError> {
                 expert_tensor_parallel,
                 expert_parallel,
                 tokens,
-                latency_ms: latencies_ms[row] as f32,
+                latency_ms: single(latencies_ms[row]),
             })
         })
         .collect())

@@ -57,6 +57,7 @@ use super::operator::{
 };
 use crate::catalog::{DeviceSpec, LocalAttention};
 use crate::input_file::tame_line;
+use crate::number::whole_u32;
 use crate::units::{BYTES_PER_S_PER_GBPS, DType};
 use attention::Heads;
 use collectives::{Collective, Links};
@@ -529,7 +530,7 @@ impl SiliconDb {
                     // Unevenness that was not measured: the busiest GPU as if all were.
                     let (tokens, load) = match load {
                         ExpertLoad::Uneven { factor } => {
-                            let tokens = (f64::from(tokens) * factor).ceil() as u32;
+                            let tokens = whole_u32((f64::from(tokens) * factor).ceil());
                             (tokens, ExpertLoad::Balanced)
                         }
                         measured => (tokens, measured),
@@ -696,7 +697,7 @@ impl OperatorCost for SiliconDb {
         let provenance = match found.doubt {
             Some(times) => Provenance::Doubtful {
                 found: Box::new(provenance),
-                times_bound: times.round() as u32,
+                times_bound: whole_u32(times.round()),
             },
             None => provenance,
         };

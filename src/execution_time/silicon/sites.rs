@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::curve::Curve;
 use super::{Found, How};
+use crate::number::{narrow, single};
 
 /// Shapes that lend their utilisation.
 const NEAREST: usize = 4;
@@ -56,13 +57,13 @@ impl Sites {
             if sites.shapes.last() != Some(&shape) {
                 sites.shapes.push(shape);
                 sites.logs.push(shape.map(|width| f64::from(width).log2()));
-                sites.starts.push(sites.rows.len() as u32);
+                sites.starts.push(narrow::<u32, _>(sites.rows.len()));
             }
             sites.rows.push(rows);
             sites.latencies_ms.push(latency_ms);
         }
-        sites.starts.push(sites.rows.len() as u32);
-        sites.by_shape = (0..sites.shapes.len() as u32).collect();
+        sites.starts.push(narrow::<u32, _>(sites.rows.len()));
+        sites.by_shape = (0..narrow::<u32, _>(sites.shapes.len())).collect();
         sites
             .by_shape
             .sort_by_key(|&index| sites.shapes[index as usize]);
@@ -74,7 +75,7 @@ impl Sites {
         for index in 0..self.shapes.len() {
             for point in self.starts[index] as usize..self.starts[index + 1] as usize {
                 let ideal = speed_of_light_ms(f64::from(self.rows[point]), self.shapes[index]);
-                self.latencies_ms[point] = self.latencies_ms[point].max(ideal as f32);
+                self.latencies_ms[point] = self.latencies_ms[point].max(single(ideal));
             }
         }
     }

@@ -6,6 +6,7 @@
 //! The figures are those of the devices that were *measured*, so that prices
 //! do not depend on how a user describes his device.
 
+use crate::number::whole_u64;
 use crate::units::DType;
 
 /// Peaks of a measured device.
@@ -133,7 +134,7 @@ impl Peaks {
     /// Routed experts of a layer on one GPU, load balanced; whole numbers of
     /// tokens and experts as the original counts them.
     pub(super) fn experts_ms(&self, dtype: DType, layer: ExpertLayer, tokens: f64) -> f64 {
-        let routed = tokens.round() as u64 * u64::from(layer.experts_per_token);
+        let routed = whole_u64(tokens.round()) * u64::from(layer.experts_per_token);
         let spread = u64::from(layer.expert_parallel).max(1);
         let cut = u64::from(layer.expert_tensor_parallel).max(1);
         let (hidden, inner) = (

@@ -7,6 +7,7 @@ use crate::catalog::EngineSpec;
 use crate::execution_time::{
     Operator, PricedOperator, Provenance, StageRun, StageTime, StepCost, StepShape,
 };
+use crate::number::narrow;
 
 /// Host time of a step: it delays the first stage.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -52,7 +53,7 @@ impl HostOverhead {
 
 /// Requests of a step.
 pub(super) fn requests(shape: &StepShape) -> u32 {
-    shape.decode_requests + shape.prefills.len() as u32
+    shape.decode_requests + narrow::<u32, _>(shape.prefills.len())
 }
 
 /// A cost model that knows no engine, with the host time of one.

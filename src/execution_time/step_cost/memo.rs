@@ -3,6 +3,7 @@
 
 use super::curve::Curve;
 use super::lazy::{empty, places, read_or_fill};
+use crate::number::{narrow, whole_u32};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -43,7 +44,7 @@ impl CountTable {
 
     /// Counts below this one are priced one by one.
     pub(super) fn exact_below(&self) -> u32 {
-        (self.pages.len() * PAGE) as u32
+        narrow::<u32, _>(self.pages.len() * PAGE)
     }
 
     #[inline]
@@ -56,7 +57,7 @@ impl CountTable {
 
     fn get_beyond(&self, count: u32, price: impl Fn(u32) -> f64) -> f64 {
         // From here on all knots are whole numbers.
-        let at_knot = |count: f64| price(count as u32);
+        let at_knot = |count: f64| price(whole_u32(count));
         if let Some(cell) = self.beyond.cell(f64::from(count), &at_knot) {
             return cell.at(f64::from(count));
         }

@@ -41,6 +41,7 @@ use super::{
 use crate::catalog::{DeviceSpec, EngineSpec, ModelSpec};
 use crate::memory::{Formats, Parallelism};
 use crate::network::{Fabric, LinkOverrides};
+use crate::number::narrow;
 use crate::units::Divisor;
 
 /// Prices steps of one deployment: the operator graph of a model on a device.
@@ -289,7 +290,7 @@ impl GraphCost {
     /// The most that one rank has of `all` that are spread evenly.
     #[inline]
     fn of_one_rank(&self, all: u32) -> u32 {
-        self.ranks.div_ceil(u64::from(all)) as u32
+        narrow::<u32, _>(self.ranks.div_ceil(u64::from(all)))
     }
 
     /// Time of operators visited by `visit`, seconds.
@@ -682,7 +683,7 @@ impl GraphCost {
         let mut sheet = Sheet {
             pricer: &self.pricer,
             elsewhere: self.elsewhere,
-            stage: index as u32,
+            stage: narrow::<u32, _>(index),
             rows: out,
         };
         let pool = self.pool_tokens(shape);
@@ -734,11 +735,11 @@ impl GraphCost {
         };
         let sum_s: f64 = out[first..].iter().map(|row| row.time_s).sum();
         out.push(PricedOperator {
-            stage: index as u32,
+            stage: narrow::<u32, _>(index),
             name: name.into(),
             operator: Operator::LayerParts {
                 prefill: !shape.prefills.is_empty(),
-                batch: shape.decode_requests + shape.prefills.len() as u32,
+                batch: shape.decode_requests + narrow::<u32, _>(shape.prefills.len()),
                 tokens: self.pool_tokens(shape),
             },
             count: 1.0,
@@ -776,7 +777,7 @@ impl GraphCost {
 
 impl StepCost for GraphCost {
     fn stages(&self) -> u32 {
-        self.tables.len() as u32
+        narrow::<u32, _>(self.tables.len())
     }
 
     #[inline]

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use super::memo::ChunkShape;
 use crate::execution_time::PrefillChunk;
+use crate::number::narrow;
 
 /// One rank's share of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -132,13 +133,13 @@ impl Ranks {
             let (count, tokens) = &mut self.owned[lightest];
             *count += 1;
             *tokens += chunk.new_tokens;
-            self.owner.push(lightest as u32);
+            self.owner.push(narrow::<u32, _>(lightest));
         }
         self.by_rank.clear();
         if self.owned.len() == self.sorted.len() {
             return self.by_rank.extend_from_slice(&self.sorted);
         }
-        for rank in 0..self.owned.len() as u32 {
+        for rank in 0..narrow::<u32, _>(self.owned.len()) {
             let owned = self.sorted.iter().zip(&self.owner);
             let owned = owned.filter(|(_, owner)| **owner == rank);
             self.by_rank.extend(owned.map(|(chunk, _)| *chunk));
@@ -150,7 +151,7 @@ impl Ranks {
 #[inline]
 pub(super) fn groups(chunks: &[PrefillChunk]) -> impl Iterator<Item = ChunkShape> {
     chunks.chunk_by(|a, b| a == b).map(|equal| ChunkShape {
-        batch: equal.len() as u32,
+        batch: narrow::<u32, _>(equal.len()),
         new_tokens: equal[0].new_tokens,
         context_tokens: equal[0].context_tokens,
     })

@@ -19,6 +19,7 @@ use crate::execution_time::{
 };
 use crate::memory::Parallelism;
 use crate::network::{Collective, Fabric};
+use crate::number::narrow;
 use crate::units::DType;
 
 /// Bytes of an element of the activations that travel.
@@ -126,7 +127,7 @@ impl Deployment {
         }
         let stages = parallelism.pipeline_parallel.max(1);
         let layers = |stage: u32| match keys {
-            Keys::Exact => f64::from(model.stage_layers(stage, stages).len() as u32),
+            Keys::Exact => f64::from(narrow::<u32, _>(model.stage_layers(stage, stages).len())),
             Keys::Vidur => f64::from(model.layers / stages),
         };
         let grouped = |fraction: f64| if heads > kv_heads { fraction } else { 0.0 };
@@ -432,7 +433,7 @@ impl<T: OperatorTimes> Composed<T> {
         if !self.deployment.host {
             return 0.0;
         }
-        let requests = shape.decode_requests + shape.prefills.len() as u32;
+        let requests = shape.decode_requests + narrow::<u32, _>(shape.prefills.len());
         Op::HOST
             .into_iter()
             .map(|op| self.op(op, requests))
@@ -443,7 +444,7 @@ impl<T: OperatorTimes> Composed<T> {
 
 impl<T: OperatorTimes> StepCost for Composed<T> {
     fn stages(&self) -> u32 {
-        self.deployment.layers.len() as u32
+        narrow::<u32, _>(self.deployment.layers.len())
     }
 
     fn stage_time(&self, stage: u32, shape: &StepShape) -> StageTime {
@@ -523,7 +524,7 @@ impl<T: OperatorTimes> Composed<T> {
             _ => layers,
         };
         for op in deployment.operators() {
-            let requests = shape.decode_requests + shape.prefills.len() as u32;
+            let requests = shape.decode_requests + narrow::<u32, _>(shape.prefills.len());
             let (time_ms, features) = match op {
                 Op::AttnDecode if shape.decode_requests == 0 => continue,
                 Op::AttnPrefill if shape.prefills.is_empty() => continue,
@@ -598,7 +599,7 @@ impl Deployment {
                 kv_dtype: dtype,
             },
             Op::AttnPrefill => {
-                let chunks = shape.prefills.len() as u32;
+                let chunks = narrow::<u32, _>(shape.prefills.len());
                 let context = shape.prefills.iter().map(|chunk| chunk.context_tokens);
                 Operator::ContextAttention {
                     batch: chunks,
@@ -619,7 +620,7 @@ impl Deployment {
                 across_nodes: self.across_nodes,
             },
             _ => Operator::Host {
-                requests: shape.decode_requests + shape.prefills.len() as u32,
+                requests: shape.decode_requests + narrow::<u32, _>(shape.prefills.len()),
             },
         }
     }

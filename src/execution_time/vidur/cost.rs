@@ -13,6 +13,7 @@ use crate::catalog::{Attention, ModelSpec};
 use crate::execution_time::{PricedOperator, Provenance, StageRun, StageTime, StepCost, StepShape};
 use crate::memory::Parallelism;
 use crate::network::Fabric;
+use crate::number::whole_u64;
 
 /// What a [`VidurCost`] is for.
 #[derive(Debug, Clone)]
@@ -181,7 +182,7 @@ impl Watched {
 
     #[cold]
     fn note(&self, axis: usize, value: f64) {
-        self.beyond[axis].fetch_max(value as u64, Relaxed);
+        self.beyond[axis].fetch_max(whole_u64(value), Relaxed);
     }
 
     fn predict(&self, point: [f64; 2]) -> f64 {

@@ -4,6 +4,7 @@ use super::forest::{self, Forest, ForestParameters};
 use super::interpolation::{Surface, WorkLine};
 use super::regression::{self, Polynomial, RegressionParameters};
 use super::{Estimator, Op, PredictorConfig, Samples};
+use crate::number::narrow;
 
 /// One operator's times as a function of its features.
 #[derive(Debug, Clone, PartialEq)]
@@ -260,18 +261,18 @@ impl Out {
     }
 
     fn counts(&mut self, counts: &[u32]) {
-        self.count(counts.len() as u32);
+        self.count(narrow::<u32, _>(counts.len()));
         counts.iter().for_each(|count| self.count(*count));
     }
 
     fn numbers(&mut self, numbers: &[f64]) {
-        self.count(numbers.len() as u32);
+        self.count(narrow::<u32, _>(numbers.len()));
         let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
         self.0.extend(bytes);
     }
 
     fn text(&mut self, text: &str) {
-        self.count(text.len() as u32);
+        self.count(narrow::<u32, _>(text.len()));
         self.0.extend(text.as_bytes());
     }
 }

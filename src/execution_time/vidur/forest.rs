@@ -25,6 +25,7 @@ use rayon::prelude::*;
 
 use super::validation::{Fold, grid_search_folds, mape};
 use super::{Op, PredictorConfig, Samples};
+use crate::number::{narrow, single, whole_i32, whole_i64};
 
 /// Size and limits of a forest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl Forest {
     /// Grows a forest.
     pub fn grow(samples: &Samples, parameters: ForestParameters, seed: u64) -> Self {
         let cells = Cells::new(samples);
-        let rows: Vec<u32> = (0..samples.len() as u32).collect();
+        let rows: Vec<u32> = (0..narrow::<u32, _>(samples.len())).collect();
         let bag = Bag::new(&cells, samples, &rows);
         let grower = Grower {
             cells: &cells,
@@ -282,7 +283,7 @@ impl Cells {
         let points: Vec<[f64; 2]> = samples
             .points
             .iter()
-            .map(|point| point.map(|x| f64::from(x as f32)))
+            .map(|point| point.map(|x| f64::from(single(x))))
             .collect();
         let values = [0, 1].map(|axis| {
             let mut values: Vec<f64> = points.iter().map(|point| point[axis]).collect();
@@ -291,7 +292,9 @@ impl Cells {
             values
         });
         let rank = |point: &[f64; 2]| {
-            [0, 1].map(|axis| values[axis].partition_point(|value| *value < point[axis]) as u32)
+            [0, 1].map(|axis| {
+                narrow::<u32, _>(values[axis].partition_point(|value| *value < point[axis]))
+            })
         };
         let of_point: Vec<[u32; 2]> = points.iter().map(rank).collect();
         let mut ranks = of_point.clone();
@@ -299,7 +302,7 @@ impl Cells {
         ranks.dedup();
         let of_row = of_point
             .iter()
-            .map(|point| ranks.partition_point(|cell| cell < point) as u32)
+            .map(|point| narrow::<u32, _>(ranks.partition_point(|cell| cell < point)))
             .collect();
         Self {
             dimensions: samples.dimensions(),
@@ -324,7 +327,7 @@ impl Cells {
         let threshold = self.threshold(axis, between);
         let candidates = &self.values[axis][between[0] as usize..between[1] as usize];
         let below = candidates.partition_point(|value| *value <= threshold);
-        between[0] + below as u32 - 1
+        between[0] + narrow::<u32, _>(below) - 1
     }
 
     /// The largest value asked for that is not above a threshold: contexts and
@@ -507,7 +510,7 @@ impl Grower<'_> {
             right_of: None,
         });
         while let Some(open) = tree.open.pop() {
-            let index = tree.nodes.len() as u32;
+            let index = narrow::<u32, _>(tree.nodes.len());
             if let Some(parent) = open.right_of {
                 tree.nodes[parent as usize].right = index;
             }
@@ -573,7 +576,7 @@ impl Grower<'_> {
         }
         let mut best: Option<Split> = None;
         for turn in 0..self.cells.dimensions {
-            let axis = (open.chance as usize % 2 + turn) % self.cells.dimensions;
+            let axis = (narrow::<usize, _>(open.chance) % 2 + turn) % self.cells.dimensions;
             if axis == 0 {
                 let sums = drawn.iter().map(|cell| Sum {
                     rank: cell.ranks[0],
@@ -589,7 +592,7 @@ impl Grower<'_> {
         let Some(split) = best else {
             return node;
         };
-        (node.axis, node.between) = (split.axis as u32, split.between);
+        (node.axis, node.between) = (narrow::<u32, _>(split.axis), split.between);
         node.left_to = self.cells.left_to(split.axis, split.between);
         node.right = NOT_GROWN;
         let middle = open.start + part(tree, open, &split);
@@ -608,7 +611,7 @@ impl Grower<'_> {
             end: open.end,
             asked: [asked, to],
             chance: scramble(open.chance.wrapping_add(2)),
-            right_of: Some(tree.nodes.len() as u32),
+            right_of: Some(narrow::<u32, _>(tree.nodes.len())),
             ..left
         };
         // The left one on top: it follows its parent.
@@ -813,7 +816,7 @@ struct Steps {
 impl Steps {
     fn new(thresholds: [Vec<f64>; 2], largest_ms: f64, trees: u32) -> Self {
         let headroom = f64::from(trees.max(1)) * largest_ms.max(f64::MIN_POSITIVE);
-        let exponent = 61 - headroom.log2().ceil() as i32;
+        let exponent = 61 - whole_i32(headroom.log2().ceil());
         let places = (thresholds[0].len() + 1) * (thresholds[1].len() + 1);
         Self {
             thresholds,
@@ -849,7 +852,7 @@ impl Steps {
     }
 
     fn paint_leaf(&self, mean: f64, area: [[usize; 2]; 2]) {
-        let units = (mean * self.units_per_ms).round() as i64;
+        let units = whole_i64((mean * self.units_per_ms).round());
         let [[top, bottom], [left, right]] = area;
         if top >= bottom || left >= right {
             return;

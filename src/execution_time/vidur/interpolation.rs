@@ -21,6 +21,7 @@
 //! line. Prompt attention is interpolated relative to it throughout.
 
 use super::{Op, Samples};
+use crate::number::narrow;
 
 /// `fixed_ms + per_unit_ms * work`, least squares of the relative error.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -249,8 +250,8 @@ impl<'a> Gaps<'a> {
         let mut lines = [0, 1].map(|axis| vec![Vec::new(); surface.axes[axis].len()]);
         for (index, place) in places.iter().enumerate() {
             // Points are in order of rows and columns, so lines are sorted.
-            lines[0][place[0]].push(index as u32);
-            lines[1][place[1]].push(index as u32);
+            lines[0][place[0]].push(narrow::<u32, _>(index));
+            lines[1][place[1]].push(narrow::<u32, _>(index));
         }
         let relative = surface.relative();
         let scale = |point: &[f64; 2]| {
@@ -311,7 +312,7 @@ impl<'a> Gaps<'a> {
     /// left out.
     fn errors_at(&self, index: usize) -> [f64; 3] {
         let truth = self.values[index];
-        self.estimates(self.places[index], Some(index as u32))
+        self.estimates(self.places[index], Some(narrow::<u32, _>(index)))
             .map(|estimate| match estimate {
                 Some(estimate) if truth > 0.0 => (estimate.value / truth - 1.0).abs().min(UNKNOWN),
                 _ => UNKNOWN,
@@ -408,7 +409,7 @@ impl<'a> Gaps<'a> {
         // Sorted by distance; equal distances by order of points.
         let mut nearest: Vec<(f64, usize)> = Vec::with_capacity(NEIGHBOURS + 1);
         for (index, position) in self.positions.iter().enumerate() {
-            if but == Some(index as u32) {
+            if but == Some(narrow::<u32, _>(index)) {
                 continue;
             }
             let distance = (position[0] - at[0]).powi(2) + (position[1] - at[1]).powi(2);

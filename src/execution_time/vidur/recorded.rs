@@ -18,6 +18,7 @@ use crate::execution_time::{
     decode_times_one_by_one, operators_of_stage, stage_times_one_by_one,
 };
 use crate::input_file::{self, InputKind};
+use crate::number::{narrow, whole_u64};
 
 /// First bytes of a file compressed with gzip.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -60,7 +61,7 @@ impl RecordedCost {
             let whole = |column: usize| {
                 let value = sheet.zero_or_more(row, column)?;
                 if value.fract() == 0.0 && value < f64::from(u32::MAX) {
-                    Ok(value as u64)
+                    Ok(whole_u64(value))
                 } else {
                     Err(sheet.refuse(row, column, "a whole number from 0 on"))
                 }
@@ -79,9 +80,9 @@ impl RecordedCost {
                 None => total_s,
             };
             let run = StageRun {
-                replica: replica as u32,
+                replica: narrow::<u32, _>(replica),
                 nth_batch,
-                stage: stage as u32,
+                stage: narrow::<u32, _>(stage),
             };
             let time = StageTime {
                 model_s,
@@ -173,7 +174,7 @@ impl StepCost for RecordedCost {
             stage,
             name: "recorded".into(),
             operator: Operator::Host {
-                requests: shape.decode_requests + shape.prefills.len() as u32,
+                requests: shape.decode_requests + narrow::<u32, _>(shape.prefills.len()),
             },
             count: 1.0,
             time_s: self.typical.total_s(),

@@ -10,11 +10,17 @@
 //! and one-sided Jacobi rotations, which stay accurate for columns of very
 //! different size.
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayViewMut1, Axis, ShapeBuilder, Zip, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayViewMut1, Axis, ShapeBuilder, Slice, Zip};
 use rayon::prelude::*;
 
 use super::validation::{Fold, grid_search_folds, mape};
 use super::{PredictorConfig, Samples};
+use crate::number::narrow;
+
+/// Axes of a matrix. They and slices along them say what `ndarray`'s macro `s!` would,
+/// which brings unsafe code into whoever uses it.
+const ROWS: Axis = Axis(0);
+const COLUMNS: Axis = Axis(1);
 
 /// Singular values below this part of the largest count as zero.
 const SINGULAR_MIN: f64 = 1e-6;
@@ -60,7 +66,7 @@ pub struct Polynomial {
 impl Polynomial {
     /// Fits by least squares.
     pub fn fit(samples: &Samples, parameters: RegressionParameters) -> Self {
-        let rows: Vec<u32> = (0..samples.len() as u32).collect();
+        let rows: Vec<u32> = (0..narrow::<u32, _>(samples.len())).collect();
         Self::fit_rows(samples, &rows, parameters)
     }
 
@@ -99,7 +105,7 @@ impl Polynomial {
 }
 
 fn term(point: [f64; 2], exponents: [u32; 2]) -> f64 {
-    point[0].powi(exponents[0] as i32) * point[1].powi(exponents[1] as i32)
+    point[0].powi(narrow::<i32, _>(exponents[0])) * point[1].powi(narrow::<i32, _>(exponents[1]))
 }
 
 /// Subtracts the mean and returns it.
@@ -178,20 +184,21 @@ fn least_squares(mut features: Array2<f64>, mut times: Array1<f64>) -> Array1<f6
     let rank = count.min(rows);
     triangularise(&mut features, &mut times);
     // From here on the matrix is the triangle.
-    let mut triangle = features.slice_move(s![..rank, ..]);
-    for (index, mut column) in triangle.columns_mut().into_iter().enumerate() {
-        column.slice_mut(s![rank.min(index + 1)..]).fill(0.0);
+    features.slice_axis_inplace(ROWS, Slice::from(..rank));
+    times.slice_axis_inplace(ROWS, Slice::from(..rank));
+    for (index, mut column) in features.columns_mut().into_iter().enumerate() {
+        let below = Slice::from(rank.min(index + 1)..);
+        column.slice_axis_mut(ROWS, below).fill(0.0);
     }
-    let times = times.slice_move(s![..rank]);
-    let rotations = orthogonalise(&mut triangle);
-    let singular = triangle.map_axis(Axis(0), norm);
+    let rotations = orthogonalise(&mut features);
+    let singular = features.map_axis(ROWS, norm);
     let largest = singular.iter().copied().fold(0.0, f64::max);
     let mut solution = Array1::zeros(count);
     for (index, length) in singular.into_iter().enumerate() {
         if length <= SINGULAR_MIN * largest {
             continue;
         }
-        let part = triangle.column(index).dot(&times) / (length * length);
+        let part = features.column(index).dot(&times) / (length * length);
         solution.scaled_add(part, &rotations.column(index));
     }
     solution
@@ -202,7 +209,9 @@ fn least_squares(mut features: Array2<f64>, mut times: Array1<f64>) -> Array1<f6
 fn triangularise(features: &mut Array2<f64>, times: &mut Array1<f64>) {
     let (rows, count) = features.dim();
     for index in 0..count.min(rows) {
-        let mut mirror = features.slice(s![index.., index]).to_owned();
+        let rest = Slice::from(index..);
+        let pivot = features.column(index);
+        let mut mirror = pivot.slice_axis(ROWS, rest).to_owned();
         let length = norm(mirror.view());
         if length == 0.0 {
             continue;
@@ -215,9 +224,10 @@ fn triangularise(features: &mut Array2<f64>, times: &mut Array1<f64>) {
             let twice = 2.0 * mirror.dot(&column);
             column.scaled_add(-twice, &mirror);
         };
-        let mut rest = features.slice_mut(s![index.., index + 1..]);
-        rest.columns_mut().into_iter().for_each(reflect);
-        reflect(times.slice_mut(s![index..]));
+        let mut below = features.slice_axis_mut(ROWS, rest);
+        let columns = below.columns_mut().into_iter();
+        columns.skip(index + 1).for_each(reflect);
+        reflect(times.slice_axis_mut(ROWS, rest));
         features[[index, index]] = image;
     }
 }
@@ -261,9 +271,9 @@ fn orthogonalise(columns: &mut Array2<f64>) -> Array2<f64> {
 }
 
 fn rotate(columns: &mut Array2<f64>, first: usize, second: usize, c: f64, s: f64) {
-    let (x, y) = columns.multi_slice_mut((s![.., first], s![.., second]));
-    Zip::from(x)
-        .and(y)
+    let (mut head, mut tail) = columns.view_mut().split_at(COLUMNS, second);
+    Zip::from(head.column_mut(first))
+        .and(tail.column_mut(0))
         .for_each(|x, y| (*x, *y) = (c * *x - s * *y, s * *x + c * *y));
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use csv::StringRecord;
 
 use super::VidurError;
+use crate::number::narrow;
 use crate::spelling;
 
 /// A CSV file in memory.
@@ -112,7 +113,7 @@ impl<'a> Sheet<'a> {
 
     /// The text of a row.
     pub(super) fn line_of(&self, row: &Row) -> &str {
-        let mut rest = &self.text[(row.byte as usize).min(self.text.len())..];
+        let mut rest = &self.text[narrow::<usize, _>(row.byte).min(self.text.len())..];
         // The reader counts from before the second half of a line break.
         while let [b'\r' | b'\n', after @ ..] = rest {
             rest = after;

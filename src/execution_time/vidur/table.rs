@@ -15,6 +15,7 @@ use crate::catalog::ModelSpec;
 use crate::execution_time::{PricedOperator, Provenance, StageRun, StageTime, StepCost, StepShape};
 use crate::input_file::{self, InputKind};
 use crate::memory::Parallelism;
+use crate::number::whole_u64;
 use crate::spelling;
 
 /// Prices steps by operator times listed in a file.
@@ -164,9 +165,10 @@ fn read(path: &Path, text: &[u8]) -> Result<BTreeMap<Op, Vec<(Key, f64)>>, Vidur
                 (true, text) => {
                     let number = text.parse::<f64>().ok();
                     let whole = number.filter(|x| x.fract() == 0.0 && (0.0..1e18).contains(x));
-                    *value = whole
-                        .ok_or_else(|| sheet.refuse(row, column, "a whole number from 0 on"))?
-                        as u64;
+                    *value =
+                        whole_u64(whole.ok_or_else(|| {
+                            sheet.refuse(row, column, "a whole number from 0 on")
+                        })?);
                 }
             }
         }
@@ -234,12 +236,12 @@ impl OperatorTimes for TableTimes {
     }
 
     fn decode_ms(&self, requests: u32, kv_tokens: f64) -> f64 {
-        self.get(Op::AttnDecode, [u64::from(requests), kv_tokens as u64])
+        self.get(Op::AttnDecode, [u64::from(requests), whole_u64(kv_tokens)])
     }
 
     fn prefill_ms(&self, kv_tokens: f64, chunk: f64) -> f64 {
-        let chunk = chunk as u64;
-        self.get(Op::AttnPrefill, [kv_tokens as u64, chunk * chunk])
+        let chunk = whole_u64(chunk);
+        self.get(Op::AttnPrefill, [whole_u64(kv_tokens), chunk * chunk])
     }
 
     fn provenance(&self, _op: Op, _features: [f64; 2]) -> Provenance {

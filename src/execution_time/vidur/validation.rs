@@ -5,6 +5,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::{Estimator, Fit, PredictorConfig, Samples};
+use crate::number::narrow;
 
 /// Mean absolute percentage error as Vidur scores fits: where the truth is 0,
 /// anything but 0 counts as 100 %.
@@ -45,7 +46,7 @@ fn folds(order: &[u32], count: usize) -> Vec<Fold> {
 /// The folds of Vidur's grid search: consecutive rows of the file, and only two
 /// folds where there are fewer rows than folds asked for.
 pub(super) fn grid_search_folds(rows: usize, asked: u32) -> Vec<Fold> {
-    let order: Vec<u32> = (0..rows as u32).collect();
+    let order: Vec<u32> = (0..narrow::<u32, _>(rows)).collect();
     let asked = asked as usize;
     folds(&order, if rows < asked { 2 } else { asked })
 }
@@ -60,7 +61,7 @@ pub fn shuffled_mape(
     count: usize,
     seed: u64,
 ) -> f64 {
-    let mut order: Vec<u32> = (0..samples.len() as u32).collect();
+    let mut order: Vec<u32> = (0..narrow::<u32, _>(samples.len())).collect();
     order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     let whole = Fit::new(samples, estimator, config);
     let folds = folds(&order, count);

@@ -10,6 +10,7 @@
 mod ratio;
 
 use super::collective::{Collective, GroupKind};
+use crate::number::single;
 use ratio::{NodeColumn, RatioTable};
 
 // The original keeps bandwidths and efficiencies in single precision, which
@@ -241,8 +242,8 @@ impl AnalyticalNetwork {
     }
 
     fn ring_bandwidth(&self, spread: &Spread) -> BusBandwidth {
-        let nvlink = self.nvlink_gib_per_s as f32;
-        let nics = self.nic_gib_per_s as f32 * spread.nics as f32;
+        let nvlink = single(self.nvlink_gib_per_s);
+        let nics = single(self.nic_gib_per_s) * spread.nics as f32;
         if spread.nodes == 1 {
             return BusBandwidth {
                 gib_per_s: nvlink,
@@ -271,12 +272,12 @@ impl AnalyticalNetwork {
     fn all_to_all_bandwidth(&self, spread: &Spread) -> BusBandwidth {
         if spread.nodes == 1 {
             return BusBandwidth {
-                gib_per_s: self.nvlink_gib_per_s as f32,
+                gib_per_s: single(self.nvlink_gib_per_s),
                 nvlink_bound: true,
             };
         }
         let (nodes, gpus) = (spread.nodes as f32, spread.gpus as f32);
-        let nic = self.nic_gib_per_s as f32 * spread.nics as f32 / gpus;
+        let nic = single(self.nic_gib_per_s) * spread.nics as f32 / gpus;
         BusBandwidth {
             gib_per_s: nic * (nodes * gpus - 1.0) / ((nodes - 1.0) * gpus),
             nvlink_bound: false,

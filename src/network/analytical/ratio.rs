@@ -1,5 +1,6 @@
 //! Efficiency of a collective by size and number of nodes: the three tables
 //! that ship with SimAI, as recorded.
+use crate::number::single;
 
 /// Message sizes of the rows, 16 MiB to 16 GiB, bytes.
 const SIZES: [f64; ROWS] = [
@@ -156,7 +157,7 @@ pub(super) fn ratio(table: RatioTable, column: NodeColumn, bytes: u64) -> Option
         let (low, high) = (SIZES[above - 1], SIZES[above]);
         values[above - 1] + (values[above] - values[above - 1]) * (size - low) / (high - low)
     };
-    Some((value / values[ROWS - 1]) as f32)
+    Some(single(value / values[ROWS - 1]))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use super::graph::{FlowGraph, FlowKind, NONE, Resource};
+use crate::number::narrow;
 
 /// Rounds of refinement at most. A ring in which one link differs needs one per
 /// edge to be told apart completely; beyond this, edges far from the odd link
@@ -51,8 +52,8 @@ fn number(colours: &[u64]) -> (Vec<u32>, Vec<u32>) {
     let mut firsts = Vec::new();
     let numbered = colours.iter().enumerate().map(|(index, &colour)| {
         *ids.entry(colour).or_insert_with(|| {
-            firsts.push(index as u32);
-            firsts.len() as u32 - 1
+            firsts.push(narrow::<u32, _>(index));
+            narrow::<u32, _>(firsts.len()) - 1
         })
     });
     let numbered = numbered.collect();
@@ -191,7 +192,9 @@ impl Quotient {
         for (id, &first) in firsts.iter().enumerate() {
             let before = graph.edges[first as usize].before;
             if before != NONE {
-                classes[ids[before as usize] as usize].after.push(id as u32);
+                classes[ids[before as usize] as usize]
+                    .after
+                    .push(narrow::<u32, _>(id));
             }
         }
         let resource = |&first: &u32| graph.resources[first as usize];

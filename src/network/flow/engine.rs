@@ -5,6 +5,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use super::classes::Quotient;
+use crate::number::narrow;
 
 /// Times closer than this are one, nanoseconds.
 const TIE_NS: f64 = 1e-3;
@@ -81,7 +82,7 @@ pub(super) fn simulate(quotient: &Quotient) -> f64 {
             time_ns: flow.flow.start_ns,
             flow: Flow {
                 step: 0,
-                class: class as u32,
+                class: narrow::<u32, _>(class),
             },
             completes: false,
         }));
@@ -101,7 +102,7 @@ fn starts_at_once(quotient: &Quotient) -> bool {
 /// crowded link keep their first rate to the end, because no flow that leaves
 /// changes the lowest of max-min fair rates, and nobody ends after them.
 fn all_at_once(quotient: &Quotient) -> f64 {
-    let flows = 0..quotient.classes.len() as u32;
+    let flows = 0..narrow::<u32, _>(quotient.classes.len());
     let mut active: Vec<Active> = flows
         .map(|class| Active {
             flow: Flow { step: 0, class },

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use super::packets::{Message, PathShape};
 use super::routes::{Route, Router, Stage, StagePath};
 use crate::network::topology::Topology;
+use crate::number::{narrow, whole_u64};
 
 /// No edge before this one.
 pub(super) const NONE: u32 = u32::MAX;
@@ -128,8 +129,8 @@ impl<'a> GraphBuilder<'a> {
     pub(super) fn add_rings(&mut self, ranks: &[u32], local: usize) -> Result<(), NoRoute> {
         for channel in 0..local {
             let order = ring_order(ranks, local, channel);
-            let first = self.edges.len() as u32;
-            let n = order.len() as u32;
+            let first = narrow::<u32, _>(self.edges.len());
+            let n = narrow::<u32, _>(order.len());
             for place in 0..n {
                 let (from, to) = (order[place as usize], order[((place + 1) % n) as usize]);
                 let before = first + (place + n - 1) % n;
@@ -233,14 +234,14 @@ impl<'a> GraphBuilder<'a> {
             }
         }
         for (stage, (flows, _, fastest)) in ports {
-            let rate = (self.router.stages()[stage as usize].gbps * 1e9) as u64;
+            let rate = whole_u64(self.router.stages()[stage as usize].gbps * 1e9);
             let Some(&marking) = marking_bytes.get(&rate) else {
                 continue;
             };
             if flows.saturating_sub(1) * window > marking {
                 let mut kind = self.kinds[self.edges[fastest].kind as usize];
                 kind.least_ns *= SLOWED_DOWN;
-                self.edges[fastest].kind = self.kinds.len() as u32;
+                self.edges[fastest].kind = narrow::<u32, _>(self.kinds.len());
                 self.kinds.push(kind);
             }
         }
@@ -259,7 +260,7 @@ impl<'a> GraphBuilder<'a> {
     fn kind(&mut self, shape: u32, class: FlowClass, relay: u32, from: u32) -> u32 {
         let key = (shape, class);
         if let Some(found) = self.kind_keys.iter().position(|known| *known == key) {
-            return found as u32;
+            return narrow::<u32, _>(found);
         }
         let start_ns = if class.between {
             self.rules.start_between_ns
@@ -289,7 +290,7 @@ impl<'a> GraphBuilder<'a> {
             tail_ns: message.tail_ns(shape) + class.crowd * message.packet_ns(last_hop),
         });
         self.kind_keys.push(key);
-        self.kinds.len() as u32 - 1
+        narrow::<u32, _>(self.kinds.len()) - 1
     }
 
     /// A flow of the same message inside a server, alone.

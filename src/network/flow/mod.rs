@@ -31,6 +31,7 @@ pub use transfers::{LoneTransfer, TransferError, TransferPaths};
 use super::collective::{Collective, GroupKind};
 use super::cost::{CollectiveCost, CostError};
 use super::topology::Topology;
+use crate::number::narrow;
 use classes::Quotient;
 use graph::{FlowRules, GraphBuilder};
 use memo::Memo;
@@ -167,7 +168,7 @@ impl FlowNetwork {
         if let Some(&known) = registry.by_form.get(&form) {
             return Ok(known);
         }
-        let id = GroupId(registry.sets.len() as u32);
+        let id = GroupId(narrow::<u32, _>(registry.sets.len()));
         registry.sets.push(GroupSet {
             groups,
             kind,
@@ -305,7 +306,7 @@ impl FlowNetwork {
             Collective::ReduceScatter => (set.ranks - 1, REDUCE_DELAY_NS),
             Collective::AllToAll => (1, 0.0),
         };
-        let graph = builder.finish(steps as u32, delay_ns);
+        let graph = builder.finish(narrow::<u32, _>(steps), delay_ns);
         let mut quotient = Quotient::of(&graph);
         let mut time_ns = engine::simulate(&quotient);
         if quotient.wait_for_data(time_ns) {

@@ -2,6 +2,7 @@
 //!
 //! NS-3 counts whole nanoseconds, so what a packet takes on a link is cut to
 //! one: on NVLink that makes headers and acknowledgements free.
+use crate::number::whole_u64;
 
 /// Headers of a data packet: PPP 14, IP 20, UDP 8, sequence number and
 /// priority 10 bytes.
@@ -137,7 +138,7 @@ impl PathShape {
         }
         let hops = self.hops_gbps.iter();
         let transmission: f64 = hops.map(|&gbps| transmission_ns(payload_bytes, gbps)).sum();
-        ((2.0 * self.latency_ns + transmission) * slowest / 8.0) as u64
+        whole_u64((2.0 * self.latency_ns + transmission) * slowest / 8.0)
     }
 }
 

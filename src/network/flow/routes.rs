@@ -10,6 +10,7 @@ use std::ops::Deref;
 
 use super::packets::PathShape;
 use crate::network::topology::{NodeKind, Topology};
+use crate::number::narrow;
 
 /// Seed of the hash that hosts choose their port with.
 const HOST_HASH_SEED: u32 = 0x8BAD_F00D;
@@ -267,7 +268,7 @@ impl<T: Clone + Deref<Target = Topology>> Router<T> {
             signature.push(link.bandwidth_gbps.to_bits());
             signature.push(link.latency_ns.to_bits());
         }
-        let fresh = self.classes.len() as u32;
+        let fresh = narrow::<u32, _>(self.classes.len());
         let class = *self.classes.entry(signature).or_insert(fresh);
         GpuEnds {
             class,
@@ -282,7 +283,7 @@ impl<T: Clone + Deref<Target = Topology>> Router<T> {
         if let Some(&found) = self.attachment_ids.get(&switches) {
             return found;
         }
-        let fresh = self.attachments.len() as u32;
+        let fresh = narrow::<u32, _>(self.attachments.len());
         self.attachments.push(switches.clone());
         self.attachment_ids.insert(switches, fresh);
         self.fabric.push(None);
@@ -320,7 +321,7 @@ impl<T: Clone + Deref<Target = Topology>> Router<T> {
 
     fn add(&mut self, stage: Stage) -> u32 {
         self.stages.push(stage);
-        self.stages.len() as u32 - 1
+        narrow::<u32, _>(self.stages.len()) - 1
     }
 
     fn link_stage(&mut self, directed: u32) -> u32 {
@@ -377,7 +378,7 @@ impl<T: Clone + Deref<Target = Topology>> Router<T> {
 
     fn add_shape(&mut self, shape: PathShape) -> u32 {
         self.shapes.push(shape);
-        self.shapes.len() as u32 - 1
+        narrow::<u32, _>(self.shapes.len()) - 1
     }
 
     pub(super) fn network_shape(&mut self, from: u32, to: u32) -> Option<u32> {
@@ -461,7 +462,7 @@ impl Destination {
         for (place, &switch) in attachment.iter().enumerate() {
             let index = destination.index(switch);
             destination.distance[index] = 0;
-            destination.found[index] = place as u32;
+            destination.found[index] = narrow::<u32, _>(place);
         }
         let mut neighbours = Vec::new();
         let mut at = 0;
@@ -476,7 +477,7 @@ impl Destination {
                 let index = destination.index(node);
                 if destination.distance[index] == UNREACHED {
                     destination.distance[index] = steps;
-                    destination.found[index] = queue.len() as u32;
+                    destination.found[index] = narrow::<u32, _>(queue.len());
                     queue.push(node);
                 }
                 if destination.distance[index] == steps {
@@ -527,7 +528,7 @@ fn hash(words: &[u32], seed: u32) -> u32 {
         h ^= k.wrapping_mul(0x1b87_3593);
         h = h.rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64);
     }
-    h ^= 4 * words.len() as u32;
+    h ^= 4 * narrow::<u32, _>(words.len());
     h = (h ^ (h >> 16)).wrapping_mul(0x85eb_ca6b);
     h = (h ^ (h >> 13)).wrapping_mul(0xc2b2_ae35);
     h ^ (h >> 16)

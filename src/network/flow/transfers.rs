@@ -17,6 +17,7 @@ use super::start::{Algorithm, SimaiEnvironment};
 use super::{MEMORY_BUS_NS, Topology};
 use crate::network::Placement;
 use crate::network::topology::NodeKind;
+use crate::number::{narrow, whole_u64};
 
 const NONE: u32 = u32::MAX;
 
@@ -190,7 +191,7 @@ impl TransferPaths {
             if std::mem::replace(&mut last, (part.shape, part.share)) == (part.shape, part.share) {
                 return;
             }
-            let bytes = (size_bytes * part.share).ceil() as u64;
+            let bytes = whole_u64((size_bytes * part.share).ceil());
             let shape = &self.shapes[part.shape as usize];
             let message = Message::new(bytes, self.payload_bytes);
             slowest_ns = slowest_ns.max(message.alone_ns(shape, self.window_bytes));
@@ -229,7 +230,7 @@ impl TransferPaths {
             time_s: size_bytes / bytes_per_s + pace.latency_s,
         };
         self.parts(self.end((sender, 0)), self.end((receiver, 0)), |part| {
-            let hops = self.shapes[part.shape as usize].hops_gbps.len() as u32;
+            let hops = narrow::<u32, _>(self.shapes[part.shape as usize].hops_gbps.len());
             transfer.flows += 1;
             transfer.flows_over_nvlink += u32::from(part.nvlink);
             transfer.most_switches = transfer.most_switches.max(hops.saturating_sub(1));
@@ -399,7 +400,7 @@ impl<'a> Builder<'a> {
     }
 
     fn add_replica(&mut self, placement: &Placement, replica: u32, limit: Option<f64>) {
-        let first_end = self.paths.ends.len() as u32;
+        let first_end = narrow::<u32, _>(self.paths.ends.len());
         for rank in 0..placement.attention_data_parallel {
             let gpus = placement.cache_holders(replica, rank);
             let ports = gpus.into_iter().map(|gpu| self.add_gpu(gpu)).collect();
@@ -420,7 +421,7 @@ impl<'a> Builder<'a> {
 
     /// A link each way.
     fn add_links(&mut self, bytes_per_s: f64) -> [u32; 2] {
-        let first = self.paths.links.len() as u32;
+        let first = narrow::<u32, _>(self.paths.links.len());
         self.paths.links.extend([bytes_per_s; 2]);
         [first, first + 1]
     }
@@ -436,7 +437,7 @@ impl<'a> Builder<'a> {
             bytes_per_s.map(|bytes_per_s| self.add_links(bytes_per_s))
         };
         let (nic, nvlink) = (links(nic), links(nvlink));
-        let index = self.paths.ports.len() as u32;
+        let index = narrow::<u32, _>(self.paths.ports.len());
         let fabric = self.fabric_of(switches);
         self.by_gpu.insert(gpu, index);
         let examples = self.examples.entry(class).or_default();
@@ -478,19 +479,19 @@ impl<'a> Builder<'a> {
                 switches,
                 links: None,
             });
-            return self.paths.fabrics.len() as u32 - 1;
+            return narrow::<u32, _>(self.paths.fabrics.len()) - 1;
         };
         self.paths.fabrics[first].switches.extend(switches);
         for other in found {
             let moved = std::mem::take(&mut self.paths.fabrics[other].switches);
             self.paths.fabrics[first].switches.extend(moved);
             for ports in &mut self.paths.ports {
-                if ports.fabric == other as u32 {
-                    ports.fabric = first as u32;
+                if ports.fabric == narrow::<u32, _>(other) {
+                    ports.fabric = narrow::<u32, _>(first);
                 }
             }
         }
-        first as u32
+        narrow::<u32, _>(first)
     }
 
     /// Shapes of the paths between GPUs of all classes.
@@ -534,7 +535,7 @@ impl<'a> Builder<'a> {
         let key: Vec<u64> = std::iter::once(shape.latency_ns.to_bits())
             .chain(hops)
             .collect();
-        let fresh = self.paths.shapes.len() as u32;
+        let fresh = narrow::<u32, _>(self.paths.shapes.len());
         let known = *self.shape_ids.entry(key).or_insert(fresh);
         if known == fresh {
             self.paths.shapes.push(shape.clone());

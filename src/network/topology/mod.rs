@@ -12,6 +12,8 @@ mod parse;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::number::{narrow, whole_u64};
+
 pub use edit::{EditError, LinkSelector, TopologyEdit};
 pub use generate::{Fabric, PlanError, TopologyPlan};
 pub use parse::TopologyError;
@@ -73,7 +75,7 @@ impl Topology {
         switch_order: Vec<u32>,
         links: Vec<Link>,
     ) -> Self {
-        let gpus = kinds.iter().filter(|&&kind| kind == NodeKind::Gpu).count() as u32;
+        let gpus = narrow::<u32, _>(kinds.iter().filter(|&&kind| kind == NodeKind::Gpu).count());
         let mut topology = Self {
             gpu_type,
             gpus_per_server,
@@ -95,7 +97,7 @@ impl Topology {
             if link.bandwidth_gbps <= 0.0 {
                 continue;
             }
-            let directed = 2 * index as u32;
+            let directed = 2 * narrow::<u32, _>(index);
             self.ports[link.from as usize].push(Port {
                 to: link.to,
                 directed,
@@ -125,7 +127,7 @@ impl Topology {
 
     /// Number of nodes of the graph.
     pub fn nodes(&self) -> u32 {
-        self.kinds.len() as u32
+        narrow::<u32, _>(self.kinds.len())
     }
 
     /// What a node is.
@@ -159,7 +161,7 @@ impl Topology {
         let mut speeds: BTreeMap<(NodeKind, NodeKind, u64), usize> = BTreeMap::new();
         for link in &self.links {
             let (a, b) = (self.kind(link.from), self.kind(link.to));
-            let key = (a.min(b), a.max(b), link.bandwidth_gbps.round() as u64);
+            let key = (a.min(b), a.max(b), whole_u64(link.bandwidth_gbps.round()));
             *speeds.entry(key).or_default() += 1;
         }
         let speeds: Vec<String> = speeds

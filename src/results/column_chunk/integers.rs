@@ -5,6 +5,7 @@ use parquet::basic::Encoding;
 use parquet::file::statistics::Statistics;
 
 use super::{Chunk, Places, VALUES_PER_RUN, write_varint};
+use crate::number::narrow;
 
 /// Values of a block of packed differences, and of each of its parts.
 const BLOCK_VALUES: usize = 128;
@@ -83,7 +84,7 @@ fn is_steady(values: &[i64]) -> bool {
 
 /// Small numbers of either sign as small numbers.
 fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
 }
 
 /// `DELTA_BINARY_PACKED`: the first value, then blocks of differences, each less
@@ -109,14 +110,14 @@ fn write_difference_block(differences: &[i64; BLOCK_VALUES], count: usize, page:
     let least = differences[..count].iter().copied().min().unwrap_or(0);
     let mut above = [0; BLOCK_VALUES];
     for (above, difference) in above.iter_mut().zip(&differences[..count]) {
-        *above = difference.wrapping_sub(least) as u64;
+        *above = difference.wrapping_sub(least).cast_unsigned();
     }
     write_varint(zigzag(least), page);
     let parts = above.chunks(MINIBLOCK_VALUES);
     let widths =
         parts.map(|part| u64::BITS - part.iter().fold(0, |all, x| all | x).leading_zeros());
     let widths: Vec<u32> = widths.collect();
-    page.extend(widths.iter().map(|&width| width as u8));
+    page.extend(widths.iter().map(|&width| narrow::<u8, _>(width)));
     for (part, &width) in above[..count].chunks(MINIBLOCK_VALUES).zip(&widths) {
         let mut padded = [0; MINIBLOCK_VALUES];
         padded[..part.len()].copy_from_slice(part);

@@ -12,6 +12,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{Scope, Simulation, state_of, totals};
+use crate::number::narrow;
 use crate::simulator::config::{ClusterSpec, Compat, PoolRole};
 use crate::simulator::recorder::{Recorder, RequestOutcome, SimulationTotals};
 use crate::simulator::replica::{Replica, ReplicaEnd};
@@ -98,7 +99,7 @@ fn parts<R: Recorder>(
     if requests < PARALLEL_REQUESTS {
         return Vec::new();
     }
-    let size = replicas.div_ceil(PARTS as u32);
+    let size = replicas.div_ceil(narrow::<u32, _>(PARTS));
     let part = |first| {
         let range: Range<u32> = first..(first + size).min(replicas);
         let own = split.first[range.start as usize]..split.first[range.end as usize];

@@ -4,6 +4,7 @@
 //! only then is the list looked through. Marks outlive members that leave early
 //! until their step comes, and say too much of members that end beyond the
 //! horizon: both cost a look.
+use crate::number::narrow;
 
 /// Steps with a mark of their own; most outputs are shorter.
 const HORIZON: usize = 1024;
@@ -22,8 +23,8 @@ impl Ends {
     /// A mark's word and bit.
     #[inline]
     fn place(step: u64) -> (usize, u32) {
-        let slot = step as usize % HORIZON;
-        (slot / 64, slot as u32 % 64)
+        let slot = narrow::<usize, _>(step) % HORIZON;
+        (slot / 64, narrow::<u32, _>(slot) % 64)
     }
 
     #[inline]
@@ -36,7 +37,7 @@ impl Ends {
     #[inline]
     pub(super) fn push(&mut self, end: u64) {
         self.mark(end);
-        self.steps.push(end as u32);
+        self.steps.push(narrow::<u32, _>(end));
     }
 
     /// Takes a member out.
@@ -75,7 +76,7 @@ impl Ends {
     /// on before the next member is done; nobody is now.
     #[inline]
     pub(super) fn steps_until_done(&self, now: u64, limit: usize) -> usize {
-        debug_assert!(limit < 64 && !self.steps.contains(&(now as u32)));
+        debug_assert!(limit < 64 && !self.steps.contains(&narrow::<u32, _>(now)));
         let (word, bit) = Self::place(now);
         let (first, second) = (self.marks[word], self.marks[(word + 1) % WORDS]);
         let ahead = first >> bit | (second << 1) << (63 - bit);
@@ -89,7 +90,7 @@ impl Ends {
     #[inline(always)]
     pub(super) fn find_done(&mut self, now: u64, done: &mut Vec<u32>) {
         let (word, bit) = Self::place(now);
-        let now = now as u32;
+        let now = narrow::<u32, _>(now);
         let mut candidates = 0;
         let mut look_at = |first: usize, ends: &[u32]| {
             // A bit for each, without a way out of the loop: which it will be is hard to
@@ -101,7 +102,7 @@ impl Ends {
             }
             candidates += hits as usize;
             while is_done > 0 {
-                done.push(first as u32 + is_done.trailing_zeros());
+                done.push(narrow::<u32, _>(first) + is_done.trailing_zeros());
                 is_done &= is_done - 1;
             }
         };
@@ -122,14 +123,14 @@ impl Ends {
     /// Takes all members out that are done after step `now`.
     #[inline]
     pub(super) fn remove_done(&mut self, now: u64) {
-        self.steps.retain(|&end| end != now as u32);
+        self.steps.retain(|&end| end != narrow::<u32, _>(now));
     }
 }
 
 /// Whether the mark of step `now` is that of `end`, too.
 #[inline]
 fn is_now_or_round_later(end: u32, now: u32) -> bool {
-    (end ^ now).is_multiple_of(HORIZON as u32)
+    (end ^ now).is_multiple_of(narrow::<u32, _>(HORIZON))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! A tree of least times: a change of one time costs a comparison with its neighbours,
 //! and one more on each level on which it makes a difference; nothing outdated is kept.
+use crate::number::narrow;
 
 /// Times below one of the level above.
 const FAN_OUT: usize = 8;
@@ -71,7 +72,7 @@ impl Agenda {
                 index += 1;
             }
         }
-        let number = (index - self.first) as u32;
+        let number = narrow::<u32, _>(index - self.first);
         self.set(number, f64::INFINITY);
         Some(number)
     }

@@ -20,6 +20,7 @@ use agenda::Agenda;
 use super::config::KvTransferSpec;
 use crate::network::fair_share::{FairShare, SAME_RATE};
 use crate::network::flow::{Pace, TransferPaths};
+use crate::number::narrow;
 
 /// Changes this close together happen at once: less than any link resolves.
 const SAME_TIME_S: f64 = 1e-12;
@@ -157,7 +158,10 @@ impl TransferNetwork {
         size_bytes: f64,
         now_s: f64,
     ) {
-        let slot = self.free_slots.pop().unwrap_or(self.slots.len() as u32);
+        let slot = self
+            .free_slots
+            .pop()
+            .unwrap_or(narrow::<u32, _>(self.slots.len()));
         let pace = self.add(slot, sender, receiver, size_bytes);
         let mut transfer = Transfer {
             request,

@@ -4,6 +4,7 @@
 use super::way::Way;
 use super::{Leaving, STEPS};
 use crate::execution_time::{StageRun, StageTime, StepCost};
+use crate::number::{narrow, whole_usize};
 use crate::simulator::cluster::{Shared, count_waiting};
 use crate::simulator::exact_sum::ExactRun;
 use crate::simulator::recorder::Recorder;
@@ -363,7 +364,7 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
         if done > 0 {
             let intervals_s = &self.shared.intervals_s[..done];
             let sum = ExactRun::of(intervals_s);
-            let members = batch.decodes.len() as u32;
+            let members = narrow::<u32, _>(batch.decodes.len());
             (self.shared.recorder).all_token_intervals(intervals_s, &sum, members);
             let busy = if STAGES > 1 { &busy } else { &sum };
             state.busy.add_run(busy, 1);
@@ -424,5 +425,5 @@ fn ends_of<const STAGES: usize>(now_s: f64, times: &[StageTime; STAGES]) -> [f64
 /// long as the one that has just ended.
 #[inline]
 pub(super) fn steps_within(free_s: f64, step_s: f64) -> usize {
-    (free_s / step_s).ceil().max(1.0) as usize
+    whole_usize((free_s / step_s).ceil().max(1.0))
 }

@@ -11,6 +11,7 @@ use super::lane::{Lane, steps_within};
 use super::turns::price_repetitions;
 use super::way::Way;
 use crate::execution_time::StageTime;
+use crate::number::narrow;
 use crate::simulator::cohort::{Spent, Steps, StepsMade};
 use crate::simulator::recorder::Recorder;
 use crate::simulator::replica::Batch;
@@ -51,7 +52,7 @@ impl<'b, const STAGES: usize> Turn<'b, STAGES> {
         let batch = &batches[left.slot as usize];
         Self {
             left,
-            members: batch.decodes.len() as u32,
+            members: narrow::<u32, _>(batch.decodes.len()),
             last_token_at_s: batch.decodes.last_token_at_s(),
             spent: batch.spent,
             waited_s: batch.decodes_waited_s,
@@ -142,7 +143,10 @@ impl<R: Recorder> Lane<'_, '_, R> {
             let batch = &mut state.batches[left.slot as usize];
             let free_s = until_s - left.at_s;
             let may_grow = !is_closed
-                && (has_free_slot || !state.policy.is_full_with(batch.decodes.len() as u32));
+                && (has_free_slot
+                    || !state
+                        .policy
+                        .is_full_with(narrow::<u32, _>(batch.decodes.len())));
             if may_grow || steps_within(free_s, batch.spent.total_s) < ROUNDS_MIN {
                 return false;
             }
@@ -168,7 +172,7 @@ impl<R: Recorder> Lane<'_, '_, R> {
         let pairs = turns * first + members * (turns * turns.saturating_sub(1) / 2);
         self.shared.batches += turns;
         state.work.count_decodes(turns, turns * members, pairs);
-        batch.ahead.pass(turns as usize);
+        batch.ahead.pass(narrow::<usize, _>(turns));
         batch
             .decodes
             .count_steps(turned.made, turned.last_token_at_s);

@@ -9,6 +9,7 @@ use super::lane::{Lane, steps_within};
 use super::rounds::ROUNDS_MIN;
 use super::way::Way;
 use crate::execution_time::StepCost;
+use crate::number::narrow;
 use crate::simulator::recorder::Recorder;
 use crate::simulator::replica::Batch;
 
@@ -60,7 +61,7 @@ impl<R: Recorder> Lane<'_, '_, R> {
         {
             let now_s = left.at_s;
             let batch = &mut state.batches[left.slot as usize];
-            let count = batch.decodes.len() as u32;
+            let count = narrow::<u32, _>(batch.decodes.len());
             if !is_closed && (has_free_slot || !state.policy.is_full_with(count)) {
                 break;
             }

@@ -6,6 +6,7 @@
 //! 0.2 % wide and a percentile, taken at the middle of its bucket, is off by at
 //! most 0.1 %. Mean and maximum are exact. Nothing depends on the order of inserts.
 
+use crate::number::{narrow, whole_u64};
 use crate::simulator::exact_sum::{ExactRun, ExactSum};
 
 const MANTISSA_BITS: u32 = 9;
@@ -83,7 +84,7 @@ impl TimeHistogram {
     /// Counts samples for whose bucket there is no room yet.
     #[cold]
     fn insert_outside(&mut self, time_s: f64, count: u32) {
-        let bucket = (key(time_s).saturating_sub(OFFSET) as usize).min(BUCKETS - 1);
+        let bucket = narrow::<usize, _>(key(time_s).saturating_sub(OFFSET)).min(BUCKETS - 1);
         if bucket.wrapping_sub(self.first) >= self.counts.len() {
             self.widen(bucket, bucket + 1);
         }
@@ -146,7 +147,7 @@ impl TimeHistogram {
         }
         let (mut bucket, mut below) = (0, 0);
         for (value, quantile) in values.iter_mut().zip(quantiles) {
-            let rank = ((quantile * self.total as f64).ceil() as u64).clamp(1, self.total);
+            let rank = whole_u64((quantile * self.total as f64).ceil()).clamp(1, self.total);
             while below + self.counts[bucket] < rank {
                 below += self.counts[bucket];
                 bucket += 1;
@@ -166,7 +167,7 @@ fn key(time_s: f64) -> u64 {
 /// How many buckets after that of key `first` the one of a time is; very many, if before.
 #[inline]
 fn bucket_after(first: u64, time_s: f64) -> usize {
-    key(time_s).wrapping_sub(first) as usize
+    narrow::<usize, _>(key(time_s).wrapping_sub(first))
 }
 
 fn bucket_middle_s(bucket: usize) -> f64 {

@@ -5,6 +5,7 @@ use super::{
     Distribution, ExactRun, Recorder, RequestOutcome, RequestRecord, RequestTargets, RunSummary,
     SimulationTotals, TimeHistogram,
 };
+use crate::number::{narrow, whole_usize};
 use crate::simulator::exact_sum::ExactSum;
 
 /// The request rows that are kept.
@@ -132,7 +133,7 @@ impl SummaryRecorder {
         let batches = work.batches as f64;
         let summary = RunSummary {
             num_requests: self.requests,
-            completed: self.e2e_s.len() as u32,
+            completed: narrow::<u32, _>(self.e2e_s.len()),
             rejected: self.rejected,
             rejected_by_max_model_len: self.rejected_by_max_model_len,
             capped_by_max_model_len: self.capped_by_max_model_len,
@@ -298,7 +299,7 @@ fn distribution(samples_s: &[f64]) -> Distribution {
     // Each quantile is looked for above the one before: not all need be in order.
     let mut above = 0;
     let mut rank = |quantile: f64| {
-        let index = ((quantile * count as f64).ceil() as usize).clamp(1, count) - 1;
+        let index = whole_usize((quantile * count as f64).ceil()).clamp(1, count) - 1;
         let (_, &mut key, _) = keys[above..].select_nth_unstable(index - above);
         above = index;
         from_ordered(key)

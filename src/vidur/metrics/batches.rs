@@ -3,6 +3,7 @@
 use super::frame::{Frame, Values};
 use super::requests::in_batch_order;
 use super::sketch::Sketch;
+use crate::number::narrow;
 use crate::results::BatchRow;
 use crate::simulator::{BatchFact, Compat, PrefillFact};
 
@@ -53,7 +54,7 @@ impl Batches {
             completed_at_s: fact.completed_at_s,
             tokens: fact.tokens,
             prefill_tokens: fact.prefill_tokens,
-            requests: fact.requests.len() as u32,
+            requests: narrow::<u32, _>(fact.requests.len()),
             used_blocks: fact.used_blocks,
             total_blocks: fact.total_blocks,
         };

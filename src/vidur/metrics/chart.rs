@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::frame::Frame;
+use crate::number::whole_usize;
 
 /// Points of a line beyond which it is thinned out.
 const POINTS_MAX: usize = 1_500;
@@ -89,9 +90,9 @@ fn bins(values: &[f64]) -> Vec<(f64, f64, f64)> {
     let (low, high) = range(values.iter().copied());
     let width = round_step((high - low) / BINS as f64);
     let first = (low / width).floor();
-    let mut counts = vec![0.0; ((high / width).floor() - first) as usize + 1];
+    let mut counts = vec![0.0; whole_usize((high / width).floor() - first) + 1];
     for value in values {
-        let bin = ((value / width).floor() - first) as usize;
+        let bin = whole_usize((value / width).floor() - first);
         counts[bin] += 1.0;
     }
     let edge = |bin: usize| (first + bin as f64) * width;

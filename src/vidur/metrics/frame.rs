@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, Float64Array, Int64Array, StringArray};
 
 use super::text::Text;
+use crate::number::narrow;
 
 /// Values of one column.
 #[derive(Debug, Clone)]
@@ -80,7 +81,7 @@ impl Frame {
     pub(super) fn subsampled(self, subsamples: Option<u64>) -> Self {
         let rows = self.rows();
         let step = match subsamples {
-            Some(wanted) if wanted > 0 && rows as u64 > wanted => rows / wanted as usize,
+            Some(wanted) if wanted > 0 && rows as u64 > wanted => rows / narrow::<usize, _>(wanted),
             _ => return self,
         };
         fn every<T: Copy>(values: Vec<T>, step: usize) -> Vec<T> {
@@ -135,7 +136,10 @@ impl Frame {
 
 /// Whole numbers as Parquet has them.
 pub(super) fn int_array(values: &[u64]) -> Int64Array {
-    values.iter().map(|&value| Some(value as i64)).collect()
+    values
+        .iter()
+        .map(|&value| Some(narrow::<i64, _>(value)))
+        .collect()
 }
 
 /// Numbers as Parquet has them; NaN: null.

@@ -7,6 +7,7 @@ use super::frame::{Frame, Values};
 use super::sketch::Sketch;
 use super::{ClusterFacts, MetricsConfig};
 use crate::execution_time::PricedOperator;
+use crate::number::whole_u64;
 use crate::simulator::{Compat, StageFact};
 
 /// Vidur's operators in the order of its files, with the names of the predictor.
@@ -142,7 +143,7 @@ impl Operations {
 
     fn put(&mut self, place: usize, batch_id: u64, time_ms: f64, count: f64) {
         let metric = &mut self.metrics[place];
-        metric.sketch.insert(time_ms, count.round() as u64);
+        metric.sketch.insert(time_ms, whole_u64(count.round()));
         if self.kept_per_batch {
             metric.batches.push((batch_id, time_ms * count, count));
         }

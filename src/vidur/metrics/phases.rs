@@ -6,6 +6,7 @@
 
 use super::frame::Values;
 use super::{ClusterFacts, TransferFacts};
+use crate::number::whole_u64;
 use crate::simulator::{Compat, RequestRecord};
 
 type Named = (String, Values);
@@ -99,7 +100,7 @@ fn transfers(records: &[Option<&RequestRecord>], transfer: Option<TransferFacts>
         None => f64::NAN,
     };
     let dtype = |record: Option<&RequestRecord>| Some(moved(record?)?.dtype.name());
-    let size = |record: &RequestRecord| record.pd_p2p_comm_size_bytes as u64;
+    let size = |record: &RequestRecord| whole_u64(record.pd_p2p_comm_size_bytes);
     vec![
         named(
             "prefill_replica_id",

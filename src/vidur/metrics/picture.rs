@@ -6,6 +6,7 @@ use tiny_skia::{Color, FillRule, Paint, Path, PathBuilder, Pixmap, Rect, Stroke,
 use ttf_parser::{Face, OutlineBuilder};
 
 use super::chart::{Chart, Marks, range, round_step};
+use crate::number::{single, whole_i64, whole_u32};
 
 const WIDTH: f32 = 1000.0;
 const HEIGHT: f32 = 600.0;
@@ -38,7 +39,7 @@ impl Painter {
     pub(super) fn png(&self, chart: &Chart) -> io::Result<Vec<u8>> {
         let mut canvas = Canvas {
             font: &self.font,
-            pixels: Pixmap::new(WIDTH as u32, HEIGHT as u32)
+            pixels: Pixmap::new(whole_u32(f64::from(WIDTH)), whole_u32(f64::from(HEIGHT)))
                 .ok_or_else(|| io::Error::other("no room for a picture"))?,
         };
         canvas.pixels.fill(Color::WHITE);
@@ -100,14 +101,14 @@ impl Axis {
 
     fn at(&self, value: f64) -> f32 {
         let share = (value - self.low) / (self.high - self.low);
-        self.from + (self.to - self.from) * share as f32
+        self.from + (self.to - self.from) * single(share)
     }
 
     /// Round values along it.
     fn ticks(&self, wanted: f64) -> Vec<f64> {
         let step = round_step((self.high - self.low) / wanted);
-        let first = (self.low / step).ceil() as i64;
-        let last = (self.high / step).floor() as i64;
+        let first = whole_i64((self.low / step).ceil());
+        let last = whole_i64((self.high / step).floor());
         (first..=last).map(|tick| tick as f64 * step).collect()
     }
 }

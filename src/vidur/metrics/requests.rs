@@ -3,6 +3,7 @@
 
 use super::frame::{Frame, Values};
 use super::{ClusterFacts, phases};
+use crate::number::narrow;
 use crate::results::RequestRow;
 use crate::simulator::{ArrivalFact, RequestOutcome, RequestRecord};
 use crate::units::DType;
@@ -84,7 +85,7 @@ impl Requests {
     /// Keeps a request that has ended; gives its place.
     pub(super) fn ended(&mut self, record: &RequestRecord) -> u32 {
         self.ended.push(record.clone());
-        self.ended.len() as u32 - 1
+        narrow::<u32, _>(self.ended.len()) - 1
     }
 
     /// Requests of a batch that has ended, as [`Self::ended`] placed them. They

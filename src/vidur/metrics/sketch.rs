@@ -3,6 +3,7 @@
 //! relative-error guarantees", VLDB 2019) with a relative accuracy of 0.1 %, as
 //! Vidur uses them.
 
+use crate::number::{narrow, whole_i32};
 use crate::simulator::Compat;
 
 const ACCURACY: f64 = 0.001;
@@ -40,7 +41,7 @@ impl Sketch {
 
     /// The bucket of a value.
     fn key_of(&self, value: f64) -> i32 {
-        (value.ln() / std::f64::consts::LN_2 * self.per_doubling).ceil() as i32
+        whole_i32((value.ln() / std::f64::consts::LN_2 * self.per_doubling).ceil())
     }
 
     /// Adds `count` times the same value; none is negative.
@@ -64,12 +65,12 @@ impl Sketch {
             self.first = key;
         }
         if key < self.first {
-            let missing = (self.first - key) as usize;
+            let missing = narrow::<usize, _>(self.first - key);
             self.buckets
                 .splice(0..0, std::iter::repeat_n((0, 0.0), missing));
             self.first = key;
         }
-        let index = (key - self.first) as usize;
+        let index = narrow::<usize, _>(key - self.first);
         if index >= self.buckets.len() {
             self.buckets.resize(index + 1, (0, 0.0));
         }
@@ -123,7 +124,7 @@ impl Sketch {
                 sum / count as f64
             }
             _ => {
-                let key = f64::from(self.first + index as i32);
+                let key = f64::from(self.first + narrow::<i32, _>(index));
                 2f64.powf(key / self.per_doubling) * (2.0 / (1.0 + GAMMA))
             }
         }

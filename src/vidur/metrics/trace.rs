@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use super::ClusterFacts;
 use super::text::Text;
 use crate::catalog::Attention;
+use crate::number::narrow;
 use crate::simulator::{EventFact, EventKind, StageEndFact, StageFact};
 
 /// Text is handed on in pieces of this size.
@@ -44,11 +45,11 @@ impl ChromeTrace {
     pub(super) fn stage_started(&mut self, fact: &StageFact<'_>) {
         self.running[fact.replica as usize][fact.stage as usize] = fact.time.total_s();
         if fact.stage == 0 {
-            let batch = fact.batch_id as usize;
+            let batch = narrow::<usize, _>(fact.batch_id);
             if self.batches.len() <= batch {
                 self.batches.resize(batch + 1, (0, 0));
             }
-            self.batches[batch] = (self.members.len(), fact.requests.len() as u32);
+            self.batches[batch] = (self.members.len(), narrow::<u32, _>(fact.requests.len()));
             self.members.extend_from_slice(fact.requests);
         }
     }
@@ -71,7 +72,7 @@ impl ChromeTrace {
             if position > 0 {
                 text.str(", ");
             }
-            let (first, count) = self.batches[slice.batch_id as usize];
+            let (first, count) = self.batches[narrow::<usize, _>(slice.batch_id)];
             let members = &self.members[first..first + count as usize];
             ids.clear();
             ids.int_list(members.iter().map(|(id, _)| u64::from(*id)));

@@ -11,6 +11,7 @@ use super::{ClusterFacts, PoolFacts};
 use crate::catalog::Attention;
 use crate::execution_time::StepShape;
 use crate::execution_time::graph::WorkPerUnit;
+use crate::number::{narrow, whole_u64};
 use crate::simulator::{Compat, KvUseFact, StageEndFact, StageFact};
 
 #[derive(Debug)]
@@ -147,7 +148,7 @@ impl Utilization {
     /// All statistics as one table.
     pub(super) fn to_table(statistics: &[Statistic]) -> Vec<(String, ArrayRef)> {
         let all = || statistics.iter();
-        let id = |index: usize| index as i64;
+        let id = |index: usize| narrow::<i64, _>(index);
         let metrics = StringArray::from_iter_values(all().map(|s| s.metric));
         let replicas = Int64Array::from_iter_values(all().map(|s| id(s.replica)));
         let stages: Int64Array = all().map(|s| s.stage.map(id)).collect();
@@ -176,7 +177,7 @@ impl Utilization {
         }
         text.str(&format!("\"{name}_min\": 0, \"{name}_max\": "));
         if statistic.whole || reading.max == 0.0 {
-            text.int(reading.max as u64);
+            text.int(whole_u64(reading.max));
         } else {
             text.float(reading.max);
         }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Lengths, Rows, TimeUnit, check_rows, parse_date_time};
 use crate::input_file::shown;
+use crate::number::whole_u32;
 use crate::workload::limits::{MOST_TOKENS, check_lengths};
 use crate::workload::{Cell, WorkloadError, split_cells};
 
@@ -158,7 +159,7 @@ impl Row<'_> {
         let value = self.cells[at].text.parse::<f64>().ok();
         value
             .filter(|v| v.fract() == 0.0 && *v >= f64::from(least) && *v <= f64::from(MOST_TOKENS))
-            .map(|v| v as u32)
+            .map(whole_u32)
             .ok_or_else(|| {
                 let allowed = format!("a whole number from {least} to {MOST_TOKENS}");
                 self.error(name, at, &allowed)

@@ -12,6 +12,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{Lengths, Rows, TimeUnit, check_rows};
 use crate::input_file::{SHOWN_CHARACTERS_MAX, shown};
+use crate::number::whole_u32;
 use crate::workload::WorkloadError;
 use crate::workload::limits::{MOST_TOKENS, check_lengths};
 
@@ -259,7 +260,7 @@ impl Row<'_> {
             Some(Scalar::Number(x))
                 if x.fract() == 0.0 && (0.0..=f64::from(MOST_TOKENS)).contains(x) =>
             {
-                Some(*x as u32)
+                Some(whole_u32(*x))
             }
             _ => None,
         };

@@ -8,6 +8,7 @@
 //! on a prefill replica, a decode replica waits for nobody, and replicas cannot
 //! end up waiting for each other.
 
+use crate::number::narrow;
 use crate::simulator::config::MixedPoolConfig;
 
 /// What routing looks at of a replica, for one request.
@@ -67,7 +68,7 @@ impl MixedPool {
     }
 
     fn all(&self) -> std::ops::Range<u32> {
-        0..self.machines.len() as u32
+        0..narrow::<u32, _>(self.machines.len())
     }
 
     fn prefill_pool(&self) -> impl Iterator<Item = u32> {
@@ -75,7 +76,8 @@ impl MixedPool {
     }
 
     fn decode_pool(&self) -> impl Iterator<Item = u32> {
-        (self.first_decode..self.machines.len() as u32).filter(|&replica| !self.mixes(replica))
+        (self.first_decode..narrow::<u32, _>(self.machines.len()))
+            .filter(|&replica| !self.mixes(replica))
     }
 
     fn mixed_pool(&self) -> impl Iterator<Item = u32> {
@@ -145,7 +147,12 @@ impl MixedPool {
         let taken = || least_pressed(self.prefill_pool().filter(takes), &candidate);
         // With everybody overloaded: as if there were no pools, or wait.
         let here = || candidate(sender).is_able.then_some(sender);
-        let any = || least_pressed(self.first_decode..self.machines.len() as u32, &candidate);
+        let any = || {
+            least_pressed(
+                self.first_decode..narrow::<u32, _>(self.machines.len()),
+                &candidate,
+            )
+        };
         (own.or_else(mixed).or_else(taken).or_else(here).or_else(any)).unwrap_or(self.first_decode)
     }
 

@@ -12,6 +12,7 @@ mod vllm;
 
 pub(crate) use lightllm::Need;
 
+use crate::number::narrow;
 use crate::simulator::config::{Compat, ReplicaScheduler};
 use crate::simulator::replica::{Batch, PrefillWork, ReplicaQueues};
 use crate::simulator::request::RequestState;
@@ -285,7 +286,7 @@ impl Forming<'_> {
     /// Admits whole prompts in order of arrival, up to the token budget.
     #[inline(always)]
     fn take_whole_prompts(&mut self) {
-        let mut tokens = self.batch.decodes.len() as u32;
+        let mut tokens = narrow::<u32, _>(self.batch.decodes.len());
         while let Some(&id) = self.queues.waiting.front() {
             let prompt = self.requests[id as usize].prefill_target;
             // A restarted request may have outgrown the budget; it is then the only

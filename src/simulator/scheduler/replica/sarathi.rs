@@ -3,6 +3,7 @@
 //! never stall decodes.
 
 use super::Forming;
+use crate::number::narrow;
 
 #[inline(always)]
 pub(super) fn fill(forming: &mut Forming<'_>) {
@@ -10,7 +11,7 @@ pub(super) fn fill(forming: &mut Forming<'_>) {
     let limits = forming.limits;
     let mut budget = limits
         .tokens
-        .saturating_sub(forming.batch.decodes.len() as u32);
+        .saturating_sub(narrow::<u32, _>(forming.batch.decodes.len()));
     while budget > 0 && !forming.is_full() {
         let id = match forming.queues.prefilling.pop_front() {
             Some(id) => id,

@@ -8,6 +8,7 @@
 //! its longest prompt for every member. The list is `ReplicaQueues::preempted`.
 
 use super::Forming;
+use crate::number::narrow;
 
 /// Started requests not in flight, taken from both ends.
 struct Started {
@@ -67,7 +68,7 @@ pub(super) fn fill_sarathi(forming: &mut Forming<'_>) {
     move_decodes(forming);
     let mut budget = limits
         .tokens
-        .saturating_sub(forming.batch.decodes.len() as u32);
+        .saturating_sub(narrow::<u32, _>(forming.batch.decodes.len()));
     let mut skipped = Vec::new();
     for id in running_prompts {
         let request = &forming.requests[id as usize];
@@ -135,7 +136,7 @@ pub(super) fn fill_split_wise(forming: &mut Forming<'_>) {
     forming.batch.order.clear();
     let reserved = forming.queues.reserved_blocks;
     let slots = forming.queues.blocks.total() / reserved.max(1) / u64::from(limits.stages());
-    let most = slots.min(u64::from(limits.admitted)) as usize;
+    let most = narrow::<usize, _>(slots.min(u64::from(limits.admitted)));
     let mut started = Started::take(forming);
     while forming.batch.order.len() < most {
         let Some(id) = started.pop_front() else {
