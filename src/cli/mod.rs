@@ -63,7 +63,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Run(Box<run::Args>),
+    Run(run::Args),
     Simulate(Box<simulate::Args>),
     Plan(plan::Args),
     Validate(validate::Args),
@@ -91,7 +91,7 @@ pub fn main() -> ExitCode {
         Err(told) => return tell(&told),
     };
     let result = match command {
-        Command::Run(args) => run::run(*args),
+        Command::Run(args) => run::run(args),
         Command::Simulate(args) => simulate::run(*args),
         Command::Plan(args) => plan::run(args),
         Command::Validate(args) => validate::run(args),
