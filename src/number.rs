@@ -53,6 +53,12 @@ whole!(
     whole_i64 -> i64
 );
 
+/// A number modulo 2^32.
+#[inline]
+pub const fn modulo_u32(number: u64) -> u32 {
+    (number & 0xffff_ffff) as u32
+}
+
 /// The nearest number of single precision.
 #[inline]
 #[allow(
@@ -76,6 +82,7 @@ mod tests {
         assert_eq!(whole_i32(1e12), i32::MAX);
         assert_eq!(whole_usize(f64::NAN), 0);
         assert_eq!(single(0.1), 0.1_f32);
+        assert_eq!(modulo_u32((5 << 32) + 7), 7);
     }
 
     #[test]

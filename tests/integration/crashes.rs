@@ -375,9 +375,15 @@ fn wait_for_claim(dir: &Path) {
 #[test]
 fn one_sweep_at_a_time_writes_into_a_directory() {
     let bench = Bench::new();
-    let (whole, _) = bench.reference();
-    let first = bench.start("run spec.yaml --threads 1 --quiet --out shared");
+    // Enough to do that the first is stopped before it ends.
+    let sweep = "run spec.yaml --set workload.requests=600";
+    bench.ok(&format!("{sweep} --threads 2 --out whole"));
+    let whole = files(&bench.path("whole"));
+    let first = bench.start(&format!("{sweep} --threads 1 --quiet --out shared"));
     wait_for_claim(&bench.path("shared"));
+    // While it is stopped it holds the directory, however fast the machine is.
+    #[cfg(unix)]
+    unix::send(&first, rustix::process::Signal::STOP);
     let holder = format!("process {}", first.id());
     for command in [
         "run spec.yaml --seed 8 --out shared",
@@ -390,6 +396,8 @@ fn one_sweep_at_a_time_writes_into_a_directory() {
             "{told}"
         );
     }
+    #[cfg(unix)]
+    unix::send(&first, rustix::process::Signal::CONT);
     let first = first.wait_with_output().expect("ended");
     assert_eq!(first.status.code(), Some(0));
     assert_same(&files(&bench.path("shared")), &whole);
@@ -431,7 +439,7 @@ mod unix {
 
     use super::*;
 
-    fn send(child: &Child, signal: Signal) {
+    pub(super) fn send(child: &Child, signal: Signal) {
         let process = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         kill_process(process.expect("a process"), signal).expect("sent");
     }

@@ -4,7 +4,7 @@
 //! only then is the list looked through. Marks outlive members that leave early
 //! until their step comes, and say too much of members that end beyond the
 //! horizon: both cost a look.
-use crate::number::narrow;
+use crate::number::{modulo_u32, narrow};
 
 /// Steps with a mark of their own; most outputs are shorter.
 const HORIZON: usize = 1024;
@@ -37,7 +37,7 @@ impl Ends {
     #[inline]
     pub(super) fn push(&mut self, end: u64) {
         self.mark(end);
-        self.steps.push(narrow::<u32, _>(end));
+        self.steps.push(modulo_u32(end));
     }
 
     /// Takes a member out.
@@ -76,7 +76,7 @@ impl Ends {
     /// on before the next member is done; nobody is now.
     #[inline]
     pub(super) fn steps_until_done(&self, now: u64, limit: usize) -> usize {
-        debug_assert!(limit < 64 && !self.steps.contains(&narrow::<u32, _>(now)));
+        debug_assert!(limit < 64 && !self.steps.contains(&modulo_u32(now)));
         let (word, bit) = Self::place(now);
         let (first, second) = (self.marks[word], self.marks[(word + 1) % WORDS]);
         let ahead = first >> bit | (second << 1) << (63 - bit);
@@ -90,7 +90,7 @@ impl Ends {
     #[inline(always)]
     pub(super) fn find_done(&mut self, now: u64, done: &mut Vec<u32>) {
         let (word, bit) = Self::place(now);
-        let now = narrow::<u32, _>(now);
+        let now = modulo_u32(now);
         let mut candidates = 0;
         let mut look_at = |first: usize, ends: &[u32]| {
             // A bit for each, without a way out of the loop: which it will be is hard to
@@ -123,7 +123,7 @@ impl Ends {
     /// Takes all members out that are done after step `now`.
     #[inline]
     pub(super) fn remove_done(&mut self, now: u64) {
-        self.steps.retain(|&end| end != narrow::<u32, _>(now));
+        self.steps.retain(|&end| end != modulo_u32(now));
     }
 }
 

@@ -77,6 +77,7 @@ fn other(path: &str, value: &Value) -> Value {
             None => json!(number.as_f64().expect("a number") * 0.75),
         },
         Value::String(text) if text == "fp8_block" || text == "bfloat16" => json!("fp8"),
+        Value::String(text) if text == "derived" => json!("assumed"),
         Value::String(text) => json!(format!("{text}x")),
         Value::Array(items) => json!([items.as_slice(), &[json!("one more")]].concat()),
         Value::Object(_) => panic!("{path}: a mapping is no leaf"),
