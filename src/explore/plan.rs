@@ -2,7 +2,7 @@
 //!
 //! Run `i` is computed from `i`: grid search reads it as a mixed-radix number
 //! (last axis fastest, replications faster still), random search sends it
-//! through a seeded [`Permutation`] of the grid first, list search takes a row.
+//! through a seeded permutation of the grid first, list search takes a row.
 //! A plan of a hundred thousand million points costs what its axes cost.
 //!
 //! Numbers are positions in the space before constraints, so they stay what
