@@ -3,6 +3,7 @@
 //! the one asked for.
 
 use super::curve::CurveSet;
+use super::experts::layer_differences;
 use super::frame::Frame;
 use super::speed_of_light::{ExpertLayer, Peaks};
 use super::{Found, Missing, SiliconError, dtypes_like, parse_dtype};
@@ -169,25 +170,7 @@ fn distance(key: &Key, own: &Key) -> f64 {
 /// Wherein `lender` differs from `own`.
 fn difference(lender: &Key, own: &Key) -> String {
     let (there, here) = (&lender.layer, &own.layer);
-    let mut parts = Vec::new();
-    if (there.hidden_size, there.intermediate_size) != (here.hidden_size, here.intermediate_size) {
-        parts.push(format!(
-            "experts {}x{}",
-            there.hidden_size, there.intermediate_size
-        ));
-    }
-    if (there.experts_per_token, there.experts) != (here.experts_per_token, here.experts) {
-        parts.push(format!(
-            "{} of {} experts",
-            there.experts_per_token, there.experts
-        ));
-    }
-    if there.expert_tensor_parallel != here.expert_tensor_parallel {
-        parts.push(format!(
-            "expert tensor parallel {}",
-            there.expert_tensor_parallel
-        ));
-    }
+    let mut parts = layer_differences(there, here);
     if there.expert_parallel != here.expert_parallel {
         parts.push(format!("expert parallel {}", there.expert_parallel));
     }

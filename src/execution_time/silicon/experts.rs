@@ -402,6 +402,12 @@ fn distance(a: &ExpertLayer, b: &ExpertLayer) -> f64 {
 
 /// Wherein the layer of `there` differs from `here`.
 fn difference(there: &ExpertLayer, here: &ExpertLayer) -> Option<String> {
+    let parts = layer_differences(there, here);
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Wherein the layer of `there` differs from `here`, one phrase each.
+pub(super) fn layer_differences(there: &ExpertLayer, here: &ExpertLayer) -> Vec<String> {
     let mut parts = Vec::new();
     if (there.hidden_size, there.intermediate_size) != (here.hidden_size, here.intermediate_size) {
         parts.push(format!(
@@ -421,5 +427,5 @@ fn difference(there: &ExpertLayer, here: &ExpertLayer) -> Option<String> {
             there.expert_tensor_parallel
         ));
     }
-    (!parts.is_empty()).then(|| parts.join(", "))
+    parts
 }
