@@ -3,7 +3,7 @@
 //! the one asked for.
 
 use super::curve::CurveSet;
-use super::experts::layer_differences;
+use super::experts::{layer_differences, layers, squared_distance, squared_octaves};
 use super::frame::Frame;
 use super::speed_of_light::{ExpertLayer, Peaks};
 use super::{Found, Missing, SiliconError, dtypes_like, parse_dtype};
@@ -122,12 +122,7 @@ fn at(peaks: &Peaks, curves: &CurveSet<Key>, key: Key, tokens: f64) -> Option<Fo
 fn points(frame: &Frame) -> Result<Vec<(Key, u32, f32)>, SiliconError> {
     let dtypes = frame.texts("dtype")?.parsed(parse_dtype)?;
     let loads = frame.texts("load")?.parsed(parse_load)?;
-    let hidden_size = frame.numbers("hidden_size")?;
-    let intermediate_size = frame.numbers("intermediate_size")?;
-    let experts_per_token = frame.numbers("experts_per_token")?;
-    let experts = frame.numbers("experts")?;
-    let expert_tensor_parallel = frame.numbers("expert_tensor_parallel")?;
-    let expert_parallel = frame.numbers("expert_parallel")?;
+    let layers = layers(frame)?;
     let tokens = frame.numbers("tokens")?;
     let latencies_ms = frame.latencies_ms()?;
     let mut points = Vec::with_capacity(frame.rows());
@@ -135,14 +130,7 @@ fn points(frame: &Frame) -> Result<Vec<(Key, u32, f32)>, SiliconError> {
         let key = Key {
             dtype: dtypes.of(row),
             load: loads.of(row),
-            layer: ExpertLayer {
-                hidden_size: hidden_size[row],
-                intermediate_size: intermediate_size[row],
-                experts_per_token: experts_per_token[row],
-                experts: experts[row],
-                expert_tensor_parallel: expert_tensor_parallel[row],
-                expert_parallel: expert_parallel[row],
-            },
+            layer: layers[row],
         };
         points.push((key, tokens[row], latencies_ms[row]));
     }
@@ -151,14 +139,8 @@ fn points(frame: &Frame) -> Result<Vec<(Key, u32, f32)>, SiliconError> {
 
 /// Octaves between two layers; a different load counts half an octave.
 fn distance(key: &Key, own: &Key) -> f64 {
-    let octaves = |a: u32, b: u32| (f64::from(a) / f64::from(b)).log2().powi(2);
     let (a, b) = (&key.layer, &own.layer);
-    let features = octaves(a.hidden_size, b.hidden_size)
-        + octaves(a.intermediate_size, b.intermediate_size)
-        + octaves(a.experts_per_token, b.experts_per_token)
-        + octaves(a.experts, b.experts)
-        + octaves(a.expert_tensor_parallel, b.expert_tensor_parallel)
-        + octaves(a.expert_parallel, b.expert_parallel);
+    let features = squared_distance(a, b) + squared_octaves(a.expert_parallel, b.expert_parallel);
     let load = match (key.load, own.load) {
         (a, b) if a == b => 0.0,
         (0, _) | (_, 0) => 0.5,

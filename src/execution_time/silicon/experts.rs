@@ -340,6 +340,25 @@ fn spread_further(
 
 type Point = (Key, u32, f32, Origin);
 
+/// The layer of each row.
+pub(super) fn layers(frame: &Frame) -> Result<Vec<ExpertLayer>, SiliconError> {
+    let hidden_size = frame.numbers("hidden_size")?;
+    let intermediate_size = frame.numbers("intermediate_size")?;
+    let experts_per_token = frame.numbers("experts_per_token")?;
+    let experts = frame.numbers("experts")?;
+    let expert_tensor_parallel = frame.numbers("expert_tensor_parallel")?;
+    let expert_parallel = frame.numbers("expert_parallel")?;
+    let layer = |row: usize| ExpertLayer {
+        hidden_size: hidden_size[row],
+        intermediate_size: intermediate_size[row],
+        experts_per_token: experts_per_token[row],
+        experts: experts[row],
+        expert_tensor_parallel: expert_tensor_parallel[row],
+        expert_parallel: expert_parallel[row],
+    };
+    Ok((0..frame.rows()).map(layer).collect())
+}
+
 fn points(
     frame: &Frame,
     device: &str,
@@ -349,23 +368,14 @@ fn points(
     let dtypes = frame.texts("dtype")?.parsed(parse_dtype)?;
     let devices = frame.texts("device")?;
     let kernels = frame.texts("kernels")?;
-    let hidden_size = frame.numbers("hidden_size")?;
-    let intermediate_size = frame.numbers("intermediate_size")?;
-    let experts_per_token = frame.numbers("experts_per_token")?;
-    let experts = frame.numbers("experts")?;
-    let expert_tensor_parallel = frame.numbers("expert_tensor_parallel")?;
-    let expert_parallel = frame.numbers("expert_parallel")?;
+    let layers = layers(frame)?;
     let tokens = frame.numbers("tokens")?;
     let latencies_ms = frame.latencies_ms()?;
     let mut points = Vec::with_capacity(frame.rows());
     for row in 0..frame.rows() {
         let layer = ExpertLayer {
-            hidden_size: hidden_size[row],
-            intermediate_size: intermediate_size[row],
-            experts_per_token: experts_per_token[row],
-            experts: experts[row],
-            expert_tensor_parallel: expert_tensor_parallel[row],
-            expert_parallel: expert_parallel[row].max(1),
+            expert_parallel: layers[row].expert_parallel.max(1),
+            ..layers[row]
         };
         let dtype = dtypes.of(row);
         let (measured, kernels) = (devices.value(row), kernels.value(row));
@@ -391,13 +401,21 @@ fn points(
 
 /// Octaves between two layers, however far their experts are spread.
 fn distance(a: &ExpertLayer, b: &ExpertLayer) -> f64 {
-    let octaves = |a: u32, b: u32| (f64::from(a) / f64::from(b)).log2().powi(2);
-    let features = octaves(a.hidden_size, b.hidden_size)
-        + octaves(a.intermediate_size, b.intermediate_size)
-        + octaves(a.experts_per_token, b.experts_per_token)
-        + octaves(a.experts, b.experts)
-        + octaves(a.expert_tensor_parallel, b.expert_tensor_parallel);
-    features.sqrt()
+    squared_distance(a, b).sqrt()
+}
+
+/// Ratio of two sizes in octaves, squared.
+pub(super) fn squared_octaves(a: u32, b: u32) -> f64 {
+    (f64::from(a) / f64::from(b)).log2().powi(2)
+}
+
+/// Squared octaves between two layers, however far their experts are spread.
+pub(super) fn squared_distance(a: &ExpertLayer, b: &ExpertLayer) -> f64 {
+    squared_octaves(a.hidden_size, b.hidden_size)
+        + squared_octaves(a.intermediate_size, b.intermediate_size)
+        + squared_octaves(a.experts_per_token, b.experts_per_token)
+        + squared_octaves(a.experts, b.experts)
+        + squared_octaves(a.expert_tensor_parallel, b.expert_tensor_parallel)
 }
 
 /// Wherein the layer of `there` differs from `here`.
