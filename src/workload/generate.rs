@@ -3,8 +3,10 @@
 //! Lengths and inter-arrival times come from separate ChaCha streams, keyed by
 //! what is drawn, so that a change of one leaves the other as it was.
 
+use std::sync::Arc;
+
 use rand::seq::SliceRandom;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1, Gamma, LogNormal, Zipf};
 
@@ -12,7 +14,7 @@ use super::limits::{MOST_TOKENS, check_arrival, check_drawn_arrival, check_lengt
 use super::outline::{LengthSource, Outline, Timing};
 use super::source::Sources;
 use super::{
-    ArrivalsConfig, LengthHistogram, Lengths, LengthsConfig, Request, TraceOrder, Workload,
+    ArrivalsConfig, Lengths, LengthsConfig, Request, TraceOrder, Workload,
     WorkloadConfig, WorkloadError,
 };
 use crate::number::{narrow, whole_u32};
@@ -82,6 +84,48 @@ impl UnitWorkload {
     }
 }
 
+/// The requests of a workload one after the other, at unit rate, without end.
+pub(super) struct Draws {
+    lengths: LengthDraws,
+    arrivals: ArrivalDraws,
+}
+
+impl Draws {
+    pub(super) fn new(
+        config: &WorkloadConfig,
+        outline: &Outline,
+        seed: u64,
+        replication: u32,
+    ) -> Result<Self, WorkloadError> {
+        let streams = Streams { seed, replication };
+        Ok(Self {
+            lengths: draw_lengths(&config.lengths, outline, &streams)?,
+            arrivals: draw_arrivals(&config.arrivals, outline, &streams)?,
+        })
+    }
+}
+
+impl Iterator for Draws {
+    type Item = Request;
+
+    fn next(&mut self) -> Option<Request> {
+        let (lengths, arrived_at_s) = (self.lengths.next()?, self.arrivals.next()?);
+        Some(Request {
+            arrived_at_s,
+            prefill_tokens: lengths.prefill_tokens,
+            decode_tokens: lengths.decode_tokens,
+        })
+    }
+}
+
+/// Clients of a closed loop.
+pub(super) fn clients(config: &ArrivalsConfig) -> Option<u32> {
+    match config {
+        ArrivalsConfig::Concurrency { clients } => Some(*clients),
+        _ => None,
+    }
+}
+
 /// Draws the requests of `config`.
 pub(super) fn generate(
     config: &WorkloadConfig,
@@ -90,28 +134,17 @@ pub(super) fn generate(
     sources: &Sources,
 ) -> Result<UnitWorkload, WorkloadError> {
     let outline = Outline::of(config, sources)?;
-    let count = outline.requests as usize;
-    let stream = Streams { seed, replication };
-    let mut drawn = draw_lengths(&config.lengths, &outline, &stream)?;
+    let draws = Draws::new(config, &outline, seed, replication)?;
+    let mut requests = Vec::with_capacity(outline.requests as usize);
+    requests.extend(draws.take(outline.requests as usize));
     let mut notes = outline.run_notes.clone();
-    notes.extend(shorten_beyond_limit(&config.lengths, &mut drawn));
-    drawn
+    notes.extend(shorten_beyond_limit(&config.lengths, &mut requests));
+    requests
         .iter()
-        .try_for_each(|lengths| check_lengths(*lengths).map(drop))?;
-    let times = draw_arrivals(&config.arrivals, &outline, &stream)?;
-    let mut requests = Vec::with_capacity(count);
-    requests.extend(drawn.iter().zip(times).map(|(l, arrived_at_s)| Request {
-        arrived_at_s,
-        prefill_tokens: l.prefill_tokens,
-        decode_tokens: l.decode_tokens,
-    }));
-    let clients = match config.arrivals {
-        ArrivalsConfig::Concurrency { clients } => Some(clients),
-        _ => None,
-    };
+        .try_for_each(|request| check_lengths(request.lengths()).map(drop))?;
     Ok(UnitWorkload {
         requests,
-        clients,
+        clients: clients(&config.arrivals),
         timing: outline.timing,
         notes,
     })
@@ -119,7 +152,7 @@ pub(super) fn generate(
 
 /// Log-normal lengths have no end: those beyond what any request may have are
 /// shortened to that, and said to be.
-fn shorten_beyond_limit(config: &LengthsConfig, drawn: &mut [Lengths]) -> Option<String> {
+fn shorten_beyond_limit(config: &LengthsConfig, drawn: &mut [Request]) -> Option<String> {
     let LengthsConfig::Lognormal {
         max_tokens: None, ..
     } = config
@@ -127,11 +160,8 @@ fn shorten_beyond_limit(config: &LengthsConfig, drawn: &mut [Lengths]) -> Option
         return None;
     };
     let mut shortened = 0;
-    for lengths in drawn.iter_mut() {
-        if check_lengths(*lengths).is_err() {
-            *lengths = clip(*lengths, Some(MOST_TOKENS));
-            shortened += 1;
-        }
+    for request in drawn.iter_mut() {
+        shortened += u32::from(shorten_to_allowed(request));
     }
     (shortened > 0).then(|| {
         format!(
@@ -141,6 +171,22 @@ fn shorten_beyond_limit(config: &LengthsConfig, drawn: &mut [Lengths]) -> Option
         )
     })
 }
+
+/// Shortens a request that is longer than any may be; whether it was.
+pub(super) fn shorten_to_allowed(request: &mut Request) -> bool {
+    let is_longer = check_lengths(request.lengths()).is_err();
+    if is_longer {
+        let lengths = clip(request.lengths(), Some(MOST_TOKENS));
+        request.prefill_tokens = lengths.prefill_tokens;
+        request.decode_tokens = lengths.decode_tokens;
+    }
+    is_longer
+}
+
+/// Lengths of one request after the other, without end.
+type LengthDraws = Box<dyn Iterator<Item = Lengths> + Send>;
+/// Arrival times, likewise.
+type ArrivalDraws = Box<dyn Iterator<Item = f64> + Send>;
 
 /// Random streams of one replication.
 struct Streams {
@@ -165,8 +211,7 @@ fn draw_lengths(
     config: &LengthsConfig,
     outline: &Outline,
     streams: &Streams,
-) -> Result<Vec<Lengths>, WorkloadError> {
-    let count = outline.requests as usize;
+) -> Result<LengthDraws, WorkloadError> {
     match config {
         LengthsConfig::Fixed {
             prefill_tokens,
@@ -176,15 +221,18 @@ fn draw_lengths(
                 prefill_tokens: (*prefill_tokens).max(1),
                 decode_tokens: (*decode_tokens).max(1),
             };
-            Ok(vec![lengths; count])
+            Ok(Box::new(std::iter::repeat(lengths)))
         }
         LengthsConfig::Uniform {
             min_tokens,
             max_tokens,
             prefill_to_decode_ratio,
         } => {
-            let ratio = *prefill_to_decode_ratio;
-            draw_uniform(*min_tokens, *max_tokens, ratio, count, streams)
+            let (totals, ratio) = (*min_tokens..=*max_tokens, *prefill_to_decode_ratio);
+            check_range(*min_tokens, *max_tokens)?;
+            let mut rng = streams.rng("lengths: uniform", "");
+            let draw = move || split(rng.random_range(totals.clone()), ratio);
+            Ok(Box::new(std::iter::repeat_with(draw)))
         }
         LengthsConfig::Zipf {
             min_tokens,
@@ -194,10 +242,10 @@ fn draw_lengths(
             prefill_to_decode_ratio,
         } => {
             check_range(*min_tokens, *max_tokens)?;
+            let ratio = *prefill_to_decode_ratio;
             let rng = streams.rng("lengths: zipf", "");
             let totals = zipf_totals(*min_tokens, *max_tokens, *theta, *scramble, rng)?;
-            let split = |total| split(total, *prefill_to_decode_ratio);
-            Ok(totals.map(split).take(count).collect())
+            Ok(Box::new(totals.map(move |total| split(total, ratio))))
         }
         LengthsConfig::Lognormal {
             prefill_median_tokens,
@@ -209,46 +257,46 @@ fn draw_lengths(
             let prefill = lognormal("prefill", *prefill_median_tokens, *prefill_sigma)?;
             let decode = lognormal("decode", *decode_median_tokens, *decode_sigma)?;
             let mut rng = streams.rng("lengths: lognormal", "");
-            let mut draw = |_| {
+            let max_tokens = *max_tokens;
+            let draw = move || {
                 let lengths = Lengths {
                     prefill_tokens: whole(prefill.sample(&mut rng)),
                     decode_tokens: whole(decode.sample(&mut rng)),
                 };
-                clip(lengths, *max_tokens)
+                clip(lengths, max_tokens)
             };
-            Ok((0..count).map(&mut draw).collect())
+            Ok(Box::new(std::iter::repeat_with(draw)))
         }
         LengthsConfig::Trace { order, .. } => {
             let drawn = match &outline.lengths {
                 LengthSource::Rows { file, rows } => {
                     let lengths = &file.data.lengths().unwrap_or_default()[rows.clone()];
-                    let mut rng = streams.rng("lengths: trace", &file.fingerprint);
-                    pass_over(lengths, *order, count, &mut rng)
+                    let rng = streams.rng("lengths: trace", &file.fingerprint);
+                    Box::new(passes_over(lengths.to_vec(), *order, rng))
                 }
-                source => from_histogram(source, count, streams),
+                source => from_histogram(source, streams),
             };
-            let shape = |lengths| shaped(config, lengths);
-            Ok(drawn.into_iter().map(shape).collect())
+            let config = config.clone();
+            Ok(Box::new(drawn.map(move |lengths| shaped(&config, lengths))))
         }
         LengthsConfig::Histogram { max_tokens, .. } => {
-            let mut drawn = from_histogram(&outline.lengths, count, streams);
-            for lengths in &mut drawn {
-                *lengths = clip(*lengths, *max_tokens);
-            }
-            Ok(drawn)
+            let max_tokens = *max_tokens;
+            let drawn = from_histogram(&outline.lengths, streams);
+            Ok(Box::new(drawn.map(move |lengths| clip(lengths, max_tokens))))
         }
     }
 }
 
-/// `count` draws from a histogram.
-fn from_histogram(source: &LengthSource, count: usize, streams: &Streams) -> Vec<Lengths> {
+/// Draws from a histogram.
+fn from_histogram(source: &LengthSource, streams: &Streams) -> LengthDraws {
     let LengthSource::Histogram(file) = source else {
-        return Vec::new();
+        return Box::new(std::iter::empty());
     };
+    let file = Arc::clone(file);
     let mut rng = streams.rng("lengths: histogram", &file.fingerprint);
-    let draw =
-        |histogram: &LengthHistogram| (0..count).map(|_| histogram.sample(&mut rng)).collect();
-    file.data.histogram().map_or_else(Vec::new, draw)
+    Box::new(std::iter::from_fn(move || {
+        Some(file.data.histogram()?.sample(&mut rng))
+    }))
 }
 
 /// The lengths of a trace scaled and shortened as `config` says.
@@ -267,19 +315,6 @@ pub(super) fn shaped(config: &LengthsConfig, lengths: Lengths) -> Lengths {
         decode_tokens: scale(lengths.decode_tokens, *decode_scale_factor),
     };
     clip(scaled, *max_tokens)
-}
-
-fn draw_uniform(
-    min_tokens: u32,
-    max_tokens: u32,
-    ratio: f64,
-    count: usize,
-    streams: &Streams,
-) -> Result<Vec<Lengths>, WorkloadError> {
-    check_range(min_tokens, max_tokens)?;
-    let mut rng = streams.rng("lengths: uniform", "");
-    let draw = |_| split(rng.random_range(min_tokens..=max_tokens), ratio);
-    Ok((0..count).map(draw).collect())
 }
 
 fn check_range(min_tokens: u32, max_tokens: u32) -> Result<(), WorkloadError> {
@@ -370,34 +405,32 @@ fn clip(lengths: Lengths, max_tokens: Option<u32>) -> Lengths {
     }
 }
 
-/// `count` rows, passing over them as often as it takes.
-fn pass_over(
-    rows: &[Lengths],
+/// The rows, again and again.
+fn passes_over(
+    mut rows: Vec<Lengths>,
     order: TraceOrder,
-    count: usize,
-    rng: &mut impl Rng,
-) -> Vec<Lengths> {
-    let mut drawn = Vec::with_capacity(count);
-    let mut pass: Vec<Lengths> = rows.to_vec();
-    while drawn.len() < count {
-        if order == TraceOrder::Shuffled {
-            pass.shuffle(rng);
+    mut rng: ChaCha8Rng,
+) -> impl Iterator<Item = Lengths> {
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        if next == 0 && order == TraceOrder::Shuffled {
+            rows.shuffle(&mut rng);
         }
-        drawn.extend(pass.iter().take(count - drawn.len()));
-    }
-    drawn
+        let row = rows.get(next).copied();
+        next = (next + 1) % rows.len().max(1);
+        row
+    })
 }
 
 fn draw_arrivals(
     config: &ArrivalsConfig,
     outline: &Outline,
     streams: &Streams,
-) -> Result<Vec<f64>, WorkloadError> {
-    let count = outline.requests as usize;
+) -> Result<ArrivalDraws, WorkloadError> {
     match config {
         ArrivalsConfig::Poisson => {
             let rng = streams.rng("arrivals: poisson", "");
-            Ok(running_sums(Exp1, rng, count))
+            Ok(Box::new(running_sums(Exp1, rng)))
         }
         ArrivalsConfig::Gamma { cv } => {
             // Mean shape * scale is 1 and the coefficient of variation is
@@ -408,24 +441,26 @@ fn draw_arrivals(
                 WorkloadError::new(message)
             })?;
             let rng = streams.rng("arrivals: gamma", "");
-            Ok(running_sums(gamma, rng, count))
+            Ok(Box::new(running_sums(gamma, rng)))
         }
-        ArrivalsConfig::Static => Ok((0..count).map(|i| i as f64).collect()),
+        ArrivalsConfig::Static => Ok(Box::new((0u32..).map(f64::from))),
         ArrivalsConfig::Trace { .. } => match &outline.arrivals {
-            Some(arrivals) => Ok((0..count).map(arrivals.time_s()?).collect()),
-            None => Ok(Vec::new()),
+            Some(arrivals) => Ok(Box::new(arrivals.times_s()?)),
+            None => Ok(Box::new(std::iter::empty())),
         },
-        ArrivalsConfig::Concurrency { .. } => Ok(vec![0.0; count]),
+        ArrivalsConfig::Concurrency { .. } => Ok(Box::new(std::iter::repeat(0.0))),
     }
 }
 
-fn running_sums(gaps: impl Distribution<f64>, mut rng: ChaCha8Rng, count: usize) -> Vec<f64> {
+fn running_sums(
+    gaps: impl Distribution<f64>,
+    mut rng: ChaCha8Rng,
+) -> impl Iterator<Item = f64> {
     let mut now = 0.0;
-    let mut next = |_| {
+    std::iter::repeat_with(move || {
         now += gaps.sample(&mut rng);
         now
-    };
-    (0..count).map(&mut next).collect()
+    })
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod limits;
 mod mersenne_twister;
 mod outline;
 mod source;
+mod stream;
 mod trace;
 pub mod vidur;
 
@@ -28,6 +29,7 @@ pub use generate::UnitWorkload;
 pub use histogram::LengthHistogram;
 pub(crate) use mersenne_twister::MersenneTwister;
 pub use source::{WorkloadOutline, WorkloadSource};
+pub use stream::{RequestStream, UnitStream};
 pub use trace::{Lengths, TimeUnit, Trace, read_trace};
 
 use std::path::PathBuf;
@@ -222,6 +224,16 @@ pub struct Request {
     pub prefill_tokens: u32,
     /// Output tokens, at least 1, the first one (emitted by the prefill) included.
     pub decode_tokens: u32,
+}
+
+impl Request {
+    /// Its lengths.
+    pub(crate) fn lengths(&self) -> Lengths {
+        Lengths {
+            prefill_tokens: self.prefill_tokens,
+            decode_tokens: self.decode_tokens,
+        }
+    }
 }
 
 /// A generated workload: requests in arrival order.

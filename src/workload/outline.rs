@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::generate::shaped;
-use super::limits::{self, check_lengths, check_rate, check_requests};
+use super::limits::{self, MOST_TOKENS, check_lengths, check_rate, check_requests};
 use super::source::{Loaded, Sources};
 use super::trace::TraceFile;
 use super::{
@@ -107,14 +107,21 @@ impl RecordedArrivals {
 
     /// Time of the `index`-th request since the first; after the last row the recording
     /// starts again, one mean gap later.
-    pub(super) fn time_s(&self) -> Result<impl Fn(usize) -> f64 + use<'_>, WorkloadError> {
-        let times_s = &self.trace()?.times_s()?[self.rows.clone()];
+    fn time_s(times_s: &[f64], index: usize) -> f64 {
         let (first_s, count) = (times_s[0], times_s.len());
         let last_s = times_s[count - 1] - first_s;
         let period_s = last_s + last_s / (count - 1).max(1) as f64;
-        Ok(move |index: usize| {
-            (index / count) as f64 * period_s + (times_s[index % count] - first_s)
-        })
+        (index / count) as f64 * period_s + (times_s[index % count] - first_s)
+    }
+
+    fn rows_s(&self) -> Result<&[f64], WorkloadError> {
+        Ok(&self.trace()?.times_s()?[self.rows.clone()])
+    }
+
+    /// Times of all requests since the first.
+    pub(super) fn times_s(&self) -> Result<impl Iterator<Item = f64> + Send + use<>, WorkloadError> {
+        let times_s = self.rows_s()?.to_vec();
+        Ok((0..).map(move |index| Self::time_s(&times_s, index)))
     }
 }
 
@@ -198,6 +205,46 @@ impl Outline {
                 let longest = file.data.histogram().map(LengthHistogram::longest);
                 longest.map_or(Ok(()), |l| check_lengths(shaped(config, l)).map(drop))
             }
+        }
+    }
+
+    /// Tokens of the longest request there can be, prompt and output together.
+    pub(super) fn longest_tokens(&self, config: &LengthsConfig) -> u64 {
+        let sum = |l: Lengths| u64::from(l.prefill_tokens) + u64::from(l.decode_tokens);
+        let most = u64::from(MOST_TOKENS);
+        match (&self.lengths, config) {
+            (LengthSource::Rows { file, rows }, _) => {
+                let lengths = file.data.lengths().unwrap_or_default();
+                let rows = lengths.get(rows.clone()).unwrap_or_default().iter();
+                rows.map(|row| sum(shaped(config, *row))).max().unwrap_or(0)
+            }
+            (LengthSource::Histogram(file), LengthsConfig::Histogram { max_tokens, .. }) => {
+                let longest = file.data.histogram().map(LengthHistogram::longest);
+                let limit = max_tokens.map_or(most, u64::from);
+                longest.map_or(0, sum).min(limit)
+            }
+            (LengthSource::Histogram(file), _) => {
+                let longest = file.data.histogram().map(LengthHistogram::longest);
+                longest.map_or(0, |longest| sum(shaped(config, longest)))
+            }
+            (
+                LengthSource::Drawn,
+                LengthsConfig::Fixed {
+                    prefill_tokens,
+                    decode_tokens,
+                },
+            ) => u64::from(*prefill_tokens) + u64::from(*decode_tokens),
+            (
+                LengthSource::Drawn,
+                LengthsConfig::Uniform { max_tokens, .. } | LengthsConfig::Zipf { max_tokens, .. },
+            ) => u64::from(*max_tokens),
+            (LengthSource::Drawn, LengthsConfig::Lognormal { max_tokens, .. }) => {
+                max_tokens.map_or(most, u64::from)
+            }
+            (
+                LengthSource::Drawn,
+                LengthsConfig::Trace { .. } | LengthsConfig::Histogram { .. },
+            ) => most,
         }
     }
 
@@ -322,9 +369,9 @@ fn timing(
             },
             Some(arrivals),
         ) => {
-            let time_s = arrivals.time_s()?;
+            let time_s = |index| arrivals.rows_s().map(|rows| RecordedArrivals::time_s(rows, index));
             let rows = arrivals.rows.len();
-            if requests as usize > rows && time_s(rows - 1) <= 0.0 {
+            if requests as usize > rows && time_s(rows - 1)? <= 0.0 {
                 let trace = arrivals.trace()?;
                 let message = format!(
                     "all {rows} rows have the same time, so nobody knows when they would come \
@@ -334,7 +381,7 @@ fn timing(
                 return Err(WorkloadError::in_file(&trace.name, message));
             }
             Ok(Timing::Recorded {
-                last_s: time_s(requests as usize - 1),
+                last_s: time_s(requests as usize - 1)?,
                 scale: *time_scale_factor,
             })
         }

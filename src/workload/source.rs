@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::generate::{UnitWorkload, generate};
 use super::outline::Outline;
+use super::stream::UnitStream;
 use super::trace::{TraceFile, read_trace_file};
 use super::{ArrivalsConfig, DataFiles, LengthsConfig, TimeUnit, WorkloadConfig, WorkloadError};
 
@@ -22,6 +23,8 @@ const REQUESTS_OF_FEW_KEPT: usize = 32_000_000;
 pub struct WorkloadSource {
     sources: Sources,
     kept: Mutex<Kept>,
+    /// Streams in use or lately so, the oldest first.
+    streams: Mutex<VecDeque<(Draw, WorkloadConfig, Arc<UnitStream>)>>,
 }
 
 /// Seed and replication: with the configuration, what determines a workload, its
@@ -84,7 +87,7 @@ impl WorkloadSource {
                 files,
                 ..Sources::default()
             },
-            kept: Mutex::default(),
+            ..Self::default()
         }
     }
 
@@ -107,6 +110,35 @@ impl WorkloadSource {
         }
         kept.add(draw, config.clone(), Arc::clone(&workload));
         Ok(workload)
+    }
+
+    /// The requests of `config` without end, whatever number of them it names.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn stream(
+        &self,
+        config: &WorkloadConfig,
+        seed: u64,
+        replication: u32,
+    ) -> Result<Arc<UnitStream>, WorkloadError> {
+        let draw = (seed, replication);
+        let mut streams = lock(&self.streams);
+        let is_same = |other: &WorkloadConfig| {
+            other.lengths == config.lengths && other.arrivals == config.arrivals
+        };
+        let found = streams.iter().find(|(d, c, _)| *d == draw && is_same(c));
+        if let Some((_, _, stream)) = found {
+            return Ok(Arc::clone(stream));
+        }
+        // Nothing is drawn yet, so holding the lock keeps nobody waiting.
+        let outline = Outline::of(config, &self.sources)?;
+        let stream = Arc::new(UnitStream::new(config, &outline, seed, replication)?);
+        if streams.len() == WORKLOADS_KEPT {
+            streams.pop_front();
+        }
+        streams.push_back((draw, config.clone(), Arc::clone(&stream)));
+        Ok(stream)
     }
 
     /// What the workload of `config` amounts to at `qps`, without drawing it.
