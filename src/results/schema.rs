@@ -790,6 +790,7 @@ fn outcome_name(outcome: RequestOutcome) -> &'static str {
         RequestOutcome::RejectedPromptExceedsBatch => "rejected_prompt_exceeds_batch",
         RequestOutcome::RejectedPromptExceedsMaxModelLen => "rejected_prompt_exceeds_max_model_len",
         RequestOutcome::UnfinishedTimeLimit => "unfinished_time_limit",
+        RequestOutcome::UnfinishedEndOfRun => "unfinished_end_of_run",
         RequestOutcome::NotArrived => "not_arrived",
         RequestOutcome::UnfinishedStuck => "unfinished_stuck",
     }

@@ -11,26 +11,25 @@
 
 mod apart;
 mod hand_over;
+mod open;
 
 use super::cohort::Spent;
 use super::config::{ClusterSpec, Compat, PoolRole};
 use super::event::{Event, EventQueue};
+use super::open_end::{Marks, Next, Overseer, Until};
 use super::pd_transfer::TransferNetwork;
 use super::pipeline::STEPS;
 use super::recorder::{
     ArrivalFact, BatchFact, EventFact, EventKind, KvUseFact, PrefillFact, Recorder, RequestOutcome,
-    RequestRecord, SimulationTotals, StageEndFact, StageFact,
+    SimulationTotals, StageEndFact, StageFact,
 };
 use super::replica::{Batch, PoolWork, PrefillWork, Replica, ReplicaEnd, StaticGroup};
-use super::request::{NO_REPLICA, RequestState};
+use super::request::RequestState;
 use super::scheduler::global::mixed_pool::{Candidate, MixedPool};
 use super::scheduler::global::{Load, Router, python_set};
 use crate::execution_time::StageRun;
 use crate::number::narrow;
-use crate::workload::{Request, Workload};
-
-/// Waiting times are differences of sums; what is shorter is their rounding.
-const ROUNDING_S: f64 = 1e-10;
+use crate::workload::{Request, RequestStream, Workload};
 
 /// Simulates `workload` on `cluster` and tells `recorder` what happens.
 ///
@@ -55,13 +54,49 @@ pub fn simulate<R: Recorder>(
     };
     let requests = (0..).zip(&workload.requests);
     let requests = requests.map(|(id, request)| state_of(cluster, id, request));
-    let mut simulation = Simulation::new(cluster, scope, requests.collect(), recorder);
+    let requests = Requests::All(requests.collect());
+    let mut simulation = Simulation::new(cluster, scope, requests, recorder);
     simulation.run();
     let unfinished = simulation.unfinished;
     let end_s = simulation.events.now_s();
     let pools = cluster.pools.len();
     let replicas = simulation.replicas.into_iter().map(ReplicaEnd::from);
     totals(pools, unfinished, end_s, replicas)
+}
+
+/// Simulates requests of `stream` on `cluster` for as long as `overseer` says, and tells
+/// `recorder` what happens.
+///
+/// A pure function of its arguments. Every request that has arrived is recorded exactly
+/// once. The requests and their histories are those of [`simulate`], as far as both go.
+///
+/// # Panics
+/// As [`simulate`].
+pub fn observe<R: Recorder>(
+    cluster: &ClusterSpec,
+    stream: RequestStream,
+    overseer: &mut impl Overseer<R>,
+    recorder: &mut R,
+) -> SimulationTotals {
+    let longest = u32::try_from(stream.longest_tokens()).unwrap_or(u32::MAX);
+    let longest = cluster.max_request_tokens.unwrap_or(longest);
+    let scope = Scope {
+        replica: None,
+        clients: stream.clients(),
+        longest_tokens: longest.min(cluster.max_model_len.unwrap_or(u32::MAX)),
+    };
+    let mut simulation = Simulation::new(cluster, scope, Requests::Stream(stream), recorder);
+    loop {
+        let progress = simulation.progress();
+        match overseer.look(&progress, simulation.shared.recorder) {
+            Next::Until(until) if !progress.is_over => simulation.go_on(until),
+            Next::Until(_) | Next::Stop => break,
+        }
+    }
+    simulation.end_open();
+    let end_s = simulation.events.now_s();
+    let replicas = simulation.replicas.into_iter().map(ReplicaEnd::from);
+    totals(cluster.pools.len(), simulation.unfinished, end_s, replicas)
 }
 
 /// Tokens of the longest request to plan for.
@@ -89,6 +124,23 @@ struct Scope {
     clients: Option<u32>,
     /// Tokens of the longest request to plan for.
     longest_tokens: u32,
+}
+
+/// Where requests come from.
+enum Requests {
+    /// There are so many.
+    All(Vec<RequestState>),
+    /// There are more, whenever they are asked for.
+    Stream(RequestStream),
+}
+
+/// What a run has whose length is open.
+struct OpenEnd {
+    stream: RequestStream,
+    marks: Marks,
+    until: Until,
+    /// Of the requests that are to end, those that have not.
+    left: u32,
 }
 
 pub(super) struct Simulation<'a, R> {
@@ -119,6 +171,18 @@ pub(super) struct Simulation<'a, R> {
     /// Requests that had not ended when nothing more happened.
     unfinished: usize,
     stage_runs: u64,
+    open_end: Option<OpenEnd>,
+    /// The request before which the next mark stands.
+    next_mark: u32,
+    /// Whether the run is to be looked at before the next request arrives: there, what has
+    /// happened does not depend on shortcuts.
+    is_due: bool,
+    /// Closed loop: what was to arrive then.
+    held_arrival: Option<(u64, u32)>,
+    /// Whether the time limit has come.
+    past_limit: bool,
+    /// Whether nothing more happens in a run whose length is open.
+    is_over: bool,
 }
 
 /// What the steps of any replica touch.
@@ -142,7 +206,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     fn new(
         cluster: &'a ClusterSpec,
         scope: Scope,
-        mut requests: Vec<RequestState>,
+        requests: Requests,
         recorder: &'a mut R,
     ) -> Self {
         assert!(
@@ -159,16 +223,20 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             replicas.extend((0..count).map(replica));
         }
         let closed_loop = scope.clients.is_some();
+        let (mut requests, open_end) = match requests {
+            Requests::All(requests) => (requests, None),
+            Requests::Stream(stream) => (Vec::new(), Some(OpenEnd::new(stream))),
+        };
         if closed_loop {
             for request in &mut requests {
                 request.arrived_at_s = f64::NAN;
             }
         }
         // Open-loop arrivals are numbered first, from 1.
-        let first_event = 1 + if closed_loop {
-            0
-        } else {
-            requests.len() as u64
+        let first_event = 1 + match (closed_loop, &open_end) {
+            (true, _) => 0,
+            (false, Some(_)) => u64::from(u32::MAX),
+            (false, None) => requests.len() as u64,
         };
         let mixed_pool = match (&cluster.pools[..], cluster.disaggregation.mixed_pool) {
             ([prefill, decode], Some(config)) => {
@@ -217,6 +285,12 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             wakes: Vec::new(),
             unfinished: 0,
             stage_runs: 0,
+            next_mark: open_end.as_ref().map_or(u32::MAX, |_| 0),
+            open_end,
+            is_due: false,
+            held_arrival: None,
+            past_limit: false,
+            is_over: false,
         };
         for replica in 0..simulation.replicas.len() {
             let is_used = simulation.can_be_pipelined(&simulation.replicas[replica]);
@@ -230,6 +304,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     /// Closed loop: a client sends its next request now.
     fn send_next_request(&mut self) {
+        self.draw_if_needed();
         if self.next_request < self.shared.requests.len() {
             let request = narrow::<u32, _>(self.next_request);
             self.shared.requests[self.next_request].arrived_at_s = self.events.now_s();
@@ -245,6 +320,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     fn look_up_next_arrival(&mut self) {
+        self.draw_if_needed();
         self.next_arrival_s = match self.shared.requests.get(self.next_request) {
             Some(request) if !self.closed_loop => request.arrived_at_s,
             _ => f64::INFINITY,
@@ -252,27 +328,42 @@ impl<'a, R: Recorder> Simulation<'a, R> {
     }
 
     fn run(&mut self) {
-        let limit_s = self.shared.limit_s;
-        let mut past_limit = false;
         self.look_up_next_arrival();
+        self.make_events();
+        self.catch_up_with_limit();
+        let outcome = if self.past_limit || self.shared.limit_s.is_finite() {
+            RequestOutcome::UnfinishedTimeLimit
+        } else {
+            RequestOutcome::UnfinishedStuck
+        };
+        self.close_rest(outcome);
+    }
+
+    /// Makes events happen until there are none, the time limit comes, or a request arrives
+    /// before which the run is to be looked at; whether it is for that.
+    fn make_events(&mut self) -> bool {
+        let limit_s = self.shared.limit_s;
         loop {
             let arrival_s = self.next_arrival_s();
             let event_s = self.events.next_time_s();
             let next_s = arrival_s.min(event_s);
-            if next_s == f64::INFINITY || past_limit {
-                break;
+            if next_s == f64::INFINITY || self.past_limit {
+                return false;
             }
             if next_s > limit_s {
+                self.past_limit = true;
                 // Vidur executes the first event past the limit.
                 if self.shared.cluster.compat == Compat::None {
                     self.events.stop_at(limit_s);
-                    break;
+                    return false;
                 }
-                past_limit = true;
             }
             // At equal times arrivals go first, as if created before the start.
             let next = if arrival_s <= event_s {
                 self.events.advance(arrival_s);
+                if self.is_due {
+                    return true;
+                }
                 let request = narrow::<u32, _>(self.next_request);
                 self.next_request += 1;
                 self.look_up_next_arrival();
@@ -280,18 +371,21 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             } else {
                 self.events.pop()
             };
-            if let Some((id, event)) = next {
-                self.handle(id, event);
+            match next {
+                Some((id, Event::Arrival { request })) if self.is_due => {
+                    self.held_arrival = Some((id, request));
+                    return true;
+                }
+                Some((id, event)) => self.handle(id, event),
+                None => {}
             }
         }
-        self.catch_up_with_limit();
-        let outcome = if self.events.now_s() >= limit_s || past_limit || limit_s.is_finite() {
-            RequestOutcome::UnfinishedTimeLimit
-        } else {
-            RequestOutcome::UnfinishedStuck
-        };
+    }
+
+    /// Ends what has not ended.
+    fn close_rest(&mut self, outcome: RequestOutcome) {
         for id in 0..self.shared.requests.len() {
-            if !self.shared.requests[id].done {
+            if self.shared.requests[id].outcome.is_none() {
                 self.unfinished += 1;
                 let entered = id < self.next_request;
                 let outcome = if entered {
@@ -432,6 +526,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
 
     #[inline]
     fn arrive(&mut self, id: u32) {
+        if id == self.next_mark {
+            self.mark(id);
+        }
         let request = &self.shared.requests[id as usize];
         self.shared.recorder.request_arrived(&ArrivalFact {
             request_id: id,
@@ -883,8 +980,8 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         state.running_batches -= 1;
         let queues = &mut state.queues;
         if state.policy.keeps_order() && state.role != PoolRole::Prefill {
-            let done = |id: &&u32| !self.shared.requests[**id as usize].done;
-            queues.preempted.extend(batch.order.iter().filter(done));
+            let goes_on = |id: &&u32| self.shared.requests[**id as usize].outcome.is_none();
+            queues.preempted.extend(batch.order.iter().filter(goes_on));
         }
         if !state.policy.is_static() {
             return queues.ready.put(&mut batch.decodes);
@@ -1026,14 +1123,13 @@ impl<'a, R: Recorder> Simulation<'a, R> {
             _ => self.events.now_s(),
         };
         let request = &mut self.shared.requests[id as usize];
-        debug_assert!(!request.done, "request {id} recorded twice");
-        request.done = true;
-        self.shared.recorder.request(&record_of(
-            request,
-            self.shared.first_replica,
-            outcome,
-            ended_at_s,
-        ));
+        debug_assert!(request.outcome.is_none(), "request {id} recorded twice");
+        request.outcome = Some(outcome);
+        let first_replica = self.shared.first_replica;
+        (self.shared.recorder).request(&request.record(first_replica, outcome, ended_at_s));
+        if let Some(open_end) = &mut self.open_end {
+            self.is_due |= open_end.has_ended(id);
+        }
     }
 }
 
@@ -1107,45 +1203,5 @@ pub(super) fn count_waiting(
         if !request.last_stage_at_s.is_nan() {
             request.spent.waiting_s += now_s - request.last_stage_at_s;
         }
-    }
-}
-
-#[inline]
-fn record_of(
-    request: &RequestState,
-    first_replica: u32,
-    outcome: RequestOutcome,
-    ended_at_s: f64,
-) -> RequestRecord {
-    let number = |replica| match replica {
-        NO_REPLICA => NO_REPLICA,
-        replica => first_replica + replica,
-    };
-    RequestRecord {
-        request_id: request.id,
-        outcome,
-        arrived_at_s: request.arrived_at_s,
-        scheduled_at_s: request.scheduled_at_s,
-        prefill_completed_at_s: request.prefill_completed_at_s,
-        decode_arrived_at_s: request.decode_arrived_at_s,
-        completed_at_s: request.completed_at_s,
-        ended_at_s,
-        prefill_tokens: request.prefill_tokens,
-        decode_tokens: request.decode_tokens,
-        is_capped: request.is_capped,
-        restarts: request.restarts,
-        execution_s: request.spent.total_s,
-        model_execution_s: request.spent.model_s,
-        preemption_s: match request.spent.waiting_s {
-            waiting_s if waiting_s < ROUNDING_S => 0.0,
-            waiting_s => waiting_s,
-        },
-        prefill_replica_id: number(request.prefill_replica),
-        decode_replica_id: number(match request.decode_replica {
-            NO_REPLICA => request.prefill_replica,
-            replica => replica,
-        }),
-        pd_p2p_comm_size_bytes: request.transfer_bytes,
-        pd_p2p_comm_time_s: request.transfer_s,
     }
 }

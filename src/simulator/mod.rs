@@ -26,6 +26,7 @@ mod event;
 mod exact_sum;
 mod footprint;
 mod kv_cache;
+mod open_end;
 mod pd_transfer;
 mod pipeline;
 mod ready;
@@ -35,12 +36,13 @@ mod request;
 mod scheduler;
 mod tournament;
 
-pub use cluster::simulate;
+pub use cluster::{observe, simulate};
 pub use config::{
     ClusterSpec, Compat, Disaggregation, GlobalScheduler, KvCacheSpec, KvTransferSpec,
     MixedPoolConfig, PoolRole, PoolSpec, ReplicaScheduler,
 };
 pub use footprint::run_memory_bytes;
+pub use open_end::{Mark, Next, Overseer, Progress, Until};
 pub use recorder::{
     ArrivalFact, BatchFact, Distribution, EventFact, EventKind, KvUseFact, PrefillFact, Recorder,
     RequestOutcome, RequestRecord, RequestTargets, RunSummary, SimulationTotals, StageEndFact,

@@ -397,8 +397,9 @@ pub(crate) struct ReplicaEnd {
     pub has_waiting: bool,
 }
 
-impl From<Replica> for ReplicaEnd {
-    fn from(replica: Replica) -> Self {
+impl ReplicaEnd {
+    /// What a replica has come to so far.
+    pub(crate) fn so_far(replica: &Replica) -> Self {
         Self {
             pool: replica.pool,
             stages: replica.stages.len(),
@@ -407,9 +408,15 @@ impl From<Replica> for ReplicaEnd {
                 ..replica.work
             },
             preemptions: replica.queues.preemptions,
-            blocks: replica.queues.blocks,
+            blocks: replica.queues.blocks.clone(),
             has_waiting: !replica.queues.waiting.is_empty(),
         }
+    }
+}
+
+impl From<Replica> for ReplicaEnd {
+    fn from(replica: Replica) -> Self {
+        Self::so_far(&replica)
     }
 }
 

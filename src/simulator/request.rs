@@ -1,9 +1,13 @@
 //! A request on its way through the cluster.
 
 use super::cohort::Spent;
+use super::recorder::{RequestOutcome, RequestRecord};
 
 /// Marks "not on any replica".
 pub(crate) const NO_REPLICA: u32 = u32::MAX;
+
+/// Waiting times are differences of sums; what is shorter is their rounding.
+const ROUNDING_S: f64 = 1e-10;
 
 /// State of one request.
 ///
@@ -52,7 +56,8 @@ pub(crate) struct RequestState {
     pub transfer_s: f64,
     /// Output shortened to what the longest sequence allows.
     pub is_capped: bool,
-    pub done: bool,
+    /// How it ended; none: it has not.
+    pub outcome: Option<RequestOutcome>,
 }
 
 impl RequestState {
@@ -85,7 +90,7 @@ impl RequestState {
             transfer_started_at_s: f64::NAN,
             transfer_s: 0.0,
             is_capped: output_tokens < request.decode_tokens,
-            done: false,
+            outcome: None,
         }
     }
 
@@ -124,5 +129,47 @@ impl RequestState {
         self.decode_tokens = total - processed;
         self.generated = 0;
         self.restart();
+    }
+
+    /// Its history on replicas numbered from `first_replica` on, if it ends so at
+    /// `ended_at_s`.
+    #[inline]
+    pub(crate) fn record(
+        &self,
+        first_replica: u32,
+        outcome: RequestOutcome,
+        ended_at_s: f64,
+    ) -> RequestRecord {
+        let number = |replica| match replica {
+            NO_REPLICA => NO_REPLICA,
+            replica => first_replica + replica,
+        };
+        RequestRecord {
+            request_id: self.id,
+            outcome,
+            arrived_at_s: self.arrived_at_s,
+            scheduled_at_s: self.scheduled_at_s,
+            prefill_completed_at_s: self.prefill_completed_at_s,
+            decode_arrived_at_s: self.decode_arrived_at_s,
+            completed_at_s: self.completed_at_s,
+            ended_at_s,
+            prefill_tokens: self.prefill_tokens,
+            decode_tokens: self.decode_tokens,
+            is_capped: self.is_capped,
+            restarts: self.restarts,
+            execution_s: self.spent.total_s,
+            model_execution_s: self.spent.model_s,
+            preemption_s: match self.spent.waiting_s {
+                waiting_s if waiting_s < ROUNDING_S => 0.0,
+                waiting_s => waiting_s,
+            },
+            prefill_replica_id: number(self.prefill_replica),
+            decode_replica_id: number(match self.decode_replica {
+                NO_REPLICA => self.prefill_replica,
+                replica => replica,
+            }),
+            pd_p2p_comm_size_bytes: self.transfer_bytes,
+            pd_p2p_comm_time_s: self.transfer_s,
+        }
     }
 }

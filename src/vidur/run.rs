@@ -47,7 +47,9 @@ impl Recorder for Ends {
             RequestOutcome::RejectedTooLargeForKvCache => self.too_large += 1,
             RequestOutcome::RejectedPromptExceedsBatch => self.too_long += 1,
             RequestOutcome::RejectedPromptExceedsMaxModelLen => self.too_long_for_model += 1,
-            RequestOutcome::UnfinishedTimeLimit => self.at_limit += 1,
+            RequestOutcome::UnfinishedTimeLimit | RequestOutcome::UnfinishedEndOfRun => {
+                self.at_limit += 1;
+            }
             RequestOutcome::NotArrived => self.not_arrived += 1,
             RequestOutcome::UnfinishedStuck => self.stuck += 1,
         }

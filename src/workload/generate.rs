@@ -14,8 +14,8 @@ use super::limits::{MOST_TOKENS, check_arrival, check_drawn_arrival, check_lengt
 use super::outline::{LengthSource, Outline, Timing};
 use super::source::Sources;
 use super::{
-    ArrivalsConfig, Lengths, LengthsConfig, Request, TraceOrder, Workload,
-    WorkloadConfig, WorkloadError,
+    ArrivalsConfig, Lengths, LengthsConfig, Request, TraceOrder, Workload, WorkloadConfig,
+    WorkloadError,
 };
 use crate::number::{narrow, whole_u32};
 use crate::permutation::Permutation;
@@ -282,7 +282,9 @@ fn draw_lengths(
         LengthsConfig::Histogram { max_tokens, .. } => {
             let max_tokens = *max_tokens;
             let drawn = from_histogram(&outline.lengths, streams);
-            Ok(Box::new(drawn.map(move |lengths| clip(lengths, max_tokens))))
+            Ok(Box::new(
+                drawn.map(move |lengths| clip(lengths, max_tokens)),
+            ))
         }
     }
 }
@@ -452,10 +454,7 @@ fn draw_arrivals(
     }
 }
 
-fn running_sums(
-    gaps: impl Distribution<f64>,
-    mut rng: ChaCha8Rng,
-) -> impl Iterator<Item = f64> {
+fn running_sums(gaps: impl Distribution<f64>, mut rng: ChaCha8Rng) -> impl Iterator<Item = f64> {
     let mut now = 0.0;
     std::iter::repeat_with(move || {
         now += gaps.sample(&mut rng);

@@ -119,7 +119,9 @@ impl RecordedArrivals {
     }
 
     /// Times of all requests since the first.
-    pub(super) fn times_s(&self) -> Result<impl Iterator<Item = f64> + Send + use<>, WorkloadError> {
+    pub(super) fn times_s(
+        &self,
+    ) -> Result<impl Iterator<Item = f64> + Send + use<>, WorkloadError> {
         let times_s = self.rows_s()?.to_vec();
         Ok((0..).map(move |index| Self::time_s(&times_s, index)))
     }
@@ -369,7 +371,11 @@ fn timing(
             },
             Some(arrivals),
         ) => {
-            let time_s = |index| arrivals.rows_s().map(|rows| RecordedArrivals::time_s(rows, index));
+            let time_s = |index| {
+                arrivals
+                    .rows_s()
+                    .map(|rows| RecordedArrivals::time_s(rows, index))
+            };
             let rows = arrivals.rows.len();
             if requests as usize > rows && time_s(rows - 1)? <= 0.0 {
                 let trace = arrivals.trace()?;

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Scope, Simulation, state_of, totals};
+use super::{Requests, Scope, Simulation, state_of, totals};
 use crate::number::narrow;
 use crate::simulator::config::{ClusterSpec, Compat, PoolRole};
 use crate::simulator::recorder::{Recorder, RequestOutcome, SimulationTotals};
@@ -189,7 +189,7 @@ fn reject<R: Recorder>(
         true => RequestOutcome::RejectedPromptExceedsMaxModelLen,
         false => replica.rejection(&state)?,
     };
-    recorder.request(&super::record_of(&state, 0, outcome, request.arrived_at_s));
+    recorder.request(&state.record(0, outcome, request.arrived_at_s));
     Some(outcome)
 }
 
@@ -216,7 +216,7 @@ impl Ends {
             clients: None,
             longest_tokens,
         };
-        let mut simulation = Simulation::new(cluster, scope, requests, recorder);
+        let mut simulation = Simulation::new(cluster, scope, Requests::All(requests), recorder);
         simulation.run();
         self.unfinished += simulation.unfinished;
         self.end_s = self.end_s.max(simulation.events.now_s());

@@ -26,11 +26,23 @@ pub enum RequestOutcome {
     RejectedPromptExceedsMaxModelLen,
     /// The time limit came first, while it ran or waited.
     UnfinishedTimeLimit,
+    /// It ran or waited when the run ended whose length was open.
+    UnfinishedEndOfRun,
     /// The simulation ended before it entered.
     NotArrived,
     /// Nothing was left to happen and it had not ended: only where a compatibility
     /// mode keeps an original's way of getting stuck.
     UnfinishedStuck,
+}
+
+impl RequestOutcome {
+    /// Whether it had entered and not ended when the simulation did.
+    pub fn is_unfinished(self) -> bool {
+        matches!(
+            self,
+            Self::UnfinishedTimeLimit | Self::UnfinishedEndOfRun | Self::UnfinishedStuck
+        )
+    }
 }
 
 /// One request's history. Times are seconds of simulated time; NaN where the
@@ -373,6 +385,12 @@ pub trait Recorder: Send {
     {
         None
     }
+    /// What follows is of another segment of time: a mark was passed. The first one comes
+    /// before everything else.
+    fn mark_passed(&mut self) {}
+    /// Segments are twice as long from now on, and those so far were: each is one with its
+    /// neighbour.
+    fn segments_merged(&mut self) {}
     /// Adds what a recorder made by [`Self::part`] has kept.
     fn merge(&mut self, _part: Self)
     where
@@ -417,6 +435,14 @@ impl<A: Recorder, B: Recorder> Recorder for (A, B) {
     fn all_token_intervals(&mut self, intervals_s: &[f64], sum: &ExactRun, count: u32) {
         self.0.all_token_intervals(intervals_s, sum, count);
         self.1.all_token_intervals(intervals_s, sum, count);
+    }
+    fn mark_passed(&mut self) {
+        self.0.mark_passed();
+        self.1.mark_passed();
+    }
+    fn segments_merged(&mut self) {
+        self.0.segments_merged();
+        self.1.segments_merged();
     }
     fn event(&mut self, fact: &EventFact) {
         self.0.event(fact);

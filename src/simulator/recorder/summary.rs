@@ -198,7 +198,7 @@ impl Recorder for SummaryRecorder {
                 self.rejected += 1;
                 self.rejected_by_max_model_len += 1;
             }
-            RequestOutcome::UnfinishedTimeLimit => {
+            RequestOutcome::UnfinishedTimeLimit | RequestOutcome::UnfinishedEndOfRun => {
                 self.unfinished += 1;
                 let exceeds = |targets: RequestTargets| targets.exceeded_by(record);
                 if !self.targets.is_some_and(exceeds) {

@@ -6,5 +6,6 @@ mod disaggregation;
 mod least_kv;
 mod limits;
 mod naive;
+mod open_end;
 mod properties;
 mod support;
