@@ -7,7 +7,7 @@
 //! Data flows one way: a module may only use those listed after it.
 //!
 //! ```text
-//! cli → vidur → report → explore → select → results → spec → simulator
+//! cli → vidur → report → explore → select → results → spec → simulator → statistics
 //!     → workload → execution_time → network → memory → catalog → yaml → external → spelling → permutation → host_memory → output_file → input_file → units → number → limits
 //! ```
 
@@ -43,6 +43,7 @@ pub mod select;
 pub mod simulator;
 pub mod spec;
 pub mod spelling;
+pub mod statistics;
 pub mod units;
 pub mod vidur;
 pub mod workload;

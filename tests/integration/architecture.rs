@@ -20,6 +20,7 @@ const ORDER: &[&str] = &[
     "results",
     "spec",
     "simulator",
+    "statistics",
     "workload",
     "execution_time",
     "network",

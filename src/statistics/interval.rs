@@ -1,0 +1,83 @@
+//! A figure and how far it may be off.
+
+/// The share of intervals that contain the true value, at every place that states one.
+pub const CONFIDENCE: f64 = 0.95;
+
+/// What lies below an interval, and what lies above it.
+pub(super) const TAIL: f64 = (1.0 - CONFIDENCE) / 2.0;
+
+/// A figure with its interval. A bound that the run says nothing about is NaN.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Interval {
+    /// The figure itself.
+    pub value: f64,
+    /// The lower end of the interval.
+    pub low: f64,
+    /// The upper end of the interval.
+    pub high: f64,
+}
+
+impl Interval {
+    /// A figure of which only the value is known.
+    pub const fn unbounded(value: f64) -> Self {
+        Self {
+            value,
+            low: f64::NAN,
+            high: f64::NAN,
+        }
+    }
+
+    /// A figure that is known exactly.
+    pub const fn exact(value: f64) -> Self {
+        Self {
+            value,
+            low: value,
+            high: value,
+        }
+    }
+
+    /// The larger of the distances to the two ends, as a share of the figure; infinite
+    /// if an end is unknown, 0 for a figure of 0 that is known exactly.
+    pub fn relative_half_width(&self) -> f64 {
+        let half = (self.high - self.value).max(self.value - self.low);
+        if self.low.is_nan() || self.high.is_nan() || half.is_nan() {
+            f64::INFINITY
+        } else if half == 0.0 {
+            0.0
+        } else {
+            half / self.value.abs()
+        }
+    }
+
+    /// Whether both ends are known.
+    pub fn is_bounded(&self) -> bool {
+        self.low.is_finite() && self.high.is_finite()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_width_is_the_larger_side() {
+        let interval = Interval {
+            value: 10.0,
+            low: 9.0,
+            high: 12.0,
+        };
+        assert_eq!(interval.relative_half_width(), 0.2);
+        assert_eq!(Interval::exact(0.0).relative_half_width(), 0.0);
+        assert_eq!(Interval::exact(3.0).relative_half_width(), 0.0);
+        assert_eq!(
+            Interval::unbounded(1.0).relative_half_width(),
+            f64::INFINITY
+        );
+        let open = Interval {
+            high: f64::NAN,
+            ..interval
+        };
+        assert_eq!(open.relative_half_width(), f64::INFINITY);
+        assert!(!open.is_bounded());
+    }
+}

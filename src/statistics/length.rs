@@ -1,0 +1,52 @@
+//! Whether a run was long enough for its intervals to be believed.
+//!
+//! An interval that covers the truth in 95 of 100 runs of a length does not do so in
+//! runs that are stopped by looking at the data: those stop early that underestimate
+//! their own variance. So a run is extended well beyond the length at which intervals of
+//! a fixed one begin to hold, measured in independent events, which is what its
+//! correlated samples are worth. The numbers here were chosen by trying: `campaign.rs`,
+//! tables in `docs/statistics.md`.
+
+use super::batch_means::{Mean, mean};
+
+/// The fewest independent values the mean of a series must be worth.
+pub const MIN_EFFECTIVE_VALUES: f64 = 60.0;
+
+/// The fewest independent events beyond a percentile.
+pub(super) const MIN_TAIL_EVENTS: f64 = 4.5;
+
+/// The fewest independent events at the level where there are most of them, from which
+/// the size of clusters is known.
+pub(super) const MIN_EVENTS: f64 = 20.0;
+
+/// Whether the interval of the mean of `series` can be believed: batches look
+/// independent, and the series is worth [`MIN_EFFECTIVE_VALUES`] independent values.
+pub fn mean_is_known(series: &[f64]) -> bool {
+    mean_is_enough(&mean(series), series)
+}
+
+fn mean_is_enough(mean: &Mean, series: &[f64]) -> bool {
+    let center = mean.interval.value;
+    let count = series.len() as f64;
+    let variance = series
+        .iter()
+        .map(|value| (value - center) * (value - center))
+        .sum::<f64>()
+        / count;
+    let error = mean.standard_error * mean.standard_error;
+    // No error: no variance.
+    mean.independent && variance >= MIN_EFFECTIVE_VALUES * error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_are_known_and_trends_are_not() {
+        assert!(mean_is_known(&[1.0; 100]));
+        assert!(!mean_is_known(&[1.0; 10]));
+        let trend: Vec<f64> = (0..10_000).map(f64::from).collect();
+        assert!(!mean_is_known(&trend));
+    }
+}

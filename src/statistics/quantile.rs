@@ -1,0 +1,503 @@
+//! Percentiles, shares and their intervals, from a correlated series.
+//!
+//! A percentile is the nearest-rank one. Its interval inverts the distribution function
+//! (Woodruff 1952, "Confidence intervals for medians and other position measures",
+//! JASA 47; for correlated series Heidelberger and Lewis 1984, "Quantile estimation in
+//! dependent sequences", Operations Research 32(1)): a value belongs to it if the share
+//! of samples beyond that value is one that chance may give where the percentile's share
+//! is the true one.
+//!
+//! Samples beyond a high percentile are few and come in clusters (a busy period), so
+//! that share is neither normal nor as certain as that of independent samples. How much
+//! less certain is the *design effect*: the variance of the share, from batch means of
+//! the indicator, over that of independent samples. Over it the samples beyond are as
+//! good as a smaller number of independent events, of which the exact (Garwood 1936)
+//! Poisson limits are taken, the construction of Fay and Feuer 1997, "Confidence
+//! intervals for directly standardized rates", Statistics in Medicine 16. Where there
+//! are many events these are Woodruff's limits.
+//!
+//! The farther out, the fewer clusters, and the less is known of their size: one that
+//! happens to hold none of the large ones would seem certain. So the design effect is
+//! the largest of those at the percentile's share and at its doubles up to one half.
+
+use super::cells::{Cells, MIN_BATCHES, Spread, bounds};
+use super::distributions::{gamma_below, gamma_shape, normal_quantile, student_quantile};
+use super::interval::{Interval, TAIL};
+
+/// Samples counted per consecutive cell of a run.
+pub trait CellCounts {
+    /// The number of cells, 16 to 64 (fewer have no interval, more are put together).
+    fn cells(&self) -> usize;
+    /// The number of samples in a cell.
+    fn total(&self, cell: usize) -> u64;
+    /// The number of samples in a cell that are `value` or less.
+    fn at_most(&self, cell: usize, value: f64) -> u64;
+}
+
+/// A series in memory, sorted within each of 64 cells.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    values: Vec<f64>,
+    cells: usize,
+}
+
+impl Sample {
+    /// Takes a series in the order in which it came about. Infinity is a sample whose
+    /// value is beyond all others; NaN counts as that.
+    pub fn new(series: &[f64]) -> Self {
+        let mut values = series.to_vec();
+        let cells = series.len().min(super::cells::MAX_CELLS);
+        for cell in 0..cells {
+            values[bounds(cell, cells, series.len())].sort_unstable_by(f64::total_cmp);
+        }
+        Self { values, cells }
+    }
+
+    fn cell(&self, cell: usize) -> &[f64] {
+        &self.values[bounds(cell, self.cells, self.values.len())]
+    }
+}
+
+impl CellCounts for Sample {
+    fn cells(&self) -> usize {
+        self.cells
+    }
+
+    fn total(&self, cell: usize) -> u64 {
+        self.cell(cell).len() as u64
+    }
+
+    fn at_most(&self, cell: usize, value: f64) -> u64 {
+        self.cell(cell).partition_point(|&sample| sample <= value) as u64
+    }
+}
+
+/// Everything that is asked of one set of samples.
+#[derive(Debug, Clone, Copy)]
+pub struct Quantiles<'a, C> {
+    counts: &'a C,
+    samples: u64,
+}
+
+impl<'a, C: CellCounts> Quantiles<'a, C> {
+    /// Of these samples.
+    pub fn new(counts: &'a C) -> Self {
+        let samples = (0..counts.cells()).map(|cell| counts.total(cell)).sum();
+        Self { counts, samples }
+    }
+
+    /// The number of samples.
+    pub const fn samples(&self) -> u64 {
+        self.samples
+    }
+
+    /// The percentile `p` (0 to 1), and its interval. A bound that lies beyond the
+    /// sample is NaN. Costs some thousands of counts, whatever the number of samples.
+    pub fn quantile(&self, p: f64) -> Interval {
+        let value = self.at_rank(self.rank(p));
+        let Some(tail) = self.tail(p) else {
+            return Interval::unbounded(value);
+        };
+        let (fewest, most) = tail.limits();
+        let samples = self.samples as f64;
+        let (fewest, most) = (samples * fewest, samples * most);
+        // The bound on the side of the tail, and the one towards the middle.
+        let (low, high) = match tail.side {
+            Side::Above => (samples - most, samples - fewest),
+            Side::Below => (fewest, most),
+        };
+        Interval {
+            value,
+            low: if low < 1.0 {
+                f64::NAN
+            } else {
+                self.at_rank(crate::number::whole_u64(low))
+            },
+            high: if high > samples - 1.0 {
+                f64::NAN
+            } else {
+                self.at_rank(crate::number::whole_u64(high.ceil()))
+            },
+        }
+    }
+
+    /// The probability that the true percentile `p` is `limit` or less. Agrees with
+    /// [`Self::quantile`]: at least 97.5 % from its upper bound on, at most 2.5 % below
+    /// its lower. Says something of limits far from all samples, too.
+    pub fn probability_at_most(&self, p: f64, limit: f64) -> f64 {
+        let Some(tail) = self.tail(p) else {
+            return f64::NAN;
+        };
+        let below = self.at_most(limit) as f64 / self.samples as f64;
+        match tail.side {
+            Side::Above => tail.probability_fewer(1.0 - below),
+            Side::Below => 1.0 - tail.probability_fewer(below),
+        }
+    }
+
+    /// The share of samples that are `limit` or less, with its interval: an attainment.
+    pub fn share_at_most(&self, limit: f64) -> Interval {
+        let value = self.at_most(limit) as f64 / self.samples as f64;
+        share(&self.indicator(limit, Side::Below), value, self.samples)
+    }
+
+    /// Whether enough is known of the percentile `p` for its interval to be believed:
+    /// see [`super::length`].
+    pub fn is_known(&self, p: f64) -> bool {
+        self.tail(p).is_some_and(|tail| tail.is_known())
+    }
+
+    fn rank(&self, p: f64) -> u64 {
+        crate::number::whole_u64((p * self.samples as f64).ceil()).clamp(1, self.samples.max(1))
+    }
+
+    fn at_most(&self, value: f64) -> u64 {
+        (0..self.counts.cells())
+            .map(|cell| self.counts.at_most(cell, value))
+            .sum()
+    }
+
+    /// The smallest value that `rank` samples do not exceed.
+    fn at_rank(&self, rank: u64) -> f64 {
+        if self.samples == 0 {
+            return f64::NAN;
+        }
+        let rank = rank.clamp(1, self.samples);
+        let (mut low, mut high) = (ordinal(f64::NEG_INFINITY), ordinal(f64::INFINITY));
+        while low < high {
+            let middle = u64::midpoint(low, high);
+            if self.at_most(from_ordinal(middle)) >= rank {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        from_ordinal(low)
+    }
+
+    fn indicator(&self, value: f64, side: Side) -> Cells {
+        Cells::gather(
+            self.counts.cells(),
+            |cell| {
+                let at_most = self.counts.at_most(cell, value);
+                match side {
+                    Side::Below => at_most as f64,
+                    Side::Above => (self.counts.total(cell) - at_most) as f64,
+                }
+            },
+            |cell| self.counts.total(cell) as f64,
+        )
+    }
+
+    /// What is known of the share of samples beyond the percentile `p`. None if there
+    /// are too few cells, or nothing beyond.
+    fn tail(&self, p: f64) -> Option<Tail> {
+        // The least and the largest of all values have no interval.
+        if self.counts.cells() < MIN_BATCHES || self.samples == 0 || !(0.0 < p && p < 1.0) {
+            return None;
+        }
+        let (side, share) = if p >= 0.5 {
+            (Side::Above, 1.0 - p)
+        } else {
+            (Side::Below, p)
+        };
+        let mut tail = Tail {
+            side,
+            share,
+            samples: self.samples as f64,
+            design_effect: 1.0,
+            best_known: 0.0,
+            independent: true,
+        };
+        let mut level = share;
+        while level <= 0.5 {
+            let rank = self.rank(match side {
+                Side::Above => 1.0 - level,
+                Side::Below => level,
+            });
+            let spread = self.indicator(self.at_rank(rank), side).spread();
+            let effect = design_effect(&spread, tail.samples);
+            tail.design_effect = tail.design_effect.max(effect);
+            tail.independent &= spread.independent;
+            let events = tail.samples * spread.ratio / effect.max(1.0);
+            tail.best_known = tail.best_known.max(events);
+            level *= 2.0;
+        }
+        Some(tail)
+    }
+}
+
+/// The percentile `p` (0 to 1) of a series in the order in which it came about. Who asks
+/// for several keeps a [`Sample`].
+pub fn of_series(series: &[f64], p: f64) -> Interval {
+    Quantiles::new(&Sample::new(series)).quantile(p)
+}
+
+/// The percentile `p` (0 to 1) of samples counted per consecutive cell.
+pub fn of_counts(counts: &impl CellCounts, p: f64) -> Interval {
+    Quantiles::new(counts).quantile(p)
+}
+
+/// The share of a series, in the order in which it came about, of which something holds,
+/// with its interval. Never certain from a finite series: where it holds of all, as many
+/// as chance may hide in the series may not.
+pub fn share_of(series: &[bool]) -> Interval {
+    let cells = Cells::gather(
+        series.len(),
+        |index| f64::from(u8::from(series[index])),
+        |_| 1.0,
+    );
+    let held = series.iter().filter(|&&held| held).count();
+    share(
+        &cells,
+        held as f64 / series.len() as f64,
+        series.len() as u64,
+    )
+}
+
+fn share(cells: &Cells, value: f64, samples: u64) -> Interval {
+    let spread = cells.spread();
+    if spread.standard_error.is_nan() {
+        return Interval::unbounded(value);
+    }
+    let effect = design_effect(&spread, samples as f64).max(1.0);
+    let rare = value.min(1.0 - value);
+    // As many independent events as say as much about the rarer side.
+    let per_event = effect * (1.0 - rare) / samples as f64;
+    let events = rare / per_event;
+    let fewest = poisson_low(events) * per_event;
+    let most = (poisson_high(events) * per_event).min(1.0);
+    if value <= 0.5 {
+        Interval {
+            value,
+            low: fewest,
+            high: most,
+        }
+    } else {
+        Interval {
+            value,
+            low: 1.0 - most,
+            high: 1.0 - fewest,
+        }
+    }
+}
+
+/// Garwood's lower limit of a Poisson mean of which so many events were seen.
+fn poisson_low(events: f64) -> f64 {
+    gamma_value(events, TAIL)
+}
+
+/// Garwood's upper limit of a Poisson mean of which so many events were seen.
+fn poisson_high(events: f64) -> f64 {
+    gamma_value(events + 1.0, 1.0 - TAIL)
+}
+
+/// The value below which a gamma variable of this shape lies with `probability`.
+fn gamma_value(shape: f64, probability: f64) -> f64 {
+    let (mut low, mut high) = (0.0, shape + 10.0 * shape.sqrt() + 20.0);
+    for _ in 0..60 {
+        let middle = f64::midpoint(low, high);
+        if gamma_below(middle, shape) < probability {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    f64::midpoint(low, high)
+}
+
+/// Which samples are the rarer ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Above,
+    Below,
+}
+
+/// The share of samples beyond a percentile.
+#[derive(Debug, Clone, Copy)]
+struct Tail {
+    side: Side,
+    /// The true share, by definition of the percentile.
+    share: f64,
+    samples: f64,
+    /// The variance of the observed share over that of independent samples, at least 1.
+    design_effect: f64,
+    /// The most independent events at any level, which say how well it is known.
+    best_known: f64,
+    /// Whether batches looked independent at every level.
+    independent: bool,
+}
+
+impl Tail {
+    /// As many independent events as the samples beyond are worth.
+    fn events(&self) -> f64 {
+        self.samples * self.share / (self.design_effect * (1.0 - self.share))
+    }
+
+    /// The smallest and the largest observed share that does not contradict the true one.
+    fn limits(&self) -> (f64, f64) {
+        let events = self.events();
+        let per_event = self.share / events;
+        let fewest = (gamma_shape(events, 1.0 - TAIL) - 1.0).max(0.0);
+        let most = gamma_shape(events, TAIL);
+        (fewest * per_event, (most * per_event).min(1.0))
+    }
+
+    /// The probability that the true share beyond a value is at most the percentile's,
+    /// if `observed` is what was seen beyond it.
+    fn probability_fewer(&self, observed: f64) -> f64 {
+        let events = self.events();
+        // Half an event, between the two limits' none and one.
+        gamma_below(events, events * observed / self.share + 0.5)
+    }
+
+    fn is_known(&self) -> bool {
+        self.independent
+            && self.events() >= super::length::MIN_TAIL_EVENTS
+            && self.best_known >= super::length::MIN_EVENTS
+    }
+}
+
+/// The variance of a share over that of independent samples, with what is not known of
+/// that variance itself. 0 where the share is 0 or 1.
+fn design_effect(spread: &Spread, samples: f64) -> f64 {
+    let independent = spread.ratio * (1.0 - spread.ratio) / samples;
+    if independent <= 0.0 {
+        return 0.0;
+    }
+    let freedom = spread.batches as f64 - 1.0;
+    let student = student_quantile(1.0 - TAIL, freedom) / normal_quantile(1.0 - TAIL);
+    spread.standard_error * spread.standard_error * student * student / independent
+}
+
+/// The sign of a float.
+const SIGN: u64 = 1 << 63;
+
+/// Floats in order as whole numbers.
+const fn ordinal(value: f64) -> u64 {
+    let bits = value.to_bits();
+    if bits & SIGN == 0 { bits | SIGN } else { !bits }
+}
+
+const fn from_ordinal(ordinal: u64) -> f64 {
+    f64::from_bits(if ordinal & SIGN == 0 {
+        !ordinal
+    } else {
+        ordinal & !SIGN
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shuffled(len: u64) -> Vec<f64> {
+        // A permutation of 1 to `len`, a prime less one.
+        (1..=len).map(|i| (i * 7919 % (len + 1)) as f64).collect()
+    }
+
+    #[test]
+    fn nearest_rank() {
+        let series = shuffled(1008);
+        let sample = Sample::new(&series);
+        let quantiles = Quantiles::new(&sample);
+        for (p, value) in [(0.5, 504.0), (0.9, 908.0), (0.99, 998.0), (1.0, 1008.0)] {
+            assert_eq!(quantiles.quantile(p).value, value, "{p}");
+        }
+        assert_eq!(of_series(&[3.0, 1.0, 2.0], 0.5).value, 2.0);
+        assert_eq!(of_series(&[-3.0, -1.0, -2.0], 0.0).value, -3.0);
+        assert!(of_series(&[], 0.5).value.is_nan());
+    }
+
+    #[test]
+    fn independent_samples_have_the_binomial_interval() {
+        let quantile = of_series(&shuffled(10_006), 0.5);
+        // 1.96 times half the square root of 10,006: 98 ranks, and some for the
+        // variance being estimated.
+        assert!((4895.0..4907.0).contains(&quantile.low), "{quantile:?}");
+        assert!((5100.0..5112.0).contains(&quantile.high), "{quantile:?}");
+    }
+
+    #[test]
+    fn a_bound_beyond_the_sample_is_unknown() {
+        let few = of_series(&shuffled(100), 0.99);
+        assert!(few.high.is_nan() && few.low.is_finite(), "{few:?}");
+        let none = of_series(&[1.0, 2.0], 0.99);
+        assert!(none.low.is_nan() && none.high.is_nan());
+    }
+
+    #[test]
+    fn probability_agrees_with_the_interval_and_reaches_beyond() {
+        let series = shuffled(10_006);
+        let sample = Sample::new(&series);
+        let quantiles = Quantiles::new(&sample);
+        for p in [0.1, 0.5, 0.9, 0.99] {
+            let interval = quantiles.quantile(p);
+            assert!(quantiles.probability_at_most(p, interval.high) >= 0.975);
+            assert!(quantiles.probability_at_most(p, interval.low - 1.0) <= 0.025);
+            let middle = quantiles.probability_at_most(p, interval.value);
+            assert!((0.35..0.65).contains(&middle), "{p}: {middle}");
+            assert!(quantiles.probability_at_most(p, 1e9) > 0.999_999);
+            assert!(quantiles.probability_at_most(p, -1.0) < 1e-6);
+        }
+    }
+
+    #[test]
+    fn correlation_widens_the_interval() {
+        let independent = shuffled(10_006);
+        let clustered: Vec<f64> = (0..10_006).map(|i| independent[i / 20 * 20]).collect();
+        let width = |series: &[f64]| {
+            let interval = of_series(series, 0.9);
+            interval.high - interval.low
+        };
+        assert!(width(&clustered) > 3.0 * width(&independent));
+    }
+
+    #[test]
+    fn shares_are_never_certain() {
+        let all = share_of(&[true; 1000]);
+        assert_eq!((all.value, all.high), (1.0, 1.0));
+        // Rule of three and a bit: 3.689 of 1000.
+        assert!((all.low - 0.9963).abs() < 1e-4, "{all:?}");
+        let none = share_of(&[false; 1000]);
+        assert!((none.high - 0.0037).abs() < 1e-4);
+        let series = shuffled(1008);
+        let sample = Sample::new(&series);
+        let half = Quantiles::new(&sample).share_at_most(504.0);
+        assert_eq!(half.value, 0.5);
+        assert!(half.low > 0.45 && half.high < 0.55);
+        assert!(share_of(&[true; 3]).low.is_nan());
+    }
+
+    #[test]
+    fn infinite_samples_are_beyond_all_others() {
+        let mut series = shuffled(1008);
+        for value in series.iter_mut().step_by(10) {
+            *value = f64::INFINITY;
+        }
+        let sample = Sample::new(&series);
+        let quantiles = Quantiles::new(&sample);
+        assert_eq!(quantiles.quantile(0.99).value, f64::INFINITY);
+        assert!(quantiles.quantile(0.5).high.is_finite());
+        assert!(quantiles.probability_at_most(0.99, 1e12) < 0.025);
+    }
+
+    #[test]
+    fn floats_keep_their_order_as_numbers() {
+        let values = [
+            f64::NEG_INFINITY,
+            -1.0,
+            -0.0,
+            0.0,
+            1e-300,
+            1.0,
+            f64::INFINITY,
+        ];
+        for pair in values.windows(2) {
+            assert!(ordinal(pair[0]) < ordinal(pair[1]));
+        }
+        for value in values {
+            assert_eq!(from_ordinal(ordinal(value)).to_bits(), value.to_bits());
+        }
+    }
+}
