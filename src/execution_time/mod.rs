@@ -2,13 +2,14 @@
 //!
 //! A backend is an operator graph of the model ([`graph`]) priced by an
 //! operator cost source ([`silicon`] tables, [`roofline`]) plus host overhead, layer
-//! times measured as a whole ([`aicb`]), or Vidur's formula over fits of its
-//! profiling files ([`vidur`]).
+//! times measured as a whole ([`aicb`]), Vidur's formula over fits of its
+//! profiling files ([`vidur`]), or a closed form ([`formula`]).
 //! The simulator sees only [`StepCost`]; `explain` sees every operator with its
 //! [`Provenance`]. Knows nothing of requests, queues or time of day.
 
 pub mod aicb;
 pub mod expert_load;
+pub mod formula;
 pub mod graph;
 pub mod operator;
 pub mod roofline;
@@ -47,6 +48,8 @@ pub enum BackendKind {
     Table,
     /// Stage times of a recorded run, listed in `execution_times_file`.
     Recorded,
+    /// A closed form over what is in a step (`formula`): for tests and queueing theory.
+    Formula,
     /// Kernels from profiles or measured tables, communication by formula: what
     /// NCCL was measured to take.
     SimaiAnalytical,

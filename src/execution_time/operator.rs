@@ -218,7 +218,8 @@ pub enum Operator {
         /// Whether the two GPUs sit in different nodes.
         across_nodes: bool,
     },
-    /// One kind of part of all layers of a stage, measured as a whole (AICB).
+    /// One kind of part of all layers of a stage, measured as a whole (AICB), or a term
+    /// of a closed form.
     LayerParts {
         /// Prompt chunks (`true`) or one token per sequence.
         prefill: bool,

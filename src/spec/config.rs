@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Points;
 use crate::catalog::StaticFraction;
 use crate::execution_time::BackendKind;
+use crate::execution_time::formula::FormulaConfig;
 use crate::execution_time::vidur::PredictorConfig;
 use crate::limits::{
     DEVICE_FIGURE_MIN, KV_BLOCKS_MAX, LINK_GBPS_MAX, POINTS_MAX, SEQUENCE_TOKENS_MAX,
@@ -47,6 +48,10 @@ pub struct RunConfig {
     /// CSV file of stage times by replica, batch and stage; backend `recorded`.
     #[serde(default)]
     pub execution_times_file: Option<PathBuf>,
+    /// What a step takes; backend `formula`. Each stage of a pipeline takes an equal
+    /// share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub formula: Option<FormulaConfig>,
     /// Serving engine whose defaults and host overheads apply.
     #[serde(default)]
     pub engine: EngineConfig,

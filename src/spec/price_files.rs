@@ -80,7 +80,8 @@ impl PriceFiles {
             | BackendKind::Aiconfigurator
             | BackendKind::Roofline
             | BackendKind::SimaiAnalytical
-            | BackendKind::SimaiSimulation => return None,
+            | BackendKind::SimaiSimulation
+            | BackendKind::Formula => return None,
             BackendKind::Table => {
                 let key = "predictions_file";
                 match needed(&config.predictions_file, key) {

@@ -12,6 +12,7 @@ use super::entries::{Entries, Entry};
 use super::{NetworkConfig, ResolveError, RunConfig, lock};
 use crate::catalog::{DeviceSpec, EngineSpec, ModelSpec};
 use crate::execution_time::aicb::{AicbCost, AicbCostError, Phase};
+use crate::execution_time::formula::FormulaCost;
 use crate::execution_time::silicon::SiliconDb;
 use crate::execution_time::step_cost::{GraphCost, HostOverhead, HostedCost};
 use crate::execution_time::vidur::{
@@ -51,6 +52,8 @@ pub enum PoolCost {
     Table(Arc<TableCost>),
     /// Stage times of a recorded run.
     Recorded(Arc<RecordedCost>),
+    /// A closed form.
+    Formula(Arc<FormulaCost>),
     /// Any of them that knows no engine, with the host time of one.
     Hosted(Box<PoolCost>, HostOverhead),
 }
@@ -64,6 +67,7 @@ impl PoolCost {
             (Self::Vidur(one), Self::Vidur(other)) => Arc::ptr_eq(one, other),
             (Self::Table(one), Self::Table(other)) => Arc::ptr_eq(one, other),
             (Self::Recorded(one), Self::Recorded(other)) => Arc::ptr_eq(one, other),
+            (Self::Formula(one), Self::Formula(other)) => Arc::ptr_eq(one, other),
             _ => false,
         }
     }
@@ -76,6 +80,7 @@ impl PoolCost {
             Self::Vidur(cost) => Arc::clone(cost) as _,
             Self::Table(cost) => Arc::clone(cost) as _,
             Self::Recorded(cost) => Arc::clone(cost) as _,
+            Self::Formula(cost) => Arc::clone(cost) as _,
             Self::Hosted(cost, host) => Arc::new(HostedCost::new(cost.step_cost(), *host)),
         }
     }
@@ -88,6 +93,7 @@ impl PoolCost {
             Self::Vidur(cost) => cost.warnings(),
             Self::Table(cost) => cost.misses(),
             Self::Recorded(cost) => cost.warnings(),
+            Self::Formula(_) => Vec::new(),
             Self::Hosted(cost, _) => cost.warnings(),
         }
     }
@@ -336,6 +342,7 @@ impl Pricing<'_> {
             predictor,
             predictions_file,
             execution_times_file,
+            formula,
             compat,
             network,
             // The entries they name are in the key, whatever they are called.
@@ -419,6 +426,9 @@ impl Pricing<'_> {
         ) {
             let files = [predictions_file, execution_times_file].map(|file| contents.of(file));
             add(&(predictor, self.block_size, files));
+        }
+        if *backend == BackendKind::Formula {
+            add(formula);
         }
         key
     }
@@ -601,6 +611,9 @@ impl Pricing<'_> {
                 | BackendKind::SimaiSimulation
         );
         let infeasible = |reason: &str| Err(ResolveError::Infeasible(reason.to_owned()));
+        if let Some((key, reason)) = config.unusable_formula() {
+            return infeasible(&format!("{key} {reason}"));
+        }
         if config.aicb_dir.is_some() && config.backend != BackendKind::Aicb {
             return infeasible("aicb_dir is for backend aicb: leave one of them out");
         }
@@ -625,6 +638,7 @@ impl Pricing<'_> {
             }
             BackendKind::Table => self.table(),
             BackendKind::Recorded => self.recorded(),
+            BackendKind::Formula => self.formula(),
         }
     }
 
@@ -706,6 +720,12 @@ impl Pricing<'_> {
         Ok(self.hosted(PoolCost::Recorded(Arc::new(cost.map_err(unpriced)?))))
     }
 
+    fn formula(&self) -> Result<PoolCost, ResolveError> {
+        let formula = needed(&self.config.formula, "formula", "formula")?;
+        let cost = FormulaCost::new(*formula, self.parallelism.pipeline_parallel);
+        Ok(self.hosted(PoolCost::Formula(Arc::new(cost))))
+    }
+
     /// The same with the host time of the engine.
     fn hosted(&self, cost: PoolCost) -> PoolCost {
         let host = HostOverhead::of(self.engine_spec());
@@ -724,14 +744,10 @@ fn simai_conf(config: &RunConfig) -> Result<SimaiConf, ResolveError> {
     }
 }
 
-/// A file that a backend cannot do without.
-fn needed<'a>(
-    file: &'a Option<PathBuf>,
-    backend: &str,
-    key: &str,
-) -> Result<&'a Path, ResolveError> {
+/// What a backend cannot do without.
+fn needed<'a, T>(value: &'a Option<T>, backend: &str, key: &str) -> Result<&'a T, ResolveError> {
     let missing = || ResolveError::Input(format!("backend {backend} needs `{key}`"));
-    file.as_deref().ok_or_else(missing)
+    value.as_ref().ok_or_else(missing)
 }
 
 /// A deployment that was not profiled cannot be priced, as one without measured
@@ -762,6 +778,28 @@ impl RunConfig {
             predictor.estimator = Estimator::LinearRegression;
         }
         predictor
+    }
+
+    /// What is wrong with the closed form of a step, by the key it is about.
+    pub(super) fn unusable_formula(&self) -> Option<(&'static str, String)> {
+        let (key, reason) = match (&self.formula, self.backend) {
+            (None, BackendKind::Formula) => (
+                "backend",
+                "formula needs `formula`: a mapping of step_s, prefill_token_s, \
+                 decode_request_s, decode_context_token_s",
+            ),
+            (Some(formula), BackendKind::Formula) if formula.is_nothing() => (
+                "formula",
+                "makes all steps take no time; allowed is at least one of step_s, \
+                 prefill_token_s, decode_request_s, decode_context_token_s above 0",
+            ),
+            (None, _) | (Some(_), BackendKind::Formula) => return None,
+            (Some(_), _) => (
+                "formula",
+                "is for backend formula: leave it out, or set `backend: formula`",
+            ),
+        };
+        Some((key, reason.to_owned()))
     }
 
     /// What of a batch prices are looked up by.

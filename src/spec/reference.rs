@@ -95,7 +95,7 @@ fn limits() -> Vec<(&'static str, String)> {
             KV_BLOCKS_MAX.to_string(),
         ),
         (
-            "host time of a step or request, seconds",
+            "host time of a step or request, figures of `formula`, seconds",
             HOST_OVERHEAD_S_MAX.to_string(),
         ),
         (

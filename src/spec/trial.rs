@@ -323,7 +323,8 @@ impl RunConfig {
         if let Some(error) = self.predictor().check().err().filter(|_| used) {
             return Some(Problem::about("predictor", error.to_string()));
         }
-        let (key, reason) = files.problem(self, entries)?;
+        let of_formula = self.unusable_formula();
+        let (key, reason) = of_formula.or_else(|| files.problem(self, entries))?;
         Some(Problem::about(key, reason))
     }
 

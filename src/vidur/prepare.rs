@@ -331,6 +331,7 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
         predictor: Some(predictor(settings)),
         predictions_file: options.predictions_file.clone(),
         execution_times_file: options.execution_times_file.clone(),
+        formula: None,
         aicb_dir: None,
         engine: EngineConfig::default(),
         gpus_per_node: gpus_per_node(settings.text("replica_config_network_device")),

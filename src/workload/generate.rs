@@ -150,14 +150,17 @@ pub(super) fn generate(
     })
 }
 
-/// Log-normal lengths have no end: those beyond what any request may have are
-/// shortened to that, and said to be.
+/// Log-normal and exponential lengths have no end: those beyond what any request may
+/// have are shortened to that, and said to be.
 fn shorten_beyond_limit(config: &LengthsConfig, drawn: &mut [Request]) -> Option<String> {
-    let LengthsConfig::Lognormal {
-        max_tokens: None, ..
-    } = config
-    else {
-        return None;
+    let kind = match config {
+        LengthsConfig::Lognormal {
+            max_tokens: None, ..
+        } => "log-normal",
+        LengthsConfig::Exponential {
+            max_tokens: None, ..
+        } => "exponential",
+        _ => return None,
     };
     let mut shortened = 0;
     for request in drawn.iter_mut() {
@@ -165,7 +168,7 @@ fn shorten_beyond_limit(config: &LengthsConfig, drawn: &mut [Request]) -> Option
     }
     (shortened > 0).then(|| {
         format!(
-            "{shortened} of {} log-normal requests were longer than {MOST_TOKENS} tokens and are \
+            "{shortened} of {} {kind} requests were longer than {MOST_TOKENS} tokens and are \
              shortened to that; `max_tokens` sets another limit",
             drawn.len()
         )
@@ -262,6 +265,26 @@ fn draw_lengths(
                 let lengths = Lengths {
                     prefill_tokens: whole(prefill.sample(&mut rng)),
                     decode_tokens: whole(decode.sample(&mut rng)),
+                };
+                clip(lengths, max_tokens)
+            };
+            Ok(Box::new(std::iter::repeat_with(draw)))
+        }
+        LengthsConfig::Exponential {
+            prefill_mean_tokens,
+            decode_mean_tokens,
+            max_tokens,
+        } => {
+            let prefill = Geometric::new("prefill", *prefill_mean_tokens)?;
+            let decode = Geometric::new("decode", *decode_mean_tokens)?;
+            // Of each its own, so that a change of one leaves the other as it was.
+            let mut prompts = streams.rng("lengths: exponential prompts", "");
+            let mut outputs = streams.rng("lengths: exponential outputs", "");
+            let max_tokens = *max_tokens;
+            let draw = move || {
+                let lengths = Lengths {
+                    prefill_tokens: prefill.sample(&mut prompts),
+                    decode_tokens: decode.sample(&mut outputs),
                 };
                 clip(lengths, max_tokens)
             };
@@ -365,6 +388,32 @@ fn lognormal(what: &str, median: f64, sigma: f64) -> Result<LogNormal<f64>, Work
              allowed are a number greater than 0 and one from 0 on"
         ))
     })
+}
+
+/// An exponential time in whole tokens: `ceil` of an exponential variable is geometric on
+/// 1, 2, ..., and at this scale its mean is as given.
+struct Geometric {
+    /// Mean of the exponential variable.
+    scale: f64,
+}
+
+impl Geometric {
+    fn new(what: &str, mean: f64) -> Result<Self, WorkloadError> {
+        if !(mean >= 1.0 && mean.is_finite()) {
+            return Err(WorkloadError::new(format!(
+                "`workload.lengths.{what}_mean_tokens` is `{mean}`; allowed is a number of at \
+                 least 1"
+            )));
+        }
+        // P(X > k) = exp(-k / scale) = (1 - 1 / mean)^k; with a mean of 1 the scale is 0.
+        let scale = -(-mean.recip()).ln_1p().recip();
+        Ok(Self { scale })
+    }
+
+    fn sample(&self, rng: &mut ChaCha8Rng) -> u32 {
+        let exponential: f64 = Exp1.sample(rng);
+        whole_u32((exponential * self.scale).ceil()).max(1)
+    }
 }
 
 /// The nearest whole number of tokens, at least 1.
@@ -523,7 +572,7 @@ mod tests {
         #[test]
         fn lengths_and_times_stay_within_bounds(
             seed: u64,
-            kind in 0..5,
+            kind in 0..6,
             min_tokens in 2u32..5000,
             more in 0u32..5000,
             ratio in 0.001f64..1000.0,
@@ -546,6 +595,11 @@ mod tests {
                     prefill_sigma: cv,
                     decode_median_tokens: ratio,
                     decode_sigma: 0.0,
+                    max_tokens: Some(max_tokens),
+                },
+                4 => LengthsConfig::Exponential {
+                    prefill_mean_tokens: 1.0 + ratio,
+                    decode_mean_tokens: 1.0 + cv,
                     max_tokens: Some(max_tokens),
                 },
                 _ => LengthsConfig::Histogram {
@@ -974,12 +1028,25 @@ mod tests {
             decode_sigma: 0.0,
             max_tokens: None,
         };
-        let drawn = source.get(&poisson(100, endless), 0, 0).unwrap();
-        assert!(drawn.max_total_tokens() <= u64::from(MOST_TOKENS));
-        assert!(
-            drawn.notes()[0].contains("log-normal requests were longer"),
-            "{drawn:?}"
-        );
+        let exponential = LengthsConfig::Exponential {
+            prefill_mean_tokens: 1.6e7,
+            decode_mean_tokens: 100.0,
+            max_tokens: None,
+        };
+        for (kind, lengths) in [("log-normal", endless), ("exponential", exponential)] {
+            let drawn = source.get(&poisson(100, lengths), 0, 0).unwrap();
+            assert!(drawn.max_total_tokens() <= u64::from(MOST_TOKENS));
+            let note = format!("{kind} requests were longer");
+            assert!(drawn.notes()[0].contains(&note), "{drawn:?}");
+        }
+        let short = LengthsConfig::Exponential {
+            prefill_mean_tokens: 3000.0,
+            decode_mean_tokens: 1000.0,
+            max_tokens: Some(4096),
+        };
+        let drawn = source.get(&poisson(100, short), 0, 0).unwrap();
+        assert_eq!(drawn.max_total_tokens(), 4096);
+        assert!(drawn.notes().is_empty());
     }
 
     /// No table of lengths: the widest range is drawn from at once.
@@ -1065,6 +1132,49 @@ mod tests {
             "{}",
             prefills[16_827]
         );
+    }
+
+    /// Mean and tail of a geometric distribution: P(X > k) = (1 - 1 / mean)^k.
+    #[test]
+    fn exponential_lengths_are_geometric_with_the_mean_asked_for() {
+        let lengths = |prefill_mean_tokens, decode_mean_tokens| LengthsConfig::Exponential {
+            prefill_mean_tokens,
+            decode_mean_tokens,
+            max_tokens: None,
+        };
+        const DRAWN: u32 = 200_000;
+        let drawn = |lengths| lengths_of(&draw(&poisson(DRAWN, lengths), 1, Some(1.0)));
+        for (prefill, decode) in [(1000.0, 1.5), (2.0, 300.0), (1.0, 40.0)] {
+            let drawn = drawn(lengths(prefill, decode));
+            let (prompts, outputs): (Vec<u32>, Vec<u32>) = drawn.into_iter().unzip();
+            for (mean, sample) in [(prefill, &prompts), (decode, &outputs)] {
+                let total: f64 = sample.iter().copied().map(f64::from).sum();
+                let sigma = (mean * (mean - 1.0) / f64::from(DRAWN)).sqrt();
+                let off = total / f64::from(DRAWN) - mean;
+                assert!(off.abs() <= 4.0 * sigma, "{off} of {mean}, sigma {sigma}");
+                for k in [1.0, mean.floor(), (2.0 * mean).floor()] {
+                    let share = (1.0 - 1.0 / mean).powf(k);
+                    let beyond = sample.iter().filter(|x| f64::from(**x) > k).count() as f64;
+                    let sigma = (share * (1.0 - share) / f64::from(DRAWN)).sqrt();
+                    let off = beyond / f64::from(DRAWN) - share;
+                    assert!(off.abs() <= 4.0 * sigma, "{off} beyond {k} of {mean}");
+                }
+            }
+            // Independent of each other.
+            let centred = |mean: f64| move |x: &u32| f64::from(*x) - mean;
+            let products = prompts.iter().map(centred(prefill));
+            let products = products.zip(outputs.iter().map(centred(decode)));
+            let covariance: f64 = products.map(|(p, d)| p * d).sum::<f64>() / f64::from(DRAWN);
+            let scale = (prefill * (prefill - 1.0) * decode * (decode - 1.0)).sqrt();
+            assert!(covariance.abs() <= 0.01 * scale, "{covariance} of {scale}");
+        }
+        assert!(drawn(lengths(1.0, 1.0)).iter().all(|pair| *pair == (1, 1)));
+        // Another mean of the outputs leaves the prompts as they were.
+        let prompts = |decode| -> Vec<u32> {
+            let drawn = drawn(lengths(50.0, decode)).into_iter();
+            drawn.map(|(prompt, _)| prompt).collect()
+        };
+        assert_eq!(prompts(1.0), prompts(900.0));
     }
 
     #[test]

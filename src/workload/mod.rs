@@ -118,6 +118,21 @@ pub enum LengthsConfig {
         #[schemars(range(min = 2, max = 16_777_216))]
         max_tokens: Option<u32>,
     },
+    /// Prompts and outputs exponential, independent of each other: whole tokens from 1
+    /// on, geometrically distributed. A mean of 1 is 1 token always.
+    Exponential {
+        /// Mean prompt, tokens.
+        #[schemars(range(min = 1, max = 16_777_215))]
+        prefill_mean_tokens: f64,
+        /// Mean output, tokens, the first one included.
+        #[schemars(range(min = 1, max = 16_777_215))]
+        decode_mean_tokens: f64,
+        /// Longest total; longer requests are shortened proportionally. Default: what
+        /// any request may have, 16777216; then a run says how many it shortened.
+        #[serde(default)]
+        #[schemars(range(min = 2, max = 16_777_216))]
+        max_tokens: Option<u32>,
+    },
     /// Lengths of a trace, or of a histogram file standing for it, in shuffled order.
     Trace {
         /// CSV or JSONL file; see `docs/spec.md` for formats.

@@ -240,9 +240,11 @@ impl Outline {
                 LengthSource::Drawn,
                 LengthsConfig::Uniform { max_tokens, .. } | LengthsConfig::Zipf { max_tokens, .. },
             ) => u64::from(*max_tokens),
-            (LengthSource::Drawn, LengthsConfig::Lognormal { max_tokens, .. }) => {
-                max_tokens.map_or(most, u64::from)
-            }
+            (
+                LengthSource::Drawn,
+                LengthsConfig::Lognormal { max_tokens, .. }
+                | LengthsConfig::Exponential { max_tokens, .. },
+            ) => max_tokens.map_or(most, u64::from),
             (
                 LengthSource::Drawn,
                 LengthsConfig::Trace { .. } | LengthsConfig::Histogram { .. },

@@ -471,6 +471,7 @@ fn the_host_of_an_engine_delays_the_steps_of_every_backend() {
         json!({"backend": "aicb", "device": "h20"}),
         json!({"backend": "table", "predictions_file": file("ops.csv", PREDICTIONS)}),
         json!({"backend": "recorded", "execution_times_file": file("times.csv", times)}),
+        json!({"backend": "formula", "formula": {"step_s": 0.5}}),
         json!({"backend": "simai_analytical"}),
         json!({"backend": "simai_simulation"}),
         profiled("vidur"),

@@ -24,6 +24,7 @@ mod hostile;
 mod limits;
 mod outcomes;
 mod published;
+mod queues;
 mod results;
 mod simulate;
 mod simulator;

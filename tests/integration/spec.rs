@@ -37,7 +37,7 @@ fn everything_wrong_is_reported_at_once_with_its_place() {
         ),
         (
             ":7:12",
-            "key `base.backend`: value `silicone` is not allowed; allowed is one of silicon, aiconfigurator, roofline, aicb, vidur, linear, table, recorded, simai_analytical, simai_simulation; did you mean `silicon`?",
+            "key `base.backend`: value `silicone` is not allowed; allowed is one of silicon, aiconfigurator, roofline, aicb, vidur, linear, table, recorded, formula, simai_analytical, simai_simulation; did you mean `silicon`?",
         ),
         (
             ":8:33",

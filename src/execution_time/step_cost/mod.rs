@@ -162,6 +162,7 @@ impl GraphCost {
             | BackendKind::Linear
             | BackendKind::Table
             | BackendKind::Recorded
+            | BackendKind::Formula
             | BackendKind::SimaiAnalytical
             | BackendKind::SimaiSimulation => {
                 return Err("not a source of operator times".into());

@@ -335,6 +335,21 @@ fn priced_keys(folder: &Path) -> Vec<(Value, Vec<(&'static str, Value)>)> {
             vec![("execution_times_file", json!(table))],
         ),
         (
+            with(
+                &plain,
+                &[
+                    ("backend", json!("formula")),
+                    ("formula", json!({"step_s": 0.5})),
+                ],
+            ),
+            vec![
+                ("formula.step_s", json!(0.25)),
+                ("formula.prefill_token_s", json!(0.25)),
+                ("formula.decode_request_s", json!(0.25)),
+                ("formula.decode_context_token_s", json!(0.25)),
+            ],
+        ),
+        (
             with(&plain, &[("backend", json!("aicb"))]),
             vec![("aicb_dir", json!(folder.join("aicb")))],
         ),
