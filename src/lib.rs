@@ -7,7 +7,7 @@
 //! Data flows one way: a module may only use those listed after it.
 //!
 //! ```text
-//! cli → vidur → report → explore → select → results → spec → simulator → statistics
+//! cli → vidur → report → explore → select → results → spec → measurement → simulator → statistics
 //!     → workload → execution_time → network → memory → catalog → yaml → external → spelling → permutation → host_memory → output_file → input_file → units → number → limits
 //! ```
 
@@ -32,6 +32,7 @@ pub mod external;
 pub mod host_memory;
 pub mod input_file;
 pub mod limits;
+pub mod measurement;
 pub mod memory;
 pub mod network;
 mod number;

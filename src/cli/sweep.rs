@@ -9,7 +9,7 @@ use std::thread;
 use super::CliError;
 use super::values::whole;
 use crate::explore::{Plan, Shard, Simulate};
-use crate::select::request_targets;
+use crate::select::{limits, request_targets};
 use crate::spec;
 use crate::workload::WorkloadSource;
 
@@ -67,7 +67,7 @@ impl SweepArgs {
         let spec = plan.spec();
         let workloads = WorkloadSource::new(spec.data_files());
         let targets = (!spec.slo.0.is_empty()).then(|| request_targets(&spec.slo));
-        Simulate::new(workloads, spec.output.requests, targets)
+        Simulate::new(workloads, spec.output.requests, targets).with_limits(limits(&spec.slo))
     }
 
     /// Worker threads to use.

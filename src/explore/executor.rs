@@ -335,6 +335,7 @@ fn failed_result(
         kv_cache_dtype: None,
         summary: None,
         requests: Vec::new(),
+        measured: None,
         wall_time_s: 0.0,
     }
 }

@@ -4,6 +4,7 @@
 use crate::execution_time::{PrefillChunk, StepShape};
 use crate::number::{whole_u32, whole_u64};
 use crate::simulator::{ClusterSpec, PoolRole, PoolSpec, RunSummary};
+use crate::statistics::LoadVerdict;
 use crate::workload::Workload;
 
 /// What all remarks of this kind have in common.
@@ -36,6 +37,15 @@ pub(super) fn remark(
          deployment could serve{hint}",
         offered_per_s / most_per_s
     ))
+}
+
+/// A remark on a run whose backlog grew for as long as the load lasted.
+pub(super) fn saturated(summary: &RunSummary) -> Option<String> {
+    let steady = summary.steady.as_ref()?;
+    let (offered_per_s, served_per_s) =
+        (summary.offered_requests_per_s, steady.requests_per_s.value);
+    (steady.verdict == LoadVerdict::Saturated)
+        .then(|| format!("saturated: {offered_per_s:.3}{OFFERED}{served_per_s:.3} are served"))
 }
 
 /// Whether a remark on a run is one of these.

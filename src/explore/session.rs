@@ -336,6 +336,7 @@ mod tests {
                 kv_cache_dtype: None,
                 summary: (!odd).then_some(summary),
                 requests: if odd { Vec::new() } else { requests },
+                measured: None,
                 wall_time_s: 0.001,
             }
         }

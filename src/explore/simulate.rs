@@ -1,5 +1,7 @@
 //! The runner sweeps use: resolves a configuration, simulates it and summarises.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,9 +10,13 @@ use super::overload;
 use super::preflight::Fingerprints;
 use super::survey::CheckOne;
 use crate::external::AllowPrograms;
+use crate::measurement::{Limit, Steady};
 use crate::results::{RunResult, RunStatus};
-use crate::simulator::{RequestTargets, RunSummary, SummaryRecorder, simulate};
-use crate::spec::{Deployment, RequestOutput, ResolveError, Resolver, RunConfig, run_id};
+use crate::simulator::{
+    PoolWork, RequestRecord, RequestTargets, RunSummary, SegmentRecorder, SummaryRecorder, observe,
+    simulate,
+};
+use crate::spec::{Deployment, Measure, RequestOutput, ResolveError, Resolver, RunConfig, run_id};
 use crate::workload::{ArrivalsConfig, UnitWorkload, Workload, WorkloadError, WorkloadSource};
 
 /// Simulates configurations; shared by all threads of a sweep.
@@ -19,6 +25,9 @@ pub struct Simulate {
     workloads: WorkloadSource,
     log_every: u32,
     targets: Option<RequestTargets>,
+    limits: Vec<Limit>,
+    /// What of the specification decides how long runs become beside their configurations.
+    deciding: String,
 }
 
 impl Simulate {
@@ -34,7 +43,18 @@ impl Simulate {
             workloads,
             log_every: requests.every(),
             targets,
+            limits: Vec::new(),
+            deciding: String::new(),
         }
+    }
+
+    /// Figures and the limits they are to keep: a run that is sure to miss one need not be
+    /// extended.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Vec<Limit>) -> Self {
+        self.deciding = format!("{limits:?}");
+        self.limits = limits;
+        self
     }
 
     /// Also runs the programs that configurations name.
@@ -78,54 +98,135 @@ impl Simulate {
     }
 
     fn identity(&self, config: &RunConfig) -> Result<String, WorkloadError> {
-        let data = self.data(config)?;
-        if config.workload.requests.is_some() {
-            return Ok(run_id(config, &data));
+        let mut data = self.data(config)?;
+        let mut named = Cow::Borrowed(config);
+        match config.measured() {
+            Measure::Steady => {
+                let length = config.length();
+                // Where runs are extended, limits decide which.
+                let limits = match length.max_requests > length.requests {
+                    true => self.deciding.as_str(),
+                    false => "",
+                };
+                data.push(("measure".to_owned(), format!("steady {limits}")));
+            }
+            // A run is known by how many there are, not by whether somebody said so.
+            Measure::All if config.workload.requests.is_none() => {
+                let outline = self.workloads.outline(&config.workload, config.qps)?;
+                named.to_mut().workload.requests = Some(outline.requests);
+            }
+            Measure::All => {}
         }
-        // A run is known by how many there are, not by whether somebody said so.
-        let mut config = config.clone();
+        if config.measure.is_some() {
+            named.to_mut().measure = None;
+        }
+        Ok(run_id(&named, &data))
+    }
+
+    /// Simulates as many requests as the workload has, and measures all of them.
+    fn simulated_all(
+        &self,
+        config: &RunConfig,
+        deployment: &Deployment,
+    ) -> Result<Simulated, WorkloadError> {
+        let drawn = self.drawn(config)?;
+        let workload = drawn.at_rate(config.qps)?;
+        let mut recorder =
+            SummaryRecorder::new(workload.requests.len(), self.log_every, self.targets);
+        let totals = simulate(&deployment.cluster, &workload, &mut recorder);
+        let (summary, requests) = recorder.finish(&totals);
+        let recorded_times = matches!(config.workload.arrivals, ArrivalsConfig::Trace { .. });
+        let overload = overload::remark(&deployment.cluster, &workload, &summary, recorded_times);
+        Ok(Simulated {
+            pools_span_s: summary.duration_s,
+            pools: totals.pools,
+            summary,
+            requests,
+            measured: None,
+            remarks: overload
+                .into_iter()
+                .chain(drawn.notes().iter().cloned())
+                .collect(),
+        })
+    }
+
+    /// Simulates until enough is known of its steady state.
+    fn simulated_steady(
+        &self,
+        config: &RunConfig,
+        deployment: &Deployment,
+    ) -> Result<Simulated, WorkloadError> {
+        let length = config.length();
+        let stream = (self.workloads).stream(&config.workload, config.seed, config.replication)?;
+        let stream = stream.at_rate(config.qps, length.requests)?;
+        let mut overseer = Steady::new(
+            &length,
+            &self.limits,
+            self.targets,
+            stream.clients().is_some(),
+        );
+        let mut recorder = SegmentRecorder::new(self.log_every);
+        observe(&deployment.cluster, stream, &mut overseer, &mut recorder);
+        let Some(measured) = overseer.measured() else {
+            let message = "the time limit comes before the first request";
+            return Err(WorkloadError::new(message));
+        };
         let outline = self.workloads.outline(&config.workload, config.qps)?;
-        config.workload.requests = Some(outline.requests);
-        Ok(run_id(&config, &data))
+        let overload = overload::saturated(&measured.summary);
+        Ok(Simulated {
+            summary: measured.summary,
+            pools: measured.pools,
+            pools_span_s: measured.pools_span_s,
+            requests: recorder.finish(),
+            measured: Some(measured.requests),
+            remarks: overload.into_iter().chain(outline.run_notes).collect(),
+        })
     }
 
     fn simulated(
         &self,
         config: &RunConfig,
         deployment: &Deployment,
-        drawn: &UnitWorkload,
         result: &mut RunResult,
     ) -> Result<(), WorkloadError> {
-        let workload = drawn.at_rate(config.qps)?;
-        let mut recorder =
-            SummaryRecorder::new(workload.requests.len(), self.log_every, self.targets);
-        let totals = simulate(&deployment.cluster, &workload, &mut recorder);
-        let (summary, requests) = recorder.finish(&totals);
-        result.mfu =
-            (summary.duration_s > 0.0).then(|| deployment.mfu(&totals.pools, summary.duration_s));
+        let simulated = match config.measured() {
+            Measure::Steady => self.simulated_steady(config, deployment)?,
+            Measure::All => self.simulated_all(config, deployment)?,
+        };
+        let (summary, span_s) = (simulated.summary, simulated.pools_span_s);
+        result.mfu = (span_s > 0.0).then(|| deployment.mfu(&simulated.pools, span_s));
         // Whatever prices other steps than the run's own: not a program that takes minutes.
         if config.network.simai_binary.is_none() {
             let assumptions = self
                 .resolver
-                .assumptions(deployment, &totals.pools, &summary);
+                .assumptions(deployment, &simulated.pools, &summary);
             result.assumptions = Some(assumptions);
         }
         result.kv_cache_dtype = Some(deployment.formats.kv_cache);
         let memory = deployment.memory_warning.as_ref();
-        let recorded_times = matches!(config.workload.arrivals, ArrivalsConfig::Trace { .. });
         let remarks = [
             memory.map(|warning| format!("memory_check warn: {warning}")),
             too_long(deployment, &summary),
-            overload::remark(&deployment.cluster, &workload, &summary, recorded_times),
         ];
         let remarks = remarks.into_iter().flatten();
-        let remarks: Vec<String> = remarks.chain(drawn.notes().iter().cloned()).collect();
+        let remarks: Vec<String> = remarks.chain(simulated.remarks).collect();
         result.reason = (!remarks.is_empty()).then(|| remarks.join(". "));
         result.summary = Some(summary);
-        result.requests = requests;
+        result.requests = simulated.requests;
+        result.measured = simulated.measured;
         result.status = RunStatus::Ok;
         Ok(())
     }
+}
+
+/// What a run has come to.
+struct Simulated {
+    summary: RunSummary,
+    pools: Vec<PoolWork>,
+    pools_span_s: f64,
+    requests: Vec<RequestRecord>,
+    measured: Option<Range<u32>>,
+    remarks: Vec<String>,
 }
 
 /// How many requests did not fit into the longest sequence, if any.
@@ -164,17 +265,18 @@ impl RunOne for Simulate {
             kv_cache_dtype: None,
             summary: None,
             requests: Vec::new(),
+            measured: None,
             wall_time_s: 0.0,
         };
         match self.identity(config).and_then(|run_id| {
             result.run_id = run_id;
-            self.drawn(config)
+            Ok(())
         }) {
-            Ok(drawn) => match self.resolver.resolve(config) {
+            Ok(()) => match self.resolver.resolve(config) {
                 Ok(deployment) => {
                     result.total_gpus = Some(deployment.total_gpus());
                     result.cost_usd_per_hour = Some(deployment.cost_usd_per_hour());
-                    if let Err(error) = self.simulated(config, &deployment, &drawn, &mut result) {
+                    if let Err(error) = self.simulated(config, &deployment, &mut result) {
                         result.reason = Some(error.to_string());
                     }
                 }
@@ -198,6 +300,9 @@ impl CheckOne for Simulate {
     }
 
     fn requests(&self, config: &RunConfig) -> Result<u32, String> {
+        if config.measured() == Measure::Steady {
+            return Ok(config.length().requests);
+        }
         let outline = self.workloads.outline(&config.workload, config.qps);
         let outline = outline.map_err(|error| error.to_string())?;
         Ok(outline.requests)

@@ -93,6 +93,8 @@ pub struct RunResult {
     pub summary: Option<RunSummary>,
     /// Per-request rows to keep, in order of request id.
     pub requests: Vec<RequestRecord>,
+    /// Requests that its figures are of, by id; none: all.
+    pub measured: Option<std::ops::Range<u32>>,
     /// Wall time spent, seconds; kept out of the deterministic tables.
     pub wall_time_s: f64,
 }

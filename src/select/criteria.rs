@@ -1,5 +1,6 @@
 //! Targets and objectives, checked against the columns there are.
 
+use crate::measurement::{Figure, Limit};
 use crate::results::{AxisColumn, ColumnType, RunStatus, SummaryRow};
 use crate::simulator::RequestTargets;
 use crate::spec::columns::{ColumnError, check_limit, check_objective, check_target, metric_of};
@@ -197,6 +198,17 @@ impl Requests {
             decided => 1.0 - self.completed as f64 / decided as f64,
         }
     }
+}
+
+/// Limits of figures that have an interval, by which runs decide how long they become.
+pub fn limits(slo: &Slo) -> Vec<Limit> {
+    let limit = |(column, at_most): (&String, &f64)| {
+        Some(Limit {
+            figure: Figure::of_column(column)?,
+            at_most: *at_most,
+        })
+    };
+    slo.0.iter().filter_map(limit).collect()
 }
 
 /// Per-request targets for the simulator to count by: every bound on a metric

@@ -15,7 +15,7 @@ mod reasons;
 mod selection;
 
 pub use criteria::{
-    Bound, Criteria, CriteriaError, Direction, Objective, Requests, request_targets,
+    Bound, Criteria, CriteriaError, Direction, Objective, Requests, limits, request_targets,
 };
 pub use frontier::pareto_frontier;
 pub use reasons::{ReasonGroup, ReasonGroups, normalise};

@@ -44,8 +44,9 @@ pub use config::{
 pub use footprint::run_memory_bytes;
 pub use open_end::{Mark, Next, Overseer, Progress, Until};
 pub use recorder::{
-    ArrivalFact, BatchFact, Distribution, EventFact, EventKind, KvUseFact, PrefillFact, Recorder,
-    RequestOutcome, RequestRecord, RequestTargets, RunSummary, SimulationTotals, StageEndFact,
-    StageFact, SummaryRecorder, TimeHistogram,
+    ArrivalFact, BatchFact, Distribution, DistributionIntervals, EventFact, EventKind, KvUseFact,
+    PrefillFact, Recorder, RequestOutcome, RequestRecord, RequestTargets, RunSummary,
+    SegmentCounts, SegmentRecorder, SimulationTotals, SparseHistogram, StageEndFact, StageFact,
+    SteadyState, SummaryRecorder, TimeHistogram,
 };
 pub use replica::PoolWork;

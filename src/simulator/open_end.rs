@@ -10,7 +10,7 @@ use super::request::RequestState;
 
 /// Requests between the first marks. Short runs should have enough segments to tell
 /// batches apart, and between two marks all replicas are looked at.
-const FIRST_SPACING: u32 = 8;
+const FIRST_SPACING: u32 = 16;
 
 /// Segments at which every second mark is dropped: a run has half of that to all of it,
 /// however long it becomes.
@@ -54,12 +54,16 @@ pub trait Overseer<R> {
 }
 
 /// A run so far.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Progress<'a> {
     /// Present time, seconds.
     pub now_s: f64,
     /// Whether nothing more happens: the time limit has come.
     pub is_over: bool,
+    /// Whether the requests have ended that were to.
+    pub has_ended: bool,
+    /// What has been done.
+    pub totals: SimulationTotals,
     /// Cuts in its time, the first at the first arrival.
     pub marks: &'a [Mark],
     pub(super) requests: &'a [RequestState],
@@ -97,6 +101,18 @@ impl Progress<'_> {
             Some(_) => request.arrived_at_s,
             None => f64::NAN,
         }
+    }
+
+    /// When a request completed, seconds, and its prompt and output tokens; none if it has
+    /// not.
+    pub fn completion(&self, id: usize) -> Option<(f64, u32, u32)> {
+        let request = &self.requests[id];
+        let is_completed = request.outcome == Some(RequestOutcome::Completed);
+        is_completed.then_some((
+            request.completed_at_s,
+            request.prefill_tokens,
+            request.decode_tokens,
+        ))
     }
 
     /// A request's history so far; its outcome, if it has not ended, as if it were cut off

@@ -327,6 +327,18 @@ impl PoolWork {
         }
     }
 
+    /// What was done beside `earlier`, which it contains.
+    pub fn minus(self, earlier: Self) -> Self {
+        Self {
+            batches: self.batches - earlier.batches,
+            batch_requests: self.batch_requests - earlier.batch_requests,
+            tokens: self.tokens - earlier.tokens,
+            attended_pairs: self.attended_pairs - earlier.attended_pairs,
+            sampled_tokens: self.sampled_tokens - earlier.sampled_tokens,
+            busy_s: self.busy_s - earlier.busy_s,
+        }
+    }
+
     /// Counts `steps` steps like `shape`, but for its prompts, the first with
     /// `context_tokens` in the cache and each other with one more per decode.
     #[inline]

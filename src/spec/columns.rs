@@ -47,6 +47,14 @@ const QUANTITIES: [&str; 29] = [
     "doubtful_fraction",
 ];
 
+/// Other columns than latencies that have an interval.
+const INTERVAL_QUANTITIES: [&str; 4] = [
+    "throughput_requests_per_s",
+    "throughput_tokens_per_s",
+    "throughput_tokens_per_s_per_gpu",
+    "cost_usd_per_million_tokens",
+];
+
 /// A column that cannot serve as what it is named for.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ColumnError {
@@ -63,6 +71,12 @@ pub enum ColumnError {
         column: String,
         /// What would do.
         known: Vec<String>,
+    },
+    /// Nothing that has an interval.
+    #[error("unknown figure `{column}`; allowed: {}{}", interval_columns().join(", "), hint(column, interval_columns()))]
+    Interval {
+        /// The name given.
+        column: String,
     },
     /// A target that is no time.
     #[error("value `{limit_s}` is not allowed; allowed is a number of seconds greater than 0")]
@@ -83,6 +97,30 @@ pub fn latency_columns() -> &'static [String] {
         METRICS.iter().flat_map(of).collect()
     });
     &COLUMNS
+}
+
+/// Columns that have an interval: means and percentiles of latencies, rates, and cost.
+pub fn interval_columns() -> &'static [String] {
+    static COLUMNS: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let latencies = latency_columns().iter();
+        let latencies = latencies.filter(|name| !name.ends_with("_max_s")).cloned();
+        let others = INTERVAL_QUANTITIES.iter().map(|name| (*name).to_owned());
+        latencies.chain(others).collect()
+    });
+    &COLUMNS
+}
+
+/// Whether `column` has an interval.
+///
+/// # Errors
+/// If not.
+pub fn check_interval(column: &str) -> Result<(), ColumnError> {
+    match interval_columns().iter().any(|known| known == column) {
+        true => Ok(()),
+        false => Err(ColumnError::Interval {
+            column: column.to_owned(),
+        }),
+    }
 }
 
 /// Columns of numbers in every summary: what objectives may name besides keys of a run

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Points;
+use super::measure::{Measure, Precision};
 use crate::catalog::StaticFraction;
 use crate::execution_time::BackendKind;
 use crate::execution_time::formula::FormulaConfig;
@@ -151,6 +152,19 @@ pub struct RunConfig {
     /// Replication number; set by the sweep.
     #[serde(default)]
     pub replication: u32,
+    /// What the figures of a run are of. Default: `steady` where arrivals are generated,
+    /// `all` for those of a trace, for bursts and with `compat`.
+    #[serde(default)]
+    pub measure: Option<Measure>,
+    /// Half-widths of 95 % intervals to which figures are to be known: a run is extended
+    /// until they are, or there are `max_requests`. Needs `measure: steady`.
+    #[serde(default)]
+    pub precision: Option<Precision>,
+    /// Measured requests to which a run is extended at most, for `precision`, or where
+    /// `workload.requests` is left out; default: 2000000.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub max_requests: Option<u32>,
     /// Simulated seconds after which a run stops.
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0))]
@@ -451,6 +465,18 @@ pub struct SweepSpec {
     /// Targets.
     #[serde(default)]
     pub slo: Slo,
+    /// What the figures of all runs are of, unless `base` or an axis says otherwise.
+    #[serde(default)]
+    pub measure: Option<Measure>,
+    /// How well figures of all runs are to be known, unless `base` or an axis says
+    /// otherwise.
+    #[serde(default)]
+    pub precision: Option<Precision>,
+    /// Measured requests to which runs are extended at most, unless `base` or an axis says
+    /// otherwise.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub max_requests: Option<u32>,
     /// What is better.
     #[serde(default)]
     pub objectives: Objectives,

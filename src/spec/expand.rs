@@ -16,8 +16,8 @@ impl SweepSpec {
     /// The configuration in which `assignment` replaces values of `base`.
     ///
     /// Keys are dotted; a mapping given for a key replaces it whole, and keys
-    /// within it, if assigned too, are set afterwards. The sweep's seed is the
-    /// run's unless set otherwise. Values are taken to have been checked, as
+    /// within it, if assigned too, are set afterwards. The sweep's seed and what it says
+    /// of the measurement are the run's unless set otherwise. Values are taken to have been checked, as
     /// those of a loaded specification are.
     pub fn config_at(&self, assignment: &[(String, Value)]) -> Result<RunConfig, SpecError> {
         let settings: Vec<_> = assignment
@@ -29,7 +29,7 @@ impl SweepSpec {
 
     /// The same with borrowed keys and values.
     pub fn config_with(&self, assignment: &[Setting<'_>]) -> Result<RunConfig, SpecError> {
-        let seed = Value::from(self.seed);
+        let of_all = self.settings_of_all_runs();
         let within = self.set_within(assignment)?;
         // Nothing is copied that is not set within: this is done for every run.
         let mut entries: Vec<Setting<'_>> = Vec::with_capacity(self.base.len() + 8);
@@ -45,8 +45,10 @@ impl SweepSpec {
                 None => entries.push((key, value)),
             }
         }
-        if entries.iter().all(|(key, _)| *key != "seed") {
-            entries.push(("seed", &seed));
+        for (key, value) in &of_all {
+            if entries.iter().all(|(other, _)| other != key) {
+                entries.push((key, value));
+            }
         }
         let completed = default_types::complete(&entries)
             .map_err(|message| self.error_at(assignment, &message))?;
@@ -56,6 +58,23 @@ impl SweepSpec {
         }
         RunConfig::deserialize(MapDeserializer::new(entries.iter().copied()))
             .or_else(|_: serde_json::Error| self.explain(&entries, assignment))
+    }
+
+    /// Keys of runs that the sweep sets for all of them, unless they are set otherwise.
+    fn settings_of_all_runs(&self) -> Vec<(&'static str, Value)> {
+        let mut settings = vec![("seed", Value::from(self.seed))];
+        // Serialising what has been deserialised cannot fail.
+        let value = |given: Result<Value, _>| given.unwrap_or_default();
+        if let Some(measure) = &self.measure {
+            settings.push(("measure", value(serde_json::to_value(measure))));
+        }
+        if let Some(precision) = &self.precision {
+            settings.push(("precision", value(serde_json::to_value(precision))));
+        }
+        if let Some(most) = self.max_requests {
+            settings.push(("max_requests", Value::from(most)));
+        }
+        settings
     }
 
     /// The top-level values of which `assignment` sets keys within, with those set.

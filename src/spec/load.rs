@@ -4,13 +4,15 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::check::{Checker, Issue, IssueKind, child};
 use super::keys::{find_run_key, run_keys, sweep_keys};
 use super::overrides::{Overrides, is_within};
 use super::{
-    Constraint, Points, SpecError, SpecErrors, SweepSpec, columns, data_files, dotted, value_label,
+    Constraint, Points, PrecisionError, RelativeWidth, SpecError, SpecErrors, SweepSpec,
+    check_precision, columns, data_files, dotted, value_label,
 };
 use crate::limits::{ERRORS_MAX, NAME_CHARACTERS_MAX};
 use crate::workload::{DataFiles, WorkloadSource};
@@ -371,7 +373,34 @@ impl Findings<'_> {
                 self.at_value(&path, format!("key `{path}`: {problem}"));
             }
         }
+        self.check_precision(spec);
         self.check_objectives(spec, points);
+    }
+
+    /// Figures that are to be known well, of all runs or in `base`.
+    fn check_precision(&mut self, spec: &Map<String, Value>) {
+        let base = spec.get("base").and_then(|base| base.get("precision"));
+        let wishes = [
+            ("precision", spec.get("precision")),
+            ("base.precision", base),
+        ];
+        for (section, wishes) in wishes {
+            for (column, width) in wishes.and_then(Value::as_object).into_iter().flatten() {
+                let path = format!("{section}.{column}");
+                let Ok(width) = RelativeWidth::deserialize(width) else {
+                    continue;
+                };
+                match check_precision(column, &width) {
+                    Ok(()) => {}
+                    Err(problem @ PrecisionError::Column(_)) => {
+                        self.at_key(&path, problem.to_string());
+                    }
+                    Err(problem @ PrecisionError::Width { .. }) => {
+                        self.at_value(&path, format!("key `{path}`: {problem}"));
+                    }
+                }
+            }
+        }
     }
 
     fn check_objectives(&mut self, spec: &Map<String, Value>, points: Option<&Points>) {

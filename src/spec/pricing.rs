@@ -380,6 +380,9 @@ impl Pricing<'_> {
             replication: _,
             time_limit_s: _,
             max_model_len: _,
+            measure: _,
+            precision: _,
+            max_requests: _,
         } = self.config;
         let NetworkConfig {
             nvlink_bandwidth_gbps,

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::entries::Entries;
 use super::load::Findings;
 use super::longest_sequence::LongestSequences;
+use super::measure::Measure;
 use super::overrides::is_within;
 use super::price_files::PriceFiles;
 use super::{Constraint, RequestOutput, RunConfig, SpecError, SpecErrors, SweepSpec};
@@ -19,7 +20,7 @@ use crate::execution_time::silicon::{DEVICES, SiliconDb};
 use crate::host_memory::host_memory_bytes;
 use crate::limits::ERRORS_MAX;
 use crate::memory::check_divisibility;
-use crate::simulator::run_memory_bytes;
+use crate::simulator::{Compat, run_memory_bytes};
 use crate::workload::{ArrivalsConfig, LengthsConfig, WorkloadSource};
 
 /// Values tried of each axis.
@@ -366,7 +367,43 @@ impl RunConfig {
                 "`qps` ({qps}) and `workload.arrivals.time_scale_factor` ({time_scale_factor}) \
                      both set the rate of a trace: leave one out"
             )),
-            _ => None,
+            _ => self.contradicts_measure(),
         }
+    }
+
+    /// Wishes about the measurement that cannot be met together.
+    fn contradicts_measure(&self) -> Option<String> {
+        let has_precision = self.precision.as_ref().is_some_and(|p| !p.0.is_empty());
+        if self.measured() == Measure::All {
+            let wish = match (has_precision, self.max_requests) {
+                (true, _) => "precision",
+                (false, Some(_)) => "max_requests",
+                (false, None) => return None,
+            };
+            return Some(format!(
+                "key `{wish}`: needs `measure: steady`, and what is measured is all of the run; \
+                 recorded arrivals, bursts and `compat` have no steady state unless it is asked for"
+            ));
+        }
+        if self.compat != Compat::None {
+            return Some(
+                "key `measure`: value `steady` is not allowed with `compat`, which measures all \
+                 of a run"
+                    .to_owned(),
+            );
+        }
+        if let (ArrivalsConfig::Static, None) = (&self.workload.arrivals, self.qps) {
+            return Some(
+                "key `measure`: value `steady` is not allowed where all requests arrive at once; \
+                 set `qps`, or `measure: all`"
+                    .to_owned(),
+            );
+        }
+        let fewest = self.workload.requests?;
+        let most = self.max_requests.filter(|most| *most < fewest)?;
+        Some(format!(
+            "key `max_requests`: value `{most}` is not allowed; allowed is at least \
+             `workload.requests` ({fewest})"
+        ))
     }
 }

@@ -32,12 +32,16 @@ pub trait CellCounts {
     fn total(&self, cell: usize) -> u64;
     /// The number of samples in a cell that are `value` or less.
     fn at_most(&self, cell: usize, value: f64) -> u64;
+    /// The smallest value that `rank` samples, at least one of them and at most all, do
+    /// not exceed.
+    fn at_rank(&self, rank: u64) -> f64;
 }
 
 /// A series in memory, sorted within each of 64 cells.
 #[derive(Debug, Clone)]
 pub struct Sample {
     values: Vec<f64>,
+    sorted: Vec<f64>,
     cells: usize,
 }
 
@@ -50,7 +54,18 @@ impl Sample {
         for cell in 0..cells {
             values[bounds(cell, cells, series.len())].sort_unstable_by(f64::total_cmp);
         }
-        Self { values, cells }
+        let mut sorted = series.to_vec();
+        sorted.sort_unstable_by(f64::total_cmp);
+        Self {
+            values,
+            sorted,
+            cells,
+        }
+    }
+
+    /// The largest sample; NaN of none.
+    pub fn largest(&self) -> f64 {
+        self.sorted.last().copied().unwrap_or(f64::NAN)
     }
 
     fn cell(&self, cell: usize) -> &[f64] {
@@ -69,6 +84,10 @@ impl CellCounts for Sample {
 
     fn at_most(&self, cell: usize, value: f64) -> u64 {
         self.cell(cell).partition_point(|&sample| sample <= value) as u64
+    }
+
+    fn at_rank(&self, rank: u64) -> f64 {
+        self.sorted[crate::number::narrow::<usize, _>(rank) - 1]
     }
 }
 
@@ -162,17 +181,7 @@ impl<'a, C: CellCounts> Quantiles<'a, C> {
         if self.samples == 0 {
             return f64::NAN;
         }
-        let rank = rank.clamp(1, self.samples);
-        let (mut low, mut high) = (ordinal(f64::NEG_INFINITY), ordinal(f64::INFINITY));
-        while low < high {
-            let middle = u64::midpoint(low, high);
-            if self.at_most(from_ordinal(middle)) >= rank {
-                high = middle;
-            } else {
-                low = middle + 1;
-            }
-        }
-        from_ordinal(low)
+        self.counts.at_rank(rank.clamp(1, self.samples))
     }
 
     fn indicator(&self, value: f64, side: Side) -> Cells {
@@ -370,23 +379,6 @@ fn design_effect(spread: &Spread, samples: f64) -> f64 {
     spread.standard_error * spread.standard_error * student * student / independent
 }
 
-/// The sign of a float.
-const SIGN: u64 = 1 << 63;
-
-/// Floats in order as whole numbers.
-const fn ordinal(value: f64) -> u64 {
-    let bits = value.to_bits();
-    if bits & SIGN == 0 { bits | SIGN } else { !bits }
-}
-
-const fn from_ordinal(ordinal: u64) -> f64 {
-    f64::from_bits(if ordinal & SIGN == 0 {
-        !ordinal
-    } else {
-        ordinal & !SIGN
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -480,24 +472,5 @@ mod tests {
         assert_eq!(quantiles.quantile(0.99).value, f64::INFINITY);
         assert!(quantiles.quantile(0.5).high.is_finite());
         assert!(quantiles.probability_at_most(0.99, 1e12) < 0.025);
-    }
-
-    #[test]
-    fn floats_keep_their_order_as_numbers() {
-        let values = [
-            f64::NEG_INFINITY,
-            -1.0,
-            -0.0,
-            0.0,
-            1e-300,
-            1.0,
-            f64::INFINITY,
-        ];
-        for pair in values.windows(2) {
-            assert!(ordinal(pair[0]) < ordinal(pair[1]));
-        }
-        for value in values {
-            assert_eq!(from_ordinal(ordinal(value)).to_bits(), value.to_bits());
-        }
     }
 }

@@ -323,6 +323,9 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
     let scheduler = Scheduler::of(settings);
     let time_limit_s = settings.number("time_limit");
     RunConfig {
+        measure: None,
+        precision: None,
+        max_requests: None,
         model: settings.text("replica_config_model_name").to_owned(),
         device: settings.text("replica_config_device").to_owned(),
         backend: BackendKind::Vidur,

@@ -115,6 +115,7 @@ impl Prepared {
                 kv_cache_dtype: Some(self.deployment.formats.kv_cache),
                 summary: Some(summary),
                 requests: Vec::new(),
+                measured: None,
                 wall_time_s: 0.0,
             },
             totals,

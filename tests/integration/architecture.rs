@@ -19,6 +19,7 @@ const ORDER: &[&str] = &[
     "select",
     "results",
     "spec",
+    "measurement",
     "simulator",
     "statistics",
     "workload",

@@ -88,6 +88,7 @@ impl Synthetic {
             mfu: (!infeasible).then_some(0.3),
             assumptions: None,
             kv_cache_dtype: Some(DType::Fp8),
+            measured: None,
             summary: (!infeasible).then(|| summary(requests.max(100), load)),
             requests: (0..requests).map(record).collect(),
             wall_time_s: 0.001 * (1.0 + index as f64),
@@ -142,6 +143,7 @@ fn summary(num_requests: u32, load: f64) -> RunSummary {
         undecided: 0,
         not_arrived: 0,
         offered_requests_per_s: load,
+        served_requests: num_requests,
         duration_s: 100.0 / load,
         output_tokens: u64::from(num_requests) * 200,
         prompt_tokens: u64::from(num_requests) * 1000,
@@ -158,6 +160,7 @@ fn summary(num_requests: u32, load: f64) -> RunSummary {
         processed_tokens: 1,
         attended_pairs: 1.0,
         sampled_tokens: 1,
+        steady: None,
         slo_met_requests: Some(num_requests / 2),
     }
 }

@@ -1,7 +1,9 @@
 //! What a simulation does beside that of [`super`] if its length is open: it draws
 //! requests as it needs them, passes marks, and stops where somebody wants to look.
 
-use super::{OpenEnd, Recorder, RequestOutcome, RequestState, Simulation, state_of, totals};
+use super::{
+    OpenEnd, Recorder, RequestOutcome, RequestState, Simulation, SimulationTotals, state_of, totals,
+};
 use crate::number::narrow;
 use crate::simulator::event::Event;
 use crate::simulator::open_end::{Mark, Marks, Progress, Until};
@@ -85,10 +87,13 @@ impl<R: Recorder> Simulation<'_, R> {
 
     /// The run so far.
     pub(super) fn progress(&self) -> Progress<'_> {
-        let marks = self.open_end.as_ref().map(|open_end| &open_end.marks.list);
+        let open_end = self.open_end.as_ref();
+        let marks = open_end.map(|open_end| &open_end.marks.list);
         Progress {
             now_s: self.events.now_s(),
             is_over: self.is_over,
+            has_ended: open_end.is_some_and(|open_end| open_end.left == 0),
+            totals: self.totals_so_far(),
             marks: marks.map_or(&[], Vec::as_slice),
             requests: self.arrived(),
         }
@@ -98,9 +103,7 @@ impl<R: Recorder> Simulation<'_, R> {
     #[cold]
     pub(super) fn mark(&mut self, request: u32) {
         self.bring_all_up_to_date();
-        let at_s = self.events.now_s();
-        let replicas = self.replicas.iter().map(ReplicaEnd::so_far);
-        let totals = totals(self.routers.len(), 1, at_s, replicas);
+        let (at_s, totals) = (self.events.now_s(), self.totals_so_far());
         let Some(open_end) = &mut self.open_end else {
             return;
         };
@@ -115,6 +118,12 @@ impl<R: Recorder> Simulation<'_, R> {
         }
         self.next_mark = open_end.marks.next();
         self.is_due |= request >= open_end.until.arrived;
+    }
+
+    /// What has been done.
+    fn totals_so_far(&self) -> SimulationTotals {
+        let replicas = self.replicas.iter().map(ReplicaEnd::so_far);
+        totals(self.routers.len(), 1, self.events.now_s(), replicas)
     }
 
     /// Makes happen what has been forecast up to the present.

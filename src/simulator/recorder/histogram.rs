@@ -8,6 +8,7 @@
 
 use crate::number::{narrow, whole_u64};
 use crate::simulator::exact_sum::{ExactRun, ExactSum};
+use crate::statistics::CellCounts;
 
 const MANTISSA_BITS: u32 = 9;
 /// Times under 2^-27 s (7 ns) fall into the first bucket, over 2^13 s into the last.
@@ -155,6 +156,145 @@ impl TimeHistogram {
             *value = bucket_middle_s(self.first + bucket).min(self.max_s);
         }
         values
+    }
+}
+
+/// A histogram of few distinct buckets, as one of a segment of a run is.
+#[derive(Debug, Clone, Default)]
+pub struct SparseHistogram {
+    /// Buckets in order, and how many samples are in each and those before it.
+    buckets: Vec<(u32, u64)>,
+    sum: ExactSum,
+    max_s: f64,
+}
+
+impl SparseHistogram {
+    /// Takes all samples of `histogram`, whose room stays for others.
+    pub fn taken_from(histogram: &mut TimeHistogram) -> Self {
+        let first = narrow::<u32, _>(histogram.first);
+        let filled = histogram.counts.iter().filter(|count| **count > 0).count();
+        let (mut buckets, mut sum) = (Vec::with_capacity(filled), 0);
+        for (bucket, count) in (first..).zip(&mut histogram.counts) {
+            if *count > 0 {
+                sum += std::mem::take(count);
+                buckets.push((bucket, sum));
+            }
+        }
+        let taken = Self {
+            buckets,
+            sum: histogram.sum,
+            max_s: histogram.max_s,
+        };
+        histogram.total = 0;
+        histogram.sum = ExactSum::default();
+        histogram.max_s = f64::NEG_INFINITY;
+        taken
+    }
+
+    /// The samples of all of `parts` together.
+    pub fn merged(parts: &[Self]) -> Self {
+        let ends = || {
+            parts.iter().filter_map(|part| {
+                let (first, last) = part.buckets.first().zip(part.buckets.last())?;
+                Some((first.0, last.0))
+            })
+        };
+        let first = ends().map(|(first, _)| first).min().unwrap_or(0);
+        let end = ends().map(|(_, last)| last + 1).max().unwrap_or(0);
+        let mut counts = vec![0; (end - first) as usize];
+        let mut all = Self {
+            max_s: f64::NEG_INFINITY,
+            ..Self::default()
+        };
+        for part in parts {
+            let mut before = 0;
+            for &(bucket, up_to) in &part.buckets {
+                counts[(bucket - first) as usize] += up_to - before;
+                before = up_to;
+            }
+            all.sum.merge(part.sum);
+            all.max_s = all.max_s.max(part.max_s);
+        }
+        let mut sum = 0;
+        let filled = (first..).zip(counts).filter(|(_, count)| *count > 0);
+        all.buckets.extend(filled.map(|(bucket, count)| {
+            sum += count;
+            (bucket, sum)
+        }));
+        all
+    }
+
+    /// Number of samples.
+    pub fn count(&self) -> u64 {
+        self.buckets.last().map_or(0, |&(_, count)| count)
+    }
+
+    /// Exact sum, seconds.
+    pub fn sum_s(&self) -> f64 {
+        self.sum.total_s()
+    }
+
+    /// Exact maximum; NaN without samples.
+    pub fn max_s(&self) -> f64 {
+        match self.buckets.is_empty() {
+            true => f64::NAN,
+            false => self.max_s,
+        }
+    }
+
+    /// Samples in the bucket of `value_s` and those before it.
+    fn at_most(&self, value_s: f64) -> u64 {
+        let bucket = narrow::<usize, _>(key(value_s.max(0.0)).saturating_sub(OFFSET));
+        let bucket = narrow::<u32, _>(bucket.min(BUCKETS - 1));
+        let after = self.buckets.partition_point(|&(other, _)| other <= bucket);
+        after.checked_sub(1).map_or(0, |last| self.buckets[last].1)
+    }
+
+    /// The time that `rank` samples do not exceed, within 0.1 %.
+    fn at_rank(&self, rank: u64) -> f64 {
+        let at = self.buckets.partition_point(|&(_, count)| count < rank);
+        let bucket = self.buckets[at].0 as usize;
+        bucket_middle_s(bucket).min(self.max_s)
+    }
+}
+
+/// Histograms of the segments of a run, and all of them together.
+#[derive(Debug, Clone)]
+pub struct SegmentCounts<'a> {
+    segments: &'a [SparseHistogram],
+    all: SparseHistogram,
+}
+
+impl<'a> SegmentCounts<'a> {
+    /// Of these segments.
+    pub fn new(segments: &'a [SparseHistogram]) -> Self {
+        Self {
+            segments,
+            all: SparseHistogram::merged(segments),
+        }
+    }
+
+    /// The largest of all; NaN without samples.
+    pub fn max_s(&self) -> f64 {
+        self.all.max_s()
+    }
+}
+
+impl CellCounts for SegmentCounts<'_> {
+    fn cells(&self) -> usize {
+        self.segments.len()
+    }
+
+    fn total(&self, cell: usize) -> u64 {
+        self.segments[cell].count()
+    }
+
+    fn at_most(&self, cell: usize, value: f64) -> u64 {
+        self.segments[cell].at_most(value)
+    }
+
+    fn at_rank(&self, rank: u64) -> f64 {
+        self.all.at_rank(rank)
     }
 }
 

@@ -1,70 +1,13 @@
 //! The recorder every sweep uses: distributions over all requests and tokens,
 //! and the request rows that are to be kept.
 
+use super::log::RequestLog;
 use super::{
     Distribution, ExactRun, Recorder, RequestOutcome, RequestRecord, RequestTargets, RunSummary,
     SimulationTotals, TimeHistogram,
 };
 use crate::number::{narrow, whole_usize};
 use crate::simulator::exact_sum::ExactSum;
-
-/// The request rows that are kept.
-#[derive(Debug)]
-struct RequestLog {
-    /// Every n-th request by id; 0: none.
-    every: u32,
-    /// One row for each id that is kept, in that order, up to the last that came; in a
-    /// part of a simulation, which has few of them, the rows that came.
-    rows: Vec<RequestRecord>,
-    is_part: bool,
-    /// How many of `rows` came.
-    count: usize,
-}
-
-impl RequestLog {
-    fn new(capacity: usize, every: u32, is_part: bool) -> Self {
-        let capacity = match every {
-            0 => 0,
-            every => capacity.div_ceil(every as usize),
-        };
-        Self {
-            every,
-            rows: Vec::with_capacity(capacity),
-            is_part,
-            count: 0,
-        }
-    }
-
-    fn keeps(&self, request_id: u32) -> bool {
-        self.every != 0 && request_id.is_multiple_of(self.every)
-    }
-
-    /// Puts a row where it belongs, as moving it later would take longer.
-    fn insert(&mut self, row: RequestRecord) {
-        self.count += 1;
-        if self.is_part {
-            return self.rows.push(row);
-        }
-        let place = (row.request_id / self.every) as usize;
-        if place >= self.rows.len() {
-            self.rows.resize(place + 1, RequestRecord::NONE);
-        }
-        let none = RequestRecord::NONE.request_id;
-        debug_assert_eq!(self.rows[place].request_id, none, "recorded twice");
-        self.rows[place] = row;
-    }
-
-    /// The rows in order of request id.
-    fn finish(mut self) -> Vec<RequestRecord> {
-        if self.is_part {
-            self.rows.sort_unstable_by_key(|row| row.request_id);
-        } else if self.count < self.rows.len() {
-            let none = RequestRecord::NONE.request_id;
-            self.rows.retain(|row| row.request_id != none);
-        }
-        self.rows
-    }
-}
 
 /// Keeps what [`RunSummary`] needs, and rows of requests.
 ///
@@ -144,6 +87,7 @@ impl SummaryRecorder {
                 0 | 1 => f64::NAN,
                 more => f64::from(more - 1) / (self.last_arrival_s - self.first_arrival_s),
             },
+            served_requests: narrow::<u32, _>(self.e2e_s.len()),
             duration_s: (self.last_completion_s - self.first_arrival_s).max(0.0),
             output_tokens: self.output_tokens,
             prompt_tokens: self.prompt_tokens,
@@ -168,6 +112,7 @@ impl SummaryRecorder {
             attended_pairs: work.attended_pairs,
             sampled_tokens: work.sampled_tokens,
             slo_met_requests: self.targets.map(|_| self.within_targets),
+            steady: None,
         };
         (summary, self.log.finish())
     }
@@ -274,7 +219,7 @@ fn flipped(bits: i64) -> i64 {
 }
 
 /// Exact statistics; nearest-rank percentiles.
-fn distribution(samples_s: &[f64]) -> Distribution {
+pub(super) fn distribution(samples_s: &[f64]) -> Distribution {
     if samples_s.is_empty() {
         return Distribution {
             mean_s: f64::NAN,

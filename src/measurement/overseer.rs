@@ -1,0 +1,319 @@
+//! Watches a run until enough is known of it.
+//!
+//! A run starts with as many requests as are asked for, and some to warm up. It is looked
+//! at whenever twice as many have arrived: if the backlog grows for certain, it stops. When
+//! the requests have ended, the warm-up is cut off and the window is measured; if that is
+//! not enough to say what is to be said, the run goes on, and the window grows.
+
+use std::ops::Range;
+
+use super::window::{Window, warm_up};
+use super::{Figure, Length, Limit, Metric, Statistic};
+use crate::number::{narrow, whole_u32};
+use crate::simulator::{
+    Next, Overseer, PoolWork, Progress, RequestTargets, RunSummary, SegmentRecorder,
+    SparseHistogram, SteadyState, Until,
+};
+use crate::statistics::{LoadEvidence, LoadVerdict};
+
+/// Requests that have arrived when a run is looked at first for a growing backlog.
+const FIRST_LOOK: u32 = 64;
+
+/// Requests simulated to warm up before the first window is cut, as a share of those to be
+/// measured.
+const EXPECTED_WARM_UP: f64 = 0.125;
+
+/// A run whose figures are not known well enough goes on to be as many times as long.
+const GROWTH: f64 = 1.6;
+
+/// Longest step in one go: what is expected of a longer run is itself only guessed.
+const MOST_GROWTH: f64 = 4.0;
+
+/// A target is out of reach for certain below this probability that it is met: then no
+/// figure need be known any better.
+const HOPELESS: f64 = 1e-3;
+
+/// Watches one run.
+pub struct Steady<'a> {
+    length: &'a Length,
+    limits: &'a [Limit],
+    targets: Option<RequestTargets>,
+    is_closed_loop: bool,
+    /// Requests to be measured, as the run is now to become.
+    requests: usize,
+    /// Of the first so many all are to end.
+    goal: usize,
+    /// Requests that have arrived when the backlog is looked at again.
+    next_look: u32,
+    measured: Option<Measured>,
+}
+
+/// What a run has come to.
+#[derive(Debug)]
+pub struct Measured {
+    /// Figures of the window.
+    pub summary: RunSummary,
+    /// Requests of the window.
+    pub requests: Range<u32>,
+    /// Work done in whole segments of the window, by pool.
+    pub pools: Vec<PoolWork>,
+    /// How long those segments took, seconds.
+    pub pools_span_s: f64,
+}
+
+impl<'a> Steady<'a> {
+    /// A run of `length`, of open or closed loop, that need not become longer when it is
+    /// sure that it misses one of `limits`; `targets` are those of each request.
+    pub fn new(
+        length: &'a Length,
+        limits: &'a [Limit],
+        targets: Option<RequestTargets>,
+        is_closed_loop: bool,
+    ) -> Self {
+        let requests = length.requests as usize;
+        Self {
+            length,
+            limits,
+            targets,
+            is_closed_loop,
+            requests,
+            goal: with_warm_up(requests),
+            next_look: FIRST_LOOK,
+            measured: None,
+        }
+    }
+
+    /// What the run has come to; none of one that was never looked at.
+    pub fn measured(self) -> Option<Measured> {
+        self.measured
+    }
+
+    fn until(&self) -> Next {
+        Next::Until(Until {
+            ended: narrow::<u32, _>(self.goal),
+            arrived: match self.is_closed_loop {
+                true => u32::MAX,
+                false => self.next_look,
+            },
+        })
+    }
+
+    /// What the run shows of its load, settled from `settled_from_s` on.
+    fn evidence(&self, progress: &Progress<'_>, settled_from_s: f64) -> LoadEvidence {
+        let of_all = |of: &dyn Fn(usize) -> f64| (0..progress.arrived()).map(of).collect();
+        let arrivals: Vec<f64> = of_all(&|id| progress.arrived_at_s(id));
+        let begins: Vec<f64> = of_all(&|id| progress.began_at_s(id));
+        let ends: Vec<f64> = of_all(&|id| progress.ended_at_s(id));
+        LoadEvidence::new(&arrivals, &begins, &ends, settled_from_s, progress.now_s)
+    }
+
+    /// Figures that must be known: means, and those of limits and of precision; where
+    /// nobody asks for one, the outermost that every summary has.
+    fn figures(&self) -> Vec<Figure> {
+        let limits = self.limits.iter().map(|limit| limit.figure);
+        let wishes = self.length.precision.iter().map(|(figure, _)| *figure);
+        let mut figures: Vec<_> = limits.chain(wishes).collect();
+        if figures.is_empty() {
+            let outermost = |metric| Figure::Latency(metric, Statistic::Quantile(0.99));
+            figures.extend([Metric::Ttft, Metric::Tbt, Metric::E2e].map(outermost));
+        }
+        let mean = |metric| Figure::Latency(metric, Statistic::Mean);
+        figures.extend([Metric::Ttft, Metric::E2e].map(mean));
+        figures
+    }
+
+    fn verdict(&self, window: &Window<'_>, evidence: &LoadEvidence) -> LoadVerdict {
+        if !self.is_closed_loop && evidence.is_saturated() {
+            return LoadVerdict::Saturated;
+        }
+        // Clients that wait for one another cannot be more than there are.
+        let is_bounded = match self.is_closed_loop {
+            true => evidence.settled,
+            false => evidence.is_bounded(),
+        };
+        let are_known = || {
+            self.figures()
+                .into_iter()
+                .all(|figure| window.is_known(figure))
+        };
+        match is_bounded && are_known() {
+            true => LoadVerdict::Stable,
+            false => LoadVerdict::TooShort,
+        }
+    }
+
+    /// How many requests to measure instead of those of `window`, if what they show is not
+    /// enough.
+    fn extended(&self, window: &Window<'_>, verdict: LoadVerdict) -> Option<usize> {
+        let most = self.length.max_requests as usize;
+        if self.requests >= most || verdict == LoadVerdict::Saturated {
+            return None;
+        }
+        let is_hopeless =
+            |limit: &Limit| window.probability_at_most(limit.figure, limit.at_most) < HOPELESS;
+        if self.limits.iter().any(is_hopeless) {
+            return None;
+        }
+        // The width falls with the root of the length.
+        let wishes = self.length.precision.iter();
+        let missing = wishes.map(|(figure, width)| {
+            (window.interval(*figure).relative_half_width() / width).powi(2)
+        });
+        let missing = missing.fold(0.0, f64::max);
+        let factor = match verdict {
+            LoadVerdict::TooShort => missing.max(GROWTH),
+            _ if missing > 1.0 => (1.1 * missing).max(GROWTH),
+            _ => return None,
+        };
+        let longer = self.requests as f64 * factor.min(MOST_GROWTH);
+        Some((whole_u32(longer) as usize).min(most))
+    }
+
+    /// Measures the window of `ids`.
+    fn conclude(
+        &mut self,
+        window: &Window<'_>,
+        progress: &Progress<'_>,
+        verdict: LoadVerdict,
+    ) -> Next {
+        let (ttft, ttft_intervals) = window.distribution(Metric::Ttft);
+        let (tbt, tbt_intervals) = window.distribution(Metric::Tbt);
+        let (e2e, e2e_intervals) = window.distribution(Metric::E2e);
+        let (delay, delay_intervals) = window.distribution(Metric::SchedulingDelay);
+        let (work, pools_span_s) = window.work();
+        let done = work
+            .pools
+            .iter()
+            .fold(PoolWork::default(), |sum, pool| sum.plus(*pool));
+        let batches = done.batches as f64;
+        let (facts, rates) = (&window.facts, &window.rates);
+        let arrived = narrow::<u32, _>(window.ids.len());
+        let not_arrived = match progress.is_over {
+            true => narrow::<u32, _>(self.requests).saturating_sub(arrived),
+            false => 0,
+        };
+        let summary = RunSummary {
+            num_requests: arrived + not_arrived,
+            completed: facts.completed,
+            rejected: facts.rejected,
+            rejected_by_max_model_len: facts.rejected_by_max_model_len,
+            capped_by_max_model_len: facts.capped_by_max_model_len,
+            unfinished: facts.unfinished,
+            undecided: facts.undecided,
+            not_arrived,
+            offered_requests_per_s: f64::from(arrived) / window.duration_s(),
+            served_requests: rates.total_requests,
+            duration_s: window.duration_s(),
+            output_tokens: rates.total_output_tokens,
+            prompt_tokens: rates.total_prompt_tokens,
+            ttft,
+            tbt,
+            e2e,
+            scheduling_delay: delay,
+            gpu_busy_fraction: work.gpu_busy_fraction,
+            kv_cache_utilization: work.kv_cache_utilization,
+            preemptions: work.preemptions,
+            batches: done.batches,
+            mean_batch_tokens: done.tokens as f64 / batches,
+            mean_batch_requests: done.batch_requests as f64 / batches,
+            processed_tokens: done.tokens,
+            attended_pairs: done.attended_pairs,
+            sampled_tokens: done.sampled_tokens,
+            slo_met_requests: facts.met(self.targets),
+            steady: Some(Box::new(SteadyState {
+                verdict,
+                window_start_s: window.start_s,
+                window_end_s: window.end_s,
+                simulated_requests: narrow::<u32, _>(progress.arrived()),
+                ttft: ttft_intervals,
+                tbt: tbt_intervals,
+                e2e: e2e_intervals,
+                scheduling_delay: delay_intervals,
+                requests_per_s: rates.requests_per_s(),
+                output_tokens_per_s: rates.tokens_per_s(),
+                attainment: window.attainment(),
+            })),
+        };
+        self.measured = Some(Measured {
+            summary,
+            requests: narrow::<u32, _>(window.ids.start)..narrow::<u32, _>(window.ids.end),
+            pools: work.pools,
+            pools_span_s,
+        });
+        Next::Stop
+    }
+
+    /// Stops a run that does not keep up; what it served is told of its second half.
+    fn conclude_saturated(&mut self, progress: &Progress<'_>, recorder: &SegmentRecorder) -> Next {
+        let arrived = progress.arrived();
+        let marks = progress.marks.iter().map(|mark| mark.request as usize);
+        let start = marks
+            .filter(|mark| *mark <= arrived / 2)
+            .last()
+            .unwrap_or(0);
+        let tokens = tokens(recorder);
+        let window = Window::new(progress, &tokens, start..arrived, self.targets);
+        self.conclude(&window, progress, LoadVerdict::Saturated)
+    }
+}
+
+/// Times between tokens by segment, the open one included.
+fn tokens(recorder: &SegmentRecorder) -> Vec<SparseHistogram> {
+    let open = std::iter::once(recorder.open());
+    recorder.segments().iter().cloned().chain(open).collect()
+}
+
+/// Requests simulated to measure so many.
+fn with_warm_up(requests: usize) -> usize {
+    let more = requests as f64 * EXPECTED_WARM_UP;
+    requests + whole_u32(more.ceil()) as usize
+}
+
+impl Overseer<SegmentRecorder> for Steady<'_> {
+    fn look(&mut self, progress: &Progress<'_>, recorder: &SegmentRecorder) -> Next {
+        let arrived = progress.arrived();
+        if arrived == 0 && !progress.is_over {
+            return self.until();
+        }
+        if !self.is_closed_loop && arrived >= self.next_look as usize {
+            if self.evidence(progress, 0.0).is_saturated() {
+                return self.conclude_saturated(progress, recorder);
+            }
+            while self.next_look as usize <= arrived {
+                self.next_look = self.next_look.saturating_mul(2);
+            }
+        }
+        let has_ended = progress.has_ended;
+        if !has_ended && !progress.is_over {
+            return self.until();
+        }
+        let ended = match has_ended {
+            true => self.goal,
+            false => arrived,
+        };
+        let warm_up = warm_up(progress, ended).min(self.requests);
+        if has_ended && warm_up + self.requests > self.goal {
+            self.goal = warm_up + self.requests;
+            return self.until();
+        }
+        let end = (warm_up + self.requests).min(arrived);
+        let tokens = tokens(recorder);
+        let window = Window::new(progress, &tokens, warm_up..end, self.targets);
+        let evidence = self.evidence(progress, window.start_s);
+        let verdict = self.verdict(&window, &evidence);
+        if verdict == LoadVerdict::Saturated {
+            return self.conclude_saturated(progress, recorder);
+        }
+        match self
+            .extended(&window, verdict)
+            .filter(|_| !progress.is_over)
+        {
+            Some(requests) => {
+                self.requests = requests;
+                self.goal = self.goal.max(warm_up + requests);
+                self.until()
+            }
+            None => self.conclude(&window, progress, verdict),
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! The part of a run that counts, and the figures of it.
+
+use std::ops::Range;
+
+use super::{Figure, Metric, Statistic};
+use crate::number::{narrow, whole_usize};
+use crate::simulator::{
+    Distribution, DistributionIntervals, Mark, PoolWork, Progress, RequestOutcome, RequestRecord,
+    RequestTargets, SegmentCounts, SimulationTotals, SparseHistogram,
+};
+use crate::statistics::quantile::{Quantiles, share_of};
+use crate::statistics::warm_up::mser5;
+use crate::statistics::{Interval, Sample, batch_means, length};
+
+/// Pieces of time by which rates are told apart.
+const PIECES: usize = 64;
+
+/// Requests at the start of a run that warm the system up, of the first `ended`, which
+/// have ended. By how many requests each of them found in the system, and how long it
+/// waited for its first token; not by how long requests took, which their lengths decide.
+pub(super) fn warm_up(progress: &Progress<'_>, ended: usize) -> usize {
+    let mut ends_s: Vec<f64> = (0..progress.arrived())
+        .map(|id| progress.ended_at_s(id))
+        .filter(|end_s| !end_s.is_nan())
+        .collect();
+    ends_s.sort_unstable_by(f64::total_cmp);
+    let mut gone = 0;
+    let (mut found, mut waits_s) = (Vec::with_capacity(ended), Vec::with_capacity(ended));
+    for id in 0..ended {
+        let arrived_at_s = progress.arrived_at_s(id);
+        while ends_s.get(gone).is_some_and(|end_s| *end_s <= arrived_at_s) {
+            gone += 1;
+        }
+        found.push(id as f64 - gone as f64);
+        waits_s.push(progress.began_at_s(id) - arrived_at_s);
+    }
+    let dropped = mser5(&found).dropped.max(mser5(&waits_s).dropped);
+    // Segments begin with marks.
+    let marks = progress.marks.iter().map(|mark| mark.request as usize);
+    marks.into_iter().find(|mark| *mark >= dropped).unwrap_or(0)
+}
+
+/// A window of a run.
+pub(super) struct Window<'a> {
+    progress: &'a Progress<'a>,
+    /// Requests that count.
+    pub(super) ids: Range<usize>,
+    /// From the arrival of the first of them to that of the one after the last, or to the
+    /// present if there is none yet, seconds.
+    pub(super) start_s: f64,
+    pub(super) end_s: f64,
+    /// Whole segments within it; one more than there are marks: until now.
+    segments: Range<usize>,
+    pub(super) facts: Facts,
+    pub(super) rates: Rates,
+    tbt: SegmentCounts<'a>,
+    /// Per segment: sum of the times between tokens, seconds, and their number.
+    tbt_sums_s: Vec<f64>,
+    tbt_counts: Vec<f64>,
+}
+
+impl<'a> Window<'a> {
+    /// Of requests `ids`; `tokens`: times between tokens by segment, the open one included.
+    pub(super) fn new(
+        progress: &'a Progress<'a>,
+        tokens: &'a [SparseHistogram],
+        ids: Range<usize>,
+        targets: Option<RequestTargets>,
+    ) -> Self {
+        let start_s = progress.arrived_at_s(ids.start);
+        let end_s = match ids.end < progress.arrived() {
+            true => progress.arrived_at_s(ids.end),
+            false => progress.now_s,
+        };
+        let segments = whole_segments(progress.marks, &ids);
+        let histograms = &tokens[segments.clone()];
+        Self {
+            facts: Facts::of(progress, ids.clone(), targets),
+            rates: Rates::of(progress, start_s, end_s),
+            tbt: SegmentCounts::new(histograms),
+            tbt_sums_s: histograms.iter().map(|h| h.sum_s()).collect(),
+            tbt_counts: histograms.iter().map(|h| h.count() as f64).collect(),
+            progress,
+            ids,
+            start_s,
+            end_s,
+            segments,
+        }
+    }
+
+    /// Its length, seconds.
+    pub(super) fn duration_s(&self) -> f64 {
+        self.end_s - self.start_s
+    }
+
+    /// What the cluster did in its whole segments, and how long those took, seconds.
+    pub(super) fn work(&self) -> (SimulationTotals, f64) {
+        let end = match self.progress.marks.get(self.segments.end) {
+            Some(mark) => &mark.totals,
+            None => &self.progress.totals,
+        };
+        between(&self.progress.marks[self.segments.start].totals, end)
+    }
+
+    /// A figure with its interval.
+    pub(super) fn interval(&self, figure: Figure) -> Interval {
+        match figure {
+            Figure::Latency(Metric::Tbt, Statistic::Mean) => self.tbt_mean().interval,
+            Figure::Latency(Metric::Tbt, Statistic::Quantile(p)) => {
+                Quantiles::new(&self.tbt).quantile(p)
+            }
+            Figure::Latency(metric, Statistic::Mean) => {
+                batch_means::mean(self.facts.series_s(metric)).interval
+            }
+            Figure::Latency(metric, Statistic::Quantile(p)) => {
+                Quantiles::new(&Sample::new(self.facts.series_s(metric))).quantile(p)
+            }
+            Figure::Requests => self.rates.requests_per_s(),
+            Figure::Tokens => self.rates.tokens_per_s(),
+        }
+    }
+
+    /// Whether the interval of a figure can be believed.
+    pub(super) fn is_known(&self, figure: Figure) -> bool {
+        match figure {
+            // Nobody has been seen to get a second token: there is nothing to know.
+            Figure::Latency(Metric::Tbt, _) if Quantiles::new(&self.tbt).samples() == 0 => true,
+            Figure::Latency(Metric::Tbt, Statistic::Mean) => self.tbt_mean().independent,
+            Figure::Latency(Metric::Tbt, Statistic::Quantile(p)) => {
+                Quantiles::new(&self.tbt).is_known(p)
+            }
+            Figure::Latency(metric, Statistic::Mean) => {
+                length::mean_is_known(self.facts.series_s(metric))
+            }
+            Figure::Latency(metric, Statistic::Quantile(p)) => {
+                Quantiles::new(&Sample::new(self.facts.series_s(metric))).is_known(p)
+            }
+            Figure::Requests | Figure::Tokens => true,
+        }
+    }
+
+    /// The probability that a figure is at most `limit`; NaN if nothing can be said.
+    pub(super) fn probability_at_most(&self, figure: Figure, limit: f64) -> f64 {
+        match figure {
+            Figure::Latency(Metric::Tbt, Statistic::Mean) => {
+                self.tbt_mean().probability_at_most(limit)
+            }
+            Figure::Latency(Metric::Tbt, Statistic::Quantile(p)) => {
+                Quantiles::new(&self.tbt).probability_at_most(p, limit)
+            }
+            Figure::Latency(metric, Statistic::Mean) => {
+                batch_means::mean(self.facts.series_s(metric)).probability_at_most(limit)
+            }
+            Figure::Latency(metric, Statistic::Quantile(p)) => {
+                let sample = Sample::new(self.facts.series_s(metric));
+                Quantiles::new(&sample).probability_at_most(p, limit)
+            }
+            Figure::Requests | Figure::Tokens => f64::NAN,
+        }
+    }
+
+    fn tbt_mean(&self) -> batch_means::Mean {
+        batch_means::ratio(&self.tbt_sums_s, &self.tbt_counts)
+    }
+
+    /// The distribution of a metric, and the intervals of its figures.
+    pub(super) fn distribution(&self, metric: Metric) -> (Distribution, DistributionIntervals) {
+        let mean = self.interval(Figure::Latency(metric, Statistic::Mean));
+        let quantile = match metric {
+            Metric::Tbt => {
+                let max_s = self.tbt.max_s();
+                return described(mean, &Quantiles::new(&self.tbt), max_s);
+            }
+            _ => Sample::new(self.facts.series_s(metric)),
+        };
+        described(mean, &Quantiles::new(&quantile), quantile.largest())
+    }
+
+    /// The share of decided requests that met every target.
+    pub(super) fn attainment(&self) -> Interval {
+        match self.facts.met.is_empty() {
+            true => Interval::unbounded(f64::NAN),
+            false => share_of(&self.facts.met),
+        }
+    }
+}
+
+fn described<C: crate::statistics::CellCounts>(
+    mean: Interval,
+    quantiles: &Quantiles<'_, C>,
+    max_s: f64,
+) -> (Distribution, DistributionIntervals) {
+    let [p50, p90, p95, p99] = [0.5, 0.9, 0.95, 0.99].map(|p| quantiles.quantile(p));
+    let distribution = Distribution {
+        mean_s: mean.value,
+        p50_s: p50.value,
+        p90_s: p90.value,
+        p95_s: p95.value,
+        p99_s: p99.value,
+        max_s,
+    };
+    let intervals = DistributionIntervals {
+        mean,
+        p50,
+        p90,
+        p95,
+        p99,
+    };
+    (distribution, intervals)
+}
+
+/// Segments between marks that lie within `ids`; where there is none, all from the start
+/// of the window on, the open one included.
+fn whole_segments(marks: &[Mark], ids: &Range<usize>) -> Range<usize> {
+    let before = |id: usize| marks.partition_point(|mark| (mark.request as usize) < id);
+    let first = before(ids.start);
+    let last = before(ids.end + 1).saturating_sub(1);
+    match last > first {
+        true => first..last,
+        false => first.min(marks.len() - 1)..marks.len(),
+    }
+}
+
+/// What was done between two marks, and the time between them, seconds.
+fn between(start: &SimulationTotals, end: &SimulationTotals) -> (SimulationTotals, f64) {
+    let span_s = end.end_s - start.end_s;
+    let share =
+        |of: fn(&SimulationTotals) -> f64| (of(end) * end.end_s - of(start) * start.end_s) / span_s;
+    let pools = start.pools.iter().zip(&end.pools);
+    let totals = SimulationTotals {
+        end_s: end.end_s,
+        pools: pools
+            .map(|(start, end)| end.minus(*start))
+            .collect::<Vec<PoolWork>>(),
+        gpu_busy_fraction: share(|totals| totals.gpu_busy_fraction),
+        kv_cache_utilization: share(|totals| totals.kv_cache_utilization),
+        preemptions: end.preemptions - start.preemptions,
+        leaked_blocks: 0,
+    };
+    (totals, span_s)
+}
+
+/// What is known of the requests of a window.
+#[derive(Default)]
+pub(super) struct Facts {
+    pub(super) completed: u32,
+    pub(super) rejected: u32,
+    pub(super) rejected_by_max_model_len: u32,
+    pub(super) capped_by_max_model_len: u32,
+    pub(super) unfinished: u32,
+    pub(super) undecided: u32,
+    ttft_s: Vec<f64>,
+    e2e_s: Vec<f64>,
+    scheduling_delay_s: Vec<f64>,
+    /// Whether each request whose outcome is decided met every target.
+    met: Vec<bool>,
+}
+
+impl Facts {
+    fn of(progress: &Progress<'_>, ids: Range<usize>, targets: Option<RequestTargets>) -> Self {
+        let mut facts = Self::default();
+        for series in [
+            &mut facts.ttft_s,
+            &mut facts.e2e_s,
+            &mut facts.scheduling_delay_s,
+        ] {
+            series.reserve_exact(ids.len());
+        }
+        for id in ids {
+            facts.add(&progress.record(id), targets);
+        }
+        facts
+    }
+
+    fn add(&mut self, record: &RequestRecord, targets: Option<RequestTargets>) {
+        let mut is_decided = true;
+        match record.outcome {
+            RequestOutcome::Completed => {
+                self.completed += 1;
+                self.ttft_s.push(record.ttft_s());
+                self.e2e_s.push(record.e2e_s());
+                self.scheduling_delay_s.push(record.scheduling_delay_s());
+            }
+            RequestOutcome::RejectedTooLargeForKvCache
+            | RequestOutcome::RejectedPromptExceedsBatch => self.rejected += 1,
+            RequestOutcome::RejectedPromptExceedsMaxModelLen => {
+                self.rejected += 1;
+                self.rejected_by_max_model_len += 1;
+            }
+            RequestOutcome::UnfinishedTimeLimit
+            | RequestOutcome::UnfinishedEndOfRun
+            | RequestOutcome::UnfinishedStuck
+            | RequestOutcome::NotArrived => {
+                self.unfinished += 1;
+                is_decided = targets.is_some_and(|targets| targets.exceeded_by(record));
+                self.undecided += u32::from(!is_decided);
+            }
+        }
+        self.capped_by_max_model_len += u32::from(record.is_capped);
+        if let (true, Some(targets)) = (is_decided, targets) {
+            self.met.push(targets.met_by(record));
+        }
+    }
+
+    /// Requests that met every target, if there are any.
+    pub(super) fn met(&self, targets: Option<RequestTargets>) -> Option<u32> {
+        let met = self.met.iter().filter(|met| **met).count();
+        targets.map(|_| narrow::<u32, _>(met))
+    }
+
+    /// Latencies of completed requests in order of arrival, seconds.
+    fn series_s(&self, metric: Metric) -> &[f64] {
+        match metric {
+            Metric::Ttft => &self.ttft_s,
+            Metric::E2e => &self.e2e_s,
+            Metric::SchedulingDelay => &self.scheduling_delay_s,
+            Metric::Tbt => &[],
+        }
+    }
+}
+
+/// What was served within a window.
+pub(super) struct Rates {
+    piece_s: f64,
+    requests: [f64; PIECES],
+    output_tokens: [f64; PIECES],
+    pub(super) total_requests: u32,
+    pub(super) total_output_tokens: u64,
+    pub(super) total_prompt_tokens: u64,
+}
+
+impl Rates {
+    fn of(progress: &Progress<'_>, start_s: f64, end_s: f64) -> Self {
+        let mut rates = Self {
+            piece_s: (end_s - start_s) / PIECES as f64,
+            requests: [0.0; PIECES],
+            output_tokens: [0.0; PIECES],
+            total_requests: 0,
+            total_output_tokens: 0,
+            total_prompt_tokens: 0,
+        };
+        for id in 0..progress.arrived() {
+            let Some((completed_at_s, prompt, output)) = progress.completion(id) else {
+                continue;
+            };
+            if completed_at_s < start_s || completed_at_s >= end_s {
+                continue;
+            }
+            let piece = whole_usize((completed_at_s - start_s) / rates.piece_s).min(PIECES - 1);
+            rates.requests[piece] += 1.0;
+            rates.output_tokens[piece] += f64::from(output);
+            rates.total_requests += 1;
+            rates.total_output_tokens += u64::from(output);
+            rates.total_prompt_tokens += u64::from(prompt);
+        }
+        rates
+    }
+
+    pub(super) fn requests_per_s(&self) -> Interval {
+        batch_means::ratio(&self.requests, &[self.piece_s; PIECES]).interval
+    }
+
+    pub(super) fn tokens_per_s(&self) -> Interval {
+        batch_means::ratio(&self.output_tokens, &[self.piece_s; PIECES]).interval
+    }
+}
