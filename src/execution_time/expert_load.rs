@@ -5,7 +5,7 @@
 //! [`super::operator::ExpertLoad::Uneven`] says.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -54,9 +54,9 @@ fn cap(shares: &mut [f64], most: f64) {
 /// ones.
 type Spread = [u32; 4];
 
-/// Factors of power laws by exponent, one table per [`Spread`]. What is in it
-/// depends on the key alone.
-static FACTORS: LazyLock<Mutex<BTreeMap<Spread, Arc<[f64]>>>> = LazyLock::new(Mutex::default);
+/// Factors of power laws by exponent, one table per [`Spread`], each as far as anybody
+/// has asked. What is in it depends on the key alone.
+static FACTORS: LazyLock<Mutex<BTreeMap<Spread, Vec<f64>>>> = LazyLock::new(Mutex::default);
 
 /// Load of the busiest of `gpus` over the mean when popularity falls as rank^-alpha.
 /// Without `redundant` experts the ranks lie scattered, as nothing ties popularity
@@ -72,52 +72,49 @@ pub fn power_law_factor(
     if gpus <= 1 || experts == 0 {
         return 1.0;
     }
-    let key = [experts, experts_per_token, gpus, redundant];
-    let known = {
-        let factors = FACTORS.lock().unwrap_or_else(PoisonError::into_inner);
-        factors.get(&key).cloned()
-    };
-    let table = known.unwrap_or_else(|| {
-        let table = power_law_factors(key);
-        let mut factors = FACTORS.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(factors.entry(key).or_insert(table))
-    });
     let at = alpha.clamp(0.0, STEEPEST) * EXPONENTS_PER_UNIT as f64;
-    let below = whole_usize(at).min(table.len() - 2);
+    let below = whole_usize(at).min(whole_usize(STEEPEST) * EXPONENTS_PER_UNIT - 1);
+    let spread = [experts, experts_per_token, gpus, redundant];
+    // Tables are whole whenever the lock is free, panic or not.
+    let mut tables = FACTORS.lock().unwrap_or_else(PoisonError::into_inner);
+    let table = tables.entry(spread).or_default();
+    if table.len() < below + 2 {
+        tabulate(table, below + 2, spread);
+    }
     let weight = at - below as f64;
     table[below] + (table[below + 1] - table[below]) * weight
 }
 
-/// Factors of all tabulated exponents. What a steeper law may save because popular
-/// experts happen to lie apart is chance, and is not counted.
-fn power_law_factors([experts, experts_per_token, gpus, redundant]: Spread) -> Arc<[f64]> {
-    let count = whole_usize(STEEPEST) * EXPONENTS_PER_UNIT + 1;
-    let orders = if redundant == 0 {
-        (0..SCATTERINGS)
+/// Adds factors of steeper laws to those in `table` until there are `count`. What a
+/// steeper law may save because popular experts happen to lie apart is chance, and is
+/// not counted.
+fn tabulate(
+    table: &mut Vec<f64>,
+    count: usize,
+    [experts, experts_per_token, gpus, redundant]: Spread,
+) {
+    let orders: Vec<Vec<u32>> = match redundant {
+        0 => (0..SCATTERINGS)
             .map(|layer| scattering(experts, layer))
-            .collect()
-    } else {
-        Vec::new()
+            .collect(),
+        _ => Vec::new(),
     };
-    let mut most = 1.0f64;
-    (0..count)
-        .map(|index| {
-            let alpha = index as f64 / EXPONENTS_PER_UNIT as f64;
-            let by_rank = power_law(alpha, experts, experts_per_token);
-            let factor = if redundant == 0 {
-                let factors = orders.iter().map(|order: &Vec<u32>| {
-                    let popularity: Vec<f64> =
-                        order.iter().map(|&rank| by_rank[rank as usize]).collect();
-                    busiest_factor(&popularity, gpus, 0)
-                });
-                factors.sum::<f64>() / SCATTERINGS as f64
-            } else {
-                busiest_factor(&by_rank, gpus, redundant)
-            };
-            most = most.max(factor);
-            most
-        })
-        .collect()
+    for index in table.len()..count {
+        let alpha = index as f64 / EXPONENTS_PER_UNIT as f64;
+        let by_rank = power_law(alpha, experts, experts_per_token);
+        let factor = if redundant == 0 {
+            let factors = orders.iter().map(|order| {
+                let popularity: Vec<f64> =
+                    order.iter().map(|&rank| by_rank[rank as usize]).collect();
+                busiest_factor(&popularity, gpus, 0)
+            });
+            factors.sum::<f64>() / SCATTERINGS as f64
+        } else {
+            busiest_factor(&by_rank, gpus, redundant)
+        };
+        let most = table.last().copied().unwrap_or(1.0);
+        table.push(factor.max(most));
+    }
 }
 
 /// An order of `experts` ranks, the same for the same `layer`.

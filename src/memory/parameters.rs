@@ -54,10 +54,10 @@ pub fn parameters(model: &ModelSpec) -> ParameterCount {
     };
     let attention = sum(&|l| softmax_attention_of(model, l, cut));
     let linear_attention = sum(&|l| linear_attention_of(model, l, cut));
-    let dense_mlp = sum(&|l| dense_mlp_of(model, l, cut));
-    let routed_experts = sum(&|l| routed_experts_of(model, l, cut));
-    let shared_experts = sum(&|l| shared_experts_of(model, l, cut));
-    let routers = sum(&|l| router_of(model, l));
+    let dense_mlp = sum(&|l| dense_mlp_of(model, moe_of(model, l), cut));
+    let routed_experts = sum(&|l| routed_experts_of(model, moe_of(model, l), cut));
+    let shared_experts = sum(&|l| shared_experts_of(model, moe_of(model, l), cut));
+    let routers = sum(&|l| router_of(model, moe_of(model, l)));
     let norms = sum(&|_| layer_norms(model)) + norm(model).elements();
     let total = embedding
         + attention
@@ -239,12 +239,13 @@ fn stored_bytes(dtype: DType) -> f64 {
 }
 
 fn layer_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
+    let moe = moe_of(model, layer);
     let mut count = softmax_attention_of(model, layer, cut);
     count += linear_attention_of(model, layer, cut);
-    count += dense_mlp_of(model, layer, cut);
-    count += routed_experts_of(model, layer, cut);
-    count += shared_experts_of(model, layer, cut);
-    count += router_of(model, layer);
+    count += dense_mlp_of(model, moe, cut);
+    count += routed_experts_of(model, moe, cut);
+    count += shared_experts_of(model, moe, cut);
+    count += router_of(model, moe);
     count += layer_norms(model);
     count
 }
@@ -266,8 +267,13 @@ fn linear_attention_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
     }
 }
 
-fn dense_mlp_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
-    if model.is_moe_layer(layer) {
+/// The experts of a layer, if it has some.
+fn moe_of(model: &ModelSpec, layer: u32) -> Option<&Moe> {
+    model.moe.as_ref().filter(|_| model.is_moe_layer(layer))
+}
+
+fn dense_mlp_of(model: &ModelSpec, moe: Option<&Moe>, cut: Cut) -> Count {
+    if moe.is_some() {
         Count::default()
     } else {
         let width = f64::from(model.intermediate_size);
@@ -275,12 +281,8 @@ fn dense_mlp_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
     }
 }
 
-fn moe_of(model: &ModelSpec, layer: u32) -> Option<&Moe> {
-    model.moe.as_ref().filter(|_| model.is_moe_layer(layer))
-}
-
-fn routed_experts_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
-    let Some(moe) = moe_of(model, layer) else {
+fn routed_experts_of(model: &ModelSpec, moe: Option<&Moe>, cut: Cut) -> Count {
+    let Some(moe) = moe else {
         return Count::default();
     };
     let expert = expert(model, moe, cut.expert_tp);
@@ -301,8 +303,8 @@ fn expert(model: &ModelSpec, moe: &Moe, ways: u32) -> Count {
     expert
 }
 
-fn shared_experts_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
-    let Some(moe) = moe_of(model, layer) else {
+fn shared_experts_of(model: &ModelSpec, moe: Option<&Moe>, cut: Cut) -> Count {
+    let Some(moe) = moe else {
         return Count::default();
     };
     let width = f64::from(moe.shared_intermediate_size);
@@ -313,8 +315,8 @@ fn shared_experts_of(model: &ModelSpec, layer: u32, cut: Cut) -> Count {
     shared
 }
 
-fn router_of(model: &ModelSpec, layer: u32) -> Count {
-    let Some(moe) = moe_of(model, layer) else {
+fn router_of(model: &ModelSpec, moe: Option<&Moe>) -> Count {
+    let Some(moe) = moe else {
         return Count::default();
     };
     // Group-limited routing (DeepSeek-V3) balances load with a bias per expert.

@@ -189,14 +189,14 @@ impl ReplicaQueues {
     }
 
     /// Blocks a request takes when it is admitted, or its cache is.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn blocks_to_start(&self, request: &RequestState) -> u64 {
         let prompt = self.blocks.blocks_for(u64::from(request.prefill_target));
         prompt.max(self.reserved_blocks) + self.window_blocks(request)
     }
 
     /// Those of them that layers take which cache only the last tokens.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn window_blocks(&self, request: &RequestState) -> u64 {
         match self.reserved_blocks {
             0 => self.blocks.window_blocks(request.final_kv_tokens()),

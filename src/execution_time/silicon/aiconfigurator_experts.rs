@@ -6,7 +6,7 @@ use super::curve::CurveSet;
 use super::experts::{layer_differences, layers, squared_distance, squared_octaves};
 use super::frame::Frame;
 use super::speed_of_light::{ExpertLayer, Peaks};
-use super::{Found, Missing, SiliconError, dtypes_like, parse_dtype};
+use super::{Found, Missing, Reading, SiliconError, dtypes_like, parse_dtype};
 use crate::execution_time::operator::ExpertLoad;
 use crate::number::whole_u32;
 use crate::units::DType;
@@ -109,7 +109,7 @@ impl AiconfiguratorExperts {
 
 /// Time from the layer's own curve. A single point says nothing of fewer tokens
 /// than its own.
-fn at(peaks: &Peaks, curves: &CurveSet<Key>, key: Key, tokens: f64) -> Option<Found> {
+fn at(peaks: &Peaks, curves: &CurveSet<Key>, key: Key, tokens: f64) -> Option<Reading> {
     let curve = curves.get(&key)?;
     if curve.coordinates.len() == 1 && tokens < f64::from(curve.coordinates[0]) {
         return None;

@@ -3,7 +3,7 @@
 use super::frame::Frame;
 use super::grid::{AXES, Grid, GridSet};
 use super::speed_of_light::{Kv, Peaks};
-use super::{Found, How, Missing, SiliconError, kv_dtypes_like, parse_dtype};
+use super::{Found, How, Missing, Reading, SiliconError, kv_dtypes_like, parse_dtype};
 use crate::catalog::LocalAttention;
 use crate::number::single;
 use crate::units::DType;
@@ -261,7 +261,7 @@ impl GenerationAttentionTable {
         let ideal = |at| peaks.generation_attention_ms(slice.kv(), f64::from(slice.head_dim), at);
         let shortest = (kv_tokens * 0.9).floor().max(1.0);
         let longest = (kv_tokens * 1.1).floor().max(shortest);
-        let mut mean: Option<Found> = None;
+        let mut mean: Option<Reading> = None;
         for sample in 0..SAMPLES {
             let step = (longest - shortest) * f64::from(sample) / f64::from(SAMPLES - 1);
             let at = [
@@ -282,7 +282,7 @@ impl GenerationAttentionTable {
                 found.latency_ms *= if carried.is_finite() { carried } else { 1.0 };
             }
             let part = found.share(1.0 / f64::from(SAMPLES));
-            mean = Some(mean.map_or(part.clone(), |sum| sum.plus(part)));
+            mean = Some(mean.map_or(part, |sum| sum.plus(part)));
         }
         let mean = mean.ok_or_else(|| Missing::new("nothing averaged"))?;
         Ok(mean.substituted(note))

@@ -2,7 +2,7 @@
 
 use super::curve::CurveSet;
 use super::frame::Frame;
-use super::{Found, How, Missing, SiliconError};
+use super::{Found, How, Missing, Reading, SiliconError};
 
 /// Links of the device, for groups larger than measured.
 #[derive(Debug, Clone, Copy)]
@@ -107,14 +107,14 @@ impl NcclTable {
 /// lost on leaving the node.
 fn group(
     measured: &[u32],
-    find: impl Fn(u32) -> Option<Found>,
+    find: impl Fn(u32) -> Option<Reading>,
     gpus: u32,
     links: Links,
 ) -> Result<Found, Missing> {
     let held = || Missing::new("nothing measured to hold on to");
     let above = measured.partition_point(|&n| n < gpus);
     if measured.get(above) == Some(&gpus) {
-        return find(gpus).ok_or_else(held);
+        return find(gpus).map(Found::from).ok_or_else(held);
     }
     let Some(&below) = above.checked_sub(1).and_then(|i| measured.get(i)) else {
         return Err(Missing::new(format!("no group of {gpus} GPUs measured")));
@@ -125,7 +125,7 @@ fn group(
         let weight = f64::from(gpus - below) / f64::from(next - below);
         let mut found = low.share(1.0 - weight).plus(high.share(weight));
         found.how = found.how.max(How::Interpolated);
-        return Ok(found);
+        return Ok(found.into());
     }
     let travels = |n: u32| f64::from(n - 1) / f64::from(n);
     let leaves_node = gpus > links.gpus_per_node && below <= links.gpus_per_node;

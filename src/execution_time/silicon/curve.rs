@@ -1,7 +1,7 @@
 //! One measured axis: points in ascending order, exact hits, straight lines
 //! between neighbours, and beyond the ends the utilisation of the end points.
 
-use super::{Found, How};
+use super::{How, Reading};
 use crate::number::narrow;
 
 /// The keys of many curves and their points, in flat arrays.
@@ -48,7 +48,8 @@ impl<K: Ord + Copy> CurveSet<K> {
         &self.keys
     }
 
-    fn at(&self, index: usize) -> Curve<'_> {
+    /// The curve of the key of number `index`.
+    pub(super) fn at(&self, index: usize) -> Curve<'_> {
         let range = self.starts[index] as usize..self.starts[index + 1] as usize;
         Curve {
             coordinates: &self.coordinates[range.clone()],
@@ -84,10 +85,10 @@ impl Curve<'_> {
         x: f64,
         tail: usize,
         speed_of_light_ms: impl Fn(f64) -> f64,
-    ) -> Option<Found> {
+    ) -> Option<Reading> {
         let above = self.coordinates.partition_point(|&c| f64::from(c) < x);
         if above < self.coordinates.len() && f64::from(self.coordinates[above]) == x {
-            return Some(Found::new(self.latencies_ms[above], How::Measured));
+            return Some(Reading::new(self.latencies_ms[above], How::Measured));
         }
         if above == 0 || above == self.coordinates.len() {
             return self.hold(x, above == 0, tail, speed_of_light_ms);
@@ -101,7 +102,7 @@ impl Curve<'_> {
             f64::from(self.latencies_ms[above]),
         );
         let latency_ms = y0 + (y1 - y0) * ((x - x0) / (x1 - x0));
-        Some(Found::new(latency_ms, How::Interpolated))
+        Some(Reading::new(latency_ms, How::Interpolated))
     }
 
     fn hold(
@@ -110,7 +111,7 @@ impl Curve<'_> {
         below: bool,
         tail: usize,
         speed_of_light_ms: impl Fn(f64) -> f64,
-    ) -> Option<Found> {
+    ) -> Option<Reading> {
         /// More end points than any table asks for.
         const MOST: usize = 3;
         let count = tail.min(MOST).min(self.coordinates.len());
@@ -136,7 +137,7 @@ impl Curve<'_> {
         let held = &mut utilisations[..found];
         held.sort_by(f64::total_cmp);
         let median = (held[(found - 1) / 2] + held[found / 2]) / 2.0;
-        Some(Found::new(ideal / median, How::Extrapolated))
+        Some(Reading::new(ideal / median, How::Extrapolated))
     }
 }
 
@@ -153,10 +154,10 @@ mod tests {
         let set = set();
         let curve = set.get(&7).unwrap();
         let at = |x| curve.lookup(x, 1, |x| x).unwrap();
-        assert_eq!(at(10.0), Found::new(1.0, How::Measured));
-        assert_eq!(at(15.0), Found::new(2.0, How::Interpolated));
-        assert_eq!(at(40.0), Found::new(6.0, How::Extrapolated));
-        assert_eq!(at(5.0), Found::new(0.5, How::Extrapolated));
+        assert_eq!(at(10.0), Reading::new(1.0, How::Measured));
+        assert_eq!(at(15.0), Reading::new(2.0, How::Interpolated));
+        assert_eq!(at(40.0), Reading::new(6.0, How::Extrapolated));
+        assert_eq!(at(5.0), Reading::new(0.5, How::Extrapolated));
         assert!(set.get(&8).is_none());
     }
 

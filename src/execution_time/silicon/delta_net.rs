@@ -131,7 +131,7 @@ impl DeltaNetTable {
         };
         let found = found.ok_or_else(|| Missing::new("nothing measured to hold on to"))?;
         if heads == net.heads {
-            return Ok(found);
+            return Ok(found.into());
         }
         let carried = ideal(net.heads, batch, tokens) / ideal(heads, batch, tokens);
         let note = format!("{} key and {} value heads", heads[0], heads[1]);

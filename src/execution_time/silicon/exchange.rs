@@ -151,8 +151,9 @@ impl ExchangeTable {
         // Bytes grow with tokens, so tokens are the ideal time but for a factor.
         let ideal = |tokens| tokens;
         if let Some(curve) = self.curves.get(&key) {
-            return curve
-                .lookup(tokens, 1, ideal)
+            let found = curve.lookup(tokens, 1, ideal);
+            return found
+                .map(Found::from)
                 .ok_or_else(|| Missing::new("nothing measured to hold on to"));
         }
         let like = |other: &&Key| {

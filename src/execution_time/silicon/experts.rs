@@ -12,7 +12,7 @@
 use super::curve::CurveSet;
 use super::frame::Frame;
 use super::speed_of_light::{ExpertLayer, Peaks};
-use super::{Found, How, Missing, SiliconError, dtypes_like, parse_dtype};
+use super::{Found, How, Missing, Reading, SiliconError, dtypes_like, parse_dtype};
 use crate::execution_time::operator::ExpertTokens;
 use crate::number::single;
 use crate::units::DType;
@@ -46,6 +46,29 @@ pub(super) struct ExpertsTable {
     curves: CurveSet<Key>,
     /// One per curve.
     origins: Vec<Origin>,
+}
+
+/// Time of a measured GPU, or of one between two.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    reading: Reading,
+    /// Number of the curve it is read off, and of the other one.
+    curve: usize,
+    other_curve: Option<usize>,
+}
+
+impl Candidate {
+    /// On the straight line to `other`.
+    fn towards(self, other: Self, weight: f64) -> Self {
+        if weight <= 0.0 {
+            return self;
+        }
+        Self {
+            reading: self.reading.towards(other.reading, weight),
+            other_curve: Some(other.curve),
+            ..self
+        }
+    }
 }
 
 /// Work of the busiest GPU of a group.
@@ -183,58 +206,80 @@ impl ExpertsTable {
         let first = keys.partition_point(|other| *other < spread(0));
         let after = keys.partition_point(|other| *other <= spread(gpu.layer.expert_parallel));
         let share = gpu.share();
-        let mut best: Option<Found> = None;
+        let mut best: Option<Candidate> = None;
         // Of the fewest ways to the most: the fastest so far with all tokens here.
-        let mut fewer: Option<(u32, Found)> = None;
+        let mut fewer: Option<(u32, Candidate)> = None;
         for (index, there) in keys.iter().enumerate().take(after).skip(first) {
             let ways = there.layer.expert_parallel;
             let even = self.priced(peaks, index, gpu, gpu.tokens * tokens_there);
-            let even = even.map(|even| match &fewer {
-                Some((_, least)) if least.latency_ms < even.latency_ms => least.clone(),
+            let even = even.map(|even| match fewer {
+                Some((_, least)) if least.reading.latency_ms < even.reading.latency_ms => least,
                 _ => even,
             });
-            if let (Some((fewer_ways, more)), Some(less)) = (&fewer, &even) {
-                let most = 1.0 / f64::from(*fewer_ways);
+            if let (Some((fewer_ways, more)), Some(less)) = (fewer, even) {
+                let most = 1.0 / f64::from(fewer_ways);
                 let least = 1.0 / f64::from(ways);
                 if (least..most).contains(&share) {
                     let weight = (share - least) / (most - least);
-                    keep_faster(&mut best, less.clone().towards(more, weight));
+                    keep_faster(&mut best, less.towards(more, weight));
                 }
             }
             if let Some(even) = even {
                 if share <= 1.0 / f64::from(ways) {
-                    keep_faster(&mut best, even.clone());
+                    keep_faster(&mut best, even);
                 }
                 fewer = Some((ways, even));
             }
             // As many visits with other tokens, unless those are fewer than there are.
             let tokens = gpu.covered_by(ways);
-            if gpu.arrival != ExpertTokens::Gathered || share * f64::from(ways) >= 1.0 {
-                let found = self.priced(peaks, index, gpu, tokens * tokens_there);
-                found
-                    .into_iter()
-                    .for_each(|found| keep_faster(&mut best, found));
+            if (gpu.arrival != ExpertTokens::Gathered || share * f64::from(ways) >= 1.0)
+                && let Some(as_busy) = self.priced(peaks, index, gpu, tokens * tokens_there)
+            {
+                keep_faster(&mut best, as_busy);
             }
         }
-        best
+        best.map(|best| self.found(gpu, best))
     }
 
     /// Time of a measured GPU, by the number of its curve, with `tokens` in its group.
-    fn priced(&self, peaks: &Peaks, index: usize, gpu: &BusiestGpu, tokens: f64) -> Option<Found> {
+    fn priced(
+        &self,
+        peaks: &Peaks,
+        index: usize,
+        gpu: &BusiestGpu,
+        tokens: f64,
+    ) -> Option<Candidate> {
         let there = self.curves.keys()[index];
         let ideal = |tokens: f64| {
             let visits = tokens * f64::from(there.layer.experts_per_token)
                 / f64::from(there.layer.expert_parallel);
             peaks.busiest_experts_ms(there.dtype, there.layer, visits)
         };
-        let mut found = self.curves.get(&there)?.lookup(tokens, 1, ideal)?;
-        let ways = there.layer.expert_parallel;
-        if ways != gpu.layer.expert_parallel {
-            found = found.substituted(Some(format!("expert parallel {ways}")));
-        } else if gpu.factor > 1.0 {
-            found.how = found.how.max(How::Interpolated);
+        let mut reading = self.curves.at(index).lookup(tokens, 1, ideal)?;
+        if there.layer.expert_parallel == gpu.layer.expert_parallel && gpu.factor > 1.0 {
+            reading.how = reading.how.max(How::Interpolated);
         }
-        Some(found.substituted(self.origins[index].substitute.clone()))
+        Some(Candidate {
+            reading,
+            curve: index,
+            other_curve: None,
+        })
+    }
+
+    /// The time of `candidate` for `gpu`, and what was measured.
+    fn found(&self, gpu: &BusiestGpu, candidate: Candidate) -> Found {
+        let read_off = |curve: usize| {
+            let ways = self.curves.keys()[curve].layer.expert_parallel;
+            let other_ways = (ways != gpu.layer.expert_parallel).then_some(ways);
+            (candidate.reading)
+                .substituted(other_ways.map(|ways| format!("expert parallel {ways}")))
+                .substituted(self.origins[curve].substitute.clone())
+        };
+        let mut found = read_off(candidate.curve);
+        if let Some(other) = candidate.other_curve {
+            found.add_other_note(read_off(other).from);
+        }
+        found
     }
 
     /// Time of the most similar layer with as many visits of each expert, scaled by
@@ -260,12 +305,9 @@ impl ExpertsTable {
 }
 
 /// Keeps the faster of two, of equals the later.
-fn keep_faster(best: &mut Option<Found>, found: Found) {
-    if best
-        .as_ref()
-        .is_none_or(|least| found.latency_ms <= least.latency_ms)
-    {
-        *best = Some(found);
+fn keep_faster(best: &mut Option<Candidate>, other: Candidate) {
+    if best.is_none_or(|least| other.reading.latency_ms <= least.reading.latency_ms) {
+        *best = Some(other);
     }
 }
 

@@ -8,7 +8,7 @@
 //! four nearest points in log space is held, with weights that fade to zero at
 //! the distance of the fifth, so that the estimate has no jumps.
 
-use super::{Found, How};
+use super::{How, Reading};
 use crate::number::narrow;
 
 /// Axes of a grid.
@@ -105,7 +105,7 @@ impl Grid {
         at: [f64; AXES],
         square_root_axis: Option<usize>,
         speed_of_light_ms: F,
-    ) -> Option<Found> {
+    ) -> Option<Reading> {
         let query = Query {
             at,
             square_root_axis,
@@ -121,10 +121,10 @@ impl Grid {
         query: &Query<'_, F>,
         axis: usize,
         nodes: std::ops::Range<usize>,
-    ) -> Option<Found> {
+    ) -> Option<Reading> {
         let below = |index: usize| {
             if axis + 1 == AXES {
-                return Some(Found::new(self.latencies_ms[index], How::Measured));
+                return Some(Reading::new(self.latencies_ms[index], How::Measured));
             }
             let starts = &self.starts[axis];
             self.inside(
@@ -157,11 +157,11 @@ impl Grid {
                 }
             }
         };
-        Some(Found::new(latency_ms, How::Interpolated))
+        Some(Reading::new(latency_ms, How::Interpolated))
     }
 
     /// Utilisation of the nearest points, held.
-    fn hold<F: Fn([f64; AXES]) -> f64>(&self, query: &Query<'_, F>) -> Option<Found> {
+    fn hold<F: Fn([f64; AXES]) -> f64>(&self, query: &Query<'_, F>) -> Option<Reading> {
         let nearest = self.nearest(query);
         let support = nearest.get(NEAREST).map(|leaf| leaf.distance);
         let anchors = &nearest[..nearest.len().min(NEAREST)];
@@ -181,7 +181,7 @@ impl Grid {
             .sum();
         let ideal = (query.speed_of_light_ms)(query.at);
         (utilisation > 0.0 && ideal.is_finite() && ideal > 0.0)
-            .then(|| Found::new(ideal / utilisation, How::Extrapolated))
+            .then(|| Reading::new(ideal / utilisation, How::Extrapolated))
     }
 
     /// The five points nearest to the query in log space that have a
@@ -277,7 +277,7 @@ mod tests {
     fn blends_each_axis() {
         let grid = grid();
         let at = |a, b, c| grid.lookup([a, b, c], Some(1), ideal).unwrap();
-        assert_eq!(at(2.0, 10.0, 2.0), Found::new(400.0, How::Measured));
+        assert_eq!(at(2.0, 10.0, 2.0), Reading::new(400.0, How::Measured));
         // Squares are straight in square roots.
         assert_eq!(at(1.0, 7.0, 1.0).latency_ms.round(), 49.0);
         assert_eq!(at(1.5, 10.0, 1.5).latency_ms, 225.0);
@@ -291,7 +291,7 @@ mod tests {
         let grid = grid();
         // Between b = 10 and 20 at c = 2 only b = 10 has data.
         let ragged = grid.lookup([1.0, 15.0, 2.0], Some(1), ideal).unwrap();
-        assert_eq!(ragged, Found::new(450.0, How::Interpolated));
+        assert_eq!(ragged, Reading::new(450.0, How::Interpolated));
         let beyond = grid.lookup([4.0, 40.0, 3.0], Some(1), ideal).unwrap();
         assert_eq!(beyond.how, How::Extrapolated);
         // Utilisation is one half everywhere.

@@ -8,7 +8,9 @@ use super::frame::Frame;
 use super::grid::GridSet;
 use super::speed_of_light::Peaks;
 use super::store::DeviceTables;
-use super::{Found, How, Missing, SiliconError, Table, dtypes_like, kv_dtypes_like, parse_dtype};
+use super::{
+    Found, How, Missing, Reading, SiliconError, Table, dtypes_like, kv_dtypes_like, parse_dtype,
+};
 use crate::units::DType;
 
 /// Width of the residual stream.
@@ -264,7 +266,7 @@ fn projections(
     widths: &[[u32; 2]],
 ) -> Result<Found, Missing> {
     let gemm = tables.gemm()?;
-    let mut sum = Found::new(0.0, How::Measured);
+    let mut sum = Found::from(Reading::new(0.0, How::Measured));
     for &shape in widths {
         sum = sum.plus(gemm.price(&tables.peaks, tokens, shape, block.dtype)?);
     }

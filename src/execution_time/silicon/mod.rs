@@ -137,7 +137,55 @@ enum How {
     Extrapolated,
 }
 
-/// A time from the tables.
+/// A time read off measured points.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Reading {
+    latency_ms: f64,
+    how: How,
+}
+
+impl Reading {
+    fn new(latency_ms: impl Into<f64>, how: How) -> Self {
+        Self {
+            latency_ms: latency_ms.into(),
+            how,
+        }
+    }
+
+    /// The same, times `share`.
+    fn share(self, share: f64) -> Self {
+        Self {
+            latency_ms: self.latency_ms * share,
+            ..self
+        }
+    }
+
+    /// Both after one another; as good as the worse.
+    fn plus(self, other: Self) -> Self {
+        Self {
+            latency_ms: self.latency_ms + other.latency_ms,
+            how: self.how.max(other.how),
+        }
+    }
+
+    /// On the straight line to `other`; as good as the worse.
+    fn towards(self, other: Self, weight: f64) -> Self {
+        Self {
+            latency_ms: self.latency_ms + (other.latency_ms - self.latency_ms) * weight,
+            how: self.how.max(other.how).max(How::Interpolated),
+        }
+    }
+
+    fn noted(self, note: Option<&'static str>) -> Found {
+        Found::from(self).noted(note)
+    }
+
+    fn substituted(self, note: Option<String>) -> Found {
+        Found::from(self).substituted(note)
+    }
+}
+
+/// A time from the tables, and what to say about it.
 #[derive(Debug, Clone, PartialEq)]
 struct Found {
     latency_ms: f64,
@@ -148,15 +196,18 @@ struct Found {
     doubt: Option<f64>,
 }
 
-impl Found {
-    fn new(latency_ms: impl Into<f64>, how: How) -> Self {
+impl From<Reading> for Found {
+    fn from(Reading { latency_ms, how }: Reading) -> Self {
         Self {
-            latency_ms: latency_ms.into(),
+            latency_ms,
             how,
             from: None,
             doubt: None,
         }
     }
+}
+
+impl Found {
 
     /// The same, times `share`.
     fn share(mut self, share: f64) -> Self {
@@ -164,25 +215,11 @@ impl Found {
         self
     }
 
-    /// The same, on the straight line to `other`; as good as the worse.
-    fn towards(self, other: &Self, weight: f64) -> Self {
-        if weight <= 0.0 {
-            return self;
-        }
-        let on_the_way = self.latency_ms + (other.latency_ms - self.latency_ms) * weight;
-        let mut both = self.plus(other.clone());
-        both.latency_ms = on_the_way;
-        both.how = both.how.max(How::Interpolated);
-        both
-    }
-
     /// Both after one another; as good as the worse.
     fn plus(mut self, other: Self) -> Self {
         self.latency_ms += other.latency_ms;
         self.how = self.how.max(other.how);
-        if other.from != self.from {
-            self.add_note(other.from);
-        }
+        self.add_other_note(other.from);
         self
     }
 
@@ -194,6 +231,13 @@ impl Found {
     fn substituted(mut self, note: Option<String>) -> Self {
         self.add_note(note.map(Cow::Owned));
         self
+    }
+
+    /// Adds what is said of another time, unless it is the same.
+    fn add_other_note(&mut self, note: Option<Cow<'static, str>>) {
+        if note != self.from {
+            self.add_note(note);
+        }
     }
 
     fn add_note(&mut self, note: Option<Cow<'static, str>>) {

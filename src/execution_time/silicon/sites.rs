@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::curve::Curve;
-use super::{Found, How};
+use super::{How, Reading};
 use crate::number::{narrow, single};
 
 /// Shapes that lend their utilisation.
@@ -87,7 +87,7 @@ impl Sites {
         rows: f64,
         shape: Shape,
         speed_of_light_ms: impl Fn(f64, Shape) -> f64,
-    ) -> Option<Found> {
+    ) -> Option<Reading> {
         let own = self
             .by_shape
             .binary_search_by_key(&shape, |&index| self.shapes[index as usize]);
@@ -114,7 +114,7 @@ impl Sites {
             sum += weight * ideal_there(rows) / found.latency_ms;
         }
         let ideal = speed_of_light_ms(rows, shape);
-        (total > 0.0 && sum > 0.0).then(|| Found::new(ideal / (sum / total), how))
+        (total > 0.0 && sum > 0.0).then(|| Reading::new(ideal / (sum / total), how))
     }
 
     fn curve(&self, index: usize) -> Curve<'_> {
