@@ -420,6 +420,7 @@ impl ModelSpec {
     }
 
     /// Whether `layer` (0-based) has routed experts.
+    #[inline]
     pub fn is_moe_layer(&self, layer: u32) -> bool {
         self.moe.as_ref().is_some_and(|moe| {
             layer >= moe.first_dense_layers

@@ -801,9 +801,9 @@ impl WorkPerUnit {
     /// Of the layers `layers` of `model`, and of its LM head.
     pub fn of(model: &ModelSpec, layers: std::ops::Range<u32>, lm_head: bool) -> Self {
         let (mut token_flops, mut pair_flops, mut local_pair_flops) = (0.0, 0.0, 0.0);
+        let (projections, pair) = attention_flops(model);
         for layer in layers {
             if model.is_softmax_attention_layer(layer) {
-                let (projections, pair) = attention_flops(model);
                 token_flops += projections;
                 if model.is_local_attention_layer(layer) {
                     local_pair_flops += pair;

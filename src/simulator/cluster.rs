@@ -616,7 +616,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         self.shared.recorder.request_routed(id, replica);
         self.account(0, id, replica, true);
         let queues = &mut self.replicas[replica as usize].queues;
-        queues.enqueue(id, &self.shared.requests);
+        queues.enqueue(id, &mut self.shared.requests);
         Some(replica)
     }
 

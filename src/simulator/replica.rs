@@ -189,14 +189,14 @@ impl ReplicaQueues {
     }
 
     /// Blocks a request takes when it is admitted, or its cache is.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn blocks_to_start(&self, request: &RequestState) -> u64 {
         let prompt = self.blocks.blocks_for(u64::from(request.prefill_target));
         prompt.max(self.reserved_blocks) + self.window_blocks(request)
     }
 
     /// Those of them that layers take which cache only the last tokens.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn window_blocks(&self, request: &RequestState) -> u64 {
         match self.reserved_blocks {
             0 => self.blocks.window_blocks(request.final_kv_tokens()),
@@ -211,7 +211,7 @@ impl ReplicaQueues {
         self.waiting.front().is_some_and(|&id| {
             let request = &requests[id as usize];
             let blocks = match self.reserved_blocks {
-                0 => self.blocks_to_start(request),
+                0 => request.promised_blocks,
                 reserved => reserved,
             };
             self.admitted < limits.admitted && self.blocks.admits(blocks)
@@ -228,10 +228,17 @@ impl ReplicaQueues {
             && self.preempted.is_empty())
     }
 
+    /// Promises a request, which is about to wait here, what it will take.
+    #[inline]
+    pub(crate) fn promise(&mut self, request: &mut RequestState) {
+        request.promised_blocks = self.blocks_to_start(request);
+        self.promised_blocks += request.promised_blocks;
+    }
+
     /// Puts a request at the end of the queue.
     #[inline]
-    pub(crate) fn enqueue(&mut self, id: u32, requests: &[RequestState]) {
-        self.promised_blocks += self.blocks_to_start(&requests[id as usize]);
+    pub(crate) fn enqueue(&mut self, id: u32, requests: &mut [RequestState]) {
+        self.promise(&mut requests[id as usize]);
         self.waiting.push_back(id);
     }
 
@@ -261,7 +268,7 @@ impl ReplicaQueues {
             Compat::None => request.restart(),
             _ => request.restart_as_new_prompt(),
         }
-        self.promised_blocks += self.blocks_to_start(&requests[victim as usize]);
+        self.promise(request);
         self.waiting.push_front(victim);
         self.preemptions += 1;
     }
@@ -290,8 +297,10 @@ impl ReplicaQueues {
         requests: &mut [RequestState],
         now_s: f64,
     ) {
-        self.promised_blocks -= self.blocks_to_start(&requests[id as usize]);
-        self.hold(&mut requests[id as usize], blocks);
+        let request = &mut requests[id as usize];
+        debug_assert_eq!(request.promised_blocks, self.blocks_to_start(request));
+        self.promised_blocks -= request.promised_blocks;
+        self.hold(request, blocks);
         self.blocks.take(blocks, now_s);
         self.admitted += 1;
     }

@@ -34,6 +34,8 @@ pub(crate) struct RequestState {
     pub prefilled: u32,
     /// Output tokens emitted.
     pub generated: u32,
+    /// KV cache blocks that it, or its cache, takes where it waits to be admitted.
+    pub promised_blocks: u64,
     /// KV cache blocks held on its current replica (as of `joined_step`).
     pub blocks: u64,
     /// Of those, what layers hold that cache only its last tokens.
@@ -75,6 +77,7 @@ impl RequestState {
             prefill_target: request.prefill_tokens,
             prefilled: 0,
             generated: 0,
+            promised_blocks: 0,
             blocks: 0,
             window_blocks: 0,
             restarts: 0,

@@ -208,7 +208,6 @@ impl From<Reading> for Found {
 }
 
 impl Found {
-
     /// The same, times `share`.
     fn share(mut self, share: f64) -> Self {
         self.latency_ms *= share;

@@ -52,6 +52,7 @@ impl HostOverhead {
 }
 
 /// Requests of a step.
+#[inline(always)]
 pub(super) fn requests(shape: &StepShape) -> u32 {
     shape.decode_requests + narrow::<u32, _>(shape.prefills.len())
 }

@@ -274,6 +274,7 @@ impl GraphCost {
     }
 
     /// Host time before a stage: all of it is before the first.
+    #[inline(always)]
     fn host_of_stage_s(&self, index: usize, shape: &StepShape) -> f64 {
         let requests = host::requests(shape);
         if index == 0 && requests > 0 {
@@ -326,7 +327,7 @@ impl GraphCost {
     }
 
     /// What a decode-only step takes beside attention.
-    #[inline]
+    #[inline(always)]
     fn beside_attention(&self, index: usize, shape: &StepShape) -> BesideAttention {
         let price = || BesideAttention {
             layers_s: self.decode_only_s(index, shape.decode_requests),

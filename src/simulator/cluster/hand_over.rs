@@ -36,7 +36,7 @@ impl<R: Recorder> Simulation<'_, R> {
         }
         self.catch_up(receiver);
         let queues = &mut self.replicas[receiver as usize].queues;
-        queues.promised_blocks += queues.blocks_to_start(&self.shared.requests[id as usize]);
+        queues.promise(&mut self.shared.requests[id as usize]);
         self.replicas[receiver as usize].incoming.push_back(id);
         self.admit_transfers(receiver);
     }
@@ -49,12 +49,10 @@ impl<R: Recorder> Simulation<'_, R> {
             let receiver = pool.route_decode(sender, |replica| {
                 let state = &replicas[replica as usize];
                 let here = replica == sender;
+                let blocks = state.queues.blocks_to_start(request);
                 Candidate {
-                    needed_blocks: match here {
-                        true => 0,
-                        false => state.queues.blocks_to_start(request),
-                    },
-                    has_room: here || has_room(state, id, requests),
+                    needed_blocks: if here { 0 } else { blocks },
+                    has_room: here || has_room(state, request, blocks, requests),
                     is_able: can_end(state, request),
                     ..candidate(state)
                 }
@@ -91,7 +89,7 @@ impl<R: Recorder> Simulation<'_, R> {
         self.wakes.push((request.decode_arrived_at_s, receiver));
         self.release(id, sender);
         let receiver = &mut self.replicas[receiver as usize].queues;
-        receiver.enqueue(id, &self.shared.requests);
+        receiver.enqueue(id, &mut self.shared.requests);
     }
 
     /// Starts the transfers a replica has room for, in order. The sender keeps the
@@ -102,12 +100,18 @@ impl<R: Recorder> Simulation<'_, R> {
         let mut started = false;
         while let Some(&id) = self.replicas[receiver as usize].incoming.front() {
             let state = &mut self.replicas[receiver as usize];
-            if !has_room(state, id, &self.shared.requests) {
+            let request = &self.shared.requests[id as usize];
+            if !has_room(
+                state,
+                request,
+                request.promised_blocks,
+                &self.shared.requests,
+            ) {
                 break;
             }
             state.incoming.pop_front();
             let request = &mut self.shared.requests[id as usize];
-            let blocks = state.queues.blocks_to_start(request);
+            let blocks = request.promised_blocks;
             state.queues.promised_blocks -= blocks;
             state.queues.blocks.take(blocks, now_s);
             state.queues.admitted += 1;
@@ -180,8 +184,7 @@ impl<R: Recorder> Simulation<'_, R> {
         request.decode_arrived_at_s = self.events.now_s();
         request.transfer_s = self.events.now_s() - request.transfer_started_at_s;
         let queues = &mut self.replicas[replica as usize].queues;
-        let blocks = queues.blocks_to_start(request);
-        queues.hold(request, blocks);
+        queues.hold(request, request.promised_blocks);
         queues.ready.join(id, &mut self.shared.requests);
         self.wake(std::iter::once(replica));
     }
@@ -293,10 +296,15 @@ fn can_end(state: &Replica, request: &RequestState) -> bool {
     needed <= blocks.total()
 }
 
-/// Whether a replica can take the cache of a request now.
+/// Whether a replica can take the cache of a request, `blocks`, now.
 #[inline(always)]
-fn has_room(state: &Replica, id: u32, requests: &[RequestState]) -> bool {
-    let (queues, request) = (&state.queues, &requests[id as usize]);
+fn has_room(
+    state: &Replica,
+    request: &RequestState,
+    blocks: u64,
+    requests: &[RequestState],
+) -> bool {
+    let queues = &state.queues;
     let first = queues
         .waiting
         .front()
@@ -305,12 +313,9 @@ fn has_room(state: &Replica, id: u32, requests: &[RequestState]) -> bool {
         // Requests preempted here go first, or they would never come back.
         Some(first) if first.restarts > 0 => return false,
         // A prompt that is to run here and arrived earlier keeps its place.
-        Some(first) if first.arrived_at_s < request.arrived_at_s => {
-            (1, queues.blocks_to_start(first))
-        }
+        Some(first) if first.arrived_at_s < request.arrived_at_s => (1, first.promised_blocks),
         _ => (0, 0),
     };
-    let blocks = queues.blocks_to_start(request) + their_blocks;
     queues.admitted.saturating_add(others) < state.policy.limits().admitted
-        && queues.blocks.admits(blocks)
+        && queues.blocks.admits(blocks + their_blocks)
 }

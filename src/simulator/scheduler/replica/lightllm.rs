@@ -73,7 +73,7 @@ fn take_prompts_beside(forming: &mut Forming<'_>, compat: Compat, needs: &mut Ve
         {
             return;
         }
-        let blocks = forming.queues.blocks_to_start(request);
+        let blocks = request.promised_blocks;
         if blocks > forming.queues.blocks.free() {
             return;
         }

@@ -321,7 +321,7 @@ impl Forming<'_> {
             return None;
         }
         let id = self.queues.waiting.pop_front()?;
-        let blocks = self.queues.blocks_to_start(&self.requests[id as usize]);
+        let blocks = self.requests[id as usize].promised_blocks;
         self.queues.admit(id, blocks, self.requests, self.now_s);
         Some(id)
     }
