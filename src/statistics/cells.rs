@@ -78,10 +78,19 @@ impl Cells {
                 independent: false,
             };
         }
+        let mut found: Option<Spread> = None;
         loop {
             let moments = Moments::of(&numerators[..batches], &denominators[..batches], ratio);
-            if moments.is_random() || batches / 2 < MIN_BATCHES {
-                return moments.spread(ratio);
+            let spread = moments.spread(ratio);
+            found = match found {
+                Some(best) if best.independent => Some(Spread {
+                    standard_error: best.standard_error.max(spread.standard_error),
+                    ..best
+                }),
+                _ => Some(spread),
+            };
+            if batches / 2 < MIN_BATCHES {
+                return found.unwrap_or(spread);
             }
             batches = halve(&mut numerators, &mut denominators, batches);
         }

@@ -58,8 +58,9 @@ pub const MATERIAL_BACKLOG: f64 = 0.01;
 /// The mean backlog, in standard deviations, up to which a system is bounded.
 pub const BOUNDED_LEVEL: f64 = 0.1;
 
-/// A mean backlog of so few requests is none, where nothing varies.
-const NO_BACKLOG: f64 = 0.1;
+/// The least standard deviation of a backlog, in requests: where nothing varies, less
+/// than one says nothing.
+const LEAST_DEVIATION: f64 = 1.0;
 
 /// Over so many of the mean times that requests spend in the system it must have been
 /// settled.
@@ -72,11 +73,17 @@ const GROWTH_SCORE: f64 = 2.0;
 const MATERIAL_GROWTH: f64 = 0.02;
 
 /// The fewest requests of which anything is said.
-const MIN_REQUESTS: usize = 50;
+const MIN_REQUESTS: usize = 100;
+
+/// A run of so many requests is long against any one service. In a shorter one those
+/// that arrived in the longest time in which none began may wait for just one, and do not
+/// count as growth.
+const LONG_RUN: usize = 1000;
 
 /// Pieces of a run between which the backlog's increments are taken.
 const MAX_PIECES: usize = 1024;
 const MIN_PIECES: usize = 16;
+const LONGEST_PIECES: usize = 4;
 
 /// Up to so many pieces the dispersion of arrivals is taken.
 const ARRIVAL_PIECES: usize = 64;
@@ -113,16 +120,13 @@ impl LoadEvidence {
             return evidence;
         }
         let backlog = Backlog::new(arrivals, begins, from, now);
-        if backlog.deviation > 0.0 {
-            evidence.growth = waiting as f64 / backlog.deviation;
-        } else if waiting > 0 {
-            evidence.growth = f64::INFINITY;
-        }
-        evidence.level = if backlog.mean <= NO_BACKLOG {
-            0.0
+        let lasting = if arrived < LONG_RUN {
+            waiting as f64 - backlog.longest_stop
         } else {
-            backlog.mean / backlog.deviation
+            waiting as f64
         };
+        evidence.growth = lasting / backlog.slow_deviation;
+        evidence.level = backlog.mean / backlog.fast_deviation;
         evidence.settled = is_settled(arrivals, ends, settled_from.max(from), now);
         evidence
     }
@@ -155,9 +159,16 @@ impl LoadEvidence {
 struct Backlog {
     /// Its time average.
     mean: f64,
-    /// The standard deviation at the end that its variation along the way would give it
-    /// without drift.
-    deviation: f64,
+    /// The standard deviation at the end that its variation over long pieces of the run
+    /// would give it without drift. Long ones, because what goes up and down within a
+    /// piece (a server that takes many at once) does not add up; and down to four, because
+    /// all growth may be due to one service.
+    slow_deviation: f64,
+    /// The same from short pieces and from arrivals: the variation over long ones is small
+    /// where the backlog is bounded, which is what is to be shown.
+    fast_deviation: f64,
+    /// The most arrivals during a time in which none began.
+    longest_stop: f64,
 }
 
 impl Backlog {
@@ -181,12 +192,19 @@ impl Backlog {
                 waited += now - arrival;
             }
         }
-        let mut variance: f64 = 0.0;
+        let longest_stop = longest_stop(&coming[..pieces], &increments[..pieces]);
+        let (mut slow, mut fast): (f64, f64) = (0.0, 0.0);
         let mut len = pieces;
-        while len >= MIN_PIECES {
-            variance = variance.max(total_variance(&increments[..len]));
-            if len <= ARRIVAL_PIECES {
-                variance = variance.max(total_variance(&coming[..len]));
+        while len >= LONGEST_PIECES {
+            let variance = total_variance(&increments[..len]);
+            if len <= MIN_PIECES {
+                slow = slow.max(variance);
+            }
+            if len >= MIN_PIECES {
+                fast = fast.max(variance);
+                if len <= ARRIVAL_PIECES {
+                    fast = fast.max(total_variance(&coming[..len]));
+                }
             }
             for pair in 0..len / 2 {
                 increments[pair] = increments[2 * pair] + increments[2 * pair + 1];
@@ -196,9 +214,22 @@ impl Backlog {
         }
         Self {
             mean: waited / (now - from),
-            deviation: variance.sqrt(),
+            slow_deviation: slow.sqrt().max(LEAST_DEVIATION),
+            fast_deviation: fast.sqrt().max(LEAST_DEVIATION),
+            longest_stop,
         }
     }
+}
+
+/// The most that came in consecutive pieces in which nothing began.
+fn longest_stop(coming: &[f64], increments: &[f64]) -> f64 {
+    let (mut longest, mut current): (f64, f64) = (0.0, 0.0);
+    for (&came, &increment) in coming.iter().zip(increments) {
+        // Counts, so that the comparison is exact: all that came is still there.
+        current = if came == increment { current + came } else { 0.0 };
+        longest = longest.max(current);
+    }
+    longest
 }
 
 /// The variance of the sum of independent increments like these.
@@ -274,7 +305,7 @@ mod tests {
 
     #[test]
     fn deterministic_queues_are_told_apart() {
-        for requests in [50, 100, 1000, 100_000] {
+        for requests in [100, 200, 1000, 100_000] {
             assert_eq!(verdict(requests, 0.9), LoadVerdict::Stable, "{requests}");
             assert_ne!(verdict(requests, 1.1), LoadVerdict::Stable, "{requests}");
         }
@@ -304,10 +335,14 @@ mod tests {
 
     #[test]
     fn what_never_begins_is_saturated() {
-        let arrivals: Vec<f64> = (0..500).map(f64::from).collect();
-        let never = vec![f64::NAN; 500];
+        let arrivals: Vec<f64> = (0..1000).map(f64::from).collect();
+        let never = vec![f64::NAN; 1000];
+        let evidence = LoadEvidence::new(&arrivals, &never, &never, 0.0, 999.0);
+        assert_eq!(evidence.waiting, 1000);
+        assert_eq!(evidence.verdict(false), LoadVerdict::Saturated);
+        // Of half as many, all may wait for one.
         let evidence = LoadEvidence::new(&arrivals, &never, &never, 0.0, 499.0);
         assert_eq!(evidence.waiting, 500);
-        assert_eq!(evidence.verdict(false), LoadVerdict::Saturated);
+        assert_eq!(evidence.verdict(false), LoadVerdict::TooShort);
     }
 }

@@ -13,14 +13,23 @@ use super::batch_means::{Mean, mean};
 pub const MIN_EFFECTIVE_VALUES: f64 = 60.0;
 
 /// The fewest independent events beyond a percentile.
-pub(super) const MIN_TAIL_EVENTS: f64 = 4.5;
+pub(super) const MIN_TAIL_EVENTS: f64 = 5.0;
 
 /// The fewest independent events at the level where there are most of them, from which
 /// the size of clusters is known.
 pub(super) const MIN_EVENTS: f64 = 20.0;
 
-/// Whether the interval of the mean of `series` can be believed: batches look
-/// independent, and the series is worth [`MIN_EFFECTIVE_VALUES`] independent values.
+/// So many times as many need not look independent: a test rejects some of what is, and
+/// the correlation that is left is in the number.
+const CORRELATED_FACTOR: f64 = 3.0;
+
+/// Whether what is worth so many independent values or events is enough of them.
+pub(super) fn is_enough(events: f64, independent: bool, least: f64) -> bool {
+    events >= if independent { least } else { CORRELATED_FACTOR * least }
+}
+
+/// Whether the interval of the mean of `series` can be believed: it is worth
+/// [`MIN_EFFECTIVE_VALUES`] independent values.
 pub fn mean_is_known(series: &[f64]) -> bool {
     mean_is_enough(&mean(series), series)
 }
@@ -34,8 +43,9 @@ fn mean_is_enough(mean: &Mean, series: &[f64]) -> bool {
         .sum::<f64>()
         / count;
     let error = mean.standard_error * mean.standard_error;
-    // No error: no variance.
-    mean.independent && variance >= MIN_EFFECTIVE_VALUES * error
+    // Nothing varies, or batches less than independent values would.
+    let steady = error <= variance / count;
+    is_enough(variance / error, mean.independent, MIN_EFFECTIVE_VALUES) || steady
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@
 use super::cells::{Cells, MIN_BATCHES, Spread, bounds};
 use super::distributions::{gamma_below, gamma_shape, normal_quantile, student_quantile};
 use super::interval::{Interval, TAIL};
+use super::length::{MIN_EVENTS, MIN_TAIL_EVENTS, is_enough};
 
 /// Samples counted per consecutive cell of a run.
 pub trait CellCounts {
@@ -198,6 +199,31 @@ impl<'a, C: CellCounts> Quantiles<'a, C> {
         )
     }
 
+    /// What is known of the share of samples beyond `value`, with it and without: many
+    /// samples may be equal to it.
+    fn known_at(&self, value: f64, side: Side) -> Level {
+        let mut level = Level {
+            design_effect: 0.0,
+            // Where nothing varies nothing is in clusters.
+            events: self.samples as f64,
+            independent: true,
+        };
+        let before = from_ordinal(ordinal(value).saturating_sub(1));
+        for value in [value, before] {
+            let spread = self.indicator(value, side).spread();
+            let effect = design_effect(&spread, self.samples as f64);
+            if effect > level.design_effect {
+                let rarer = spread.ratio.min(1.0 - spread.ratio);
+                level = Level {
+                    design_effect: effect,
+                    events: self.samples as f64 * rarer / effect.max(1.0),
+                    independent: spread.independent || effect <= 1.0,
+                };
+            }
+        }
+        level
+    }
+
     /// What is known of the share of samples beyond the percentile `p`. None if there
     /// are too few cells, or nothing beyond.
     fn tail(&self, p: f64) -> Option<Tail> {
@@ -215,8 +241,8 @@ impl<'a, C: CellCounts> Quantiles<'a, C> {
             share,
             samples: self.samples as f64,
             design_effect: 1.0,
-            best_known: 0.0,
             independent: true,
+            clusters_known: false,
         };
         let mut level = share;
         while level <= 0.5 {
@@ -224,16 +250,23 @@ impl<'a, C: CellCounts> Quantiles<'a, C> {
                 Side::Above => 1.0 - level,
                 Side::Below => level,
             });
-            let spread = self.indicator(self.at_rank(rank), side).spread();
-            let effect = design_effect(&spread, tail.samples);
-            tail.design_effect = tail.design_effect.max(effect);
-            tail.independent &= spread.independent;
-            let events = tail.samples * spread.ratio / effect.max(1.0);
-            tail.best_known = tail.best_known.max(events);
+            let known = self.known_at(self.at_rank(rank), side);
+            tail.design_effect = tail.design_effect.max(known.design_effect);
+            if level == share {
+                tail.independent = known.independent;
+            }
+            tail.clusters_known |= is_enough(known.events, known.independent, MIN_EVENTS);
             level *= 2.0;
         }
         Some(tail)
     }
+}
+
+/// What is known of the share of samples beyond a value.
+struct Level {
+    design_effect: f64,
+    events: f64,
+    independent: bool,
 }
 
 /// The percentile `p` (0 to 1) of a series in the order in which it came about. Who asks
@@ -331,10 +364,10 @@ struct Tail {
     samples: f64,
     /// The variance of the observed share over that of independent samples, at least 1.
     design_effect: f64,
-    /// The most independent events at any level, which say how well it is known.
-    best_known: f64,
-    /// Whether batches looked independent at every level.
+    /// Whether batches looked independent at this share.
     independent: bool,
+    /// Whether there is a level with enough events to know the size of clusters from.
+    clusters_known: bool,
 }
 
 impl Tail {
@@ -361,9 +394,7 @@ impl Tail {
     }
 
     fn is_known(&self) -> bool {
-        self.independent
-            && self.events() >= super::length::MIN_TAIL_EVENTS
-            && self.best_known >= super::length::MIN_EVENTS
+        self.clusters_known && is_enough(self.events(), self.independent, MIN_TAIL_EVENTS)
     }
 }
 
