@@ -226,7 +226,11 @@ fn longest_stop(coming: &[f64], increments: &[f64]) -> f64 {
     let (mut longest, mut current): (f64, f64) = (0.0, 0.0);
     for (&came, &increment) in coming.iter().zip(increments) {
         // Counts, so that the comparison is exact: all that came is still there.
-        current = if came == increment { current + came } else { 0.0 };
+        current = if came == increment {
+            current + came
+        } else {
+            0.0
+        };
         longest = longest.max(current);
     }
     longest

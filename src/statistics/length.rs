@@ -25,7 +25,12 @@ const CORRELATED_FACTOR: f64 = 3.0;
 
 /// Whether what is worth so many independent values or events is enough of them.
 pub(super) fn is_enough(events: f64, independent: bool, least: f64) -> bool {
-    events >= if independent { least } else { CORRELATED_FACTOR * least }
+    events
+        >= if independent {
+            least
+        } else {
+            CORRELATED_FACTOR * least
+        }
 }
 
 /// Whether the interval of the mean of `series` can be believed: it is worth
