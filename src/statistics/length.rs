@@ -19,6 +19,10 @@ pub(super) const MIN_TAIL_EVENTS: f64 = 5.0;
 /// the size of clusters is known.
 pub(super) const MIN_EVENTS: f64 = 20.0;
 
+/// Where all values are the same, each is worth less than an event: of what is rare there
+/// may have been none yet (nobody waits before the last of many servers is busy).
+pub(super) const CONSTANT_VALUES_PER_EVENT: f64 = 100.0;
+
 /// So many times as many need not look independent: a test rejects some of what is, and
 /// the correlation that is left is in the number.
 const CORRELATED_FACTOR: f64 = 3.0;
@@ -47,10 +51,17 @@ fn mean_is_enough(mean: &Mean, series: &[f64]) -> bool {
         .map(|value| (value - center) * (value - center))
         .sum::<f64>()
         / count;
+    if variance == 0.0 {
+        return count >= MIN_EVENTS * CONSTANT_VALUES_PER_EVENT;
+    }
     let error = mean.standard_error * mean.standard_error;
-    // Nothing varies, or batches less than independent values would.
+    // Batches may vary less than independent values would: no correlation to fear.
     let steady = error <= variance / count;
-    is_enough(variance / error, mean.independent, MIN_EFFECTIVE_VALUES) || steady
+    is_enough(
+        variance / error,
+        mean.independent || steady,
+        MIN_EFFECTIVE_VALUES,
+    )
 }
 
 #[cfg(test)]
@@ -59,8 +70,8 @@ mod tests {
 
     #[test]
     fn constants_are_known_and_trends_are_not() {
-        assert!(mean_is_known(&[1.0; 100]));
-        assert!(!mean_is_known(&[1.0; 10]));
+        assert!(mean_is_known(&[1.0; 2000]));
+        assert!(!mean_is_known(&[1.0; 1000]));
         let trend: Vec<f64> = (0..10_000).map(f64::from).collect();
         assert!(!mean_is_known(&trend));
     }

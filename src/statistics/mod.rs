@@ -9,12 +9,16 @@
 //! (the tests here measure them again on queues with known answers).
 
 pub mod batch_means;
+#[cfg(test)]
+mod campaign;
 mod cells;
 mod distributions;
 pub mod growth;
 mod interval;
 pub mod length;
 pub mod quantile;
+#[cfg(test)]
+mod queues;
 pub mod warm_up;
 
 pub use batch_means::Mean;

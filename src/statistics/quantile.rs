@@ -23,7 +23,7 @@
 use super::cells::{Cells, MIN_BATCHES, Spread, bounds};
 use super::distributions::{gamma_below, gamma_shape, normal_quantile, student_quantile};
 use super::interval::{Interval, TAIL};
-use super::length::{MIN_EVENTS, MIN_TAIL_EVENTS, is_enough};
+use super::length::{CONSTANT_VALUES_PER_EVENT, MIN_EVENTS, MIN_TAIL_EVENTS, is_enough};
 
 /// Samples counted per consecutive cell of a run.
 pub trait CellCounts {
@@ -204,12 +204,10 @@ impl<'a, C: CellCounts> Quantiles<'a, C> {
     fn known_at(&self, value: f64, side: Side) -> Level {
         let mut level = Level {
             design_effect: 0.0,
-            // Where nothing varies nothing is in clusters.
-            events: self.samples as f64,
+            events: self.samples as f64 / CONSTANT_VALUES_PER_EVENT,
             independent: true,
         };
-        let before = from_ordinal(ordinal(value).saturating_sub(1));
-        for value in [value, before] {
+        for value in [value, value.next_down()] {
             let spread = self.indicator(value, side).spread();
             let effect = design_effect(&spread, self.samples as f64);
             if effect > level.design_effect {
