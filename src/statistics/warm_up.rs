@@ -10,7 +10,7 @@
 //!
 //! The rule by itself also cuts stationary series, and prefers to cut after a burst, so
 //! that what it leaves is less variable than the system is and intervals miss the truth
-//! more often (4 of 100 times more on the queues of `docs/statistics.md`; Mokashi et al.
+//! more often (1 to 6 of 100 runs more on the queues of `docs/statistics.md`; Mokashi et al.
 //! 2010, "Performance comparison of MSER-5 and N-Skart on the simulation start-up
 //! problem", Winter Simulation Conference, see the same). So nothing is dropped
 //! unless the mean of what would be differs from that of the rest by more than
