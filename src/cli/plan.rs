@@ -16,7 +16,7 @@ use crate::explore::survey::{CheckOne, Reasons};
 use crate::explore::{Plan, RunOne, Simulate, Survey, preflight, survey};
 use crate::report::{ReportFormat, TextColumn, TextTable, wrapped};
 use crate::results::RunStatus;
-use crate::spec::{Replicas, RunConfig, SearchConfig, value_label};
+use crate::spec::{Problem, Replicas, RunConfig, SearchConfig, value_label};
 
 /// Requests simulated to measure the speed of this machine, per probe: so many, and
 /// some for every replica.
@@ -113,7 +113,7 @@ struct Estimate {
 pub fn run(args: Args) -> CliResult {
     let plan = args.sweep.plan()?;
     let runner = args.sweep.runner(&plan);
-    preflight(&plan, &runner).map_err(|error| args.sweep.bad_input(&error))?;
+    preflight(&plan, &runner).map_err(|problem| args.sweep.bad_configuration(&plan, &problem))?;
     let threads = args.sweep.num_threads();
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
@@ -123,7 +123,11 @@ pub fn run(args: Args) -> CliResult {
     let seed = plan.spec().seed;
     let found = pool.install(|| survey(&plan, indices, &runner, args.examine, seed));
     if let Some(reasons) = found.invalid.values().next() {
-        return Err(args.sweep.bad_input(&reasons.example));
+        let problem = Problem {
+            key: reasons.key,
+            reason: reasons.example.clone(),
+        };
+        return Err(args.sweep.bad_configuration(&plan, &problem));
     }
     // Programs are run by `run` alone, and only if told so.
     let needs_program = plan.spec().program_named_at.is_some();

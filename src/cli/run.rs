@@ -101,7 +101,8 @@ pub fn run(args: Args) -> CliResult {
     let spec = plan.spec();
     let criteria = Criteria::new(&spec.slo, &spec.objectives, plan.axis_columns())
         .map_err(|error| args.sweep.bad_input(&error))?;
-    let identity = preflight(&plan, &runner).map_err(|error| args.sweep.bad_input(&error))?;
+    let identity = preflight(&plan, &runner)
+        .map_err(|problem| args.sweep.bad_configuration(&plan, &problem))?;
     let dir = args.directory(&spec.name);
     let claimed = ClaimedDirectory::for_sweep(&dir).map_err(|error| cli_error(error.into()))?;
     let threads = args.threads(&plan, identity.requests_per_run);

@@ -10,7 +10,7 @@ use super::CliError;
 use super::values::whole;
 use crate::explore::{Plan, Shard, Simulate};
 use crate::select::{limits, request_targets};
-use crate::spec;
+use crate::spec::{self, Problem, SpecError};
 use crate::workload::WorkloadSource;
 
 /// A sweep, what to change in it, and how much of it to do.
@@ -60,6 +60,16 @@ impl SweepArgs {
     /// Something wrong with the specification as a whole.
     pub fn bad_input(&self, error: &dyn Display) -> CliError {
         CliError::BadInput(format!("{}: {error}", self.spec.display()))
+    }
+
+    /// Something wrong with a configuration of the plan, at the key it is about.
+    pub fn bad_configuration(&self, plan: &Plan, problem: &Problem) -> CliError {
+        match problem.key.and_then(|key| plan.spec().location_of(key)) {
+            Some(location) => {
+                CliError::BadInput(SpecError::at(location, problem.message()).to_string())
+            }
+            None => self.bad_input(&problem.message()),
+        }
     }
 
     /// What runs the plan's runs.

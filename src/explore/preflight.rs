@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 
 use super::plan::Plan;
 use super::survey::CheckOne;
-use crate::spec::{ResolveError, RunConfig, canonical_json, value_label};
+use crate::spec::{Problem, ResolveError, RunConfig, canonical_json, value_label};
+use crate::workload::WorkloadError;
 use crate::yaml;
 
 /// Says what a configuration depends on besides itself.
 pub trait Fingerprints {
     /// Configuration keys that name data, and hashes of the data.
-    fn fingerprints(&self, config: &RunConfig) -> Result<Vec<(String, String)>, String>;
+    fn fingerprints(&self, config: &RunConfig) -> Result<Vec<(String, String)>, WorkloadError>;
 }
 
 /// What a sweep is known by.
@@ -33,21 +34,26 @@ pub struct Identity {
 }
 
 /// Checks the plan and works out its identity. An error is the user's to mend.
-pub fn preflight<R: CheckOne + Fingerprints>(plan: &Plan, runner: &R) -> Result<Identity, String> {
+pub fn preflight<R: CheckOne + Fingerprints>(plan: &Plan, runner: &R) -> Result<Identity, Problem> {
     let mut data_hashes = BTreeMap::new();
     let mut requests_per_run = 0;
     for config in plan.representatives() {
-        let config = config?;
-        if let Err(ResolveError::Input(reason)) = runner.check(&config) {
-            return Err(reason);
+        let config = config.map_err(Problem::new)?;
+        if let Err(ResolveError::Input(error)) = runner.check(&config) {
+            return Err(Problem::from(&error));
         }
-        requests_per_run = requests_per_run.max(runner.requests(&config)?);
+        let requests = runner
+            .requests(&config)
+            .map_err(|error| Problem::from(&error))?;
+        requests_per_run = requests_per_run.max(requests);
         let names = serde_json::to_value(&config).unwrap_or_default();
-        for (key, hash) in runner.fingerprints(&config)? {
+        let fingerprints = runner.fingerprints(&config);
+        for (key, hash) in fingerprints.map_err(|error| Problem::from(&error))? {
             data_hashes.insert(format!("{key}: {}", value_at(&names, &key)), hash);
         }
     }
-    let spec = serde_json::to_value(plan.spec()).map_err(|error| error.to_string())?;
+    let spec =
+        serde_json::to_value(plan.spec()).map_err(|error| Problem::new(error.to_string()))?;
     Ok(Identity {
         spec_hash: spec_hash(&spec, plan, &data_hashes),
         spec_yaml: yaml::to_text(&spec),

@@ -299,18 +299,17 @@ impl CheckOne for Simulate {
         self.resolver.resolve(config).map(|_| ())
     }
 
-    fn requests(&self, config: &RunConfig) -> Result<u32, String> {
+    fn requests(&self, config: &RunConfig) -> Result<u32, WorkloadError> {
         if config.measured() == Measure::Steady {
             return Ok(config.length().requests);
         }
-        let outline = self.workloads.outline(&config.workload, config.qps);
-        let outline = outline.map_err(|error| error.to_string())?;
+        let outline = self.workloads.outline(&config.workload, config.qps)?;
         Ok(outline.requests)
     }
 }
 
 impl Fingerprints for Simulate {
-    fn fingerprints(&self, config: &RunConfig) -> Result<Vec<(String, String)>, String> {
-        self.data(config).map_err(|error| error.to_string())
+    fn fingerprints(&self, config: &RunConfig) -> Result<Vec<(String, String)>, WorkloadError> {
+        self.data(config)
     }
 }

@@ -10,7 +10,8 @@ use crate::number::whole_u64;
 use crate::permutation::Permutation;
 use crate::results::RunIndices;
 use crate::select::normalise;
-use crate::spec::{ResolveError, RunConfig};
+use crate::spec::{Problem, ResolveError, RunConfig};
+use crate::workload::WorkloadError;
 
 /// Stream of the sweep seed that the choice of runs to examine draws from.
 const SURVEY_STREAM: u64 = 0x0073_7572_7665_7973;
@@ -22,7 +23,7 @@ pub trait CheckOne: Sync {
 
     /// Requests of the configuration's workload, or why it has none that can be
     /// simulated.
-    fn requests(&self, config: &RunConfig) -> Result<u32, String>;
+    fn requests(&self, config: &RunConfig) -> Result<u32, WorkloadError>;
 }
 
 /// What a plan amounts to. Counts are of the examined runs.
@@ -53,6 +54,8 @@ pub struct Reasons {
     pub count: u64,
     /// The reason in full of the one with the lowest index.
     pub example: String,
+    /// The key to be changed, where it is one.
+    pub key: Option<&'static str>,
     /// Its index.
     pub example_index: u64,
 }
@@ -83,16 +86,22 @@ impl Survey {
         };
         match task {
             Task::Excluded => survey.excluded = 1,
-            Task::Invalid { reason, .. } => note(&mut survey.invalid, index, reason),
+            Task::Invalid { reason, .. } => {
+                note(&mut survey.invalid, index, Problem::new(reason));
+            }
             Task::Run { config, .. } => match checker.check(&config) {
-                Err(ResolveError::Infeasible(reason)) => {
-                    note(&mut survey.infeasible, index, reason);
+                Err(error @ ResolveError::Infeasible(_)) => {
+                    let problem = Problem {
+                        key: error.key(),
+                        reason: error.to_string(),
+                    };
+                    note(&mut survey.infeasible, index, problem);
                 }
-                Err(ResolveError::Input(reason) | ResolveError::MissingFile(reason)) => {
-                    note(&mut survey.invalid, index, reason);
+                Err(ResolveError::Input(error)) => {
+                    note(&mut survey.invalid, index, Problem::from(&error));
                 }
                 Ok(()) => match checker.requests(&config) {
-                    Err(reason) => note(&mut survey.invalid, index, reason),
+                    Err(error) => note(&mut survey.invalid, index, Problem::from(&error)),
                     Ok(requests) => {
                         survey.feasible = 1;
                         survey.requests = u64::from(requests);
@@ -120,13 +129,15 @@ impl Survey {
     }
 }
 
-fn note(kinds: &mut BTreeMap<String, Reasons>, index: u64, reason: String) {
+fn note(kinds: &mut BTreeMap<String, Reasons>, index: u64, problem: Problem) {
+    let kind = normalise(&problem.reason);
     let reasons = Reasons {
         count: 1,
-        example: reason.clone(),
+        example: problem.reason,
+        key: problem.key,
         example_index: index,
     };
-    kinds.insert(normalise(&reason), reasons);
+    kinds.insert(kind, reasons);
 }
 
 fn merge(into: &mut BTreeMap<String, Reasons>, from: BTreeMap<String, Reasons>) {
@@ -134,6 +145,7 @@ fn merge(into: &mut BTreeMap<String, Reasons>, from: BTreeMap<String, Reasons>) 
         let mine = into.entry(kind).or_default();
         if mine.count == 0 || theirs.example_index < mine.example_index {
             mine.example = theirs.example;
+            mine.key = theirs.key;
             mine.example_index = theirs.example_index;
         }
         mine.count += theirs.count;
@@ -168,6 +180,7 @@ pub fn survey(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Infeasible;
 
     struct Numbers(u64);
 
@@ -199,7 +212,10 @@ mod tests {
 
     impl CheckOne for NotThree {
         fn check(&self, config: &RunConfig) -> Result<(), ResolveError> {
-            let infeasible = |reason: &str| Err(ResolveError::Infeasible(reason.into()));
+            let infeasible = |reason: &str| {
+                let problem = Problem::new(reason);
+                Err(Infeasible::Settings(problem).into())
+            };
             match config.tensor_parallel {
                 3 => infeasible("3 does not divide 128 heads"),
                 2 => infeasible("needs 2 of 1 GiB"),
@@ -207,7 +223,7 @@ mod tests {
             }
         }
 
-        fn requests(&self, config: &RunConfig) -> Result<u32, String> {
+        fn requests(&self, config: &RunConfig) -> Result<u32, WorkloadError> {
             Ok(config.workload.requests.unwrap_or(0))
         }
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Points;
 use super::measure::{Measure, Precision};
+use super::places::KeyPlaces;
 use crate::catalog::StaticFraction;
 use crate::execution_time::BackendKind;
 use crate::execution_time::formula::FormulaConfig;
@@ -500,6 +501,9 @@ pub struct SweepSpec {
     /// sentence each.
     #[serde(skip)]
     pub notes: Vec<String>,
+    /// Where its keys stand.
+    #[serde(skip)]
+    pub places: KeyPlaces,
 }
 
 fn default_seed() -> u64 {

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::load::Findings;
-use super::overrides::is_within;
+use super::places::is_within;
 use super::{Points, SpecError, SpecErrors};
 use crate::workload::{WorkloadError, WorkloadSource};
 
@@ -17,13 +17,13 @@ pub(super) fn check(
     workloads: &WorkloadSource,
     findings: &mut Findings<'_>,
 ) {
-    let mut report = |path: &str, error: WorkloadError| match error.position {
+    let mut report = |key: &str, path: &str, error: WorkloadError| match error.position {
         // A malformed row speaks for itself; of a file as a whole, say who asks for it.
         Some(_) => findings.elsewhere(SpecErrors(vec![SpecError {
             location: None,
             message: error.to_string(),
         }])),
-        None => findings.at_value(path, error.to_string()),
+        None => findings.at_value(path, format!("key `{key}`: {}", error.reason())),
     };
     let mut visit = |key: &str, value: &Value, path: &str| {
         for_each_file(key, value, path, &mut |key, file, path| {
@@ -32,7 +32,7 @@ pub(super) fn check(
                 _ => workloads.check_lengths_file(Path::new(file)),
             };
             if let Err(error) = checked {
-                report(path, error);
+                report(key, path, error);
             }
         });
     };

@@ -1,7 +1,7 @@
 //! What a configuration deploys: pools of replicas and their GPUs. Arithmetic
 //! over the configuration alone; whether it fits is decided later.
 
-use super::{KvTransferOverlap, PoolOverride, RunConfig};
+use super::{KvTransferOverlap, PoolOverride, Problem, RunConfig};
 use crate::limits::GPUS_MAX;
 use crate::memory::Parallelism;
 use crate::number::whole_u32;
@@ -27,7 +27,7 @@ impl RunConfig {
     /// `prefill.replicas` and `decode.replicas` come before `pd_node_ratio`,
     /// whose share of `replicas` is rounded down. An error says why no such
     /// deployment exists: a pool would be empty.
-    pub fn split_replicas(&self) -> Result<Replicas, String> {
+    pub fn split_replicas(&self) -> Result<Replicas, Problem> {
         let total = self.replicas;
         let (prefill, decode) = match (self.prefill.replicas, self.decode.replicas) {
             (None, None) if self.pd_node_ratio >= 1.0 => return Ok(Replicas::Mixed(total)),
@@ -43,11 +43,17 @@ impl RunConfig {
         };
         for (replicas, phase) in [(prefill, "prefill"), (decode, "decode")] {
             if replicas == 0 {
-                return Err(format!(
+                let key = match (self.prefill.replicas, self.decode.replicas) {
+                    (Some(_), _) => "prefill.replicas",
+                    (None, Some(_)) => "decode.replicas",
+                    (None, None) => "pd_node_ratio",
+                };
+                let reason = format!(
                     "no replica left to {phase}: replicas {total}, pd_node_ratio {}, \
                      {prefill} prefill + {decode} decode",
                     self.pd_node_ratio
-                ));
+                );
+                return Err(Problem::about(key, reason));
             }
         }
         Ok(Replicas::Disaggregated { prefill, decode })
@@ -55,7 +61,7 @@ impl RunConfig {
 
     /// Whether requests can be given to `replicas`, and moved between them, as the
     /// configuration says. An error says why not.
-    pub(super) fn check_routing(&self, replicas: Replicas) -> Result<(), String> {
+    pub(super) fn check_routing(&self, replicas: Replicas) -> Result<(), Problem> {
         let of_pool = |pool: &PoolOverride| pool.global_scheduler.unwrap_or(self.global_scheduler);
         let pools = [of_pool(&self.prefill), of_pool(&self.decode)];
         let overlaps = self.network.kv_transfer_overlap == Some(KvTransferOverlap::LayerWise);
@@ -63,33 +69,35 @@ impl RunConfig {
             || self.decode.global_scheduler.is_some()
             || self.mixed_pool.is_some();
         if !self.compat.is_none() && (of_pools || overlaps) {
-            return Err(
+            return Err(Problem::about(
+                "compat",
                 "global schedulers per pool, mixed_pool and kv_transfer_overlap are in none of the \
-                 originals: leave them out, or compat"
-                    .to_owned(),
-            );
+                 originals: leave them out, or compat",
+            ));
         }
         if let Replicas::Mixed(_) = replicas {
-            let key = match (self.global_scheduler, &self.replica_scheduler) {
+            let what = match (self.global_scheduler, &self.replica_scheduler) {
                 _ if self.mixed_pool.is_some() => "mixed_pool",
                 (GlobalScheduler::SplitWise, _) => "global_scheduler split_wise",
                 (_, Some(ReplicaScheduler::SplitWise { .. })) => "replica_scheduler split_wise",
                 _ => return Ok(()),
             };
-            return Err(format!(
-                "{key} needs a prefill and a decode pool: pd_node_ratio below 1"
-            ));
+            let reason = format!("{what} needs a prefill and a decode pool: pd_node_ratio below 1");
+            return Err(Problem::about("pd_node_ratio", reason));
         }
         self.check_originals_pools()?;
         if self.mixed_pool.is_some() && pools != [GlobalScheduler::SplitWise; 2] {
-            return Err("mixed_pool needs global_scheduler split_wise in both pools".to_owned());
+            return Err(Problem::about(
+                "mixed_pool",
+                "mixed_pool needs global_scheduler split_wise in both pools",
+            ));
         }
         Ok(())
     }
 
     /// Whether the original that `compat` names has two pools, and these schedulers for
     /// them.
-    fn check_originals_pools(&self) -> Result<(), String> {
+    fn check_originals_pools(&self) -> Result<(), Problem> {
         let is_split_wise = |pool: &PoolOverride| {
             let scheduler = pool.replica_scheduler.as_ref();
             let scheduler = scheduler.or(self.replica_scheduler.as_ref());
@@ -98,16 +106,16 @@ impl RunConfig {
         let both = [&self.prefill, &self.decode].into_iter().all(is_split_wise);
         match self.compat {
             Compat::None => Ok(()),
-            Compat::Vidur => Err(
-                "Vidur has no prefill and decode pools: set pd_node_ratio 1, or leave out compat"
-                    .to_owned(),
-            ),
+            Compat::Vidur => Err(Problem::about(
+                "compat",
+                "Vidur has no prefill and decode pools: set pd_node_ratio 1, or leave out compat",
+            )),
             _ if both && self.global_scheduler == GlobalScheduler::SplitWise => Ok(()),
-            _ => Err(
+            _ => Err(Problem::about(
+                "compat",
                 "Vidur-AlibabaCloud separates prefill from decode only with global_scheduler \
-                 split_wise and replica_scheduler split_wise: set both, or leave out compat"
-                    .to_owned(),
-            ),
+                 split_wise and replica_scheduler split_wise: set both, or leave out compat",
+            )),
         }
     }
 
@@ -135,10 +143,11 @@ impl RunConfig {
     }
 
     /// Whether the deployment has too many GPUs to be simulated.
-    pub fn check_size(&self) -> Result<(), String> {
+    pub fn check_size(&self) -> Result<(), Problem> {
         match self.total_gpus() {
-            Some(gpus) if gpus > GPUS_MAX => Err(format!(
-                "{gpus} GPUs in all replicas; allowed are at most {GPUS_MAX}"
+            Some(gpus) if gpus > GPUS_MAX => Err(Problem::about(
+                "replicas",
+                format!("{gpus} GPUs in all replicas; allowed are at most {GPUS_MAX}"),
             )),
             _ => Ok(()),
         }
@@ -170,7 +179,7 @@ mod tests {
     use super::*;
     use crate::spec::test_config;
 
-    fn split(replicas: u32, pd_node_ratio: f64) -> Result<Replicas, String> {
+    fn split(replicas: u32, pd_node_ratio: f64) -> Result<Replicas, Problem> {
         RunConfig {
             replicas,
             pd_node_ratio,
@@ -186,17 +195,19 @@ mod tests {
         assert_eq!(split(4, 0.5), disaggregated(2, 2));
         assert_eq!(split(4, 0.3), disaggregated(1, 3));
         assert_eq!(split(100, 0.29), disaggregated(29, 71));
-        assert!(split(2, 0.25).unwrap_err().contains("left to prefill"));
-        assert!(split(1, 0.5).unwrap_err().contains("left to prefill"));
+        let none_left_to_prefill = |replicas, ratio| {
+            let problem = split(replicas, ratio).unwrap_err();
+            assert_eq!(problem.key, Some("pd_node_ratio"));
+            assert!(problem.reason.contains("left to prefill"));
+        };
+        none_left_to_prefill(2, 0.25);
+        none_left_to_prefill(1, 0.5);
         let mut config = test_config();
         config.replicas = 4;
         config.prefill.replicas = Some(4);
-        assert!(
-            config
-                .split_replicas()
-                .unwrap_err()
-                .contains("left to decode")
-        );
+        let problem = config.split_replicas().unwrap_err();
+        assert_eq!(problem.key, Some("prefill.replicas"));
+        assert!(problem.reason.contains("left to decode"));
         assert_eq!(config.total_gpus(), None);
         config.prefill.replicas = Some(1);
         assert_eq!(config.split_replicas(), disaggregated(1, 3));
@@ -222,6 +233,7 @@ mod tests {
         config.tensor_parallel = 1024;
         config.pipeline_parallel = 1024;
         let message = "1048576000000 GPUs in all replicas; allowed are at most 10000000";
-        assert_eq!(config.check_size(), Err(message.to_owned()));
+        let too_large = Problem::about("replicas", message);
+        assert_eq!(config.check_size(), Err(too_large));
     }
 }

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use super::check::{Checker, Issue, IssueKind, child};
 use super::keys::{find_run_key, run_keys, sweep_keys};
-use super::overrides::{Overrides, is_within};
+use super::overrides::Overrides;
+use super::places::{KeyPlaces, is_within};
 use super::{
     Constraint, Points, PrecisionError, RelativeWidth, SpecError, SpecErrors, SweepSpec,
     check_precision, columns, data_files, dotted, value_label,
@@ -79,6 +80,8 @@ fn from_document(mut document: Document, overrides: &[String]) -> Result<SweepSp
     }
     spec.notes = super::trial::check(&spec, &workloads, &mut findings);
     findings.result()?;
+    let set = findings.overrides.set;
+    spec.places = KeyPlaces::new(document, set);
     Ok(spec)
 }
 
@@ -97,6 +100,19 @@ fn write_out_dots(spec: &mut Map<String, Value>, issues: &mut Vec<Issue>) {
         // What was written at the top as `axes.key` is there by now.
         flat.extend(axes.into_iter().flatten());
         *flat = dotted::flatten(std::mem::take(flat), issues);
+    }
+}
+
+impl SweepSpec {
+    /// What messages about the value of a run key begin with, if the specification was
+    /// read from a file: where the axis stands that sets it, or where it does in `base`.
+    pub fn location_of(&self, key: &str) -> Option<String> {
+        let axes = self.axes.keys().filter(|axis| is_within(key, axis));
+        let path = match axes.max_by_key(|axis| axis.len()) {
+            Some(axis) => child("axes", axis),
+            None => child("base", key),
+        };
+        self.places.location(&path)
     }
 }
 
@@ -151,13 +167,7 @@ impl Findings<'_> {
     }
 
     fn location(&self, path: &str, placed: &YamlError) -> String {
-        match self.overrides.source_of(path) {
-            Some(argument) => argument.to_owned(),
-            None => match placed.position {
-                Some((line, column)) => format!("{}:{line}:{column}", placed.file.display()),
-                None => placed.file.display().to_string(),
-            },
-        }
+        self.overrides.set.location(path, placed)
     }
 
     fn place(&mut self, path: &str, placed: YamlError) {

@@ -28,9 +28,11 @@ mod longest_sequence;
 mod measure;
 mod overrides;
 mod placement;
+mod places;
 mod points;
 mod price_files;
 mod pricing;
+mod problem;
 mod reference;
 mod resolve;
 mod schema;
@@ -51,12 +53,13 @@ pub use expand::value_label;
 pub use identity::run_id;
 pub use load::{load, load_str};
 pub use measure::{Measure, Precision, PrecisionError, RelativeWidth, check_precision};
+pub use places::KeyPlaces;
 pub use points::Points;
 pub use pricing::PoolCost;
+pub use problem::{Infeasible, InputError, Problem, ResolveError};
 pub use reference::reference;
-pub use resolve::{Deployment, Pool, ResolveError, Resolver};
+pub use resolve::{Deployment, Pool, Resolver};
 pub use schema::sweep_schema;
-pub use trial::Problem;
 
 /// A panic elsewhere leaves what this crate keeps behind locks whole.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

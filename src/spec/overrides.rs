@@ -7,14 +7,15 @@ use serde_json::{Map, Value};
 
 use super::expand::check_tag;
 use super::keys::{run_keys, set, sweep_keys};
+use super::places::{SetPaths, is_within};
 use super::{SpecError, SpecErrors};
 use crate::spelling::did_you_mean;
 
 /// What was overridden, for messages about it.
 #[derive(Debug, Default)]
 pub struct Overrides {
-    /// Path of the file that was set, and what messages call the override.
-    set: Vec<(String, String)>,
+    /// Paths of the file that were set, and what messages call the overrides.
+    pub(super) set: SetPaths,
     /// Run keys that are the same for all runs.
     pinned: Vec<String>,
 }
@@ -28,7 +29,7 @@ impl Overrides {
         let mut errors = Vec::new();
         for argument in arguments {
             match overrides.apply_one(spec, argument) {
-                Ok(path) => overrides.set.push((path, label(argument))),
+                Ok(path) => overrides.set.add(path, label(argument)),
                 Err(message) => errors.push(SpecError::at(label(argument), message)),
             }
         }
@@ -36,14 +37,6 @@ impl Overrides {
             true => Ok(overrides),
             false => Err(SpecErrors(errors)),
         }
-    }
-
-    /// The override that set the value at `path`, if one did.
-    pub fn source_of(&self, path: &str) -> Option<&str> {
-        let set = self.set.iter().rev();
-        set.filter(|(prefix, _)| is_within(path, prefix))
-            .map(|(_, label)| label.as_str())
-            .next()
     }
 
     /// Applies one override; returns the path that was set.
@@ -101,12 +94,6 @@ impl Overrides {
 
 fn label(argument: &str) -> String {
     format!("--set {argument}")
-}
-
-/// Whether `path` is `prefix` or lies below it.
-pub fn is_within(path: &str, prefix: &str) -> bool {
-    path.strip_prefix(prefix)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// Sets a run key in a value of the key `holder`, which holds it; where that value is of a

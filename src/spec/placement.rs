@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{ResolveError, RunConfig, TopologyOf};
+use super::{Infeasible, ResolveError, RunConfig, TopologyOf};
 use crate::catalog::DeviceSpec;
 use crate::memory::Parallelism;
 use crate::network::Placement;
@@ -52,11 +52,14 @@ impl<'a> Sites<'a> {
         let servers = topology.gpus_per_server();
         match asked.filter(|asked| *asked != servers) {
             None => Ok(servers),
-            Some(asked) => Err(ResolveError::Input(format!(
-                "gpus_per_node is {asked}, but the servers of network.topology {} have {servers} \
-                 GPUs: leave gpus_per_node out",
-                self.file()
-            ))),
+            Some(asked) => Err(ResolveError::input(
+                "gpus_per_node",
+                format!(
+                    "value `{asked}`, but the servers of network.topology {} have {servers} GPUs: \
+                     leave gpus_per_node out",
+                    self.file()
+                ),
+            )),
         }
     }
 
@@ -89,12 +92,13 @@ impl<'a> Sites<'a> {
         if let Some(topology) = &self.topology {
             let (end, gpus) = (placement.end(replicas), topology.gpus());
             if end > gpus {
-                return Err(ResolveError::Infeasible(format!(
+                let reason = format!(
                     "the replicas take {end} GPUs, those left out in servers included; \
                      network.topology {} has {gpus} (network.topology_of replica gives each \
                      replica one of its own)",
                     self.file()
-                )));
+                );
+                return Err(Infeasible::Network(reason).into());
             }
         }
         self.last = Some((device.clone(), placement, replicas));

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::check::Checker;
 use super::keys::{Found, Shape, find_run_key, run_key_paths, run_keys};
-use super::overrides::{is_within, set_in_value};
+use super::overrides::set_in_value;
+use super::places::is_within;
 use super::{SpecError, SpecErrors, dotted};
 use crate::limits::{ERRORS_MAX, LIST_COLUMNS_MAX, POINTS_MAX};
 use crate::spelling::did_you_mean;
@@ -38,6 +39,8 @@ struct Row {
     labels: Vec<String>,
     /// One per column; none: as in `base`.
     cells: Vec<Option<Value>>,
+    /// Where in the line each of them starts, from 1.
+    starts: Vec<u32>,
 }
 
 impl Points {
@@ -71,8 +74,21 @@ impl Points {
 
     /// Where row `index` stands, for messages.
     pub fn location(&self, index: usize) -> String {
-        let line = self.rows.get(index).map_or(0, |row| row.line);
-        format!("{}:{line}:1", self.file.display())
+        self.location_of(index, None)
+    }
+
+    /// Where row `index` sets `key`, or what that is within; the row where it does not.
+    pub(super) fn location_of(&self, index: usize, key: Option<&str>) -> String {
+        let Some(row) = self.rows.get(index) else {
+            return self.file.display().to_string();
+        };
+        let sets = |(at, column): (usize, &String)| {
+            let set = row.cells[at].is_some() && is_within(key?, column);
+            set.then_some((column.len(), row.starts[at]))
+        };
+        let columns = self.columns.iter().enumerate();
+        let start = columns.filter_map(sets).max().map_or(1, |(_, start)| start);
+        location(&self.file, row.line, start as usize)
     }
 
     /// Distinct values of a column, in order of appearance.
@@ -94,6 +110,7 @@ impl Points {
             self.columns.remove(at);
             self.rows.iter_mut().for_each(|row| {
                 row.cells.remove(at);
+                row.starts.remove(at);
             });
         }
         for (at, column) in self.columns.iter().enumerate() {
@@ -242,9 +259,14 @@ fn read_row(
         line,
         labels: Vec::new(),
         cells: Vec::new(),
+        starts: Vec::new(),
     };
     let mut errors = Vec::new();
     for (cell, column) in cells.iter().zip(columns) {
+        if column.key.is_ok() {
+            row.starts
+                .push(u32::try_from(cell.column).unwrap_or(u32::MAX));
+        }
         match &column.key {
             Err(_) => row.labels.push(cell.text.to_string()),
             Ok(_) if cell.text.is_empty() => row.cells.push(None),

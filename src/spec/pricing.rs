@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use super::contents::Contents;
 use super::entries::{Entries, Entry};
-use super::{NetworkConfig, ResolveError, RunConfig, lock};
+use super::problem::{Infeasible, InputError, ResolveError};
+use super::{NetworkConfig, RunConfig, lock};
 use crate::catalog::{DeviceSpec, EngineSpec, ModelSpec};
 use crate::execution_time::aicb::{AicbCost, AicbCostError, Phase};
 use crate::execution_time::formula::FormulaCost;
@@ -230,8 +231,7 @@ impl Costs {
         if let Some(topology) = content.as_ref().and_then(|content| known.get(content)) {
             return Ok(Some(Arc::clone(topology)));
         }
-        let loaded = Topology::load(file);
-        let topology = Arc::new(loaded.map_err(|error| ResolveError::Input(error.to_string()))?);
+        let topology = Arc::new(Topology::load(file).map_err(of_topology)?);
         if let Some(content) = content {
             known.insert(content, Arc::clone(&topology));
         }
@@ -257,9 +257,7 @@ impl Costs {
         let flows = FlowNetwork::new(Arc::clone(topology), conf, SimaiEnvironment::default());
         let limit = limit_gbps.map(|gbps| gbps * BYTES_PER_S_PER_GBPS);
         let paths = TransferPaths::new(&flows, &pools, swap, limit);
-        let paths = Arc::new(paths.map_err(|error| {
-            ResolveError::Infeasible(format!("a KV cache cannot be moved: {error}"))
-        })?);
+        let paths = Arc::new(paths.map_err(Infeasible::Transfer)?);
         let mut known = lock(&self.paths);
         if known.len() >= COSTS_KEPT {
             known.clear();
@@ -455,9 +453,8 @@ impl Pricing<'_> {
             _ => config.network.topology.is_some(),
         };
         if config.network.simai_binary.is_some() && !flows {
-            let text = "network.simai_binary is for backend simai_simulation, and for others \
-                        with network.topology";
-            return Err(ResolveError::Input(text.to_owned()));
+            let reason = "is for backend simai_simulation, and for others with network.topology";
+            return Err(ResolveError::input("network.simai_binary", reason));
         }
         let predictor = config.predictor();
         let ranks = f64::from(self.parallelism.tensor_parallel);
@@ -502,7 +499,7 @@ impl Pricing<'_> {
             launch_ms * 1e-3
         };
         let fabric = Fabric::new(model, placement, name, launch_s);
-        Ok(Some(Arc::new(fabric.map_err(ResolveError::Infeasible)?)))
+        Ok(Some(Arc::new(fabric.map_err(Infeasible::Network)?)))
     }
 
     fn nccl(&self) -> NcclModel {
@@ -532,19 +529,19 @@ impl Pricing<'_> {
             return Ok((FabricModel::Flow(flows), name));
         };
         let (Some(topology), Some(conf)) = (&network.topology, &network.simai_conf) else {
-            let text = "network.simai_binary needs network.topology and network.simai_conf";
-            return Err(ResolveError::Input(text.to_owned()));
+            let reason = "needs network.topology and network.simai_conf";
+            return Err(ResolveError::input("network.simai_binary", reason));
         };
         let cache = means
             .cache_dir
             .filter(|_| !self.config.predictor().no_cache);
         let binary = SimaiBinary::new(program, topology, conf, cache, means.programs);
-        let binary = binary.map_err(ResolveError::Input)?;
+        let binary = binary.map_err(InputError::Program)?;
         // A program that does not run at all is told of before anything is priced.
         let ranks = self.parallelism.tensor_parallel;
         if ranks > 1 && means.programs.is_some() {
             let probed = binary.time_us(Collective::AllReduce, PROBE_BYTES, ranks);
-            probed.map_err(ResolveError::Input)?;
+            probed.map_err(InputError::Program)?;
         }
         let name = format!("{} over {}", binary.program().display(), topology.display());
         Ok((FabricModel::SimaiBinary { binary, flows }, name))
@@ -552,14 +549,13 @@ impl Pricing<'_> {
 
     /// The network of flows, and its name.
     fn flows(&self) -> Result<(FlowNetwork, String), ResolveError> {
-        let input = |error: TopologyError| ResolveError::Input(error.to_string());
         let network = &self.config.network;
         let conf = simai_conf(self.config)?;
         let loaded = match &self.place {
             Some((_, topology)) => Some(Arc::clone(topology)),
             // As the originals have it: groups begin at the first GPU.
             None => match &network.topology {
-                Some(file) => Some(Arc::new(Topology::load(file).map_err(input)?)),
+                Some(file) => Some(Arc::new(Topology::load(file).map_err(of_topology)?)),
                 None => None,
             },
         };
@@ -577,7 +573,7 @@ impl Pricing<'_> {
                     ..TopologyPlan::new(topology::Fabric::SpectrumX, servers * self.gpus_per_node)
                 };
                 let made = plan.generate();
-                Arc::new(made.map_err(|error| ResolveError::Infeasible(error.to_string()))?)
+                Arc::new(made.map_err(|error| Infeasible::Network(error.to_string()))?)
             }
         };
         let name = match &network.topology {
@@ -613,18 +609,19 @@ impl Pricing<'_> {
                 | BackendKind::SimaiAnalytical
                 | BackendKind::SimaiSimulation
         );
-        let infeasible = |reason: &str| Err(ResolveError::Infeasible(reason.to_owned()));
         if let Some((key, reason)) = config.unusable_formula() {
-            return infeasible(&format!("{key} {reason}"));
+            return Err(ResolveError::settings(key, format!("{key} {reason}")));
         }
         if config.aicb_dir.is_some() && config.backend != BackendKind::Aicb {
-            return infeasible("aicb_dir is for backend aicb: leave one of them out");
+            let reason = "aicb_dir is for backend aicb: leave one of them out";
+            return Err(ResolveError::settings("aicb_dir", reason));
         }
         if self.options != StepOptions::default() && (!operators || config.aicb_dir.is_some()) {
-            return infeasible(
+            return Err(ResolveError::settings(
+                "backend",
                 "moe, two_batch_overlap and speculative need operators one by one: backend \
                  silicon, aiconfigurator or roofline, or aicb without aicb_dir",
-            );
+            ));
         }
         match config.backend {
             BackendKind::Silicon
@@ -678,15 +675,17 @@ impl Pricing<'_> {
         let pool_cost = match &self.config.aicb_dir {
             None => cost().map(|cost| PoolCost::Graph(Arc::new(cost.with_options(&self.options)))),
             Some(folder) => {
-                let cost =
-                    AicbCost::new(folder, self.phases, cost).map_err(|error| match error {
-                        AicbCostError::Files(error) => ResolveError::Input(error.to_string()),
-                        AicbCostError::Unpriced(reason) => ResolveError::Infeasible(reason),
-                    })?;
+                let cost = AicbCost::new(folder, self.phases, cost);
+                let cost = cost.map_err(|error| match error {
+                    AicbCostError::Files(error) => InputError::from(error).into(),
+                    AicbCostError::Unpriced(reason) => {
+                        ResolveError::from(Infeasible::Unpriced(reason))
+                    }
+                })?;
                 return Ok(PoolCost::Aicb(Arc::new(cost)));
             }
         };
-        pool_cost.map_err(ResolveError::Infeasible)
+        pool_cost.map_err(|reason| Infeasible::Unpriced(reason).into())
     }
 
     fn fitted(&self, library: &FitLibrary, means: Means<'_>) -> Result<PoolCost, ResolveError> {
@@ -701,11 +700,13 @@ impl Pricing<'_> {
             fabric: self.fabric(means)?,
         };
         let cost = VidurCost::fit(&deployment, &self.config.predictor(), library);
-        Ok(self.hosted(PoolCost::Vidur(Arc::new(cost.map_err(unpriced)?))))
+        let cost = cost.map_err(|error| unpriced("backend", error))?;
+        Ok(self.hosted(PoolCost::Vidur(Arc::new(cost))))
     }
 
     fn table(&self) -> Result<PoolCost, ResolveError> {
-        let path = needed(&self.config.predictions_file, "table", "predictions_file")?;
+        let key = "predictions_file";
+        let path = needed(&self.config.predictions_file, "table", key)?;
         let cost = TableCost::from_predictions(
             path,
             &self.model.spec,
@@ -713,14 +714,16 @@ impl Pricing<'_> {
             self.gpus_per_node,
             &self.config.predictor(),
         );
-        Ok(self.hosted(PoolCost::Table(Arc::new(cost.map_err(unpriced)?))))
+        let cost = cost.map_err(|error| unpriced(key, error))?;
+        Ok(self.hosted(PoolCost::Table(Arc::new(cost))))
     }
 
     fn recorded(&self) -> Result<PoolCost, ResolveError> {
-        let file = &self.config.execution_times_file;
-        let path = needed(file, "recorded", "execution_times_file")?;
+        let key = "execution_times_file";
+        let path = needed(&self.config.execution_times_file, "recorded", key)?;
         let cost = RecordedCost::read(path, self.parallelism.pipeline_parallel);
-        Ok(self.hosted(PoolCost::Recorded(Arc::new(cost.map_err(unpriced)?))))
+        let cost = cost.map_err(|error| unpriced(key, error))?;
+        Ok(self.hosted(PoolCost::Recorded(Arc::new(cost))))
     }
 
     fn formula(&self) -> Result<PoolCost, ResolveError> {
@@ -742,26 +745,41 @@ impl Pricing<'_> {
 /// SimAI's settings, as the run names them.
 fn simai_conf(config: &RunConfig) -> Result<SimaiConf, ResolveError> {
     match &config.network.simai_conf {
-        Some(file) => SimaiConf::load(file).map_err(|error| ResolveError::Input(error.to_string())),
+        Some(file) => SimaiConf::load(file).map_err(|error| {
+            let key = "network.simai_conf";
+            InputError::Network { key, error }.into()
+        }),
         None => Ok(SimaiConf::default()),
     }
 }
 
 /// What a backend cannot do without.
-fn needed<'a, T>(value: &'a Option<T>, backend: &str, key: &str) -> Result<&'a T, ResolveError> {
-    let missing = || ResolveError::Input(format!("backend {backend} needs `{key}`"));
+fn needed<'a, T>(
+    value: &'a Option<T>,
+    backend: &str,
+    key: &'static str,
+) -> Result<&'a T, ResolveError> {
+    let missing = || ResolveError::input("backend", format!("{backend} needs `{key}`"));
     value.as_ref().ok_or_else(missing)
 }
 
+/// A topology that is not one.
+fn of_topology(error: TopologyError) -> InputError {
+    let key = "network.topology";
+    InputError::Network { key, error }
+}
+
 /// A deployment that was not profiled cannot be priced, as one without measured
-/// tables cannot: a result. A file that is not there, or damaged, is an error.
-fn unpriced(error: VidurError) -> ResolveError {
+/// tables cannot: a result. A file that is not there, or damaged, is an error about
+/// `key`.
+fn unpriced(key: &'static str, error: VidurError) -> ResolveError {
     match error {
         VidurError::NoRows { .. } | VidurError::Unsupported(_) => {
-            ResolveError::Infeasible(error.to_string())
+            Infeasible::NotProfiled(error).into()
         }
-        VidurError::MissingFile { .. } => ResolveError::MissingFile(error.to_string()),
-        VidurError::Io { .. } | VidurError::BadFile(_) => ResolveError::Input(error.to_string()),
+        VidurError::MissingFile { .. } | VidurError::Io { .. } | VidurError::BadFile { .. } => {
+            InputError::Profile { key, error }.into()
+        }
     }
 }
 

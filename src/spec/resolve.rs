@@ -11,6 +11,7 @@ use super::assumptions::{Assumptions, PricedSteps};
 use super::entries::{Entries, Entry};
 use super::placement::Sites;
 use super::pricing::{Costs, PoolCost, Pricing};
+use super::problem::{Infeasible, InputError, ResolveError};
 use super::step_options::step_options;
 use super::{
     ExpertGroup, KvTransferOverlap, MemoryCheck, PoolMemoryConfig, PoolOverride, Replicas,
@@ -23,8 +24,8 @@ use crate::execution_time::graph::Graph;
 use crate::execution_time::step_cost::PeerCost;
 use crate::external::AllowPrograms;
 use crate::memory::{
-    self, AlibabaVersion, Formats, Infeasible, MemoryPlan, MemoryRule, Parallelism, PlanInput,
-    VidurPlan, VidurPlanInput, alibaba_plan, alibaba_transfer_bytes, kv_bytes_per_token,
+    self, AlibabaVersion, Formats, MemoryPlan, MemoryRule, Parallelism, PlanInput, VidurPlan,
+    VidurPlanInput, alibaba_plan, alibaba_transfer_bytes, kv_bytes_per_token,
     state_bytes_per_request, vidur_plan,
 };
 use crate::network::{NIC_LATENCY_S, Placement};
@@ -41,26 +42,6 @@ const DEFAULT_MARGIN_FRACTION: f64 = 0.1;
 
 /// Tokens per KV cache block where nobody says: vLLM's and Vidur's default.
 const DEFAULT_BLOCK_SIZE: u32 = 16;
-
-/// Why a configuration is not simulated.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ResolveError {
-    /// The deployment cannot exist.
-    #[error("{0}")]
-    Infeasible(String),
-    /// The configuration names something unknown.
-    #[error("{0}")]
-    Input(String),
-    /// The configuration names a file that is not there.
-    #[error("{0}")]
-    MissingFile(String),
-}
-
-impl From<Infeasible> for ResolveError {
-    fn from(infeasible: Infeasible) -> Self {
-        Self::Infeasible(infeasible.reason)
-    }
-}
 
 /// Replicas that are alike, resolved.
 pub struct Pool {
@@ -203,16 +184,18 @@ impl Resolver {
     /// [`ResolveError::Infeasible`] if it cannot exist, [`ResolveError::Input`]
     /// if it names something unknown.
     pub fn resolve(&self, config: &RunConfig) -> Result<Deployment, ResolveError> {
-        let input = |error: CatalogError| ResolveError::Input(error.to_string());
-        let model = self.entries.model(&config.model).map_err(input)?;
+        let named = |key| move |error: CatalogError| InputError::Name { key, error };
+        let model = self.entries.model(&config.model);
+        let model = model.map_err(named("model"))?;
         let engine = self.entries.engine(&config.engine);
-        let engine = engine.map_err(|reason| ResolveError::Input(format!("engine: {reason}")))?;
+        let engine = engine.map_err(|reason| ResolveError::input("engine", reason))?;
         let formats = Formats::of(&model.spec, config.dtype, config.kv_cache_dtype);
         let mut warning = None;
         let mut sites = Sites::new(config, self.costs.topology(config)?);
         let mut pools = Vec::new();
         for plan in plan_pools(config)? {
-            let device = self.entries.device(plan.device).map_err(input)?;
+            let device = self.entries.device(plan.device);
+            let device = device.map_err(named(plan.device_key))?;
             let context = PoolContext {
                 config,
                 model: &model,
@@ -322,7 +305,7 @@ impl Resolver {
             context.formats,
             gpus_per_node,
         )
-        .map_err(ResolveError::Infeasible)?;
+        .map_err(Infeasible::Unpriced)?;
         Ok(Pool {
             role: plan.role,
             replicas: plan.replicas,
@@ -369,6 +352,8 @@ struct PoolPlan<'a> {
     role: PoolRole,
     replicas: u32,
     device: &'a str,
+    /// The key that names it.
+    device_key: &'static str,
     parallelism: Parallelism,
     scheduler: Option<&'a ReplicaScheduler>,
     memory: PoolMemoryConfig,
@@ -376,11 +361,11 @@ struct PoolPlan<'a> {
 
 /// The pools of a run, of one mixed role or two roles.
 fn plan_pools(config: &RunConfig) -> Result<Vec<PoolPlan<'_>>, ResolveError> {
-    let replicas = config.split_replicas().map_err(ResolveError::Infeasible)?;
-    config.check_size().map_err(ResolveError::Infeasible)?;
+    let replicas = config.split_replicas().map_err(Infeasible::Settings)?;
+    config.check_size().map_err(Infeasible::Settings)?;
     config
         .check_routing(replicas)
-        .map_err(ResolveError::Infeasible)?;
+        .map_err(Infeasible::Settings)?;
     match replicas {
         Replicas::Disaggregated { prefill, decode } => Ok(vec![
             PoolPlan::of(config, &config.prefill, PoolRole::Prefill, prefill),
@@ -390,6 +375,7 @@ fn plan_pools(config: &RunConfig) -> Result<Vec<PoolPlan<'_>>, ResolveError> {
             role: PoolRole::Mixed,
             replicas,
             device: &config.device,
+            device_key: "device",
             parallelism: config.parallelism(),
             scheduler: config.replica_scheduler.as_ref(),
             memory: PoolMemoryConfig::default(),
@@ -399,10 +385,16 @@ fn plan_pools(config: &RunConfig) -> Result<Vec<PoolPlan<'_>>, ResolveError> {
 
 impl<'a> PoolPlan<'a> {
     fn of(config: &'a RunConfig, pool: &'a PoolOverride, role: PoolRole, replicas: u32) -> Self {
+        let device_key = match (role, &pool.device) {
+            (PoolRole::Prefill, Some(_)) => "prefill.device",
+            (PoolRole::Decode, Some(_)) => "decode.device",
+            _ => "device",
+        };
         Self {
             role,
             replicas,
             device: pool.device.as_deref().unwrap_or(&config.device),
+            device_key,
             parallelism: config.pool_parallelism(pool),
             scheduler: pool
                 .replica_scheduler
@@ -524,14 +516,15 @@ fn expert_peers(config: &RunConfig, plan: &PoolPlan<'_>) -> Result<u32, ResolveE
     }
     let peers = plan.parallelism.attention_data_parallel;
     if peers > plan.replicas {
-        return Err(ResolveError::Infeasible(format!(
+        let reason = format!(
             "expert_group pool: expert_parallel {} over replicas of {} GPUs a stage takes {peers} \
              replicas, the {} pool has {}",
             plan.parallelism.expert_parallel,
             plan.parallelism.tensor_parallel,
             plan.role.name(),
             plan.replicas
-        )));
+        );
+        return Err(ResolveError::settings("expert_group", reason));
     }
     Ok(peers)
 }

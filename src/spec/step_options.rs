@@ -17,10 +17,11 @@ pub(super) fn step_options(
 ) -> Result<StepOptions, ResolveError> {
     let speculation = match &config.speculative {
         Some(_) if model.mtp_layers == 0 => {
-            return Err(ResolveError::Infeasible(format!(
+            let reason = format!(
                 "speculative needs multi-token-prediction layers, and {} has none",
                 model.name
-            )));
+            );
+            return Err(ResolveError::settings("speculative", reason));
         }
         Some(speculative) => Some(Speculation {
             draft_tokens: speculative.draft_tokens,
@@ -45,10 +46,13 @@ fn expert_load(
     let Some(moe) = &model.moe else {
         return match config.moe == MoeConfig::default() {
             true => Ok(None),
-            false => Err(ResolveError::Infeasible(format!(
-                "moe is for models with experts, and {} has none",
-                model.name
-            ))),
+            false => Err(ResolveError::settings(
+                "moe",
+                format!(
+                    "moe is for models with experts, and {} has none",
+                    model.name
+                ),
+            )),
         };
     };
     let gpus = parallelism.expert_parallel;
@@ -70,13 +74,13 @@ fn expert_load(
                     .all(|count| count.is_finite() && *count >= 0.0)
                 && tokens.iter().sum::<f64>() > 0.0;
             if !sound {
-                return Err(ResolveError::Input(format!(
-                    "moe.load.tokens: {} numbers; expected one per expert of {} ({}), 0 or more, \
-                     not all 0",
+                let reason = format!(
+                    "{} numbers; expected one per expert of {} ({}), 0 or more, not all 0",
                     tokens.len(),
                     model.name,
                     moe.experts
-                )));
+                );
+                return Err(ResolveError::input("moe.load.tokens", reason));
             }
             Some(ExpertLoad::Uneven {
                 factor: busiest_factor(tokens, gpus, redundant),

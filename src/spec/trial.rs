@@ -11,9 +11,9 @@ use super::entries::Entries;
 use super::load::Findings;
 use super::longest_sequence::LongestSequences;
 use super::measure::Measure;
-use super::overrides::is_within;
+use super::places::is_within;
 use super::price_files::PriceFiles;
-use super::{Constraint, RequestOutput, RunConfig, SpecError, SpecErrors, SweepSpec};
+use super::{Constraint, Problem, RequestOutput, RunConfig, SpecError, SpecErrors, SweepSpec};
 use crate::catalog::Catalog;
 use crate::execution_time::BackendKind;
 use crate::execution_time::silicon::{DEVICES, SiliconDb};
@@ -26,36 +26,6 @@ use crate::workload::{ArrivalsConfig, LengthsConfig, WorkloadSource};
 /// Values tried of each axis.
 const MAX_TRIED_PER_AXIS: usize = 1000;
 
-/// What is wrong with a configuration, and the run key it is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The key to be changed, where it is one.
-    pub key: Option<&'static str>,
-    /// What is wrong, without the key.
-    pub reason: String,
-}
-
-impl Problem {
-    fn new(reason: String) -> Self {
-        Self { key: None, reason }
-    }
-
-    fn about(key: &'static str, reason: String) -> Self {
-        Self {
-            key: Some(key),
-            reason,
-        }
-    }
-
-    /// What is wrong, in one sentence that names the key.
-    fn message(&self) -> String {
-        match self.key {
-            Some(key) => format!("key `{key}`: {}", self.reason),
-            None => self.reason.clone(),
-        }
-    }
-}
-
 impl RunConfig {
     /// What keeps it from being resolved as far as can be told without planning
     /// memory or pricing anything: unknown names, missing files, values that contradict
@@ -65,7 +35,7 @@ impl RunConfig {
         let mut problems: Vec<_> = (self.unknown_names(&entries))
             .map(|(key, reason)| Problem::about(key, reason))
             .collect();
-        problems.extend(self.contradiction().map(Problem::new));
+        problems.extend(self.contradiction());
         problems.extend(self.unusable_prices(&entries, &mut PriceFiles::default()));
         if problems.is_empty()
             && let Ok(model) = entries.model(&self.model)
@@ -153,13 +123,29 @@ impl Trial<'_> {
         };
         for index in 0..points.len() {
             let problems = self.attempt(&points.assignment(index));
-            let place = |problem: Problem| SpecError::at(points.location(index), problem.message());
+            let place = |problem: Problem| {
+                let location = points.location_of(index, problem.key);
+                SpecError::at(location, problem.message())
+            };
             errors.extend(problems.into_iter().map(place));
             if errors.len() >= ERRORS_MAX {
                 break;
             }
         }
         errors
+    }
+
+    /// Where the value of a run key stands: in `base`, or in the axis that sets it or
+    /// what it is within, at the index that `index_of` gives.
+    fn path_of(&self, key: Option<&str>, index_of: impl Fn(&str) -> usize) -> String {
+        let Some(key) = key else {
+            return "base".to_owned();
+        };
+        let axes = self.spec.axes.keys().filter(|axis| is_within(key, axis));
+        match axes.max_by_key(|axis| axis.len()) {
+            Some(axis) => format!("axes.{axis}[{}]{}", index_of(axis), &key[axis.len()..]),
+            None => format!("base.{key}"),
+        }
     }
 
     fn axes(&mut self, findings: &mut Findings<'_>) {
@@ -169,30 +155,31 @@ impl Trial<'_> {
             .filter_map(|(key, values)| Some(((*key).to_owned(), values.first()?.clone())))
             .collect();
         let mut first = self.attempt(&point);
-        let path_of = |problem: &Problem| match problem.key {
-            Some(key) if self.spec.axes.contains_key(key) => format!("axes.{key}[0]"),
-            Some(key) => format!("base.{key}"),
-            None => "base".to_owned(),
-        };
         for problem in &first {
-            findings.at_value(&path_of(problem), problem.message());
+            findings.at_value(&self.path_of(problem.key, |_| 0), problem.message());
         }
         if first.is_empty()
             && let Some(problem) = self.impossible(&point)
         {
-            findings.at_value(&path_of(&problem), &problem.reason);
+            findings.at_value(&self.path_of(problem.key, |_| 0), &problem.reason);
             first.push(problem);
         }
         for (axis, (key, values)) in axes.iter().enumerate() {
             for (index, value) in values.iter().enumerate().take(MAX_TRIED_PER_AXIS).skip(1) {
                 point[axis].1 = value.clone();
                 for problem in self.attempt(&point) {
-                    let path = format!("axes.{key}[{index}]");
                     let known = |p: &Problem| *p == problem;
                     // With the first point broken at large, so is every other.
-                    if !first.iter().any(|p| known(p) || p.key.is_none()) {
-                        findings.at_value(&path, problem.message());
+                    if first.iter().any(|p| known(p) || p.key.is_none()) {
+                        continue;
                     }
+                    // Whatever key it is about, this value is what makes the difference.
+                    let within = problem.key.filter(|about| is_within(about, key));
+                    let path = match within {
+                        Some(about) => format!("axes.{key}[{index}]{}", &about[key.len()..]),
+                        None => format!("axes.{key}[{index}]"),
+                    };
+                    findings.at_value(&path, problem.message());
                 }
             }
             point[axis].1 = values[0].clone();
@@ -265,7 +252,7 @@ impl Trial<'_> {
             }
         }
         match config.contradiction() {
-            Some(contradiction) => problems.push(Problem::new(contradiction)),
+            Some(contradiction) => problems.push(contradiction),
             None => problems.extend(self.unusable_workload(&config)),
         }
         problems.extend(config.unusable_prices(&self.entries, &mut self.files));
@@ -276,7 +263,10 @@ impl Trial<'_> {
     fn unusable_workload(&mut self, config: &RunConfig) -> Option<Problem> {
         let outline = match self.workloads.outline(&config.workload, config.qps) {
             Ok(outline) => outline,
-            Err(error) => return Some(Problem::about("workload", error.to_string())),
+            Err(error) => {
+                let key = error.key.unwrap_or("workload");
+                return Some(Problem::about(key, error.reason()));
+            }
         };
         if let Some(reason) = self.takes_too_much(outline.requests) {
             return Some(Problem::about("workload.requests", reason));
@@ -331,7 +321,7 @@ impl RunConfig {
 
     /// What in this configuration contradicts itself, if anything does: values
     /// that are allowed alone and make no sense together.
-    pub fn contradiction(&self) -> Option<String> {
+    pub fn contradiction(&self) -> Option<Problem> {
         if let Err(too_large) = self.check_size() {
             return Some(too_large);
         }
@@ -347,32 +337,36 @@ impl RunConfig {
         } = self.workload.lengths
             && min_tokens > max_tokens
         {
-            return Some(format!(
-                "key `workload.lengths.min_tokens`: value `{min_tokens}` is not allowed; \
-                 allowed is at most `max_tokens` ({max_tokens})"
-            ));
+            let reason = format!(
+                "value `{min_tokens}` is not allowed; allowed is at most `max_tokens` \
+                 ({max_tokens})"
+            );
+            return Some(Problem::about("workload.lengths.min_tokens", reason));
         }
         match (&self.workload.arrivals, self.qps) {
-            (ArrivalsConfig::Poisson | ArrivalsConfig::Gamma { .. }, None) => Some(
-                "missing key `qps`: random arrivals (`poisson`, `gamma`) need a rate in requests \
-                 per second"
-                    .to_owned(),
-            ),
+            (ArrivalsConfig::Poisson | ArrivalsConfig::Gamma { .. }, None) => Some(Problem::about(
+                "qps",
+                "is missing: random arrivals (`poisson`, `gamma`) need a rate in requests per \
+                 second",
+            )),
             (
                 ArrivalsConfig::Trace {
                     time_scale_factor, ..
                 },
                 Some(qps),
-            ) if *time_scale_factor != 1.0 => Some(format!(
-                "`qps` ({qps}) and `workload.arrivals.time_scale_factor` ({time_scale_factor}) \
-                     both set the rate of a trace: leave one out"
+            ) if *time_scale_factor != 1.0 => Some(Problem::about(
+                "workload.arrivals.time_scale_factor",
+                format!(
+                    "value `{time_scale_factor}` sets the rate of a trace, and so does `qps` \
+                     ({qps}): leave one out"
+                ),
             )),
             _ => self.contradicts_measure(),
         }
     }
 
     /// Wishes about the measurement that cannot be met together.
-    fn contradicts_measure(&self) -> Option<String> {
+    fn contradicts_measure(&self) -> Option<Problem> {
         let has_precision = self.precision.as_ref().is_some_and(|p| !p.0.is_empty());
         if self.measured() == Measure::All {
             let wish = match (has_precision, self.max_requests) {
@@ -380,30 +374,28 @@ impl RunConfig {
                 (false, Some(_)) => "max_requests",
                 (false, None) => return None,
             };
-            return Some(format!(
-                "key `{wish}`: needs `measure: steady`, and what is measured is all of the run; \
-                 recorded arrivals, bursts and `compat` have no steady state unless it is asked for"
-            ));
+            let reason = "needs `measure: steady`, and what is measured is all of the run; recorded \
+                          arrivals, bursts and `compat` have no steady state unless it is asked for";
+            return Some(Problem::about(wish, reason));
         }
         if self.compat != Compat::None {
-            return Some(
-                "key `measure`: value `steady` is not allowed with `compat`, which measures all \
-                 of a run"
-                    .to_owned(),
-            );
+            return Some(Problem::about(
+                "measure",
+                "value `steady` is not allowed with `compat`, which measures all of a run",
+            ));
         }
         if let (ArrivalsConfig::Static, None) = (&self.workload.arrivals, self.qps) {
-            return Some(
-                "key `measure`: value `steady` is not allowed where all requests arrive at once; \
-                 set `qps`, or `measure: all`"
-                    .to_owned(),
-            );
+            return Some(Problem::about(
+                "measure",
+                "value `steady` is not allowed where all requests arrive at once; set `qps`, or \
+                 `measure: all`",
+            ));
         }
         let fewest = self.workload.requests?;
         let most = self.max_requests.filter(|most| *most < fewest)?;
-        Some(format!(
-            "key `max_requests`: value `{most}` is not allowed; allowed is at least \
-             `workload.requests` ({fewest})"
-        ))
+        let reason = format!(
+            "value `{most}` is not allowed; allowed is at least `workload.requests` ({fewest})"
+        );
+        Some(Problem::about("max_requests", reason))
     }
 }

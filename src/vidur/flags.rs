@@ -959,3 +959,12 @@ pub const METRICS_GROUP: Group = Group {
 pub fn groups() -> impl Iterator<Item = &'static Group> {
     GROUPS.iter().chain(std::iter::once(&METRICS_GROUP))
 }
+
+/// Whether there is a flag of this name, without dashes.
+pub fn is_flag(name: &str) -> bool {
+    let of_group = |group: &Group| {
+        let rest = name.strip_prefix(group.prefix);
+        rest.is_some_and(|rest| group.flags().any(|flag| flag.name == rest))
+    };
+    groups().any(of_group) || SELECTORS.iter().any(|selector| selector.flag == name)
+}

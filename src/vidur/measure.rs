@@ -13,7 +13,10 @@ pub(super) fn with_aicb(
     deployment: &Deployment,
     workload: &Workload,
 ) -> Result<String, PrepareError> {
-    let told = |error: AicbError| PrepareError(format!("{error} (and --use-aicb)"));
+    let told = |error: AicbError| PrepareError::Aicb {
+        error,
+        is_absent: false,
+    };
     let requests = || workload.requests.iter();
     let prompt = requests().map(|r| u64::from(r.prefill_tokens)).max();
     let context = requests()
@@ -21,7 +24,8 @@ pub(super) fn with_aicb(
         .max();
     let (mut all, mut measured) = (0, 0);
     for pool in &deployment.pools {
-        let cut = Cut::of(&deployment.model, *pool.graph.parallelism()).map_err(PrepareError)?;
+        let cut = Cut::of(&deployment.model, *pool.graph.parallelism());
+        let cut = cut.map_err(PrepareError::Flags)?;
         let phases: &[Phase] = match pool.role {
             PoolRole::Mixed => &[Phase::Prefill, Phase::Decode],
             PoolRole::Prefill => &[Phase::Prefill],

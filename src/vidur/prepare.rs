@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::metrics::{ClusterFacts, PoolFacts, TransferFacts};
-use super::requests::{How, Requests, max_request_tokens, requests};
+use super::requests::{How, Requests, flag_of, max_request_tokens, requests};
 use super::{Settings, measure};
-use crate::catalog::{Catalog, DeviceSpec};
+use crate::catalog::{Catalog, CatalogError, DeviceSpec};
 use crate::execution_time::BackendKind;
-use crate::execution_time::aicb::{AicbProgram, has_files};
+use crate::execution_time::aicb::{AicbError, AicbProgram, has_files};
 use crate::execution_time::silicon::SiliconDb;
 use crate::execution_time::vidur::{Estimator, PredictorConfig};
 use crate::external::AllowPrograms;
@@ -15,12 +15,13 @@ use crate::memory::Formats;
 use crate::number::{narrow, whole_i32, whole_u32};
 use crate::simulator::{Compat, GlobalScheduler, ReplicaScheduler, RunSummary, SimulationTotals};
 use crate::spec::{
-    Assumptions, Deployment, EngineConfig, ExpertGroup, MemoryCheck, MemoryConfig, MoeConfig,
-    NetworkConfig, Pool, PoolOverride, Replicas, ResolveError, Resolver, RunConfig, TopologyOf,
+    Assumptions, Deployment, EngineConfig, ExpertGroup, Infeasible, MemoryCheck, MemoryConfig,
+    MoeConfig, NetworkConfig, Pool, PoolOverride, Replicas, ResolveError, Resolver, RunConfig,
+    TopologyOf,
 };
 use crate::units::DType;
-use crate::workload::Workload;
 use crate::workload::limits::MOST_TOKENS;
+use crate::workload::{Workload, WorkloadError};
 
 /// What is asked for besides the original's flags.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +47,9 @@ pub struct Options {
     /// What to do with a deployment that does not fit.
     pub memory_check: MemoryCheck,
 }
+
+const STRICT_FILES: &str = "--strict-files";
+const NO_SUCH_FILE: &str = "no such file";
 
 /// A simulation ready to run.
 pub struct Prepared {
@@ -121,10 +125,56 @@ impl Prepared {
     }
 }
 
-/// Why a simulation cannot be prepared; the message is complete.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct PrepareError(pub String);
+/// Why a simulation cannot be prepared; messages are complete.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// A flag is not allowed, or not beside others.
+    #[error("{0}")]
+    Flags(String),
+    /// The requests cannot be made.
+    #[error("{}", of_flag(flag.as_deref(), error))]
+    Requests {
+        /// The flag to be changed, without dashes, where it is one.
+        flag: Option<String>,
+        /// What is wrong.
+        error: WorkloadError,
+    },
+    /// A file is not there, and nothing may stand for it.
+    #[error("{}: {what}{}", path.display(), asked_by.map(|flag| format!(" (and {flag})")).unwrap_or_default())]
+    MissingFile {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is missing there.
+        what: &'static str,
+        /// The flag that insists on it.
+        asked_by: Option<&'static str>,
+    },
+    /// A model or device is not known.
+    #[error(transparent)]
+    Name(#[from] CatalogError),
+    /// The deployment cannot exist or be priced.
+    #[error(transparent)]
+    Deployment(#[from] ResolveError),
+    /// An installed AICB does not do what it should.
+    #[error("{error} (and --use-aicb){}", if *is_absent { INSTALL_AICB } else { "" })]
+    Aicb {
+        /// What is wrong.
+        error: AicbError,
+        /// Whether there is none.
+        is_absent: bool,
+    },
+}
+
+const INSTALL_AICB: &str = "; install AICB there, or name its parent folder with \
+                            --random_forrest_execution_time_predictor_config_simai_dir";
+
+/// A message about requests with the name of the flag, where it is about one.
+fn of_flag(flag: Option<&str>, error: &WorkloadError) -> String {
+    match flag {
+        Some(flag) => format!("--{flag}: {}", error.reason()),
+        None => error.reason(),
+    }
+}
 
 /// Prepares the simulation `settings` describe.
 ///
@@ -146,8 +196,10 @@ pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, Prepa
         strict_files: options.strict_files,
     };
     check_limits(settings, options.compat)?;
-    let requests = requests(settings, &how)
-        .map_err(|error| PrepareError(in_flags(&error.to_string(), settings)))?;
+    let requests = requests(settings, &how).map_err(|error| PrepareError::Requests {
+        flag: error.key.and_then(|key| flag_of(key, settings)),
+        error,
+    })?;
     notes.extend(requests.notes.iter().cloned());
     let mut config = run_config(settings, options, &requests);
     choose_backend(&mut config, settings, options, &mut notes)?;
@@ -162,7 +214,9 @@ pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, Prepa
             resolver.allowing_programs(AllowPrograms::by_option(options.program_time_limit_s));
     }
     let mut deployment = match resolver.resolve(&config) {
-        Err(ResolveError::MissingFile(missing)) if !options.strict_files => {
+        Err(ResolveError::Input(missing))
+            if missing.is_missing_profile() && !options.strict_files =>
+        {
             let device = device(&config)?;
             config.backend = stand_in(&device);
             notes.push(match config.backend {
@@ -180,13 +234,11 @@ pub fn prepare(settings: &Settings, options: &Options) -> Result<Prepared, Prepa
             resolver.resolve(&config)
         }
         other => other,
-    }
-    .map_err(|error| PrepareError(error.to_string()))?;
+    }?;
     if let Some(aicb) = aicb {
         notes.push(measure::with_aicb(&aicb, &deployment, &requests.workload)?);
         config.aicb_dir = Some(aicb.folder());
-        deployment =
-            (resolver.resolve(&config)).map_err(|error| PrepareError(error.to_string()))?;
+        deployment = resolver.resolve(&config)?;
     }
     let too_long = ignore_longest_sequence(&mut deployment, &requests.workload);
     if !options.compat.is_none() {
@@ -226,7 +278,7 @@ const MOST_REPLICAS: u32 = 100_000;
 
 /// What no flag's own range can tell.
 fn check_limits(settings: &Settings, compat: Compat) -> Result<(), PrepareError> {
-    let refuse = |text: String| Err(PrepareError(text));
+    let refuse = |text: String| Err(PrepareError::Flags(text));
     let replicas = settings.whole("cluster_config_num_replicas");
     if replicas > MOST_REPLICAS {
         return refuse(format!(
@@ -269,21 +321,6 @@ fn check_limits(settings: &Settings, compat: Compat) -> Result<(), PrepareError>
     Ok(())
 }
 
-/// A message about the keys of a sweep as one about flags.
-fn in_flags(message: &str, settings: &Settings) -> String {
-    let lengths = settings.text("length_generator_config_type");
-    let intervals = settings.text("interval_generator_config_type");
-    message
-        .replace(
-            "`workload.lengths.",
-            &format!("`--{lengths}_request_length_generator_config_"),
-        )
-        .replace(
-            "`workload.arrivals.",
-            &format!("`--{intervals}_request_interval_generator_config_"),
-        )
-}
-
 /// Peak of one GPU; with compatibility the figures of the original's devices.
 fn peak_tflops(device: &DeviceSpec, formats: Formats, compat: Compat) -> f64 {
     match (compat, device.name.as_str()) {
@@ -300,13 +337,12 @@ fn missing_kernel_profile(config: &RunConfig) -> Result<Option<PathBuf>, Prepare
     let names = catalog
         .model_name(&config.model)
         .and_then(|model| Ok((model, catalog.device_name(&config.device)?)));
-    let (model, device) = names.map_err(|error| PrepareError(error.to_string()))?;
+    let (model, device) = names?;
     Ok(config.missing_kernel_profile(&model, &device))
 }
 
 fn device(config: &RunConfig) -> Result<DeviceSpec, PrepareError> {
-    let found = Catalog::builtin().device(&config.device);
-    found.map_err(|error| PrepareError(error.to_string()))
+    Ok(Catalog::builtin().device(&config.device)?)
 }
 
 /// What prices a device whose profile is not there.
@@ -402,7 +438,11 @@ fn choose_backend(
     );
     if simai && let Some(missing) = missing_kernel_profile(config)? {
         if options.strict_files {
-            return Err(PrepareError(format!("{}: no such file", missing.display())));
+            return Err(PrepareError::MissingFile {
+                path: missing,
+                what: NO_SUCH_FILE,
+                asked_by: Some(STRICT_FILES),
+            });
         }
         notes.push(format!(
             "{}: no such file; prices of kernels are this program's measured operators for {}",
@@ -417,7 +457,7 @@ fn choose_backend(
         // The program reads both; nothing stands for them.
         let strict = match options {
             _ if options.use_simai_binary => Some("--use-simai-binary"),
-            _ if options.strict_files => Some("--strict-files"),
+            _ if options.strict_files => Some(STRICT_FILES),
             _ => None,
         };
         let topology = option("simai_simulation_topo");
@@ -469,13 +509,18 @@ fn aicb_files(
     if has_files(&folder) {
         return Ok(Some(folder));
     }
-    let missing = format!("{}: no AICB files there", folder.display());
+    let what = "no AICB files there";
     if options.strict_files {
-        return Err(PrepareError(format!("{missing} (and --strict-files)")));
+        return Err(PrepareError::MissingFile {
+            path: folder,
+            what,
+            asked_by: Some(STRICT_FILES),
+        });
     }
     notes.push(format!(
-        "{missing}; operators are priced by this program's measured tables and fitted kernel \
-         efficiencies"
+        "{}: {what}; operators are priced by this program's measured tables and fitted kernel \
+         efficiencies",
+        folder.display()
     ));
     Ok(None)
 }
@@ -497,7 +542,7 @@ fn installed_aicb(
         return Ok(None);
     }
     if backend != BackendKind::Aicb {
-        return Err(PrepareError(
+        return Err(PrepareError::Flags(
             "--use-aicb is for \
              --random_forrest_execution_time_predictor_config_backend aicb"
                 .to_owned(),
@@ -508,11 +553,9 @@ fn installed_aicb(
         &checkout,
         AllowPrograms::by_option(options.program_time_limit_s),
     )
-    .map_err(|error| {
-        PrepareError(format!(
-            "{error} (and --use-aicb); install AICB there, or name its parent folder with \
-             --random_forrest_execution_time_predictor_config_simai_dir"
-        ))
+    .map_err(|error| PrepareError::Aicb {
+        error,
+        is_absent: true,
     })?;
     Ok(Some(program))
 }
@@ -520,7 +563,7 @@ fn installed_aicb(
 /// The simulator of a SimAI checkout.
 fn simai_binary(backend: BackendKind, simai_dir: &str) -> Result<PathBuf, PrepareError> {
     if backend != BackendKind::SimaiSimulation {
-        return Err(PrepareError(
+        return Err(PrepareError::Flags(
             "--use-simai-binary is for \
              --random_forrest_execution_time_predictor_config_backend simai_simulation"
                 .to_owned(),
@@ -530,7 +573,7 @@ fn simai_binary(backend: BackendKind, simai_dir: &str) -> Result<PathBuf, Prepar
     if binary.is_file() {
         return Ok(binary);
     }
-    Err(PrepareError(format!(
+    Err(PrepareError::Flags(format!(
         "{}: no such file (and --use-simai-binary); build SimAI, or name its folder with \
          --random_forrest_execution_time_predictor_config_simai_dir",
         binary.display()
@@ -540,7 +583,7 @@ fn simai_binary(backend: BackendKind, simai_dir: &str) -> Result<PathBuf, Prepar
 /// A file if it is there; if not, says what stands for it.
 fn file_or_note(
     file: &str,
-    strict: Option<&str>,
+    strict: Option<&'static str>,
     notes: &mut Vec<String>,
     instead: impl FnOnce() -> &'static str,
 ) -> Result<Option<PathBuf>, PrepareError> {
@@ -549,7 +592,11 @@ fn file_or_note(
         return Ok(Some(path));
     }
     if let Some(flag) = strict {
-        return Err(PrepareError(format!("{file}: no such file (and {flag})")));
+        return Err(PrepareError::MissingFile {
+            path,
+            what: NO_SUCH_FILE,
+            asked_by: Some(flag),
+        });
     }
     notes.push(format!("{file}: no such file; {}", instead()));
     Ok(None)
@@ -563,8 +610,7 @@ fn spread_experts(
     settings: &Settings,
     notes: &mut Vec<String>,
 ) -> Result<(), PrepareError> {
-    let found = Catalog::builtin().model(&config.model);
-    let model = found.map_err(|error| PrepareError(error.to_string()))?;
+    let model = Catalog::builtin().model(&config.model)?;
     let Some(moe) = &model.moe else {
         return Ok(());
     };
@@ -595,7 +641,8 @@ fn spread_experts(
         }
         ways
     };
-    match config.split_replicas().map_err(PrepareError)? {
+    let replicas = config.split_replicas();
+    match replicas.map_err(|problem| ResolveError::from(Infeasible::Settings(problem)))? {
         Replicas::Mixed(replicas) => {
             config.expert_parallel = spread("mixed", config.tensor_parallel, replicas);
         }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::Settings;
+use super::flags::is_flag;
 use crate::input_file::{self, InputKind, shown};
 use crate::number::{narrow, whole_u32};
 use crate::simulator::Compat;
@@ -116,6 +117,35 @@ fn lengths_prefix(settings: &Settings) -> String {
 fn intervals_prefix(settings: &Settings) -> String {
     let kind = settings.text("interval_generator_config_type");
     format!("{kind}_request_interval_generator_config_")
+}
+
+/// The flag that says what a run key of the workload says, if there is one.
+pub(super) fn flag_of(key: &str, settings: &Settings) -> Option<String> {
+    let (lengths, intervals) = match is_replay(settings) {
+        true => {
+            let prefix = || "trace_request_generator_config_".to_owned();
+            (prefix(), prefix())
+        }
+        false => (lengths_prefix(settings), intervals_prefix(settings)),
+    };
+    let in_flags = |key: &str| match key {
+        "file" => "trace_file".to_owned(),
+        key => key.to_owned(),
+    };
+    let flag = match key {
+        "qps" => format!("{intervals}qps"),
+        "workload.requests" => "synthetic_request_generator_config_num_requests".to_owned(),
+        "workload.lengths.type" => "length_generator_config_type".to_owned(),
+        "workload.arrivals.type" => "interval_generator_config_type".to_owned(),
+        key => match key.strip_prefix("workload.lengths.") {
+            Some(rest) => format!("{lengths}{}", in_flags(rest)),
+            None => format!(
+                "{intervals}{}",
+                in_flags(key.strip_prefix("workload.arrivals.")?)
+            ),
+        },
+    };
+    is_flag(&flag).then_some(flag)
 }
 
 fn is_replay(settings: &Settings) -> bool {
@@ -640,4 +670,84 @@ fn read_request(
     };
     check_request(&request).map_err(|error| at(1, error.message))?;
     Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_a_workload_are_flags_of_the_chosen_generators() {
+        let mut settings = Settings::default();
+        let mut flag = |chosen: [(&str, &str); 3], key: &str| {
+            for (flag, value) in chosen {
+                settings.set(flag, value.into());
+            }
+            flag_of(key, &settings)
+        };
+        let chosen = |requests, lengths, intervals| {
+            [
+                ("request_generator_config_type", requests),
+                ("length_generator_config_type", lengths),
+                ("interval_generator_config_type", intervals),
+            ]
+        };
+        let zipf = chosen("synthetic", "zipf", "gamma");
+        let trace = chosen("synthetic", "trace", "trace");
+        let replay = chosen("trace_replay", "zipf", "gamma");
+        let expected = [
+            (
+                zipf,
+                "workload.lengths.theta",
+                Some("zipf_request_length_generator_config_theta"),
+            ),
+            (
+                zipf,
+                "workload.arrivals.cv",
+                Some("gamma_request_interval_generator_config_cv"),
+            ),
+            (
+                zipf,
+                "qps",
+                Some("gamma_request_interval_generator_config_qps"),
+            ),
+            (
+                zipf,
+                "workload.requests",
+                Some("synthetic_request_generator_config_num_requests"),
+            ),
+            (
+                zipf,
+                "workload.lengths.type",
+                Some("length_generator_config_type"),
+            ),
+            // Keys that no flag stands for.
+            (zipf, "workload.lengths.prefill_sigma", None),
+            (zipf, "workload.arrivals.time_unit", None),
+            (
+                trace,
+                "workload.lengths.file",
+                Some("trace_request_length_generator_config_trace_file"),
+            ),
+            (
+                trace,
+                "workload.arrivals.start_time",
+                Some("trace_request_interval_generator_config_start_time"),
+            ),
+            (trace, "qps", None),
+            (
+                replay,
+                "workload.lengths.file",
+                Some("trace_request_generator_config_trace_file"),
+            ),
+            (
+                replay,
+                "workload.arrivals.time_scale_factor",
+                Some("trace_request_generator_config_time_scale_factor"),
+            ),
+        ];
+        for (chosen, key, expected) in expected {
+            assert_eq!(flag(chosen, key).as_deref(), expected, "{key}");
+        }
+    }
 }

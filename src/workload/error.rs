@@ -13,7 +13,9 @@ pub struct WorkloadError {
     pub file: Option<PathBuf>,
     /// Line and column in it, from 1.
     pub position: Option<(usize, usize)>,
-    /// The sentence that says what is wrong.
+    /// The key of a configuration to be changed, dotted, where it is one.
+    pub key: Option<&'static str>,
+    /// The sentence that says what is wrong, without file and key.
     pub message: String,
 }
 
@@ -23,8 +25,15 @@ impl WorkloadError {
         Self {
             file: None,
             position: None,
+            key: None,
             message: message.into(),
         }
+    }
+
+    /// A value that `key` may not have.
+    pub(super) fn value(key: &'static str, value: impl fmt::Display, allowed: &str) -> Self {
+        let message = format!("value `{value}` is not allowed; allowed is {allowed}");
+        Self::new(message).at_key(key)
     }
 
     /// An error about a file as a whole.
@@ -41,6 +50,28 @@ impl WorkloadError {
             position: Some((line, column)),
             ..Self::in_file(file, message)
         }
+    }
+
+    /// The same, to be mended by changing `key`, unless another is known or what is to
+    /// be mended is a row of a file.
+    #[must_use]
+    pub fn at_key(self, key: &'static str) -> Self {
+        let key = Some(key).filter(|_| self.position.is_none());
+        Self {
+            key: self.key.or(key),
+            ..self
+        }
+    }
+
+    /// What is wrong, for whoever names the key himself.
+    pub fn reason(&self) -> String {
+        let place = match (&self.file, self.position) {
+            (None, _) => String::new(),
+            (Some(file), None) => format!("{}: ", file.display()),
+            (Some(file), Some((line, column))) => format!("{}:{line}:{column}: ", file.display()),
+        };
+        // One line, whatever the file has in it.
+        tame_line(&(place + &self.message))
     }
 
     /// The same, about a file as a whole.
@@ -62,16 +93,10 @@ impl WorkloadError {
 
 impl fmt::Display for WorkloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = String::new();
-        if let Some(file) = &self.file {
-            text += &file.display().to_string();
-            if let Some((line, column)) = self.position {
-                text += &format!(":{line}:{column}");
-            }
-            text += ": ";
+        if let Some(key) = self.key {
+            write!(f, "key `{key}`: ")?;
         }
-        // One line, whatever the file has in it.
-        f.write_str(&tame_line(&(text + &self.message)))
+        f.write_str(&self.reason())
     }
 }
 

@@ -257,8 +257,16 @@ fn draw_lengths(
             decode_sigma,
             max_tokens,
         } => {
-            let prefill = lognormal("prefill", *prefill_median_tokens, *prefill_sigma)?;
-            let decode = lognormal("decode", *decode_median_tokens, *decode_sigma)?;
+            let keys = [
+                "workload.lengths.prefill_median_tokens",
+                "workload.lengths.prefill_sigma",
+            ];
+            let prefill = lognormal(keys, *prefill_median_tokens, *prefill_sigma)?;
+            let keys = [
+                "workload.lengths.decode_median_tokens",
+                "workload.lengths.decode_sigma",
+            ];
+            let decode = lognormal(keys, *decode_median_tokens, *decode_sigma)?;
             let mut rng = streams.rng("lengths: lognormal", "");
             let max_tokens = *max_tokens;
             let draw = move || {
@@ -344,11 +352,11 @@ pub(super) fn shaped(config: &LengthsConfig, lengths: Lengths) -> Lengths {
 
 fn check_range(min_tokens: u32, max_tokens: u32) -> Result<(), WorkloadError> {
     if min_tokens > max_tokens || min_tokens < 2 {
-        let message = format!(
-            "`workload.lengths.min_tokens` is `{min_tokens}`; \
-             allowed is 2 to `max_tokens` ({max_tokens})"
-        );
-        return Err(WorkloadError::new(message));
+        return Err(WorkloadError::value(
+            "workload.lengths.min_tokens",
+            min_tokens,
+            &format!("2 to `max_tokens` ({max_tokens})"),
+        ));
     }
     Ok(())
 }
@@ -364,9 +372,7 @@ fn zipf_totals(
 ) -> Result<impl Iterator<Item = u32>, WorkloadError> {
     let items = max_tokens - min_tokens + 1;
     let ranks = Zipf::new(f64::from(items), theta).map_err(|_| {
-        let message =
-            format!("`workload.lengths.theta` is `{theta}`; allowed is a number of at least 0");
-        WorkloadError::new(message)
+        WorkloadError::value("workload.lengths.theta", theta, "a number of at least 0")
     })?;
     let place = scramble.then(|| Permutation::new(u64::from(items), rng.random(), 0));
     Ok(std::iter::repeat_with(move || {
@@ -379,15 +385,20 @@ fn zipf_totals(
     }))
 }
 
-fn lognormal(what: &str, median: f64, sigma: f64) -> Result<LogNormal<f64>, WorkloadError> {
-    let usable = median > 0.0 && median.is_finite() && sigma >= 0.0 && sigma.is_finite();
-    let distribution = LogNormal::new(median.ln(), sigma).ok().filter(|_| usable);
-    distribution.ok_or_else(|| {
-        WorkloadError::new(format!(
-            "`workload.lengths.{what}_median_tokens` is `{median}` and `{what}_sigma` `{sigma}`; \
-             allowed are a number greater than 0 and one from 0 on"
-        ))
-    })
+/// A number of tokens with its median and sigma, whose keys are `keys`.
+fn lognormal(
+    keys: [&'static str; 2],
+    median: f64,
+    sigma: f64,
+) -> Result<LogNormal<f64>, WorkloadError> {
+    if !(median > 0.0 && median.is_finite()) {
+        let allowed = "a number greater than 0";
+        return Err(WorkloadError::value(keys[0], median, allowed));
+    }
+    let distribution = LogNormal::new(median.ln(), sigma);
+    let usable = sigma >= 0.0 && sigma.is_finite();
+    (distribution.ok().filter(|_| usable))
+        .ok_or_else(|| WorkloadError::value(keys[1], sigma, "a number of at least 0"))
 }
 
 /// An exponential time in whole tokens: `ceil` of an exponential variable is geometric on
@@ -487,9 +498,7 @@ fn draw_arrivals(
             // Mean shape * scale is 1 and the coefficient of variation is
             // 1 / sqrt(shape).
             let gamma = Gamma::new(cv.powi(-2), cv.powi(2)).map_err(|_| {
-                let message =
-                    format!("`workload.arrivals.cv` is `{cv}`; allowed is a number greater than 0");
-                WorkloadError::new(message)
+                WorkloadError::value("workload.arrivals.cv", cv, "a number greater than 0")
             })?;
             let rng = streams.rng("arrivals: gamma", "");
             Ok(Box::new(running_sums(gamma, rng)))
@@ -753,7 +762,7 @@ mod tests {
             unit.at_rate(None)
                 .unwrap_err()
                 .to_string()
-                .contains("set `qps`")
+                .contains("key `qps`: is missing")
         );
         assert!(
             unit.at_rate(Some(0.0))

@@ -68,12 +68,13 @@ pub(super) fn check_rate(requests: u32, qps: f64) -> Result<(), WorkloadError> {
     if last_s <= LATEST_ARRIVAL_S {
         return Ok(());
     }
-    Err(WorkloadError::new(format!(
-        "`qps` is `{qps:e}`: {requests} requests take {last_s:.1e} s to arrive; allowed is \
-         {LATEST_ARRIVAL_S:e} s, so `qps` of at least {:.1e}, as later times leave no digits for \
-         those of a step",
+    let message = format!(
+        "value `{qps:e}` makes {requests} requests take {last_s:.1e} s to arrive; allowed is \
+         {LATEST_ARRIVAL_S:e} s, so at least {:.1e}, as later times leave no digits for those of a \
+         step",
         f64::from(requests) / LATEST_ARRIVAL_S
-    )))
+    );
+    Err(WorkloadError::new(message).at_key("qps"))
 }
 
 /// Refuses more requests than a run can hold.

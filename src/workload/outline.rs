@@ -46,29 +46,38 @@ impl Timing {
     pub(super) fn factor(self, requests: u32, qps: Option<f64>) -> Result<f64, WorkloadError> {
         match (self, qps) {
             (Self::ClosedLoop, _) | (Self::UnitRateOrAtOnce, None) => Ok(0.0),
-            (_, Some(qps)) if !(qps > 0.0 && qps.is_finite()) => Err(WorkloadError::new(format!(
-                "`qps` is `{qps}`; allowed is a number greater than 0"
-            ))),
+            (_, Some(qps)) if !(qps > 0.0 && qps.is_finite()) => {
+                Err(WorkloadError::value("qps", qps, "a number greater than 0"))
+            }
             (Self::UnitRate, None) => {
-                Err(WorkloadError::new("random arrivals need a rate: set `qps`"))
+                let message = "is missing: random arrivals need a rate";
+                Err(WorkloadError::new(message).at_key("qps"))
             }
             (Self::UnitRate | Self::UnitRateOrAtOnce, Some(qps)) => {
                 check_rate(requests, qps)?;
                 Ok(qps.recip())
             }
             (Self::Recorded { last_s, scale }, None) => {
-                limits::check_arrival(last_s * scale)?;
+                let key = match scale == 1.0 {
+                    true => "workload.arrivals.file",
+                    false => "workload.arrivals.time_scale_factor",
+                };
+                limits::check_arrival(last_s * scale).map_err(|error| error.at_key(key))?;
                 Ok(scale)
             }
-            (Self::Recorded { scale, .. }, Some(_)) if scale != 1.0 => Err(WorkloadError::new(
-                "`qps` and `workload.arrivals.time_scale_factor` both set the rate of a trace: \
-                 leave one out",
-            )),
+            (Self::Recorded { scale, .. }, Some(qps)) if scale != 1.0 => {
+                let message = format!(
+                    "value `{scale}` sets the rate of a trace, and so does `qps` ({qps}): leave \
+                     one out"
+                );
+                Err(WorkloadError::new(message).at_key("workload.arrivals.time_scale_factor"))
+            }
             (Self::Recorded { last_s, .. }, Some(_)) if last_s <= 0.0 => {
-                Err(WorkloadError::new(format!(
+                let message = format!(
                     "all {requests} requests arrive at the same time, which no factor turns into a \
-                     rate of `qps`: leave `qps` out, or take other arrivals than a trace's"
-                )))
+                     rate: leave it out, or take other arrivals than a trace's"
+                );
+                Err(WorkloadError::new(message).at_key("qps"))
             }
             (Self::Recorded { last_s, .. }, Some(qps)) => {
                 check_rate(requests, qps)?;
@@ -154,7 +163,8 @@ impl Outline {
             (None, Some(rows)) => rows as u64,
             (None, None) => u64::from(DEFAULT_REQUESTS),
         };
-        let requests = check_requests(requests)?;
+        let requests =
+            check_requests(requests).map_err(|error| error.at_key("workload.requests"))?;
         let timing = timing(&config.arrivals, arrivals.as_ref(), requests)?;
         let mut outline = Self {
             requests,
@@ -168,7 +178,7 @@ impl Outline {
             .check_lengths(&config.lengths)
             .map_err(|error| match &config.lengths {
                 LengthsConfig::Trace { file, .. } | LengthsConfig::Histogram { file, .. } => {
-                    error.about(file)
+                    error.about(file).at_key("workload.lengths.file")
                 }
                 _ => error,
             })?;
@@ -190,7 +200,13 @@ impl Outline {
                 prefill_tokens: *prefill_tokens,
                 decode_tokens: *decode_tokens,
             })
-            .map(drop),
+            .map(drop)
+            .map_err(|error| {
+                error.at_key(match prefill_tokens < decode_tokens {
+                    true => "workload.lengths.decode_tokens",
+                    false => "workload.lengths.prefill_tokens",
+                })
+            }),
             (LengthSource::Drawn, _) => Ok(()),
             (LengthSource::Rows { file, rows }, _) => {
                 // Whoever tries many configurations does not look at every row each time.
@@ -324,11 +340,10 @@ fn recorded_arrivals(
     else {
         return Ok(None);
     };
-    let file = sources.trace(file, *time_unit)?;
-    let rows = file
-        .data
-        .trace()?
-        .window(start_time.as_deref(), end_time.as_deref())?;
+    let at_file = |error: WorkloadError| error.at_key("workload.arrivals.file");
+    let file = sources.trace(file, *time_unit).map_err(at_file)?;
+    let trace = file.data.trace().map_err(at_file)?;
+    let rows = trace.window(start_time.as_deref(), end_time.as_deref())?;
     Ok(Some(RecordedArrivals { file, rows }))
 }
 
@@ -342,12 +357,12 @@ fn length_source(
     let (LengthsConfig::Trace { file, .. } | LengthsConfig::Histogram { file, .. }) = config else {
         return Ok((LengthSource::Drawn, false));
     };
-    let loaded = sources.lengths(file)?;
+    let loaded = (sources.lengths(file)).map_err(|error| error.at_key("workload.lengths.file"))?;
     match (&loaded.data, config) {
         (TraceFile::Histogram(_), _) => Ok((LengthSource::Histogram(loaded), false)),
         (TraceFile::Rows(_), LengthsConfig::Histogram { .. }) => {
             let message = "is a trace, not a length histogram: use `type: trace`";
-            Err(WorkloadError::in_file(file, message))
+            Err(WorkloadError::in_file(file, message).at_key("workload.lengths.type"))
         }
         (TraceFile::Rows(trace), _) => {
             let same = arrivals.filter(|other| other.file.fingerprint == loaded.fingerprint);
@@ -386,7 +401,9 @@ fn timing(
                      again for {requests} requests: set `requests` to at most {rows}, or take \
                      other arrivals than a trace's"
                 );
-                return Err(WorkloadError::in_file(&trace.name, message));
+                return Err(
+                    WorkloadError::in_file(&trace.name, message).at_key("workload.requests")
+                );
             }
             Ok(Timing::Recorded {
                 last_s: time_s(requests as usize - 1)?,

@@ -218,6 +218,10 @@ impl Rows {
     }
 }
 
+/// Keys of the window of a trace.
+const START_KEY: &str = "workload.arrivals.start_time";
+const END_KEY: &str = "workload.arrivals.end_time";
+
 impl Trace {
     /// Rows.
     pub fn num_rows(&self) -> usize {
@@ -245,20 +249,22 @@ impl Trace {
         start: Option<&str>,
         end: Option<&str>,
     ) -> Result<Range<usize>, WorkloadError> {
-        let bound = |text: Option<&str>, none: f64| match text {
+        let bound = |key: &'static str, text: Option<&str>, none: f64| match text {
             None => Ok(none),
             Some(text) => {
                 let seconds = text.parse::<f64>().ok().filter(|s| s.is_finite());
                 seconds.or_else(|| parse_date_time(text)).ok_or_else(|| {
-                    WorkloadError::new(format!(
-                        "`{}` is neither a date and time such as `1970-01-04 12:00:00` nor a \
+                    let message = format!(
+                        "value `{}` is neither a date and time such as `1970-01-04 12:00:00` nor a \
                          number of seconds",
                         shown(text)
-                    ))
+                    );
+                    WorkloadError::new(message).at_key(key)
                 })
             }
         };
-        let (start_s, end_s) = (bound(start, f64::NEG_INFINITY)?, bound(end, f64::INFINITY)?);
+        let start_s = bound(START_KEY, start, f64::NEG_INFINITY)?;
+        let end_s = bound(END_KEY, end, f64::INFINITY)?;
         let times_s = self.times_s()?;
         let first = times_s.partition_point(|time_s| self.origin_s + time_s <= start_s);
         let last = times_s.partition_point(|time_s| self.origin_s + time_s < end_s);
@@ -268,7 +274,12 @@ impl Trace {
                 shown(start.unwrap_or("its start")),
                 shown(end.unwrap_or("its end"))
             );
-            return Err(WorkloadError::in_file(&self.name, message));
+            // Of two bounds the one that leaves nothing of what the other leaves.
+            let key = match first == times_s.len() || end.is_none() {
+                true => START_KEY,
+                false => END_KEY,
+            };
+            return Err(WorkloadError::in_file(&self.name, message).at_key(key));
         }
         Ok(first..last)
     }
@@ -505,7 +516,7 @@ mod tests {
             times(Some("x"), None)
                 .unwrap_err()
                 .to_string()
-                .starts_with("`x` is neither")
+                .starts_with("key `workload.arrivals.start_time`: value `x` is neither")
         );
     }
 }

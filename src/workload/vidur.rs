@@ -273,17 +273,16 @@ fn gaps_s(
         let message = "has no arrival times; needed is a column `arrival_time`";
         return Err(WorkloadError::in_file(&trace.name, message));
     };
-    let bound = |name: &str, text: &str| {
+    let bound = |key: &'static str, text: &str| {
         parse_date_time(text).ok_or_else(|| {
-            let message = format!(
-                "{name}: `{text}` is not a date and time; an example is 1970-01-04 12:00:00"
-            );
-            WorkloadError::new(message)
+            let message =
+                format!("value `{text}` is not a date and time; an example is 1970-01-04 12:00:00");
+            WorkloadError::new(message).at_key(key)
         })
     };
     let (start_s, end_s) = (
-        bound("start_time", start_time)?,
-        bound("end_time", end_time)?,
+        bound("workload.arrivals.start_time", start_time)?,
+        bound("workload.arrivals.end_time", end_time)?,
     );
     let absolute = times_s.iter().map(|time_s| trace.origin_s + time_s);
     let within: Vec<f64> = absolute.filter(|t| *t > start_s && *t < end_s).collect();

@@ -125,7 +125,7 @@ fn a_sweep_over_two_pools_runs_from_end_to_end() {
 #[test]
 fn what_does_not_go_together_is_said() {
     let reason = |overrides: &[&str]| match resolve(&configs(overrides)[0]) {
-        Err(ResolveError::Infeasible(reason)) => reason,
+        Err(ResolveError::Infeasible(infeasible)) => infeasible.to_string(),
         Err(error) => panic!("{error}"),
         Ok(_) => panic!("{overrides:?} can be resolved"),
     };
@@ -337,7 +337,8 @@ fn a_run_over_a_topology_is_the_same_every_time() {
 fn a_topology_must_have_room_and_agree() {
     let small = Network::of(&spectrum(8), &[]);
     match resolve(&small.config(&[])) {
-        Err(ResolveError::Infeasible(reason)) => {
+        Err(ResolveError::Infeasible(infeasible)) => {
+            let reason = infeasible.to_string();
             assert!(reason.starts_with("the replicas take 14 GPUs"), "{reason}");
             assert!(reason.contains("has 8"), "{reason}");
         }
@@ -347,11 +348,10 @@ fn a_topology_must_have_room_and_agree() {
     assert!(resolve(&small.config(&["network.topology_of=replica"])).is_ok());
     let network = Network::of(&spectrum(32), &[]);
     match resolve(&network.config(&["gpus_per_node=4"])) {
-        Err(ResolveError::Input(text)) => {
-            assert!(
-                text.starts_with("gpus_per_node is 4, but the servers of"),
-                "{text}"
-            );
+        Err(ResolveError::Input(error)) => {
+            assert_eq!(error.key(), Some("gpus_per_node"));
+            let text = error.to_string();
+            assert!(text.contains("`4`, but the servers of"), "{text}");
             assert!(text.contains("have 8 GPUs"), "{text}");
         }
         Err(error) => panic!("{error}"),
@@ -360,7 +360,8 @@ fn a_topology_must_have_room_and_agree() {
     assert!(resolve(&network.config(&["gpus_per_node=8"])).is_ok());
     let islands = Network::of(&TopologyPlan::new(Fabric::NvlinkDomain, 32), &[]);
     match resolve(&islands.config(&[])) {
-        Err(ResolveError::Infeasible(reason)) => {
+        Err(ResolveError::Infeasible(infeasible)) => {
+            let reason = infeasible.to_string();
             assert!(reason.contains("a KV cache cannot be moved"), "{reason}");
         }
         Err(error) => panic!("{error}"),

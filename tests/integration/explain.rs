@@ -216,7 +216,7 @@ fn a_topology_places_replicas_and_prices_communication() {
         .assert()
         .code(2)
         .stderr(predicate::str::contains(
-            "gpus_per_node is 8, but the servers of",
+            "--gpus-per-node: value `8`, but the servers of",
         ));
     over("8")
         .args(["--pipeline-parallel", "2"])

@@ -243,6 +243,184 @@ fn values_that_contradict_each_other_are_found_without_running() {
     .unwrap();
 }
 
+/// A specification whose workload has a key in each line, lines 5 to 14.
+fn with_workload(dir: &Path, lengths: &str, arrivals: &str, requests: &str) -> PathBuf {
+    let text = format!(
+        "name: w\nbase:\n  model: llama-3-8b\n  device: h100\n  workload:\n    requests: {requests}\n    \
+         lengths:\n      {}\n    arrivals:\n      {}\n",
+        lengths.replace(", ", "\n      "),
+        arrivals.replace(", ", "\n      "),
+    );
+    let file = dir.join("sweep.yaml");
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+#[test]
+fn what_is_wrong_with_a_workload_is_told_at_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let trace = "arrived_at,num_prefill_tokens,num_decode_tokens\n0,10,5\n0,20,5\n";
+    std::fs::write(dir.path().join("burst.csv"), trace).unwrap();
+    let fixed = "type: fixed, prefill_tokens: 10, decode_tokens: 5";
+    let burst = "type: trace, file: burst.csv";
+    let cases = [
+        (
+            "type: uniform, min_tokens: 9, max_tokens: 4, prefill_to_decode_ratio: 1",
+            "type: static",
+            "",
+            ":9:19: key `workload.lengths.min_tokens`: value `9`",
+        ),
+        (
+            "type: fixed, prefill_tokens: 16777215, decode_tokens: 16777215",
+            "type: static",
+            "",
+            ":9:23: key `workload.lengths.prefill_tokens`: a request of",
+        ),
+        (
+            fixed,
+            "type: trace, file: burst.csv, start_time: noon",
+            "",
+            ":14:19: key `workload.arrivals.start_time`: value `noon` is neither",
+        ),
+        (
+            fixed,
+            "type: trace, file: burst.csv, end_time: '-5'",
+            "",
+            ":14:17: key `workload.arrivals.end_time`: ",
+        ),
+        (
+            fixed,
+            "type: trace, file: burst.csv, time_scale_factor: 2",
+            "qps=3",
+            ":14:26: key `workload.arrivals.time_scale_factor`: value `2` sets the rate",
+        ),
+        (
+            fixed,
+            burst,
+            "workload.requests=3",
+            "--set workload.requests=3: key `workload.requests`: ",
+        ),
+        (
+            fixed,
+            burst,
+            "qps=3",
+            "--set qps=3: key `qps`: all 2 requests",
+        ),
+        (
+            fixed,
+            "type: poisson",
+            "qps=1e-12",
+            "--set qps=1e-12: key `qps`: value `1e-12` makes",
+        ),
+        (
+            fixed,
+            "type: trace, file: dated.csv, time_unit: s",
+            "",
+            ":14:18: key `workload.arrivals.time_unit`: ",
+        ),
+        (
+            "type: histogram, file: burst.csv",
+            "type: static",
+            "",
+            ":8:13: key `workload.lengths.type`: ",
+        ),
+        (
+            fixed,
+            "type: trace, file: data/traces/azure-conv-2023.csv",
+            "",
+            ":13:13: key `workload.arrivals.file`: ",
+        ),
+        (
+            "type: trace, file: nowhere.csv",
+            "type: static",
+            "",
+            ":9:13: key `workload.lengths.file`: ",
+        ),
+    ];
+    let dated = "arrival_time\n1970-01-04 12:00:01\n1970-01-04 12:00:02\n";
+    std::fs::write(dir.path().join("dated.csv"), dated).unwrap();
+    for (lengths, arrivals, set, expected) in cases {
+        let file = with_workload(dir.path(), lengths, arrivals, "2");
+        let overrides: Vec<_> = (!set.is_empty())
+            .then(|| set.to_owned())
+            .into_iter()
+            .collect();
+        let message = spec::load(&file, &overrides).unwrap_err().to_string();
+        let expected = match expected.starts_with(':') {
+            true => format!("{}{expected}", file.display()),
+            false => expected.to_owned(),
+        };
+        assert!(message.starts_with(&expected), "{expected}\n{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+}
+
+#[test]
+fn what_is_wrong_in_an_axis_or_a_list_is_told_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixed = "type: fixed, prefill_tokens: 10, decode_tokens: 5";
+    let file = with_workload(dir.path(), fixed, "type: static", "2");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let told = |more: &str| {
+        let text = format!("{text}{more}\n");
+        let errors = spec::load_str(&text, &file, &[]).unwrap_err();
+        let message = errors.to_string();
+        let (_, rest) = message.split_once("sweep.yaml:").expect("its file");
+        rest.to_owned()
+    };
+    let uniform = |min: u32| {
+        format!("{{type: uniform, min_tokens: {min}, max_tokens: 9, prefill_to_decode_ratio: 1}}")
+    };
+    let axis = format!(
+        "axes:\n  workload.lengths:\n    - {}\n    - {}",
+        uniform(3),
+        uniform(10)
+    );
+    assert!(
+        told(&axis).starts_with("16:35: key `workload.lengths.min_tokens`: value `10`"),
+        "{}",
+        told(&axis)
+    );
+    let axis = "axes:\n  workload.lengths.prefill_tokens: [10, 16777215]";
+    let axis = axis.to_owned() + "\n  workload.lengths.decode_tokens: [5, 9]";
+    assert!(
+        told(&axis).starts_with("14:41: key `workload.lengths.prefill_tokens`: a request"),
+        "{}",
+        told(&axis)
+    );
+
+    let rows = "qps,workload.lengths.prefill_tokens\n1,10\n1e-12,20\n";
+    std::fs::write(dir.path().join("rows.csv"), rows).unwrap();
+    let text = text.clone() + "search: {type: list, file: rows.csv}\n";
+    let errors = spec::load_str(&text, &file, &[]).unwrap_err().to_string();
+    assert!(
+        errors.contains("rows.csv:3:1: key `qps`: value `1e-12`"),
+        "{errors}"
+    );
+    let rows = "qps,workload.lengths.prefill_tokens\n1,10\n1,16777215\n";
+    std::fs::write(dir.path().join("rows.csv"), rows).unwrap();
+    let text = text.replace("decode_tokens: 5", "decode_tokens: 50");
+    let errors = spec::load_str(&text, &file, &[]).unwrap_err().to_string();
+    assert!(
+        errors.contains("rows.csv:3:3: key `workload.lengths.prefill_tokens`: a request"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn a_topology_that_is_not_there_is_told_at_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixed = "type: fixed, prefill_tokens: 10, decode_tokens: 5";
+    let file = with_workload(dir.path(), fixed, "type: static", "2");
+    let text = std::fs::read_to_string(&file).unwrap() + "  network:\n    topology: nowhere.txt\n";
+    let message = spec::load_str(&text, &file, &[]).unwrap_err().to_string();
+    assert!(
+        message.contains("sweep.yaml:14:15: key `network.topology`: nowhere.txt: "),
+        "{message}"
+    );
+    assert!(!message.contains(":1:1"), "{message}");
+}
+
 #[test]
 fn names_the_catalog_lacks_are_found_where_they_stand() {
     let message = load("full.yaml", &["axes.model=[llama-3-8b, lama-3-70b]"]).unwrap_err();

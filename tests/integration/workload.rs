@@ -297,7 +297,7 @@ fn extremes_are_refused_before_any_work() {
     for qps in ["1e-14", "1e-16", "1e-300"] {
         let told = bench.refused(&format!("--set base.qps={qps}"));
         assert!(
-            told.contains("`qps` is") && told.contains("allowed is 1e10 s"),
+            told.contains("key `qps`: value") && told.contains("allowed is 1e10 s"),
             "{told}"
         );
     }

@@ -7,7 +7,7 @@ use super::placement::{Site, sites};
 use super::{OperatorLine, provenance_text};
 use crate::execution_time::{PrefillChunk, PricedOperator, StepShape};
 use crate::simulator::PoolRole;
-use crate::spec::{self, EngineConfig, Pool, Resolver, RunConfig};
+use crate::spec::{self, EngineConfig, Pool, Problem, Resolver, RunConfig};
 use crate::spelling::did_you_mean;
 use crate::units::DType;
 
@@ -29,13 +29,6 @@ pub(super) struct Request {
     keys: Map<String, Value>,
 }
 
-/// What is wrong with a request, and with which key of a run, if it is one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RequestError {
-    pub(super) key: Option<&'static str>,
-    pub(super) reason: String,
-}
-
 impl Request {
     /// Sets a key, if there is a value; keys of the network have a dot.
     pub(super) fn set<T: serde::Serialize>(&mut self, key: &str, value: Option<T>) {
@@ -55,8 +48,8 @@ impl Request {
     }
 
     /// Sets the engine, in one text.
-    pub(super) fn set_engine(&mut self, text: &str) -> Result<(), RequestError> {
-        let engine = EngineConfig::of_text(text).map_err(|reason| RequestError {
+    pub(super) fn set_engine(&mut self, text: &str) -> Result<(), Problem> {
+        let engine = EngineConfig::of_text(text).map_err(|reason| Problem {
             key: Some("engine"),
             reason,
         })?;
@@ -66,7 +59,7 @@ impl Request {
 
     /// The configuration: one that is priced even if it does not fit, whatever
     /// requests come.
-    fn config(&self) -> Result<RunConfig, RequestError> {
+    fn config(&self) -> Result<RunConfig, Problem> {
         let mut keys = self.keys.clone();
         keys.insert("memory_check".to_owned(), json!("warn"));
         keys.insert(
@@ -77,10 +70,7 @@ impl Request {
                 "arrivals": {"type": "static"},
             }),
         );
-        serde_json::from_value(Value::Object(keys)).map_err(|error| RequestError {
-            key: None,
-            reason: error.to_string(),
-        })
+        serde_json::from_value(Value::Object(keys)).map_err(|error| Problem::new(error.to_string()))
     }
 }
 
@@ -159,22 +149,19 @@ pub(super) struct Deployment {
 
 impl Deployment {
     /// The deployment a request describes.
-    pub(super) fn of_request(resolver: &Resolver, request: &Request) -> Result<Self, RequestError> {
+    pub(super) fn of_request(resolver: &Resolver, request: &Request) -> Result<Self, Problem> {
         let config = request.config()?;
-        if let Some(problem) = config.problems().into_iter().next() {
-            return Err(RequestError {
-                key: problem.key,
-                reason: problem.reason,
-            });
+        match config.problems().into_iter().next() {
+            Some(problem) => Err(problem),
+            None => Self::of_config(resolver, config),
         }
-        Self::of_config(resolver, config).map_err(|reason| RequestError { key: None, reason })
     }
 
     /// The deployment of a configuration.
-    pub(super) fn of_config(resolver: &Resolver, config: RunConfig) -> Result<Self, String> {
+    pub(super) fn of_config(resolver: &Resolver, config: RunConfig) -> Result<Self, Problem> {
         let resolved = resolver.resolve(&config);
         Ok(Self {
-            resolved: resolved.map_err(|error| error.to_string())?,
+            resolved: resolved.map_err(|error| Problem::from(&error))?,
             config,
         })
     }

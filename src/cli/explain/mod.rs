@@ -12,7 +12,7 @@ use super::values::{positive, whole};
 use super::{CliError, CliResult};
 use crate::execution_time::{BackendKind, Provenance};
 use crate::explore::Plan;
-use crate::spec::{self, Resolver};
+use crate::spec::{self, Problem, Resolver};
 use crate::units::DType;
 
 mod deployment;
@@ -20,9 +20,7 @@ mod placement;
 mod steps;
 mod table;
 
-use deployment::{
-    Deployment, Phase, REQUESTS_MAX, Request, RequestError, StepRequest, TOKENS_MAX, dtype_named,
-};
+use deployment::{Deployment, Phase, REQUESTS_MAX, Request, StepRequest, TOKENS_MAX, dtype_named};
 
 /// What describes a deployment, which a specification does itself.
 const DEPLOYMENT_FLAGS: [&str; 17] = [
@@ -270,7 +268,8 @@ fn deployment_of_run(resolver: &Resolver, file: &Path, run: u64) -> Result<Deplo
         )));
     }
     let config = plan.config(run).map_err(wrong)?;
-    Deployment::of_config(resolver, config).map_err(|reason| wrong(format!("run {run}: {reason}")))
+    Deployment::of_config(resolver, config)
+        .map_err(|problem| wrong(format!("run {run}: {}", problem.message())))
 }
 
 /// The step the flags describe.
@@ -307,13 +306,13 @@ fn step_of(args: &Args, deployment: &Deployment) -> Result<StepRequest, CliError
 }
 
 /// An error about a key of a run as one about a flag.
-fn in_flags(error: RequestError) -> CliError {
-    CliError::BadInput(match error.key {
-        Some(key) => {
-            let flag = key.rsplit('.').next().unwrap_or(key).replace('_', "-");
-            format!("--{flag}: {}", error.reason)
-        }
-        None => error.reason,
+fn in_flags(error: Problem) -> CliError {
+    let flag_of = |key: &str| key.rsplit('.').next().unwrap_or(key).replace('_', "-");
+    let command = <Args as clap::Args>::augment_args(clap::Command::new("explain"));
+    let is_flag = |flag: &String| command.get_arguments().any(|a| a.get_long() == Some(flag));
+    CliError::BadInput(match error.key.map(flag_of).filter(is_flag) {
+        Some(flag) => format!("--{flag}: {}", error.reason),
+        None => error.message(),
     })
 }
 

@@ -11,14 +11,14 @@ use std::path::Path;
 use csv::{ReaderBuilder, StringRecord};
 
 use super::deployment::{
-    Deployment, Phase, REQUESTS_MAX, Request, RequestError, StepRequest, TOKENS_MAX, dtype_named,
+    Deployment, Phase, REQUESTS_MAX, Request, StepRequest, TOKENS_MAX, dtype_named,
 };
 use crate::cli::CliError;
 use crate::cli::output::write_out;
 use crate::execution_time::BackendKind;
 use crate::input_file::{self, InputKind};
 use crate::number::narrow;
-use crate::spec::Resolver;
+use crate::spec::{Problem, Resolver};
 use crate::spelling::did_you_mean;
 use crate::units::DType;
 
@@ -176,7 +176,7 @@ impl Row<'_> {
         resolver: &Resolver,
         backend: BackendKind,
     ) -> Result<Deployment, CliError> {
-        let at_key = |error: RequestError| {
+        let at_key = |error: Problem| {
             // What no column is about is about all of them: the row.
             let key = error.key.unwrap_or(COLUMNS[0]);
             let column = if COLUMNS.contains(&key) {

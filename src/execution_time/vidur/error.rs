@@ -27,9 +27,18 @@ pub enum VidurError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// A place in a file is wrong: `file:line:column: ...`.
-    #[error("{}", tame_line(.0))]
-    BadFile(String),
+    /// A place in a file is wrong.
+    #[error("{}:{line}:{column}: {}", path.display(), tame_line(message))]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: u64,
+        /// Column, from 1.
+        column: usize,
+        /// What is wrong there.
+        message: String,
+    },
     /// A profile holds nothing for this deployment.
     #[error("{}: no rows for {}; {}", path.display(), tame_line(wanted), tame_line(present))]
     NoRows {
@@ -54,11 +63,12 @@ impl VidurError {
         }
     }
 
-    pub(super) fn at(path: &Path, line: u64, column: usize, what: impl AsRef<str>) -> Self {
-        Self::BadFile(format!(
-            "{}:{line}:{column}: {}",
-            path.display(),
-            what.as_ref()
-        ))
+    pub(super) fn at(path: &Path, line: u64, column: usize, what: impl Into<String>) -> Self {
+        Self::BadFile {
+            path: path.into(),
+            line,
+            column,
+            message: what.into(),
+        }
     }
 }

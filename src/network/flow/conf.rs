@@ -132,8 +132,7 @@ impl SimaiConf {
                 let number = value.parse().ok().filter(|number| allowed.contains(number));
                 number.ok_or_else(|| TopologyError {
                     file: file.to_owned(),
-                    line: index + 1,
-                    column: line.rfind(value).map_or(1, |at| at + 1),
+                    position: Some((index + 1, line.rfind(value).map_or(1, |at| at + 1))),
                     message: format!(
                         "{key}: value `{value}` is not allowed; allowed is a whole number from \
                          {} to {}",
@@ -183,8 +182,7 @@ fn rate_map(line: &str, number: usize, file: &str) -> Result<BTreeMap<u64, u64>,
         _ => {
             return Err(TopologyError {
                 file: file.to_owned(),
-                line: number,
-                column: 1,
+                position: Some((number, 1)),
                 message: "KMIN_MAP must be a count and as many pairs of rate and kilobytes".into(),
             });
         }

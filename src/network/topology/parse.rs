@@ -8,16 +8,18 @@ use crate::limits::{LATENCY_NS_MAX, LINK_GBPS_MAX, TOPOLOGY_NODES_MAX};
 
 /// A topology file that cannot be used, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{file}:{line}:{column}: {}", tame_line(message))]
+#[error("{file}{}: {}", place(*position), tame_line(message))]
 pub struct TopologyError {
     /// File, as named to the user.
     pub file: String,
-    /// Line, from 1.
-    pub line: usize,
-    /// Column, from 1.
-    pub column: usize,
+    /// Line and column, from 1; none: the file as a whole.
+    pub position: Option<(usize, usize)>,
     /// What is wrong.
     pub message: String,
+}
+
+fn place(position: Option<(usize, usize)>) -> String {
+    position.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"))
 }
 
 impl TopologyError {
@@ -25,8 +27,7 @@ impl TopologyError {
     pub(crate) fn read(path: &Path, kind: InputKind) -> Result<String, Self> {
         input_file::read_text(path, kind).map_err(|error| Self {
             file: path.display().to_string(),
-            line: 1,
-            column: 1,
+            position: None,
             message: format!("cannot be read: {error}"),
         })
     }
@@ -76,11 +77,10 @@ impl<'a> Words<'a> {
     }
 
     fn error(&self, word: Option<Word<'_>>, message: String) -> TopologyError {
-        let (line, column) = word.map_or((self.last_line, 1), |word| (word.line, word.column));
+        let end = (self.last_line, 1);
         TopologyError {
             file: self.file.to_owned(),
-            line,
-            column,
+            position: Some(word.map_or(end, |word| (word.line, word.column))),
             message,
         }
     }

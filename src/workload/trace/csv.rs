@@ -85,7 +85,7 @@ impl CsvFormat {
                 "column `{name}` holds dates and times: leave out `time_unit: {}`",
                 unit.name()
             );
-            return Err(WorkloadError::at(file, line, 1, message));
+            return Err(WorkloadError::in_file(file, message).at_key("workload.arrivals.time_unit"));
         }
         Ok(Self {
             time,
