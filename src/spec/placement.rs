@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Infeasible, ResolveError, RunConfig, TopologyOf};
+use super::{Infeasible, InputError, Problem, ResolveError, RunConfig, TopologyOf};
 use crate::catalog::DeviceSpec;
 use crate::memory::Parallelism;
 use crate::network::Placement;
@@ -14,6 +14,22 @@ impl RunConfig {
     /// it is that of a replica alone.
     pub fn places_pools(&self) -> bool {
         self.compat.is_none() && self.network.topology_of != Some(TopologyOf::Replica)
+    }
+
+    /// What is wrong with its `gpus_per_node` if the servers of its topology have so many.
+    pub(super) fn other_servers(&self, servers: u32) -> Option<Problem> {
+        let asked = self.gpus_per_node.filter(|asked| *asked != servers)?;
+        let reason = format!(
+            "value `{asked}`, but the servers of network.topology {} have {servers} GPUs: leave \
+             gpus_per_node out",
+            self.topology_file()
+        );
+        Some(Problem::about("gpus_per_node", reason))
+    }
+
+    fn topology_file(&self) -> String {
+        let file = self.network.topology.as_ref();
+        file.map_or_else(String::new, |file| file.display().to_string())
     }
 }
 
@@ -50,16 +66,9 @@ impl<'a> Sites<'a> {
             return Ok(asked.unwrap_or(device.gpus_per_node));
         };
         let servers = topology.gpus_per_server();
-        match asked.filter(|asked| *asked != servers) {
+        match self.config.other_servers(servers) {
             None => Ok(servers),
-            Some(asked) => Err(ResolveError::input(
-                "gpus_per_node",
-                format!(
-                    "value `{asked}`, but the servers of network.topology {} have {servers} GPUs: \
-                     leave gpus_per_node out",
-                    self.file()
-                ),
-            )),
+            Some(problem) => Err(InputError::Settings(problem).into()),
         }
     }
 
@@ -96,17 +105,12 @@ impl<'a> Sites<'a> {
                     "the replicas take {end} GPUs, those left out in servers included; \
                      network.topology {} has {gpus} (network.topology_of replica gives each \
                      replica one of its own)",
-                    self.file()
+                    self.config.topology_file()
                 );
                 return Err(Infeasible::Network(reason).into());
             }
         }
         self.last = Some((device.clone(), placement, replicas));
         Ok(placement)
-    }
-
-    fn file(&self) -> String {
-        let file = self.config.network.topology.as_ref();
-        file.map_or_else(String::new, |file| file.display().to_string())
     }
 }

@@ -31,6 +31,8 @@ enum Content {
 #[derive(Debug, Default)]
 pub(super) struct PriceFiles {
     seen: BTreeMap<(Content, PathBuf), Option<String>>,
+    /// GPUs of a server, of the topologies among them.
+    gpus_per_server: BTreeMap<PathBuf, u32>,
 }
 
 impl PriceFiles {
@@ -60,9 +62,18 @@ impl PriceFiles {
                 &network.simai_binary,
             ),
         ];
-        files.into_iter().find_map(|(key, content, file)| {
+        let problem = files.into_iter().find_map(|(key, content, file)| {
             let problem = self.look(content, file.as_deref()?)?;
             Some((key, problem))
+        });
+        problem.or_else(|| {
+            let topology = network
+                .topology
+                .as_ref()
+                .filter(|_| config.places_pools())?;
+            let servers = *self.gpus_per_server.get(topology)?;
+            let problem = config.other_servers(servers)?;
+            Some((problem.key?, problem.reason))
         })
     }
 
@@ -136,14 +147,15 @@ impl PriceFiles {
     }
 
     fn look(&mut self, content: Content, path: &Path) -> Option<String> {
-        self.seen
-            .entry((content, path.to_path_buf()))
-            .or_insert_with(|| look(content, path))
+        let (seen, servers) = (&mut self.seen, &mut self.gpus_per_server);
+        seen.entry((content, path.to_path_buf()))
+            .or_insert_with(|| look(content, path, servers))
             .clone()
     }
 }
 
-fn look(content: Content, path: &Path) -> Option<String> {
+/// What is wrong with a file; of a topology also how large its servers are.
+fn look(content: Content, path: &Path, servers: &mut BTreeMap<PathBuf, u32>) -> Option<String> {
     if content == Content::AicbFolder {
         return match path.is_dir() {
             true => aicb::read_directory(path).err().map(|e| e.to_string()),
@@ -163,7 +175,13 @@ fn look(content: Content, path: &Path) -> Option<String> {
         return Some(format!("{}: {why}", path.display()));
     }
     match content {
-        Content::Topology => Topology::load(path).err().map(|e| e.to_string()),
+        Content::Topology => match Topology::load(path) {
+            Ok(topology) => {
+                servers.insert(path.to_path_buf(), topology.gpus_per_server());
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        },
         Content::SimaiConf => SimaiConf::load(path).err().map(|e| e.to_string()),
         Content::Predictions => TableCost::check(path).err().map(|e| e.to_string()),
         Content::StageTimes(stages) => RecordedCost::read(path, stages)

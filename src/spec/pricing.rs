@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use super::contents::Contents;
 use super::entries::{Entries, Entry};
-use super::problem::{Infeasible, InputError, ResolveError};
+use super::problem::{Infeasible, InputError, Problem, ResolveError};
 use super::{NetworkConfig, RunConfig, lock};
 use crate::catalog::{DeviceSpec, EngineSpec, ModelSpec};
 use crate::execution_time::aicb::{AicbCost, AicbCostError, Phase};
@@ -447,15 +447,7 @@ impl Pricing<'_> {
     /// and formulas.
     fn fabric(&self, means: Means<'_>) -> Result<Option<Arc<Fabric>>, ResolveError> {
         let config = self.config;
-        let flows = match config.backend {
-            BackendKind::SimaiSimulation => true,
-            BackendKind::SimaiAnalytical => false,
-            _ => config.network.topology.is_some(),
-        };
-        if config.network.simai_binary.is_some() && !flows {
-            let reason = "is for backend simai_simulation, and for others with network.topology";
-            return Err(ResolveError::input("network.simai_binary", reason));
-        }
+        config.check_program().map_err(InputError::Settings)?;
         let predictor = config.predictor();
         let ranks = f64::from(self.parallelism.tensor_parallel);
         let launch_ms = predictor.nccl_cpu_launch_overhead_ms
@@ -528,14 +520,12 @@ impl Pricing<'_> {
         let Some(program) = &network.simai_binary else {
             return Ok((FabricModel::Flow(flows), name));
         };
-        let (Some(topology), Some(conf)) = (&network.topology, &network.simai_conf) else {
-            let reason = "needs network.topology and network.simai_conf";
-            return Err(ResolveError::input("network.simai_binary", reason));
-        };
+        let needed = |file: &'_ Option<PathBuf>| file.clone().unwrap_or_default();
+        let (topology, conf) = (needed(&network.topology), needed(&network.simai_conf));
         let cache = means
             .cache_dir
             .filter(|_| !self.config.predictor().no_cache);
-        let binary = SimaiBinary::new(program, topology, conf, cache, means.programs);
+        let binary = SimaiBinary::new(program, &topology, &conf, cache, means.programs);
         let binary = binary.map_err(InputError::Program)?;
         // A program that does not run at all is told of before anything is priced.
         let ranks = self.parallelism.tensor_parallel;
@@ -790,6 +780,28 @@ impl RunConfig {
         [files.compute, files.attention]
             .into_iter()
             .find(|file| !file.is_file())
+    }
+
+    /// Whether the program that prices the network, if one is named, is asked for prices
+    /// and has the files it reads.
+    pub(super) fn check_program(&self) -> Result<(), Problem> {
+        let network = &self.network;
+        let flows = match self.backend {
+            BackendKind::SimaiSimulation => true,
+            BackendKind::SimaiAnalytical => false,
+            _ => network.topology.is_some(),
+        };
+        let reason = match network.simai_binary {
+            None => return Ok(()),
+            Some(_) if !flows => {
+                "is for backend simai_simulation, and for others with network.topology"
+            }
+            Some(_) if network.topology.is_none() || network.simai_conf.is_none() => {
+                "needs network.topology and network.simai_conf"
+            }
+            Some(_) => return Ok(()),
+        };
+        Err(Problem::about("network.simai_binary", reason))
     }
 
     /// The predictor's options, with the estimator the backend stands for.

@@ -13,6 +13,8 @@ use super::longest_sequence::LongestSequences;
 use super::measure::Measure;
 use super::places::is_within;
 use super::price_files::PriceFiles;
+use super::problem::ResolveError;
+use super::step_options::step_options;
 use super::{Constraint, Problem, RequestOutput, RunConfig, SpecError, SpecErrors, SweepSpec};
 use crate::catalog::Catalog;
 use crate::execution_time::BackendKind;
@@ -37,6 +39,7 @@ impl RunConfig {
             .collect();
         problems.extend(self.contradiction());
         problems.extend(self.unusable_prices(&entries, &mut PriceFiles::default()));
+        problems.extend(self.unusable_step_options(&entries));
         if problems.is_empty()
             && let Ok(model) = entries.model(&self.model)
             && let Err(infeasible) = check_divisibility(&model.spec, &self.parallelism())
@@ -256,6 +259,7 @@ impl Trial<'_> {
             None => problems.extend(self.unusable_workload(&config)),
         }
         problems.extend(config.unusable_prices(&self.entries, &mut self.files));
+        problems.extend(config.unusable_step_options(&self.entries));
         problems
     }
 
@@ -314,9 +318,21 @@ impl RunConfig {
         if let Some(error) = self.predictor().check().err().filter(|_| used) {
             return Some(Problem::about("predictor", error.to_string()));
         }
+        if let Err(problem) = self.check_program() {
+            return Some(problem);
+        }
         let of_formula = self.unusable_formula();
         let (key, reason) = of_formula.or_else(|| files.problem(self, entries))?;
         Some(Problem::about(key, reason))
+    }
+
+    /// An option of steps that is not what the model needs.
+    fn unusable_step_options(&self, entries: &Entries) -> Option<Problem> {
+        let model = entries.model(&self.model).ok()?;
+        match step_options(self, &model.spec, &self.parallelism()) {
+            Err(ResolveError::Input(error)) => Some(Problem::from(&error)),
+            Err(ResolveError::Infeasible(_)) | Ok(_) => None,
+        }
     }
 
     /// What in this configuration contradicts itself, if anything does: values

@@ -347,7 +347,9 @@ fn a_topology_must_have_room_and_agree() {
     }
     assert!(resolve(&small.config(&["network.topology_of=replica"])).is_ok());
     let network = Network::of(&spectrum(32), &[]);
-    match resolve(&network.config(&["gpus_per_node=4"])) {
+    let mut other_servers = network.config(&[]);
+    other_servers.gpus_per_node = Some(4);
+    match resolve(&other_servers) {
         Err(ResolveError::Input(error)) => {
             assert_eq!(error.key(), Some("gpus_per_node"));
             let text = error.to_string();

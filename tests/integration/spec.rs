@@ -422,6 +422,52 @@ fn a_topology_that_is_not_there_is_told_at_its_key() {
 }
 
 #[test]
+fn what_only_shows_beside_the_model_or_the_topology_is_told_at_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixed = "type: fixed, prefill_tokens: 10, decode_tokens: 5";
+    let file = with_workload(dir.path(), fixed, "type: static", "2");
+    let topology = dir.path().join("servers");
+    let made = Command::cargo_bin("vidur-sweep")
+        .unwrap()
+        .args([
+            "topology",
+            "generate",
+            "spectrum-x",
+            "--gpus",
+            "16",
+            "--out",
+        ])
+        .arg(&topology)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let told = |more: &str| {
+        let text = text.replace("llama-3-8b", "qwen3-30b-a3b") + more;
+        let errors = spec::load_str(&text, &file, &[]).unwrap_err();
+        let message = errors.to_string();
+        let (_, rest) = message.split_once("sweep.yaml:").expect("its file");
+        rest.to_owned()
+    };
+    let topology = format!("  network: {{topology: {}}}\n", topology.display());
+    let message = told(&(topology.clone() + "  gpus_per_node: 4\n"));
+    assert!(
+        message.starts_with("14:18: key `gpus_per_node`: value `4`"),
+        "{message}"
+    );
+    let message = told("  moe: {load: {type: histogram, tokens: [1, 2]}}\n");
+    assert!(
+        message.starts_with("13:41: key `moe.load.tokens`: 2 numbers"),
+        "{message}"
+    );
+    let message = told("  network: {simai_binary: /bin/true}\n");
+    assert!(
+        message.starts_with("13:27: key `network.simai_binary`: is for backend"),
+        "{message}"
+    );
+}
+
+#[test]
 fn names_the_catalog_lacks_are_found_where_they_stand() {
     let message = load("full.yaml", &["axes.model=[llama-3-8b, lama-3-70b]"]).unwrap_err();
     assert!(message.starts_with("--set axes.model"), "{message}");
