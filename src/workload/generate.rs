@@ -283,8 +283,10 @@ fn draw_lengths(
             decode_mean_tokens,
             max_tokens,
         } => {
-            let prefill = Geometric::new("prefill", *prefill_mean_tokens)?;
-            let decode = Geometric::new("decode", *decode_mean_tokens)?;
+            let prefill =
+                Geometric::new("workload.lengths.prefill_mean_tokens", *prefill_mean_tokens)?;
+            let decode =
+                Geometric::new("workload.lengths.decode_mean_tokens", *decode_mean_tokens)?;
             // Of each its own, so that a change of one leaves the other as it was.
             let mut prompts = streams.rng("lengths: exponential prompts", "");
             let mut outputs = streams.rng("lengths: exponential outputs", "");
@@ -409,12 +411,9 @@ struct Geometric {
 }
 
 impl Geometric {
-    fn new(what: &str, mean: f64) -> Result<Self, WorkloadError> {
+    fn new(key: &'static str, mean: f64) -> Result<Self, WorkloadError> {
         if !(mean >= 1.0 && mean.is_finite()) {
-            return Err(WorkloadError::new(format!(
-                "`workload.lengths.{what}_mean_tokens` is `{mean}`; allowed is a number of at \
-                 least 1"
-            )));
+            return Err(WorkloadError::value(key, mean, "a number of at least 1"));
         }
         // P(X > k) = exp(-k / scale) = (1 - 1 / mean)^k; with a mean of 1 the scale is 0.
         let scale = -(-mean.recip()).ln_1p().recip();
