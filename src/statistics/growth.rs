@@ -108,7 +108,7 @@ impl LoadEvidence {
         assert_eq!(arrivals.len(), ends.len(), "one of each");
         let arrived = arrivals.partition_point(|&arrival| arrival <= now);
         let (arrivals, begins, ends) = (&arrivals[..arrived], &begins[..arrived], &ends[..arrived]);
-        let waiting = begins.iter().filter(|&&begin| !(begin <= now)).count();
+        let waiting = arrived - begins.iter().filter(|&&begin| begin <= now).count();
         let mut evidence = Self {
             arrived,
             waiting,
