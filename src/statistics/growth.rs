@@ -17,7 +17,7 @@
 //!
 //! *Stable*: the mean backlog over the run is smaller than a critically loaded system's.
 //! The time average of `|B|` over `[0, 1]` is below [`BOUNDED_LEVEL`] in fewer than one of
-//! 40,000 walks, below 0.149 in 1 % (`campaign.rs` tries it), an overloaded system's even
+//! 40,000 walks, below 0.149 in 1 % (`tests.rs` tries it), an overloaded system's even
 //! less often. And
 //! the number in the system must have stopped growing, over a time that is long against
 //! the time a request spends there.

@@ -4,7 +4,7 @@
 //! runs that are stopped by looking at the data: those stop early that underestimate
 //! their own variance. So a run is extended well beyond the length at which intervals of
 //! a fixed one begin to hold, measured in independent events, which is what its
-//! correlated samples are worth. The numbers here were chosen by trying: `campaign.rs`,
+//! correlated samples are worth. The numbers here were chosen by trying: `tests.rs`,
 //! tables in `docs/statistics.md`.
 
 use super::batch_means::{Mean, mean};

@@ -9,8 +9,6 @@
 //! (the tests here measure them again on queues with known answers).
 
 pub mod batch_means;
-#[cfg(test)]
-mod campaign;
 mod cells;
 mod distributions;
 pub mod growth;
@@ -19,6 +17,8 @@ pub mod length;
 pub mod quantile;
 #[cfg(test)]
 mod queues;
+#[cfg(test)]
+mod tests;
 pub mod warm_up;
 
 pub use batch_means::Mean;

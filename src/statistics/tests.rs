@@ -2,7 +2,7 @@
 //! answers. A small part runs with the tests; the tables of `docs/statistics.md` come from
 //!
 //! ```sh
-//! VIDUR_SWEEP_STATISTICS_CAMPAIGN=1000 cargo test --release --lib statistics::campaign -- --nocapture
+//! VIDUR_SWEEP_STATISTICS_CAMPAIGN=1000 cargo test --release --lib statistics::tests -- --nocapture
 //! ```
 
 use super::growth::{LoadEvidence, LoadVerdict};
