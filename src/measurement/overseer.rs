@@ -14,24 +14,36 @@ use crate::simulator::{
     Next, Overseer, PoolWork, Progress, RequestTargets, RunSummary, SegmentRecorder,
     SparseHistogram, SteadyState, Until,
 };
+use crate::statistics::quantile::share_of;
 use crate::statistics::{LoadEvidence, LoadVerdict};
 
 /// Requests that have arrived when a run is looked at first for a growing backlog.
-const FIRST_LOOK: u32 = 64;
+const FIRST_LOOK: u32 = 128;
 
 /// Requests simulated to warm up before the first window is cut, as a share of those to be
 /// measured.
 const EXPECTED_WARM_UP: f64 = 0.125;
 
 /// A run whose figures are not known well enough goes on to be as many times as long.
-const GROWTH: f64 = 1.6;
+const GROWTH: f64 = 1.5;
 
 /// Longest step in one go: what is expected of a longer run is itself only guessed.
 const MOST_GROWTH: f64 = 4.0;
 
-/// A target is out of reach for certain below this probability that it is met: then no
-/// figure need be known any better.
-const HOPELESS: f64 = 1e-3;
+/// A target is out of reach for certain at this probability that it is met: then no figure
+/// need be known any better.
+const HOPELESS: f64 = 5e-3;
+
+/// So many times the share of requests that may exceed a limit do for certain, of a run
+/// that is stopped before its requests have ended.
+const HOPELESS_EXCESS: f64 = 2.0;
+
+/// It is as certain that a target is met, or missed, at the ends of an interval.
+const CERTAIN: f64 = 0.975;
+
+/// Half-width, as a share, of the interval of a figure that may stay as near to its limit
+/// as it is.
+const CLOSE: f64 = 0.02;
 
 /// Watches one run.
 pub struct Steady<'a> {
@@ -107,13 +119,12 @@ impl<'a> Steady<'a> {
         LoadEvidence::new(&arrivals, &begins, &ends, settled_from_s, progress.now_s)
     }
 
-    /// Figures that must be known: means, and those of limits and of precision; where
-    /// nobody asks for one, the outermost that every summary has.
+    /// Figures that must be known for a verdict: means; those that are to be known well;
+    /// and, where nobody asks for any, the outermost that every summary has.
     fn figures(&self) -> Vec<Figure> {
-        let limits = self.limits.iter().map(|limit| limit.figure);
         let wishes = self.length.precision.iter().map(|(figure, _)| *figure);
-        let mut figures: Vec<_> = limits.chain(wishes).collect();
-        if figures.is_empty() {
+        let mut figures: Vec<_> = wishes.collect();
+        if figures.is_empty() && self.limits.is_empty() {
             let outermost = |metric| Figure::Latency(metric, Statistic::Quantile(0.99));
             figures.extend([Metric::Ttft, Metric::Tbt, Metric::E2e].map(outermost));
         }
@@ -132,9 +143,11 @@ impl<'a> Steady<'a> {
             false => evidence.is_bounded(),
         };
         let are_known = || {
-            self.figures()
-                .into_iter()
-                .all(|figure| window.is_known(figure))
+            let mut figures = self.figures().into_iter();
+            figures.all(|figure| window.is_known(figure))
+                && self.limits.iter().all(|limit| {
+                    window.is_known(limit.figure) || is_certain(likelihood(window, limit))
+                })
         };
         match is_bounded && are_known() {
             true => LoadVerdict::Stable,
@@ -149,9 +162,10 @@ impl<'a> Steady<'a> {
         if self.requests >= most || verdict == LoadVerdict::Saturated {
             return None;
         }
-        let is_hopeless =
-            |limit: &Limit| window.probability_at_most(limit.figure, limit.at_most) < HOPELESS;
-        if self.limits.iter().any(is_hopeless) {
+        let likelihoods = self.limits.iter().map(|limit| likelihood(window, limit));
+        let likelihood = likelihoods.fold(1.0, f64::min);
+        // Whoever cannot serve a request misses every target.
+        if likelihood <= HOPELESS || window.facts.rejected > 0 {
             return None;
         }
         // The width falls with the root of the length.
@@ -160,9 +174,16 @@ impl<'a> Steady<'a> {
             (window.interval(*figure).relative_half_width() / width).powi(2)
         });
         let missing = missing.fold(0.0, f64::max);
+        // Whoever is this close to a limit may stay there.
+        let nearness = self
+            .limits
+            .iter()
+            .map(|limit| window.interval(limit.figure).relative_half_width() / CLOSE);
+        let is_open = !is_certain(likelihood) && nearness.fold(0.0, f64::max) > 1.0;
         let factor = match verdict {
             LoadVerdict::TooShort => missing.max(GROWTH),
             _ if missing > 1.0 => (1.1 * missing).max(GROWTH),
+            _ if is_open => GROWTH,
             _ => return None,
         };
         let longer = self.requests as f64 * factor.min(MOST_GROWTH);
@@ -231,6 +252,7 @@ impl<'a> Steady<'a> {
                 scheduling_delay: delay_intervals,
                 requests_per_s: rates.requests_per_s(),
                 output_tokens_per_s: rates.tokens_per_s(),
+                served_tokens_share: rates.served_tokens_share(),
                 attainment: window.attainment(),
             })),
         };
@@ -243,8 +265,43 @@ impl<'a> Steady<'a> {
         Next::Stop
     }
 
-    /// Stops a run that does not keep up; what it served is told of its second half.
-    fn conclude_saturated(&mut self, progress: &Progress<'_>, recorder: &SegmentRecorder) -> Next {
+    /// Whether so many requests have waited for longer than a limit on a percentile that
+    /// the others cannot make up for it: of those that arrived in the first half, which
+    /// have had time to be served.
+    fn is_hopeless(&self, progress: &Progress<'_>) -> bool {
+        self.limits.iter().any(|limit| {
+            let Figure::Latency(metric, Statistic::Quantile(p)) = limit.figure else {
+                return false;
+            };
+            let exceeds = |id: usize| {
+                let record = progress.record(id);
+                let waited_s = match metric {
+                    Metric::Ttft => record.prefill_completed_at_s,
+                    Metric::SchedulingDelay => record.scheduled_at_s,
+                    Metric::E2e => record.completed_at_s,
+                    Metric::Tbt => return false,
+                } - record.arrived_at_s;
+                let so_far_s = progress.now_s - record.arrived_at_s;
+                let waited_s = if waited_s.is_nan() {
+                    so_far_s
+                } else {
+                    waited_s
+                };
+                waited_s > limit.at_most
+            };
+            let exceeding: Vec<bool> = (0..progress.arrived() / 2).map(exceeds).collect();
+            share_of(&exceeding).low > HOPELESS_EXCESS * (1.0 - p)
+        })
+    }
+
+    /// Stops a run of which enough is known before its requests have ended; what it served
+    /// is told of its second half.
+    fn conclude_early(
+        &mut self,
+        progress: &Progress<'_>,
+        recorder: &SegmentRecorder,
+        verdict: LoadVerdict,
+    ) -> Next {
         let arrived = progress.arrived();
         let marks = progress.marks.iter().map(|mark| mark.request as usize);
         let start = marks
@@ -253,8 +310,17 @@ impl<'a> Steady<'a> {
             .unwrap_or(0);
         let tokens = tokens(recorder);
         let window = Window::new(progress, &tokens, start..arrived, self.targets);
-        self.conclude(&window, progress, LoadVerdict::Saturated)
+        self.conclude(&window, progress, verdict)
     }
+}
+
+/// The probability that a limit is kept.
+fn likelihood(window: &Window<'_>, limit: &Limit) -> f64 {
+    window.probability_at_most(limit.figure, limit.at_most)
+}
+
+fn is_certain(probability: f64) -> bool {
+    !(1.0 - CERTAIN..CERTAIN).contains(&probability)
 }
 
 /// Times between tokens by segment, the open one included.
@@ -277,7 +343,10 @@ impl Overseer<SegmentRecorder> for Steady<'_> {
         }
         if !self.is_closed_loop && arrived >= self.next_look as usize {
             if self.evidence(progress, 0.0).is_saturated() {
-                return self.conclude_saturated(progress, recorder);
+                return self.conclude_early(progress, recorder, LoadVerdict::Saturated);
+            }
+            if self.is_hopeless(progress) {
+                return self.conclude_early(progress, recorder, LoadVerdict::TooShort);
             }
             while self.next_look as usize <= arrived {
                 self.next_look = self.next_look.saturating_mul(2);
@@ -302,7 +371,7 @@ impl Overseer<SegmentRecorder> for Steady<'_> {
         let evidence = self.evidence(progress, window.start_s);
         let verdict = self.verdict(&window, &evidence);
         if verdict == LoadVerdict::Saturated {
-            return self.conclude_saturated(progress, recorder);
+            return self.conclude_early(progress, recorder, LoadVerdict::Saturated);
         }
         match self
             .extended(&window, verdict)

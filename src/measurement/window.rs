@@ -139,23 +139,13 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// The probability that a figure is at most `limit`; NaN if nothing can be said.
+    /// The probability that a figure is at most `limit`: by its interval, as for whoever
+    /// has only that.
     pub(super) fn probability_at_most(&self, figure: Figure, limit: f64) -> f64 {
-        match figure {
-            Figure::Latency(Metric::Tbt, Statistic::Mean) => {
-                self.tbt_mean().probability_at_most(limit)
-            }
-            Figure::Latency(Metric::Tbt, Statistic::Quantile(p)) => {
-                Quantiles::new(&self.tbt).probability_at_most(p, limit)
-            }
-            Figure::Latency(metric, Statistic::Mean) => {
-                batch_means::mean(self.facts.series_s(metric)).probability_at_most(limit)
-            }
-            Figure::Latency(metric, Statistic::Quantile(p)) => {
-                let sample = Sample::new(self.facts.series_s(metric));
-                Quantiles::new(&sample).probability_at_most(p, limit)
-            }
-            Figure::Requests | Figure::Tokens => f64::NAN,
+        // Without a sample a metric exceeds nothing.
+        match self.interval(figure) {
+            interval if interval.value.is_nan() => 1.0,
+            interval => interval.probability_at_most(limit),
         }
     }
 
@@ -292,6 +282,7 @@ impl Facts {
             | RequestOutcome::UnfinishedStuck
             | RequestOutcome::NotArrived => {
                 self.unfinished += 1;
+                self.add_censored(record);
                 is_decided = targets.is_some_and(|targets| targets.exceeded_by(record));
                 self.undecided += u32::from(!is_decided);
             }
@@ -302,13 +293,26 @@ impl Facts {
         }
     }
 
+    /// Counts what a request that has not ended has waited for so far: of a run that was
+    /// stopped, percentiles over those that have ended alone would be too low.
+    fn add_censored(&mut self, record: &RequestRecord) {
+        let so_far_s = |at_s: f64| match at_s.is_nan() {
+            true => record.ended_at_s - record.arrived_at_s,
+            false => at_s - record.arrived_at_s,
+        };
+        self.ttft_s.push(so_far_s(record.prefill_completed_at_s));
+        self.e2e_s.push(so_far_s(record.completed_at_s));
+        self.scheduling_delay_s
+            .push(so_far_s(record.scheduled_at_s));
+    }
+
     /// Requests that met every target, if there are any.
     pub(super) fn met(&self, targets: Option<RequestTargets>) -> Option<u32> {
         let met = self.met.iter().filter(|met| **met).count();
         targets.map(|_| narrow::<u32, _>(met))
     }
 
-    /// Latencies of completed requests in order of arrival, seconds.
+    /// Latencies in order of arrival, seconds; of requests that have not ended, so far.
     fn series_s(&self, metric: Metric) -> &[f64] {
         match metric {
             Metric::Ttft => &self.ttft_s,
@@ -324,6 +328,8 @@ pub(super) struct Rates {
     piece_s: f64,
     requests: [f64; PIECES],
     output_tokens: [f64; PIECES],
+    /// Of the requests that arrive.
+    offered_tokens: [f64; PIECES],
     pub(super) total_requests: u32,
     pub(super) total_output_tokens: u64,
     pub(super) total_prompt_tokens: u64,
@@ -335,18 +341,27 @@ impl Rates {
             piece_s: (end_s - start_s) / PIECES as f64,
             requests: [0.0; PIECES],
             output_tokens: [0.0; PIECES],
+            offered_tokens: [0.0; PIECES],
             total_requests: 0,
             total_output_tokens: 0,
             total_prompt_tokens: 0,
         };
+        let piece_s = rates.piece_s;
+        let piece = |at_s: f64| {
+            let is_within = at_s >= start_s && at_s < end_s;
+            is_within.then(|| whole_usize((at_s - start_s) / piece_s).min(PIECES - 1))
+        };
         for id in 0..progress.arrived() {
+            let (_, output) = progress.lengths(id);
+            if let Some(piece) = piece(progress.arrived_at_s(id)) {
+                rates.offered_tokens[piece] += f64::from(output);
+            }
             let Some((completed_at_s, prompt, output)) = progress.completion(id) else {
                 continue;
             };
-            if completed_at_s < start_s || completed_at_s >= end_s {
+            let Some(piece) = piece(completed_at_s) else {
                 continue;
-            }
-            let piece = whole_usize((completed_at_s - start_s) / rates.piece_s).min(PIECES - 1);
+            };
             rates.requests[piece] += 1.0;
             rates.output_tokens[piece] += f64::from(output);
             rates.total_requests += 1;
@@ -358,6 +373,10 @@ impl Rates {
 
     pub(super) fn requests_per_s(&self) -> Interval {
         batch_means::ratio(&self.requests, &[self.piece_s; PIECES]).interval
+    }
+
+    pub(super) fn served_tokens_share(&self) -> Interval {
+        batch_means::ratio(&self.output_tokens, &self.offered_tokens).interval
     }
 
     pub(super) fn tokens_per_s(&self) -> Interval {

@@ -6,13 +6,15 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::answer::{Answer, answer};
 use super::figures::Figures;
 use super::format::{counted, grouped};
 use super::insights::{Binding, binding};
 use crate::results::{
-    Numbers, REPLICATION_COLUMN, ResultError, RunStatus, SummaryBatch, SummaryReader, SummaryRow,
+    Numbers, REPLICATION_COLUMN, ResultError, RunStatus, SloVerdict, SummaryBatch, SummaryReader,
+    SummaryRow,
 };
-use crate::select::{Criteria, CriteriaError, ReasonGroup, ReasonGroups, Selection};
+use crate::select::{Configuration, Criteria, CriteriaError, ReasonGroup, ReasonGroups, Selection};
 use crate::spec::{Objectives, Slo};
 
 /// What to gather.
@@ -90,14 +92,25 @@ pub struct RunTotals {
 /// One configuration, means over its replications.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Deployment {
+    /// Its place among those that meet the targets, from 1; those that are tied with the
+    /// first of their places share it; none: it does not.
+    pub rank: Option<u64>,
     /// Index of its first run.
     pub run_index: u64,
     /// Identity of its first run.
     pub run_id: String,
     /// Replications.
     pub replications: u32,
-    /// Whether it meets the targets.
+    /// Whether it meets the targets for certain.
     pub slo_met: bool,
+    /// `meets`, `misses` or `unsure`.
+    pub slo_verdict: &'static str,
+    /// Probability that it meets the targets.
+    pub slo_probability: f64,
+    /// Replications whose own figures meet the targets.
+    pub met_replications: u32,
+    /// `stable`, `saturated` or `too_short`; none where all of a run was measured.
+    pub load_verdict: Option<&'static str>,
     /// Whether it is on the frontier.
     pub pareto: bool,
     /// Labels, and values of all axes but `replication`.
@@ -152,8 +165,14 @@ pub struct SweepReport {
     pub notes: Vec<String>,
     /// Configurations simulated in all their replications.
     pub configurations: u64,
-    /// Configurations that meet the targets.
+    /// Configurations that meet the targets for certain.
     pub meeting_targets: u64,
+    /// Configurations of which it is not certain whether they do.
+    pub unsure: u64,
+    /// Configurations to which more is offered than they serve.
+    pub saturated: u64,
+    /// Configurations of whose load too little was seen.
+    pub too_short: u64,
     /// Configurations on the frontier.
     pub on_frontier: u64,
     /// Labels of a list, and axes with more than one value.
@@ -166,6 +185,8 @@ pub struct SweepReport {
     pub deployments: Vec<Deployment>,
     /// Why runs were infeasible or failed, largest group first.
     pub reasons: Vec<ReasonGroup>,
+    /// The answer in a few sentences.
+    pub answer: Answer,
     /// What binds the best deployment.
     pub binding: Option<Binding>,
     /// What the figures of the best deployment rest on that nobody measured or
@@ -200,7 +221,10 @@ pub(super) fn condense(
     let selection = &overview.selection;
     let limit = options.limit.unwrap_or(usize::MAX);
     let configurations = selection.configurations();
-    let meeting = configurations.iter().filter(|c| c.meets_targets).count() as u64;
+    let meeting = configurations.iter().filter(|c| c.meets_targets()).count() as u64;
+    let count = |is: &dyn Fn(&Configuration) -> bool| {
+        configurations.iter().filter(|c| is(c)).count() as u64
+    };
     let (list, positions) = match (meeting, options.list) {
         (0, _) | (_, ListKind::NearestMisses) => {
             (ListKind::NearestMisses, selection.nearest_misses(limit))
@@ -208,7 +232,18 @@ pub(super) fn condense(
         (_, ListKind::Frontier) => (ListKind::Frontier, selection.frontier(limit)),
         (_, ListKind::Best) => (ListKind::Best, selection.best(limit)),
     };
-    let deployments = describe(reader, selection, &positions)?;
+    let mut deployments = describe(reader, selection, &positions)?;
+    if list == ListKind::Best {
+        rank(selection, &positions, &mut deployments);
+    }
+    let answer = {
+        let mut two = selection.best(2);
+        if two.is_empty() {
+            two = selection.nearest_misses(2);
+        }
+        let two = describe(reader, selection, &two)?;
+        answer(reader, selection, &two, &overview.varying_axes)
+    };
     let binding = binding(reader, selection, &overview.varying_axes)?;
     let assumptions = grounds(reader, selection, &deployments)?;
     Ok(SweepReport {
@@ -221,16 +256,31 @@ pub(super) fn condense(
         notes: notes(overview),
         configurations: configurations.iter().filter(|c| c.all_ok).count() as u64,
         meeting_targets: meeting,
+        unsure: count(&|c| c.all_ok && c.slo == SloVerdict::Unsure),
+        saturated: count(&|c| c.load_verdict() == Some("saturated")),
+        too_short: count(&|c| c.load_verdict() == Some("too_short")),
         on_frontier: configurations.iter().filter(|c| c.pareto).count() as u64,
         varying_axes: overview.varying_axes.clone(),
         fixed_axes: overview.fixed_axes.clone(),
         list,
         deployments,
         reasons: overview.reasons.clone(),
+        answer,
         binding,
         assumptions,
         files: files(reader.dir()),
     })
+}
+
+/// Gives the best, in order, their places.
+fn rank(selection: &Selection, positions: &[usize], deployments: &mut [Deployment]) {
+    let (mut first, mut place) = (0, 1);
+    for (at, deployment) in deployments.iter_mut().enumerate() {
+        if !selection.are_tied(positions[first], positions[at]) {
+            (first, place) = (at, at as u64 + 1);
+        }
+        deployment.rank = Some(place);
+    }
 }
 
 /// What a person should know of how the runs are judged.
@@ -344,9 +394,15 @@ fn look_over(reader: &SummaryReader, criteria: Criteria) -> Result<Overview, Rep
         .iter()
         .map(|axis| axis.name.as_str())
         .collect();
-    let wanted = criteria.columns().chain(axes.iter().copied());
-    let wanted = wanted.chain(["reason"]).chain(LengthTotals::COLUMNS);
-    let columns: Vec<String> = wanted.map(str::to_string).collect();
+    let others = axes
+        .iter()
+        .copied()
+        .chain(["reason"])
+        .chain(LengthTotals::COLUMNS);
+    let columns: Vec<String> = criteria
+        .columns()
+        .chain(others.map(str::to_owned))
+        .collect();
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
 
     let mut selection = Selection::new(criteria, reader.axes());
@@ -461,16 +517,24 @@ fn deployment(selection: &Selection, position: usize, gathering: Gathering) -> D
     let means = sums.map(|(sum, &count)| (count > 0).then(|| sum / f64::from(count)));
     let bounds = &selection.criteria().bounds;
     Deployment {
+        rank: None,
         run_index: configuration.run_index,
         run_id: gathering.run_id,
         replications: configuration.runs,
-        slo_met: configuration.meets_targets,
+        slo_met: configuration.meets_targets(),
+        slo_verdict: configuration.slo.name(),
+        slo_probability: configuration.slo_probability,
+        met_replications: configuration.met_runs,
+        load_verdict: configuration.load_verdict(),
         pareto: configuration.pareto,
         axes: gathering.axes,
         figures: Figures::new(means),
         tightest: selection.tightest_bound(position).map(|(bound, _)| Miss {
             column: bounds[bound].column.clone(),
-            value: selection.bound_values(position)[bound],
+            value: selection
+                .bound_values(position)
+                .nth(bound)
+                .unwrap_or(f64::NAN),
             limit: bounds[bound].limit,
         }),
         incomplete_fraction: configuration.incomplete_fraction(),

@@ -5,6 +5,7 @@
 //! a [`SweepReport`]; [`write_report`] prints one, [`html::write`] makes the
 //! page. Knows nothing of how results came about.
 
+mod answer;
 mod figures;
 mod format;
 mod gather;
@@ -85,6 +86,8 @@ fn write_csv(report: &SweepReport, out: &mut impl Write) -> io::Result<()> {
         "run_id",
         "replications",
         "slo_met",
+        "slo_verdict",
+        "load_verdict",
         "pareto",
     ];
     let mut header: Vec<&str> = fixed.to_vec();
@@ -99,6 +102,8 @@ fn write_csv(report: &SweepReport, out: &mut impl Write) -> io::Result<()> {
             deployment.run_id.clone(),
             deployment.replications.to_string(),
             deployment.slo_met.to_string(),
+            deployment.slo_verdict.to_owned(),
+            deployment.load_verdict.unwrap_or_default().to_owned(),
             deployment.pareto.to_string(),
         ];
         record.extend(axes().map(|axis| format::exact_value(deployment.axes.get(axis))));

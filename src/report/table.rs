@@ -6,7 +6,9 @@ use super::format::{self, counted, grouped};
 use super::gather::{Deployment, ListKind, Miss, SweepReport};
 use super::insights::{Binding, BlockedStep};
 use super::text_table::{TextColumn, TextTable, wrapped};
+use crate::results::SloVerdict;
 use crate::results::schema::METRIC_COLUMNS;
+use crate::spec::columns::interval_ends;
 
 /// Groups of reasons told one by one.
 const REASONS_SHOWN: usize = 6;
@@ -19,6 +21,7 @@ const AXIS_CHARACTERS: usize = 80;
 pub(super) fn render(report: &SweepReport, width: usize) -> String {
     let sections = [
         wrapped(&overview(report), width),
+        wrapped(&(report.answer.sentences.join(" ") + "\n"), width),
         wrapped(&reasons(report), width),
         listing(report, width),
         wrapped(&assumptions(report), width),
@@ -62,10 +65,14 @@ fn overview(report: &SweepReport) -> String {
             grouped(runs.failed)
         ),
     );
+    let unsure = match report.unsure {
+        0 => String::new(),
+        unsure => format!("; {} unsure", grouped(unsure)),
+    };
     line(
         &mut out,
         format_args!(
-            "{} of {} {}; {} on the Pareto frontier.",
+            "{} of {} {}{unsure}; {} on the Pareto frontier.",
             grouped(report.meeting_targets),
             counted(report.configurations, "configuration"),
             match targets(report) {
@@ -75,6 +82,20 @@ fn overview(report: &SweepReport) -> String {
             grouped(report.on_frontier),
         ),
     );
+    if report.saturated + report.too_short > 0 {
+        let loads = [
+            (
+                report.saturated,
+                "saturated: more is offered than they serve",
+            ),
+            (report.too_short, "seen for too short a time to tell"),
+        ];
+        let loads = loads.iter().filter(|(count, _)| *count > 0);
+        let loads: Vec<String> = loads
+            .map(|(count, what)| format!("{} {what}", grouped(*count)))
+            .collect();
+        line(&mut out, format_args!("Load: {}.", loads.join("; ")));
+    }
     for note in &report.notes {
         line(&mut out, format_args!("{note}"));
     }
@@ -167,6 +188,12 @@ fn table_columns(report: &SweepReport) -> Vec<TextColumn> {
         "run",
         cells(&|d| d.run_index.to_string()),
     )];
+    // Places that several share say that their order means nothing.
+    let places = || all.iter().filter_map(|d| d.rank);
+    if places().zip(1..).any(|(place, at)| place != at) {
+        let place = |d: &Deployment| d.rank.map_or_else(String::new, |place| place.to_string());
+        columns.insert(0, TextColumn::numbers("rank", cells(&place)));
+    }
     for axis in &report.varying_axes {
         let mut values = all.iter().filter_map(|d| d.axes.get(axis));
         let cells = cells(&|d| shortened(&format::value(d.axes.get(axis))));
@@ -178,7 +205,13 @@ fn table_columns(report: &SweepReport) -> Vec<TextColumn> {
     }
     for (name, heading, dispensable) in figure_list(report) {
         let cells = cells(&|d| match d.figures.get(&name) {
-            Some(value) => format::figure(&name, value),
+            Some(value) => {
+                let figure = format::figure(&name, value);
+                match half_width(d, &name, value).filter(|_| is_asked(report, &name)) {
+                    Some(half) => format!("{figure} ±{}", format::percent(half)),
+                    None => figure,
+                }
+            }
             None => "-".into(),
         });
         let column = TextColumn::numbers(&name, cells).dispensable(dispensable);
@@ -200,16 +233,28 @@ fn table_columns(report: &SweepReport) -> Vec<TextColumn> {
     columns
 }
 
+/// Whether a figure is a target or an objective.
+fn is_asked(report: &SweepReport, name: &str) -> bool {
+    let objectives = &report.objectives;
+    report.slo.0.contains_key(name)
+        || objectives.maximize.iter().any(|o| o == name)
+        || objectives.minimize.iter().any(|o| o == name)
+}
+
+/// The longer half of a figure's 95 % interval as a share of it, if that is known. Over
+/// replications, of which each has its own, it is that much narrower.
+fn half_width(deployment: &Deployment, name: &str, value: f64) -> Option<f64> {
+    let [low, high] = interval_ends(name)?;
+    let [low, high] = [low, high].map(|end| deployment.figures.get(&end));
+    let half = (high? - value).max(value - low?) / value.abs();
+    Some(half / f64::from(deployment.replications).sqrt()).filter(|half| half.is_finite())
+}
+
 /// Figures to show, their headings where those are not their names, and how readily
 /// they go: always size, speed, latency and price; the objectives and targets whatever
 /// they are.
 fn figure_list(report: &SweepReport) -> Vec<(String, Option<&'static str>, u8)> {
-    let asked = |name: &str| {
-        let objectives = &report.objectives;
-        report.slo.0.contains_key(name)
-            || objectives.maximize.iter().any(|o| o == name)
-            || objectives.minimize.iter().any(|o| o == name)
-    };
+    let asked = |name: &str| is_asked(report, name);
     let usual = [
         ("total_gpus", "GPUs", 0),
         ("throughput_tokens_per_s_per_gpu", "tokens/s per GPU", 0),
@@ -244,6 +289,12 @@ fn figure_list(report: &SweepReport) -> Vec<(String, Option<&'static str>, u8)> 
 /// What a deployment misses: targets beyond their limit, requests not done.
 fn misses(deployment: &Deployment) -> String {
     let mut parts = Vec::new();
+    if deployment.load_verdict == Some("saturated") {
+        parts.push("saturated".to_owned());
+    } else if deployment.slo_verdict == SloVerdict::Unsure.name() {
+        let probability = format::percent(deployment.slo_probability);
+        parts.push(format!("unsure: {probability} likely to meet"));
+    }
     if deployment.incomplete_fraction > 0.0 {
         let share = format::percent(deployment.incomplete_fraction);
         parts.push(format!("{share} not completed"));

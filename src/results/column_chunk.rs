@@ -80,10 +80,7 @@ impl Places {
             page.push(1);
         } else {
             write_varint(((self.rows.div_ceil(8) as u64) << 1) | 1, &mut page);
-            page.extend(self.valid.chunks(8).map(|valid| {
-                let bits = valid.iter().enumerate();
-                bits.fold(0, |byte, (bit, &valid)| byte | (u8::from(valid) << bit))
-            }));
+            page.extend(packed(&self.valid));
         }
         let bytes = narrow::<u32, _>(page.len() - 4);
         page[..4].copy_from_slice(&bytes.to_le_bytes());
@@ -174,6 +171,7 @@ pub(super) enum Filling<R: 'static> {
     Int(&'static Take<R, Option<i64>>, Integers),
     Float(&'static Take<R, f64>, Numbers),
     Text(fn(&R) -> Option<&str>, TextRuns),
+    Flag(fn(&R) -> bool, Vec<bool>),
     /// Nothing but nulls.
     Null(Integers),
 }
@@ -185,7 +183,8 @@ impl<R> Filling<R> {
             Getter::Float(take) => Self::Float(take, Numbers::default()),
             Getter::Text(get) => Self::Text(*get, Vec::new()),
             // Verdicts are of runs; a row has none.
-            Getter::Verdict => Self::Null(Integers::default()),
+            Getter::Verdict(_) => Self::Null(Integers::default()),
+            Getter::Flag(get) => Self::Flag(*get, Vec::new()),
         }
     }
 
@@ -194,6 +193,7 @@ impl<R> Filling<R> {
         match self {
             Self::Int(_, integers) => integers.reserve(rows),
             Self::Float(_, numbers) => numbers.reserve(rows),
+            Self::Flag(_, flags) => flags.reserve(rows),
             Self::Text(..) | Self::Null(_) => {}
         }
     }
@@ -214,6 +214,7 @@ impl<R> Filling<R> {
                 numbers.extend(values);
             }
             Self::Text(get, runs) => extend_texts(runs, *get, rows),
+            Self::Flag(get, flags) => flags.extend(rows.iter().map(*get)),
             Self::Null(nulls) => nulls.extend(&[None; ROWS_AT_A_TIME][..rows.len()]),
         }
     }
@@ -224,6 +225,7 @@ impl<R> Filling<R> {
             Self::Int(_, integers) | Self::Null(integers) => integers.chunk(),
             Self::Float(_, numbers) => numbers.chunk(),
             Self::Text(_, runs) => texts(runs),
+            Self::Flag(_, flags) => flags_chunk(flags),
         }
     }
 
@@ -233,6 +235,7 @@ impl<R> Filling<R> {
             Self::Int(_, integers) | Self::Null(integers) => integers.clear(),
             Self::Float(_, numbers) => numbers.clear(),
             Self::Text(_, runs) => runs.clear(),
+            Self::Flag(_, flags) => flags.clear(),
         }
     }
 }
@@ -276,6 +279,25 @@ pub(super) fn texts(runs: &TextRuns) -> Chunk {
     let (min, max) = (min.map(ByteArray::from), max.map(ByteArray::from));
     let statistics = Statistics::byte_array(min, max, None, Some(nulls as u64), false);
     places.coded(there(), statistics, |text| text, write_text)
+}
+
+/// The column of these flags.
+fn flags_chunk(flags: &[bool]) -> Chunk {
+    let mut places = Places::default();
+    places.extend_valid(flags.len());
+    let (min, max) = (flags.iter().min().copied(), flags.iter().max().copied());
+    let statistics = Statistics::boolean(min, max, None, Some(0), false);
+    let mut page = places.levels();
+    page.extend(packed(flags));
+    places.plain(page, Encoding::PLAIN, statistics)
+}
+
+/// Eight to a byte, the lowest bit first.
+fn packed(flags: &[bool]) -> impl Iterator<Item = u8> {
+    flags.chunks(8).map(|flags| {
+        let bits = flags.iter().enumerate();
+        bits.fold(0, |byte, (bit, &flag)| byte | (u8::from(flag) << bit))
+    })
 }
 
 fn write_text(text: &str, bytes: &mut Vec<u8>) {

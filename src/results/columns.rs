@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::builder::{BooleanBuilder, Float64Builder, Int64Builder, StringBuilder};
-use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch};
+use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, new_null_array};
 use serde_json::Value;
 
 use super::schema::{
@@ -30,11 +30,11 @@ pub(super) fn array<R>(column: &Column<R>, rows: &[R]) -> ArrayRef {
             rows.iter().for_each(|row| builder.append_option(get(row)));
             Arc::new(builder.finish())
         }
-        Getter::Verdict => {
-            let mut builder = BooleanBuilder::with_capacity(rows.len());
-            builder.append_nulls(rows.len());
-            Arc::new(builder.finish())
+        Getter::Flag(get) => {
+            let flags: BooleanArray = rows.iter().map(|row| Some(get(row))).collect();
+            Arc::new(flags)
         }
+        Getter::Verdict(column_type) => new_null_array(&column_type.arrow(), rows.len()),
     }
 }
 
@@ -64,7 +64,7 @@ pub(super) fn part_batch(
     }
     let known = METRIC_COLUMNS
         .iter()
-        .filter(|c| !matches!(c.getter, Getter::Verdict));
+        .filter(|c| !matches!(c.getter, Getter::Verdict(_)));
     arrays.extend(known.map(|c| array(c, runs)));
     let timing = TIMING_COLUMNS.iter().filter(|c| c.name == "wall_time_s");
     arrays.extend(timing.map(|c| array(c, runs)));

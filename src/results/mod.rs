@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::output_file::LockError;
-use crate::simulator::{RequestRecord, RunSummary};
+use crate::simulator::{RequestRecord, RunSummary, SteadyState};
 use crate::spec::Assumptions;
 use crate::units::DType;
 
@@ -41,7 +41,7 @@ pub use reader::{Numbers, SummaryBatch, SummaryReader, SummaryRow, SummaryTable,
 pub use requests::RequestRow;
 pub use schema::{AxisColumn, ColumnRole, ColumnType, REPLICATION_COLUMN, SCHEMA_VERSION, compact};
 pub use tables::{write_batch_table, write_columns, write_request_table};
-pub use writer::{Existing, Judge, ResultPlan, ResultWriter, Verdict};
+pub use writer::{Existing, Judge, ResultPlan, ResultWriter, SloVerdict, Verdict};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,8 +114,27 @@ impl RunResult {
         self.of_summary(|s| s.output_tokens as f64 / s.duration_s)
     }
 
-    fn cost_usd_per_million_tokens(&self) -> f64 {
-        let tokens_per_hour = self.output_tokens_per_s() * 3600.0;
+    /// How well its figures are known, if they are of steady state.
+    pub fn steady(&self) -> Option<&SteadyState> {
+        self.summary.as_ref()?.steady.as_deref()
+    }
+
+    /// A bound of a figure; NaN where none is known.
+    fn of_steady(&self, get: impl Fn(&SteadyState) -> f64) -> f64 {
+        self.steady().map_or(f64::NAN, get)
+    }
+
+    fn load_verdict(&self) -> Option<&str> {
+        self.steady().map(|steady| steady.verdict.name())
+    }
+
+    fn per_gpu(&self, figure: f64) -> f64 {
+        self.total_gpus
+            .map_or(f64::NAN, |gpus| figure / f64::from(gpus))
+    }
+
+    fn cost_usd_per_million_tokens(&self, tokens_per_s: f64) -> f64 {
+        let tokens_per_hour = tokens_per_s * 3600.0;
         self.cost_usd_per_hour.unwrap_or(f64::NAN) / tokens_per_hour * 1e6
     }
 }

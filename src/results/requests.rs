@@ -17,6 +17,8 @@ pub struct RequestRow {
     pub prompt_tokens: u32,
     /// Output tokens at arrival.
     pub output_tokens: u32,
+    /// Whether it is one of those that the figures of its run are of.
+    pub measured: bool,
     /// Format of the KV cache.
     pub kv_cache_dtype: Option<DType>,
 }
@@ -62,6 +64,7 @@ fn request_rows(run: &RunResult) -> impl Iterator<Item = RequestRow> {
                 .map_or(f64::NAN, |before| record.arrived_at_s - before.arrived_at_s),
             prompt_tokens: record.prefill_tokens,
             output_tokens: record.decode_tokens,
+            measured: (run.measured.as_ref()).is_none_or(|ids| ids.contains(&record.request_id)),
             kv_cache_dtype: run.kv_cache_dtype,
             record: record.clone(),
         }

@@ -15,7 +15,7 @@ use crate::simulator::RequestOutcome;
 
 /// Version of the layout of result directories; rises when a column changes
 /// its name, type or meaning.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// Axis column that tells repetitions of one configuration apart.
 pub const REPLICATION_COLUMN: &str = "replication";
@@ -68,8 +68,10 @@ pub enum Getter<R> {
     Float(Take<R, f64>),
     /// The text of a row, or null.
     Text(fn(&R) -> Option<&str>),
-    /// True or false, known only once every run is in.
-    Verdict,
+    /// True or false.
+    Flag(fn(&R) -> bool),
+    /// Something known only once every run is in.
+    Verdict(ColumnType),
 }
 
 /// One column of a table whose rows are made from `R`.
@@ -91,7 +93,8 @@ impl<R> Column<R> {
             Getter::Int(_) => ColumnType::Int,
             Getter::Float(_) => ColumnType::Float,
             Getter::Text(_) => ColumnType::Text,
-            Getter::Verdict => ColumnType::Bool,
+            Getter::Flag(_) => ColumnType::Bool,
+            Getter::Verdict(column_type) => column_type,
         }
     }
 
@@ -168,13 +171,66 @@ pub(super) fn text<R>(
     }
 }
 
-fn verdict<R>(name: &'static str, meaning: &'static str) -> Column<R> {
+fn verdict<R>(
+    name: &'static str,
+    column_type: ColumnType,
+    unit: &'static str,
+    meaning: &'static str,
+) -> Column<R> {
+    Column {
+        name,
+        unit,
+        meaning,
+        getter: Getter::Verdict(column_type),
+    }
+}
+
+fn flag<R>(name: &'static str, meaning: &'static str, get: fn(&R) -> bool) -> Column<R> {
     Column {
         name,
         unit: "-",
         meaning,
-        getter: Getter::Verdict,
+        getter: Getter::Flag(get),
     }
+}
+
+/// The two ends of the interval of one figure of a latency distribution.
+macro_rules! interval {
+    ($metric:ident, $figure:ident) => {
+        [
+            float(
+                concat!(stringify!($metric), "_", stringify!($figure), "_low_s"),
+                "s",
+                concat!(
+                    "Lower end of the 95 % interval of `",
+                    stringify!($metric),
+                    "_",
+                    stringify!($figure),
+                    "_s`"
+                ),
+                |run: &RunResult| run.of_steady(|s| s.$metric.$figure.low),
+            ),
+            float(
+                concat!(stringify!($metric), "_", stringify!($figure), "_high_s"),
+                "s",
+                "Upper end",
+                |run: &RunResult| run.of_steady(|s| s.$metric.$figure.high),
+            ),
+        ]
+    };
+}
+
+/// The intervals of one latency distribution.
+macro_rules! intervals {
+    ($metric:ident) => {
+        [
+            interval!($metric, mean),
+            interval!($metric, p50),
+            interval!($metric, p90),
+            interval!($metric, p95),
+            interval!($metric, p99),
+        ]
+    };
 }
 
 /// The six columns of one latency distribution.
@@ -252,15 +308,19 @@ pub static IDENTITY_COLUMNS: LazyLock<Vec<Column<RunResult>>> = LazyLock::new(||
 pub static METRIC_COLUMNS: LazyLock<Vec<Column<RunResult>>> = LazyLock::new(|| {
     let mut columns = load_columns();
     columns.extend(distribution!(ttft, "Time to first token"));
+    columns.extend(intervals!(ttft).into_iter().flatten());
     columns.extend(distribution!(
         tbt,
         "Time between tokens, over all single intervals"
     ));
+    columns.extend(intervals!(tbt).into_iter().flatten());
     columns.extend(distribution!(e2e, "Arrival to last token"));
+    columns.extend(intervals!(e2e).into_iter().flatten());
     columns.extend(distribution!(
         scheduling_delay,
         "Arrival to the first batch"
     ));
+    columns.extend(intervals!(scheduling_delay).into_iter().flatten());
     columns.extend(judgement_columns());
     columns
 });
@@ -272,7 +332,8 @@ pub fn figures(run: &RunResult) -> serde_json::Map<String, Value> {
         Getter::Int(take) => Some(of_one(take, run).into()),
         Getter::Float(take) => Some(of_one(take, run).into()),
         Getter::Text(get) => Some(get(run).into()),
-        Getter::Verdict => None,
+        Getter::Flag(get) => Some(get(run).into()),
+        Getter::Verdict(_) => None,
     };
     let named = |column: &Column<RunResult>| Some((column.name.to_owned(), value(column)?));
     METRIC_COLUMNS.iter().filter_map(named).collect()
@@ -290,13 +351,50 @@ fn load_columns() -> Vec<Column<RunResult>> {
         int(
             "num_requests",
             "requests",
-            "Requests of the workload",
+            "Requests measured: those of the window, or all of the workload under `measure: all`",
             |run: &RunResult| run.summary.as_ref().map(|s| i64::from(s.num_requests)),
+        ),
+        text(
+            "load_verdict",
+            "`stable`: the deployment keeps up with its load and the run was long enough to measure it; `saturated`: its backlog grows as long as the load lasts, and the run was stopped; `too_short`: neither can be said; null under `measure: all`",
+            |run: &RunResult| run.load_verdict(),
+        ),
+        float(
+            "window_start_s",
+            "s",
+            "Begin of the window that is measured, simulated time",
+            |run: &RunResult| run.of_steady(|s| s.window_start_s),
+        ),
+        float(
+            "window_end_s",
+            "s",
+            "Its end: the load goes on until its last request has ended",
+            |run: &RunResult| run.of_steady(|s| s.window_end_s),
+        ),
+        int(
+            "measured_requests",
+            "requests",
+            "Requests that arrived in it",
+            |run: &RunResult| {
+                let steady = run.steady()?;
+                let summary = run.summary.as_ref()?;
+                let _ = steady;
+                Some(i64::from(summary.num_requests - summary.not_arrived))
+            },
+        ),
+        int(
+            "simulated_requests",
+            "requests",
+            "Requests simulated in all: those, and those that warmed the system up or kept it loaded",
+            |run: &RunResult| match (run.steady(), &run.summary) {
+                (Some(steady), _) => Some(i64::from(steady.simulated_requests)),
+                (None, summary) => summary.as_ref().map(|s| i64::from(s.num_requests)),
+            },
         ),
         float(
             "offered_requests_per_s",
             "requests/s",
-            "Requests after the first over the time from the first arrival to the last: the load as it came, of a closed loop as its clients sent it; null if all came at once",
+            "The load as it came: requests of the window over its length; under `measure: all` requests after the first over the time from the first arrival to the last, null if all came at once",
             |run: &RunResult| run.of_summary(|s| s.offered_requests_per_s),
         ),
         int(
@@ -350,25 +448,67 @@ fn load_columns() -> Vec<Column<RunResult>> {
         float(
             "duration_s",
             "s",
-            "First arrival to last completion, simulated",
+            "Length of the window; under `measure: all` first arrival to last completion; simulated",
             |run: &RunResult| run.of_summary(|s| s.duration_s),
         ),
         float(
             "throughput_requests_per_s",
             "requests/s",
-            "Completed requests per second of `duration_s`",
-            |run: &RunResult| run.of_summary(|s| f64::from(s.completed) / s.duration_s),
+            "Requests completed within `duration_s`, per second",
+            |run: &RunResult| run.of_summary(|s| f64::from(s.served_requests) / s.duration_s),
+        ),
+        float(
+            "throughput_low_requests_per_s",
+            "requests/s",
+            "Lower end of its 95 % interval",
+            |run: &RunResult| run.of_steady(|s| s.requests_per_s.low),
+        ),
+        float(
+            "throughput_high_requests_per_s",
+            "requests/s",
+            "Upper end",
+            |run: &RunResult| run.of_steady(|s| s.requests_per_s.high),
         ),
         float(
             "throughput_tokens_per_s",
             "tokens/s",
-            "Output tokens of completed requests per second",
+            "Output tokens of those requests, per second",
             |run: &RunResult| run.output_tokens_per_s(),
+        ),
+        float(
+            "throughput_low_tokens_per_s",
+            "tokens/s",
+            "Lower end of its 95 % interval",
+            |run: &RunResult| run.of_steady(|s| s.output_tokens_per_s.low),
+        ),
+        float(
+            "throughput_high_tokens_per_s",
+            "tokens/s",
+            "Upper end",
+            |run: &RunResult| run.of_steady(|s| s.output_tokens_per_s.high),
+        ),
+        float(
+            "served_tokens_share",
+            "share",
+            "Output tokens of the requests completed within the window over those of the requests that arrived in it: about 1 where the deployment keeps up, and comparable between deployments, which all serve the same requests",
+            |run: &RunResult| run.of_steady(|s| s.served_tokens_share.value),
+        ),
+        float(
+            "served_tokens_share_low",
+            "share",
+            "Lower end of its 95 % interval",
+            |run: &RunResult| run.of_steady(|s| s.served_tokens_share.low),
+        ),
+        float(
+            "served_tokens_share_high",
+            "share",
+            "Upper end",
+            |run: &RunResult| run.of_steady(|s| s.served_tokens_share.high),
         ),
         float(
             "throughput_total_tokens_per_s",
             "tokens/s",
-            "Prompt and output tokens of completed requests per second",
+            "Prompt and output tokens of those requests, per second",
             |run: &RunResult| {
                 run.of_summary(|s| (s.output_tokens + s.prompt_tokens) as f64 / s.duration_s)
             },
@@ -377,10 +517,19 @@ fn load_columns() -> Vec<Column<RunResult>> {
             "throughput_tokens_per_s_per_gpu",
             "tokens/s/GPU",
             "`throughput_tokens_per_s` / `total_gpus`",
-            |run: &RunResult| match run.total_gpus {
-                Some(gpus) => run.output_tokens_per_s() / f64::from(gpus),
-                None => f64::NAN,
-            },
+            |run: &RunResult| run.per_gpu(run.output_tokens_per_s()),
+        ),
+        float(
+            "throughput_low_tokens_per_s_per_gpu",
+            "tokens/s/GPU",
+            "Lower end of its 95 % interval",
+            |run: &RunResult| run.per_gpu(run.of_steady(|s| s.output_tokens_per_s.low)),
+        ),
+        float(
+            "throughput_high_tokens_per_s_per_gpu",
+            "tokens/s/GPU",
+            "Upper end",
+            |run: &RunResult| run.per_gpu(run.of_steady(|s| s.output_tokens_per_s.high)),
         ),
     ]
 }
@@ -388,9 +537,18 @@ fn load_columns() -> Vec<Column<RunResult>> {
 /// How good it is, how busy the machine was, and what it costs.
 fn judgement_columns() -> Vec<Column<RunResult>> {
     vec![
+        verdict("slo_met", ColumnType::Bool, "-", "`slo_verdict` is `meets`"),
         verdict(
-            "slo_met",
-            "All targets hold on this row and every request whose outcome is decided completed",
+            "slo_verdict",
+            ColumnType::Text,
+            "-",
+            "`meets`: it is certain to 97.5 % that all targets hold, the load is not `saturated` and every request whose outcome is decided completed; `misses`: that they do not, or it is `saturated`; `unsure`: neither",
+        ),
+        verdict(
+            "slo_probability",
+            ColumnType::Float,
+            "share",
+            "Probability that all targets hold; 0 or 1 under `measure: all` without replications, which is what happened to these requests",
         ),
         float(
             "slo_attainment",
@@ -403,8 +561,22 @@ fn judgement_columns() -> Vec<Column<RunResult>> {
                 })
             },
         ),
+        float(
+            "slo_attainment_low",
+            "share",
+            "Lower end of its 95 % interval",
+            |run: &RunResult| run.of_steady(|s| s.attainment.low),
+        ),
+        float(
+            "slo_attainment_high",
+            "share",
+            "Upper end",
+            |run: &RunResult| run.of_steady(|s| s.attainment.high),
+        ),
         verdict(
             "pareto",
+            ColumnType::Bool,
+            "-",
             "On the Pareto frontier of the objectives among configurations that meet the targets; with replications, by their means",
         ),
         float(
@@ -416,7 +588,7 @@ fn judgement_columns() -> Vec<Column<RunResult>> {
         float(
             "mfu",
             "share",
-            "Model FLOPs utilisation over `duration_s`",
+            "Model FLOPs utilisation over `duration_s`; as other utilisations, batches and preemptions, in steady state over the whole segments of the window, 1/32 to 1/64 of the run each",
             |run: &RunResult| run.mfu.unwrap_or(f64::NAN),
         ),
         float(
@@ -459,8 +631,24 @@ fn judgement_columns() -> Vec<Column<RunResult>> {
         float(
             "cost_usd_per_million_tokens",
             "USD/Mtoken",
-            "`cost_usd_per_hour` per million output tokens of completed requests",
-            |run: &RunResult| run.cost_usd_per_million_tokens(),
+            "`cost_usd_per_hour` per million output tokens of the requests completed within `duration_s`",
+            |run: &RunResult| run.cost_usd_per_million_tokens(run.output_tokens_per_s()),
+        ),
+        float(
+            "cost_low_usd_per_million_tokens",
+            "USD/Mtoken",
+            "Lower end of its 95 % interval",
+            |run: &RunResult| {
+                run.cost_usd_per_million_tokens(run.of_steady(|s| s.output_tokens_per_s.high))
+            },
+        ),
+        float(
+            "cost_high_usd_per_million_tokens",
+            "USD/Mtoken",
+            "Upper end",
+            |run: &RunResult| {
+                run.cost_usd_per_million_tokens(run.of_steady(|s| s.output_tokens_per_s.low))
+            },
         ),
         float(
             "roofline_fraction",
@@ -773,8 +961,13 @@ fn request_length_columns() -> Vec<Column<RequestRow>> {
         ),
         text(
             "status",
-            "`completed`, or why not: `rejected_too_large_for_kv_cache`, `rejected_prompt_exceeds_batch`, `rejected_prompt_exceeds_max_model_len`, `unfinished_time_limit`, `not_arrived`; `unfinished_stuck` only where `compat` keeps an original's way of getting stuck",
+            "`completed`, or why not: `rejected_too_large_for_kv_cache`, `rejected_prompt_exceeds_batch`, `rejected_prompt_exceeds_max_model_len`, `unfinished_time_limit`, `unfinished_end_of_run` (the run had seen enough), `not_arrived`; `unfinished_stuck` only where `compat` keeps an original's way of getting stuck",
             |r: &RequestRow| Some(outcome_name(r.record.outcome)),
+        ),
+        flag(
+            "measured",
+            "Whether the figures of the run are of this request: of those that warm the system up or keep it loaded they are not",
+            |r: &RequestRow| r.measured,
         ),
     ]
 }
@@ -895,7 +1088,7 @@ pub(super) fn part_schema(axes: &[AxisColumn]) -> SchemaRef {
     let is_verdict = |name: &str| {
         METRIC_COLUMNS
             .iter()
-            .any(|c| c.name == name && matches!(c.getter, Getter::Verdict))
+            .any(|c| c.name == name && matches!(c.getter, Getter::Verdict(_)))
     };
     let mut fields: Vec<_> = summary
         .fields()

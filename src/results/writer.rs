@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow_array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parquet::file::metadata::KeyValue;
 use parquet::file::reader::ChunkReader;
@@ -74,12 +74,36 @@ pub enum Existing {
 }
 
 /// What is said of a run once all are in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Verdict {
-    /// Meets all targets.
-    pub slo_met: bool,
+    /// Whether it meets all targets.
+    pub slo: SloVerdict,
+    /// Probability that it does.
+    pub slo_probability: f64,
     /// On the Pareto frontier.
     pub pareto: bool,
+}
+
+/// Whether targets are met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SloVerdict {
+    /// All of them, for certain.
+    Meets,
+    /// Not all of them, for certain.
+    Misses,
+    /// That cannot be said.
+    Unsure,
+}
+
+impl SloVerdict {
+    /// The word in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Meets => "meets",
+            Self::Misses => "misses",
+            Self::Unsure => "unsure",
+        }
+    }
 }
 
 /// Says which runs are good.
@@ -734,7 +758,7 @@ fn count(counts: &mut RunCounts, batch: &SummaryBatch, verdicts: &[Verdict]) {
             Some(RunStatus::Infeasible) => counts.infeasible += 1,
             Some(RunStatus::Failed) | None => counts.failed += 1,
         }
-        counts.slo_met += u64::from(verdict.slo_met);
+        counts.slo_met += u64::from(verdict.slo == SloVerdict::Meets);
         counts.pareto += u64::from(verdict.pareto);
     }
 }
@@ -756,7 +780,15 @@ fn with_verdicts(
         .fields()
         .iter()
         .map(|field| match field.name().as_str() {
-            "slo_met" => Some(flags(|v| v.slo_met)),
+            "slo_met" => Some(flags(|v| v.slo == SloVerdict::Meets)),
+            "slo_verdict" => {
+                let words = verdicts.iter().map(|v| Some(v.slo.name()));
+                Some(Arc::new(words.collect::<StringArray>()) as ArrayRef)
+            }
+            "slo_probability" => {
+                let shares = verdicts.iter().map(|v| Some(v.slo_probability));
+                Some(Arc::new(shares.collect::<Float64Array>()) as ArrayRef)
+            }
             "pareto" => Some(flags(|v| v.pareto)),
             name => part.column_by_name(name).cloned(),
         })

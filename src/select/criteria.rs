@@ -1,9 +1,12 @@
 //! Targets and objectives, checked against the columns there are.
 
+use super::certainty::Load;
 use crate::measurement::{Figure, Limit};
-use crate::results::{AxisColumn, ColumnType, RunStatus, SummaryRow};
+use crate::results::{AxisColumn, ColumnType, SummaryRow};
 use crate::simulator::RequestTargets;
-use crate::spec::columns::{ColumnError, check_limit, check_objective, check_target, metric_of};
+use crate::spec::columns::{
+    ColumnError, check_limit, check_objective, check_target, interval_ends, metric_of,
+};
 use crate::spec::{Objectives, Slo};
 
 /// An upper bound on a summary column.
@@ -130,26 +133,16 @@ impl Criteria {
     }
 
     /// Columns needed to evaluate them.
-    pub fn columns(&self) -> impl Iterator<Item = &str> {
-        let bounds = self.bounds.iter().map(|bound| bound.column.as_str());
-        let objectives = self.objectives.iter().map(|o| o.column.as_str());
-        ["run_index", "status"]
+    pub fn columns(&self) -> impl Iterator<Item = String> {
+        let bounds = self.bounds.iter().flat_map(|bound| {
+            let ends = interval_ends(&bound.column).into_iter().flatten();
+            std::iter::once(bound.column.clone()).chain(ends)
+        });
+        let objectives = self.objectives.iter().map(|o| o.column.clone());
+        let always = ["run_index", "status", Load::COLUMN]
             .into_iter()
-            .chain(Requests::COLUMNS)
-            .chain(bounds)
-            .chain(objectives)
-    }
-
-    /// Whether a run was simulated, completed every request whose outcome is decided
-    /// and holds every bound. A metric without a sample (no interval between tokens in a
-    /// workload of single-token outputs) exceeds nothing.
-    pub fn slo_met(&self, row: SummaryRow<'_>) -> bool {
-        row.status() == Some(RunStatus::Ok)
-            && Requests::of(row).all_served()
-            && self
-                .bounds
-                .iter()
-                .all(|bound| row.number(&bound.column).unwrap_or(0.0) <= bound.limit)
+            .chain(Requests::COLUMNS);
+        always.map(str::to_owned).chain(bounds).chain(objectives)
     }
 }
 

@@ -7,10 +7,12 @@
 //! finished sweep. [`neighbours`] tells what happens one step away from the
 //! best deployment. Knows nothing of how runs came about or how they are shown.
 
+mod certainty;
 mod criteria;
 mod forest;
 mod frontier;
 pub mod neighbours;
+mod ranking;
 mod reasons;
 mod selection;
 
@@ -18,5 +20,6 @@ pub use criteria::{
     Bound, Criteria, CriteriaError, Direction, Objective, Requests, limits, request_targets,
 };
 pub use frontier::pareto_frontier;
+pub use ranking::columns as compared_columns;
 pub use reasons::{ReasonGroup, ReasonGroups, normalise};
 pub use selection::{Configuration, Selection};

@@ -140,14 +140,14 @@ fn outcome(selection: &Selection, row: SummaryRow<'_>) -> Outcome {
         };
     };
     let configuration = &selection.configurations()[position];
-    if configuration.meets_targets {
+    if configuration.meets_targets() {
         return Outcome::Meets;
     }
     let bounds = &selection.criteria().bounds;
     match selection.tightest_bound(position) {
         Some((bound, ratio)) if ratio > 1.0 => Outcome::Breaks {
             column: bounds[bound].column.clone(),
-            value: selection.bound_values(position)[bound],
+            value: selection.bound_value(position, bound),
             limit: bounds[bound].limit,
         },
         _ => Outcome::Incomplete {

@@ -3,10 +3,14 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
+use super::certainty::{Figure, Load, probability, verdict};
 use super::criteria::{Criteria, Objective, Requests};
 use super::frontier::pareto_frontier;
+use super::ranking::{self, Standing};
 use crate::number::narrow;
-use crate::results::{AxisColumn, Judge, REPLICATION_COLUMN, RunStatus, SummaryRow, Verdict};
+use crate::results::{
+    AxisColumn, Judge, REPLICATION_COLUMN, RunStatus, SloVerdict, SummaryRow, Verdict,
+};
 
 /// One configuration with all its replications.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,17 +23,70 @@ pub struct Configuration {
     pub all_ok: bool,
     /// Requests, over all replications.
     pub requests: Requests,
-    /// Whether every replication completed every request whose outcome is decided and
-    /// the means hold every bound.
-    pub meets_targets: bool,
+    /// Replications of which every request whose outcome is decided completed, whose load
+    /// is not saturated, and whose figures keep every bound.
+    pub met_runs: u32,
+    /// What their load was.
+    load: Load,
+    /// Probability that the targets are met.
+    pub slo_probability: f64,
+    /// Whether they are.
+    pub slo: SloVerdict,
     /// On the frontier of those that meet the targets.
     pub pareto: bool,
 }
 
 impl Configuration {
+    /// Whether the targets are met for certain.
+    pub fn meets_targets(&self) -> bool {
+        self.slo == SloVerdict::Meets
+    }
+
+    /// What its load was, over all replications: none where all of a run was measured.
+    pub fn load_verdict(&self) -> Option<&'static str> {
+        self.load.name()
+    }
+
     /// Share of the requests whose outcome is decided that did not complete.
     pub fn incomplete_fraction(&self) -> f64 {
         self.requests.failed_fraction()
+    }
+}
+
+/// What of one run decides whether it meets the targets.
+struct Judged {
+    is_ok: bool,
+    requests: Requests,
+    load: Load,
+    /// One for each bound.
+    figures: Vec<Figure>,
+}
+
+impl Judged {
+    fn of(criteria: &Criteria, row: SummaryRow<'_>) -> Self {
+        let figures = criteria.bounds.iter().map(|bound| Figure::of(bound, row));
+        Self {
+            is_ok: row.status() == Some(RunStatus::Ok),
+            requests: Requests::of(row),
+            load: Load::of(row),
+            figures: figures.collect(),
+        }
+    }
+
+    /// Whether its own figures keep every bound, as they are.
+    fn keeps_all(&self, criteria: &Criteria) -> bool {
+        let mut kept = criteria.bounds.iter().zip(&self.figures);
+        self.is_ok
+            && self.requests.all_served()
+            && self.load != Load::Saturated
+            && kept.all(|(bound, figure)| figure.value() <= bound.limit)
+    }
+
+    /// The probability that it meets the targets.
+    fn probability(&self, criteria: &Criteria) -> f64 {
+        let kept = criteria.bounds.iter().zip(&self.figures);
+        let kept = kept.map(|(bound, figure)| figure.keeps(bound, self.load));
+        probability(kept, self.load, self.is_ok && self.requests.all_served())
     }
 }
 
@@ -44,9 +101,16 @@ pub struct Selection {
     key_axes: Vec<String>,
     by_key: HashMap<[u8; 32], u32>,
     configurations: Vec<Configuration>,
-    /// Per configuration one value for each bound, then for each objective:
-    /// sums while observing, means once concluded.
+    /// Per configuration one for each bound.
+    bounded: Vec<Figure>,
+    /// Per configuration one value for each objective: sums while observing, means once
+    /// concluded.
     figures: Vec<f64>,
+    first_objective: Option<Objective>,
+    /// Per configuration by that, if there is one.
+    standings: Vec<Standing>,
+    /// Whether all runs have the same requests, but for their rate.
+    is_one_workload: bool,
     /// Runs in index order and their configurations.
     runs: Vec<(u64, u32)>,
     concluded: bool,
@@ -59,6 +123,7 @@ impl Selection {
         let replicated = axes.iter().any(|axis| axis.name == REPLICATION_COLUMN);
         let names = axes.iter().map(|axis| axis.name.clone());
         Self {
+            first_objective: criteria.objectives.first().cloned(),
             criteria,
             dropped: Vec::new(),
             key_axes: match replicated {
@@ -67,7 +132,10 @@ impl Selection {
             },
             by_key: HashMap::new(),
             configurations: Vec::new(),
+            bounded: Vec::new(),
             figures: Vec::new(),
+            standings: Vec::new(),
+            is_one_workload: !axes.iter().any(|axis| axis.name.starts_with("workload")),
             runs: Vec::new(),
             concluded: false,
         }
@@ -86,7 +154,7 @@ impl Selection {
     }
 
     fn width(&self) -> usize {
-        self.criteria.bounds.len() + self.criteria.objectives.len()
+        self.criteria.objectives.len()
     }
 
     /// Takes one run. Runs come in index order.
@@ -98,20 +166,31 @@ impl Selection {
         let position = self.configuration_of(row);
         self.runs
             .push((row.run_index(), narrow::<u32, _>(position)));
+        let of_run = Judged::of(&self.criteria, row);
         let configuration = &mut self.configurations[position];
         configuration.runs += 1;
         configuration.all_ok &= ok;
-        configuration.requests = configuration.requests.plus(Requests::of(row));
-
+        configuration.met_runs += u32::from(of_run.keeps_all(&self.criteria));
+        configuration.requests = configuration.requests.plus(of_run.requests);
+        configuration.load = match configuration.runs {
+            1 => of_run.load,
+            _ => configuration.load.and(of_run.load),
+        };
+        let bounds = self.criteria.bounds.len();
+        let bounded = &mut self.bounded[position * bounds..(position + 1) * bounds];
+        for (figure, more) in bounded.iter_mut().zip(of_run.figures) {
+            figure.add(more);
+        }
         let width = self.width();
         let figures = &mut self.figures[position * width..(position + 1) * width];
-        let bounds = self.criteria.bounds.iter();
-        // Without a sample a metric exceeds nothing.
-        let bounds = bounds.map(|bound| row.number(&bound.column).unwrap_or(0.0));
         let objectives = self.criteria.objectives.iter();
         let objectives = objectives.map(|o| row.number(&o.column).unwrap_or(f64::NAN));
-        for (figure, value) in figures.iter_mut().zip(bounds.chain(objectives)) {
+        for (figure, value) in figures.iter_mut().zip(objectives) {
             *figure += value;
+        }
+        if let Some(objective) = &self.first_objective {
+            let standing = Standing::of(objective, row, self.is_one_workload);
+            self.standings[position].add(standing);
         }
     }
 
@@ -134,9 +213,15 @@ impl Selection {
             runs: 0,
             all_ok: true,
             requests: Requests::default(),
-            meets_targets: false,
+            met_runs: 0,
+            load: Load::Unjudged,
+            slo_probability: 0.0,
+            slo: SloVerdict::Misses,
             pareto: false,
         });
+        let bounds = self.criteria.bounds.len();
+        self.bounded.resize((next + 1) * bounds, Figure::default());
+        self.standings.push(Standing::default());
         self.figures.resize((next + 1) * self.width(), 0.0);
         next
     }
@@ -152,14 +237,17 @@ impl Selection {
             for figure in figures.iter_mut() {
                 *figure /= f64::from(configuration.runs);
             }
-            let held = self.criteria.bounds.iter().zip(&figures[..bounds]);
-            configuration.meets_targets = configuration.all_ok
-                && configuration.requests.all_served()
-                && held.into_iter().all(|(bound, value)| *value <= bound.limit);
+            let load = configuration.load;
+            let bounded = &self.bounded[position * bounds..(position + 1) * bounds];
+            let kept = self.criteria.bounds.iter().zip(bounded);
+            let kept = kept.map(|(bound, figure)| figure.keeps(bound, load));
+            let all_served = configuration.all_ok && configuration.requests.all_served();
+            configuration.slo_probability = probability(kept, load, all_served);
+            configuration.slo = verdict(configuration.slo_probability, load);
         }
         self.drop_objectives_without_values();
         let good: Vec<usize> = (0..self.configurations.len())
-            .filter(|&position| self.configurations[position].meets_targets)
+            .filter(|&position| self.configurations[position].meets_targets())
             .collect();
         let points: Vec<f64> = good.iter().flat_map(|&p| self.oriented(p)).collect();
         let frontier = pareto_frontier(&points, self.criteria.objectives.len(), good.len());
@@ -171,16 +259,15 @@ impl Selection {
     /// Leaves out objectives that are null in all runs: with one of them nothing would be
     /// on the frontier.
     fn drop_objectives_without_values(&mut self) {
-        let (width, bounds) = (self.width(), self.criteria.bounds.len());
+        let width = self.width();
         let completed = |c: &Configuration| c.requests.completed > 0;
-        if width == bounds || !self.configurations.iter().any(completed) {
+        if width == 0 || !self.configurations.iter().any(completed) {
             return;
         }
         let rows = || self.figures.chunks_exact(width);
-        let has_value = |at: usize| rows().any(|figures| !figures[bounds + at].is_nan());
-        let kept: Vec<bool> = (0..width - bounds).map(has_value).collect();
-        let columns = std::iter::repeat_n(true, bounds).chain(kept.iter().copied());
-        let mut columns = columns.cycle();
+        let has_value = |at: usize| rows().any(|figures| !figures[at].is_nan());
+        let kept: Vec<bool> = (0..width).map(has_value).collect();
+        let mut columns = kept.iter().copied().cycle();
         self.figures.retain(|_| columns.next() == Some(true));
         let mut kept = kept.into_iter();
         let objectives = std::mem::take(&mut self.criteria.objectives).into_iter();
@@ -205,15 +292,32 @@ impl Selection {
     }
 
     /// Mean of each bounded column, in the order of the bounds.
-    pub fn bound_values(&self, position: usize) -> &[f64] {
-        let start = position * self.width();
-        &self.figures[start..start + self.criteria.bounds.len()]
+    pub fn bound_values(&self, position: usize) -> impl Iterator<Item = f64> {
+        self.bounded_of(position).iter().map(Figure::value)
+    }
+
+    /// Mean of one of them.
+    pub fn bound_value(&self, position: usize, bound: usize) -> f64 {
+        self.bounded_of(position)[bound].value()
+    }
+
+    /// Ends of the interval of each of them; NaN where nothing is known.
+    pub fn bound_intervals(&self, position: usize) -> impl Iterator<Item = [f64; 2]> {
+        let load = self.configurations[position].load;
+        self.bounded_of(position)
+            .iter()
+            .map(move |figure| figure.interval(load))
+    }
+
+    fn bounded_of(&self, position: usize) -> &[Figure] {
+        let bounds = self.criteria.bounds.len();
+        &self.bounded[position * bounds..(position + 1) * bounds]
     }
 
     /// Mean of each objective.
     pub fn objective_values(&self, position: usize) -> &[f64] {
-        let end = (position + 1) * self.width();
-        &self.figures[end - self.criteria.objectives.len()..end]
+        let width = self.width();
+        &self.figures[position * width..(position + 1) * width]
     }
 
     /// Configuration of a run; none if the run was not simulated.
@@ -232,14 +336,50 @@ impl Selection {
         ratios.enumerate().max_by(|a, b| a.1.total_cmp(&b.1))
     }
 
-    /// Configurations that meet the targets, best first: by the first objective,
-    /// ties by the next ones, then by index. At most `limit`.
+    /// Configurations that meet the targets, best first: by the first objective; of those
+    /// that are tied in it the cheapest, then by the next objectives, then by index. At
+    /// most `limit`.
     pub fn best(&self, limit: usize) -> Vec<usize> {
-        self.sorted(
-            limit,
-            |c| c.meets_targets,
-            |a, b| self.compare_objectives(a, b),
-        )
+        let mut best = self.sorted(usize::MAX, Configuration::meets_targets, |a, b| {
+            self.compare_standings(a, b)
+        });
+        let mut rest = &mut best[..];
+        while let Some(&first) = rest.first() {
+            let tied = rest.partition_point(|&position| self.are_tied(first, position));
+            let (group, after) = rest.split_at_mut(tied.max(1));
+            group.sort_by(|&a, &b| {
+                let cost = |position: usize| self.standings[position].cost_usd_per_hour();
+                let by_cost = cost(a).total_cmp(&cost(b));
+                by_cost
+                    .then_with(|| self.compare_objectives(a, b))
+                    .then(a.cmp(&b))
+            });
+            rest = after;
+        }
+        best.truncate(limit);
+        best
+    }
+
+    /// Whether two configurations cannot be told apart by the first objective.
+    pub fn are_tied(&self, a: usize, b: usize) -> bool {
+        !self.has_lost_first() && self.standings[a].is_tied_with(&self.standings[b])
+    }
+
+    /// By the first objective alone, as far as it is the one configurations stand by.
+    fn compare_standings(&self, a: usize, b: usize) -> Ordering {
+        if self.has_lost_first() {
+            return self.compare_objectives(a, b);
+        }
+        let [a, b] = [a, b].map(|position| self.standings[position].mean());
+        a.is_nan()
+            .cmp(&b.is_nan())
+            .then((a + 0.0).total_cmp(&(b + 0.0)))
+    }
+
+    /// Whether there is no first objective, or it was left out after runs were seen.
+    fn has_lost_first(&self) -> bool {
+        self.criteria.objectives.first() != self.first_objective.as_ref()
+            || self.first_objective.is_none()
     }
 
     /// Configurations on the frontier, best first.
@@ -259,7 +399,7 @@ impl Selection {
         };
         self.sorted(
             limit,
-            |c| c.all_ok && !c.meets_targets,
+            |c| c.all_ok && !c.meets_targets(),
             |a, b| {
                 let (a, b) = (excess(a), excess(b));
                 a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1))
@@ -301,8 +441,12 @@ impl Selection {
 
 impl Judge for Selection {
     fn columns(&self) -> Vec<String> {
-        let criteria = self.criteria.columns().map(str::to_owned);
-        criteria.chain(self.key_axes.iter().cloned()).collect()
+        let criteria = self.criteria.columns();
+        let compared = self.first_objective.iter().flat_map(ranking::columns);
+        criteria
+            .chain(compared)
+            .chain(self.key_axes.iter().cloned())
+            .collect()
     }
 
     fn observe(&mut self, row: SummaryRow<'_>) {
@@ -312,8 +456,11 @@ impl Judge for Selection {
     fn verdict(&mut self, row: SummaryRow<'_>) -> Verdict {
         self.conclude();
         let position = self.position_of_run(row.run_index());
+        let judged = Judged::of(&self.criteria, row);
+        let (of_row, load) = (judged.probability(&self.criteria), judged.load);
         Verdict {
-            slo_met: self.criteria.slo_met(row),
+            slo: verdict(of_row, load),
+            slo_probability: of_row,
             pareto: position.is_some_and(|p| self.configurations[p].pareto),
         }
     }

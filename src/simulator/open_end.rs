@@ -103,6 +103,12 @@ impl Progress<'_> {
         }
     }
 
+    /// Prompt and output tokens of a request.
+    pub fn lengths(&self, id: usize) -> (u32, u32) {
+        let request = &self.requests[id];
+        (request.prefill_tokens, request.decode_tokens)
+    }
+
     /// When a request completed, seconds, and its prompt and output tokens; none if it has
     /// not.
     pub fn completion(&self, id: usize) -> Option<(f64, u32, u32)> {

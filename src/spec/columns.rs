@@ -15,7 +15,7 @@ const STATISTICS: [&str; 6] = ["mean", "p50", "p90", "p95", "p99", "max"];
 
 /// Columns of numbers in a summary other than latencies and keys of a run, those first
 /// that are asked for most.
-const QUANTITIES: [&str; 29] = [
+const QUANTITIES: [&str; 32] = [
     "throughput_tokens_per_s_per_gpu",
     "throughput_tokens_per_s",
     "throughput_total_tokens_per_s",
@@ -25,6 +25,9 @@ const QUANTITIES: [&str; 29] = [
     "cost_usd_per_hour",
     "total_gpus",
     "slo_attainment",
+    "slo_probability",
+    "simulated_requests",
+    "served_tokens_share",
     "gpu_busy_fraction",
     "mfu",
     "kv_cache_utilization",
@@ -108,6 +111,22 @@ pub fn interval_columns() -> &'static [String] {
         latencies.chain(others).collect()
     });
     &COLUMNS
+}
+
+/// The columns of the two ends of the interval of `column`; none if it has none.
+pub fn interval_ends(column: &str) -> Option<[String; 2]> {
+    if column == "slo_attainment" {
+        return Some([
+            "slo_attainment_low".to_owned(),
+            "slo_attainment_high".to_owned(),
+        ]);
+    }
+    check_interval(column).ok()?;
+    let (figure, unit) = match column.strip_suffix("_s") {
+        Some(figure) if metric_of(column).is_some() => (figure, "s"),
+        _ => column.split_once('_')?,
+    };
+    Some(["low", "high"].map(|end| format!("{figure}_{end}_{unit}")))
 }
 
 /// Whether `column` has an interval.

@@ -105,11 +105,10 @@ impl RunConfig {
             _ if self.compat != Compat::None => Measure::All,
             ArrivalsConfig::Trace { .. } => Measure::All,
             ArrivalsConfig::Static if self.qps.is_none() => Measure::All,
-            // For now.
             ArrivalsConfig::Static
             | ArrivalsConfig::Poisson
             | ArrivalsConfig::Gamma { .. }
-            | ArrivalsConfig::Concurrency { .. } => Measure::All,
+            | ArrivalsConfig::Concurrency { .. } => Measure::Steady,
         }
     }
 

@@ -9,6 +9,11 @@ pub(super) fn normal_quantile(probability: f64) -> f64 {
     Normal::standard().inverse_cdf(probability)
 }
 
+/// The probability that a standard normal variable lies below `value`.
+pub(super) fn normal_below(value: f64) -> f64 {
+    Normal::standard().cdf(value)
+}
+
 /// The value below which Student's t with `freedom` degrees lies with `probability`.
 pub(super) fn student_quantile(probability: f64, freedom: f64) -> f64 {
     student(freedom).map_or(f64::NAN, |student| student.inverse_cdf(probability))

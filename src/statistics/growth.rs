@@ -90,6 +90,17 @@ const LONGEST_PIECES: usize = 4;
 /// Up to so many pieces the dispersion of arrivals is taken.
 const ARRIVAL_PIECES: usize = 64;
 
+impl LoadVerdict {
+    /// The word in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::Saturated => "saturated",
+            Self::TooShort => "too_short",
+        }
+    }
+}
+
 impl LoadEvidence {
     /// Of a run from empty: when requests arrived, in order; when they began to be
     /// served and ended (NaN: not by `now`); and from when on it counts as settled.

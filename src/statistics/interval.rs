@@ -1,5 +1,7 @@
 //! A figure and how far it may be off.
 
+use super::distributions::{normal_below, normal_quantile};
+
 /// The share of intervals that contain the true value, at every place that states one.
 pub const CONFIDENCE: f64 = 0.95;
 
@@ -49,6 +51,30 @@ impl Interval {
         }
     }
 
+    /// The probability that the true value is `limit` or less: 97.5 % at the upper end,
+    /// 2.5 % at the lower, and in between and beyond as if the logarithm were spread
+    /// normally on either side of the figure, as what is positive and skewed nearly is.
+    /// One half where the end on that side is unknown.
+    pub fn probability_at_most(&self, limit: f64) -> f64 {
+        let ends = [self.value, self.low, self.high, limit];
+        let is_positive = ends.iter().all(|end| end.is_nan() || *end > 0.0);
+        let scale = |end: f64| if is_positive { end.ln() } else { end };
+        let [value, low, high, limit] = ends.map(scale);
+        let distance = limit - value;
+        let half = if distance >= 0.0 {
+            high - value
+        } else {
+            value - low
+        };
+        if half.is_nan() {
+            0.5
+        } else if half > 0.0 {
+            normal_below(distance / half * normal_quantile(1.0 - TAIL))
+        } else {
+            f64::from(u8::from(distance >= 0.0))
+        }
+    }
+
     /// Whether both ends are known.
     pub fn is_bounded(&self) -> bool {
         self.low.is_finite() && self.high.is_finite()
@@ -58,6 +84,33 @@ impl Interval {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ends_are_what_they_say() {
+        let interval = Interval {
+            value: 10.0,
+            low: 5.0,
+            high: 40.0,
+        };
+        let near = |limit, probability: f64| {
+            let found = interval.probability_at_most(limit);
+            assert!((found - probability).abs() < 1e-9, "{limit}: {found}");
+        };
+        near(5.0, 0.025);
+        near(10.0, 0.5);
+        near(40.0, 0.975);
+        assert!(interval.probability_at_most(1.0) < 1e-10);
+        let open = Interval {
+            high: f64::NAN,
+            ..interval
+        };
+        assert_eq!(open.probability_at_most(1e9), 0.5);
+        let exact = Interval::exact(3.0);
+        assert_eq!(
+            [2.9, 3.0].map(|limit| exact.probability_at_most(limit)),
+            [0.0, 1.0]
+        );
+    }
 
     #[test]
     fn half_width_is_the_larger_side() {

@@ -112,8 +112,8 @@ impl<'a, C: CellCounts> Quantiles<'a, C> {
         self.samples
     }
 
-    /// The percentile `p` (0 to 1), and its interval. A bound that lies beyond the
-    /// sample is NaN. Costs some thousands of counts, whatever the number of samples.
+    /// The percentile `p` (0 to 1), and its interval. An upper bound that lies
+    /// beyond the sample is extrapolated, if that can be; a lower one is NaN. Costs some thousands of counts, whatever the number of samples.
     pub fn quantile(&self, p: f64) -> Interval {
         let value = self.at_rank(self.rank(p));
         let Some(tail) = self.tail(p) else {
@@ -135,11 +135,32 @@ impl<'a, C: CellCounts> Quantiles<'a, C> {
                 self.at_rank(crate::number::whole_u64(low))
             },
             high: if high > samples - 1.0 {
-                f64::NAN
+                self.extrapolated_high(p)
             } else {
                 self.at_rank(crate::number::whole_u64(high.ceil()))
             },
         }
+    }
+
+    /// The upper bound of the percentile `p` where it lies beyond the sample: that of the
+    /// highest percentile nearer to the middle which has one within it, carried on along
+    /// an exponential tail that starts at the median and runs through it. Waiting times
+    /// have such tails. NaN if there is none.
+    fn extrapolated_high(&self, p: f64) -> f64 {
+        let (median, samples) = (self.at_rank(self.rank(0.5)), self.samples as f64);
+        let mut share = 2.0 * (1.0 - p);
+        while share < 0.5 {
+            let high = self
+                .tail(1.0 - share)
+                .map(|tail| samples * (1.0 - tail.limits().0));
+            if let Some(high) = high.filter(|high| *high <= samples - 1.0) {
+                let bound = self.at_rank(crate::number::whole_u64(high.ceil()));
+                let per_factor = (bound - median) / (0.5 / share).ln();
+                return bound + per_factor * (share / (1.0 - p)).ln();
+            }
+            share *= 2.0;
+        }
+        f64::NAN
     }
 
     /// The probability that the true percentile `p` is `limit` or less. Agrees with

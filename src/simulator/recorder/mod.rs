@@ -201,6 +201,8 @@ pub struct SteadyState {
     pub requests_per_s: Interval,
     /// Output tokens of served requests per second.
     pub output_tokens_per_s: Interval,
+    /// Output tokens of the served requests over those of the requests of the window.
+    pub served_tokens_share: Interval,
     /// Share of requests whose outcome is decided that meet every per-request target.
     pub attainment: Interval,
 }

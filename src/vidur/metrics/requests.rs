@@ -261,6 +261,7 @@ impl Requests {
                         .map_or(f64::NAN, |position| self.inter_arrival_s(position)),
                     prompt_tokens: arrival.map_or(record.prefill_tokens, |a| a.prefill_tokens),
                     output_tokens: arrival.map_or(record.decode_tokens, |a| a.decode_tokens),
+                    measured: true,
                     kv_cache_dtype,
                 }
             })

@@ -1,0 +1,157 @@
+//! How sure it is that targets are met, from figures and their intervals.
+//!
+//! A figure with a 95 % interval is taken to lie with 2.5 % each below and above it, and
+//! to be spread normally on either side. So a target is met for certain if the whole
+//! interval keeps it.
+
+use super::criteria::Bound;
+use crate::results::{SloVerdict, SummaryRow};
+use crate::spec::columns::interval_ends;
+use crate::statistics::batch_means::of_replications;
+use crate::statistics::{Interval, LoadVerdict};
+
+/// What is sure to this probability is certain.
+pub const CERTAIN: f64 = 0.975;
+
+/// How a run was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Load {
+    /// All of it: what happened is what happened.
+    Unjudged,
+    /// In steady state, and it keeps up.
+    Stable,
+    /// In steady state, which it does not have.
+    Saturated,
+    /// In steady state, of which too little was seen.
+    TooShort,
+}
+
+impl Load {
+    /// The column it is in.
+    pub(super) const COLUMN: &'static str = "load_verdict";
+
+    pub(super) fn of(row: SummaryRow<'_>) -> Self {
+        let word = row.text(Self::COLUMN);
+        let judged = [Self::Stable, Self::Saturated, Self::TooShort];
+        let found = judged
+            .into_iter()
+            .find(|load| word.is_some() && load.name() == word);
+        found.unwrap_or(Self::Unjudged)
+    }
+
+    pub(super) fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Unjudged => None,
+            Self::Stable => Some(LoadVerdict::Stable.name()),
+            Self::Saturated => Some(LoadVerdict::Saturated.name()),
+            Self::TooShort => Some(LoadVerdict::TooShort.name()),
+        }
+    }
+
+    /// Of several runs.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Saturated, _) | (_, Self::Saturated) => Self::Saturated,
+            (Self::TooShort, _) | (_, Self::TooShort) => Self::TooShort,
+            (Self::Stable, _) | (_, Self::Stable) => Self::Stable,
+            (Self::Unjudged, Self::Unjudged) => Self::Unjudged,
+        }
+    }
+}
+
+/// A figure of one or several runs: sums over them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Figure {
+    runs: u32,
+    sum: f64,
+    squares: f64,
+    /// Squares of the distances from the figure to the ends of its interval.
+    below_squares: f64,
+    above_squares: f64,
+}
+
+impl Figure {
+    /// A bounded figure of one run. A metric without a sample exceeds nothing.
+    pub(super) fn of(bound: &Bound, row: SummaryRow<'_>) -> Self {
+        let value = row.number(&bound.column).unwrap_or(0.0);
+        let ends = interval_ends(&bound.column);
+        let ends = ends.map(|ends| ends.map(|end| row.number(&end).unwrap_or(f64::NAN)));
+        let [low, high] = match row.number(&bound.column) {
+            Some(_) => ends.unwrap_or([f64::NAN; 2]),
+            None => [0.0; 2],
+        };
+        Self {
+            runs: 1,
+            sum: value,
+            squares: value * value,
+            below_squares: (value - low).powi(2),
+            above_squares: (high - value).powi(2),
+        }
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.runs += other.runs;
+        self.sum += other.sum;
+        self.squares += other.squares;
+        self.below_squares += other.below_squares;
+        self.above_squares += other.above_squares;
+    }
+
+    /// The mean over the runs.
+    pub(super) fn value(&self) -> f64 {
+        self.sum / f64::from(self.runs)
+    }
+
+    /// Ends of the interval of the mean; NaN where nothing is known.
+    pub(super) fn interval(&self, load: Load) -> [f64; 2] {
+        let (value, runs) = (self.value(), f64::from(self.runs));
+        if load != Load::Unjudged {
+            let ends = [-self.below_squares.sqrt(), self.above_squares.sqrt()];
+            return ends.map(|distance| value + distance / runs);
+        }
+        match self.runs {
+            1 => [value; 2],
+            _ => {
+                // As many values with this mean and variance.
+                let variance = (self.squares / runs - value * value).max(0.0) * runs / (runs - 1.0);
+                let half = of_replications_half_width(variance, self.runs);
+                [value - half, value + half]
+            }
+        }
+    }
+
+    /// The probability that the true figure keeps `bound`.
+    pub(super) fn keeps(&self, bound: &Bound, load: Load) -> f64 {
+        let (value, [low, high]) = (self.value(), self.interval(load));
+        Interval { value, low, high }.probability_at_most(bound.limit)
+    }
+}
+
+/// Half the width of Student's interval of a mean of so many values of a variance.
+fn of_replications_half_width(variance: f64, runs: u32) -> f64 {
+    // Two values that far apart, of as many as there are, have that variance.
+    let deviation = (variance * f64::from(runs - 1) / 2.0).sqrt();
+    let mut values = vec![0.0; runs as usize];
+    (values[0], values[1]) = (deviation, -deviation);
+    let interval = of_replications(&values).interval;
+    interval.high - interval.value
+}
+
+/// The probability that all bounds are kept, whose figures keep them with these.
+pub(super) fn probability(kept: impl Iterator<Item = f64>, load: Load, all_served: bool) -> f64 {
+    match all_served && load != Load::Saturated {
+        true => kept.product(),
+        false => 0.0,
+    }
+}
+
+/// What such a probability comes to.
+pub(super) fn verdict(probability: f64, load: Load) -> SloVerdict {
+    if probability >= CERTAIN && load != Load::TooShort {
+        SloVerdict::Meets
+    } else if probability <= 1.0 - CERTAIN {
+        SloVerdict::Misses
+    } else {
+        SloVerdict::Unsure
+    }
+}
