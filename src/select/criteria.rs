@@ -1,6 +1,6 @@
 //! Targets and objectives, checked against the columns there are.
 
-use super::certainty::Load;
+use super::load::Load;
 use crate::measurement::{Figure, Limit};
 use crate::results::{AxisColumn, ColumnType, SummaryRow};
 use crate::simulator::RequestTargets;

@@ -11,6 +11,7 @@ mod certainty;
 mod criteria;
 mod forest;
 mod frontier;
+mod load;
 pub mod neighbours;
 mod ranking;
 mod reasons;

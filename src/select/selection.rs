@@ -3,9 +3,10 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use super::certainty::{Figure, Load, probability, verdict};
+use super::certainty::{Figure, probability, verdict};
 use super::criteria::{Criteria, Objective, Requests};
 use super::frontier::pareto_frontier;
+use super::load::Load;
 use super::ranking::{self, Standing};
 use crate::number::narrow;
 use crate::results::{

@@ -1,0 +1,50 @@
+//! Whether a deployment keeps up with its load, as the table of runs has it.
+
+use crate::results::SummaryRow;
+use crate::statistics::LoadVerdict;
+
+/// How a run was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Load {
+    /// All of it: what happened is what happened.
+    Unjudged,
+    /// In steady state, and it keeps up.
+    Stable,
+    /// In steady state, which it does not have.
+    Saturated,
+    /// In steady state, of which too little was seen.
+    TooShort,
+}
+
+impl Load {
+    /// The column it is in.
+    pub(super) const COLUMN: &'static str = "load_verdict";
+
+    pub(super) fn of(row: SummaryRow<'_>) -> Self {
+        let word = row.text(Self::COLUMN);
+        let judged = [Self::Stable, Self::Saturated, Self::TooShort];
+        let found = judged
+            .into_iter()
+            .find(|load| word.is_some() && load.name() == word);
+        found.unwrap_or(Self::Unjudged)
+    }
+
+    pub(super) fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Unjudged => None,
+            Self::Stable => Some(LoadVerdict::Stable.name()),
+            Self::Saturated => Some(LoadVerdict::Saturated.name()),
+            Self::TooShort => Some(LoadVerdict::TooShort.name()),
+        }
+    }
+
+    /// Of several runs.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Saturated, _) | (_, Self::Saturated) => Self::Saturated,
+            (Self::TooShort, _) | (_, Self::TooShort) => Self::TooShort,
+            (Self::Stable, _) | (_, Self::Stable) => Self::Stable,
+            (Self::Unjudged, Self::Unjudged) => Self::Unjudged,
+        }
+    }
+}
