@@ -1,6 +1,8 @@
 //! A model's architecture: everything that parameter counts, KV cache sizes and
 //! operator shapes follow from.
 
+use std::ops::Range;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -429,6 +431,25 @@ impl ModelSpec {
         })
     }
 
+    /// Of `layers` those in a row that are made of the same, in order.
+    pub fn alike_layers(&self, layers: Range<u32>) -> impl Iterator<Item = Range<u32>> {
+        let kind = |layer| {
+            [
+                self.is_softmax_attention_layer(layer),
+                self.is_local_attention_layer(layer),
+                self.is_moe_layer(layer),
+            ]
+        };
+        let mut rest = layers;
+        std::iter::from_fn(move || {
+            let first = rest.next()?;
+            let of_first = kind(first);
+            let end = rest.clone().find(|&layer| kind(layer) != of_first);
+            rest.start = end.unwrap_or(rest.end);
+            Some(first..rest.start)
+        })
+    }
+
     /// Whether any layer has a dense MLP.
     pub fn has_dense_mlp(&self) -> bool {
         (0..self.layers).any(|layer| !self.is_moe_layer(layer))
@@ -436,7 +457,7 @@ impl ModelSpec {
 
     /// Layers of pipeline stage `stage` out of `stages`, as `[start, end)`.
     /// Uneven splits give the earlier stages one layer more.
-    pub fn stage_layers(&self, stage: u32, stages: u32) -> std::ops::Range<u32> {
+    pub fn stage_layers(&self, stage: u32, stages: u32) -> Range<u32> {
         let (base, extra) = (self.layers / stages, self.layers % stages);
         let start = stage * base + stage.min(extra);
         start..start + base + u32::from(stage < extra)

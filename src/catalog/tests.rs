@@ -31,6 +31,34 @@ fn every_data_file_is_embedded() {
 }
 
 #[test]
+fn alike_layers_are_alike_and_all_there() {
+    let catalog = Catalog::load_embedded().expect("valid");
+    for model in catalog.models() {
+        let name = &model.name;
+        let kind = |layer| {
+            let attention = (
+                model.is_full_attention_layer(layer),
+                model.is_local_attention_layer(layer),
+            );
+            (attention, model.is_moe_layer(layer))
+        };
+        for range in [0..model.layers, 1..model.layers.min(3), 2..2] {
+            let runs: Vec<_> = model.alike_layers(range.clone()).collect();
+            let all: Vec<u32> = runs.iter().cloned().flatten().collect();
+            assert_eq!(all, range.collect::<Vec<_>>(), "{name}");
+            for run in &runs {
+                let mut inside = run.clone();
+                assert!(inside.all(|layer| kind(layer) == kind(run.start)), "{name}");
+            }
+            let borders = runs.windows(2).map(|pair| (pair[0].start, pair[1].start));
+            for (before, after) in borders {
+                assert_ne!(kind(before), kind(after), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
 fn embedded_files_are_valid_and_names_unique() {
     let catalog = Catalog::load_embedded().expect("valid");
     let spellings = |name: &str, aliases: &[String]| -> Vec<String> {

@@ -11,7 +11,6 @@ use super::Operator;
 use super::operator::{ExpertLoad, ExpertTokens, LatentWidths};
 use crate::catalog::{Attention, LinearAttention, LocalAttention, ModelSpec, Moe};
 use crate::memory::{Formats, Parallelism, WeightClass, check_divisibility};
-use crate::number::narrow;
 use crate::units::DType;
 
 /// Bytes of one activation element between layers (bfloat16).
@@ -761,8 +760,10 @@ fn stage_of(model: &ModelSpec, parallelism: &Parallelism, gpus_per_node: u32, st
     let stages = parallelism.pipeline_parallel;
     let layers = model.stage_layers(stage, stages);
     let total = layers.end - layers.start;
-    let count = |is: &dyn Fn(u32) -> bool| {
-        narrow::<u32, _>(layers.clone().filter(|&layer| is(layer)).count())
+    let alike: Vec<_> = model.alike_layers(layers).collect();
+    let count = |is: &dyn Fn(u32) -> bool| -> u32 {
+        let counted = alike.iter().filter(|alike| is(alike.start));
+        counted.map(|alike| alike.end - alike.start).sum()
     };
     let full = count(&|layer| model.is_full_attention_layer(layer));
     let local = count(&|layer| model.is_local_attention_layer(layer));
@@ -802,18 +803,22 @@ impl WorkPerUnit {
     pub fn of(model: &ModelSpec, layers: std::ops::Range<u32>, lm_head: bool) -> Self {
         let (mut token_flops, mut pair_flops, mut local_pair_flops) = (0.0, 0.0, 0.0);
         let (projections, pair) = attention_flops(model);
-        for layer in layers {
-            if model.is_softmax_attention_layer(layer) {
-                token_flops += projections;
-                if model.is_local_attention_layer(layer) {
-                    local_pair_flops += pair;
-                } else {
-                    pair_flops += pair;
+        for alike in model.alike_layers(layers) {
+            let layer = alike.start;
+            let attention = match &model.linear_attention {
+                Some(linear) if !model.is_softmax_attention_layer(layer) => {
+                    linear_attention_flops(model, linear)
                 }
-            } else if let Some(linear) = &model.linear_attention {
-                token_flops += linear_attention_flops(model, linear);
+                _ => projections,
+            };
+            let count = f64::from(alike.end - layer);
+            if model.is_local_attention_layer(layer) {
+                local_pair_flops += count * pair;
+            } else if model.is_full_attention_layer(layer) {
+                pair_flops += count * pair;
             }
-            token_flops += mlp_flops(model, layer);
+            // Whole numbers: exact.
+            token_flops += count * (attention + mlp_flops(model, layer));
         }
         let head = 2.0 * f64::from(model.hidden_size) * f64::from(model.vocab_size);
         Self {

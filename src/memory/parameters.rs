@@ -105,8 +105,9 @@ pub fn stage_weights_bytes(
     let cut = Cut::of(parallelism);
     let (first, last) = (stage == 0, stage + 1 == stages);
     let mut count = Count::default();
-    for layer in model.stage_layers(stage, stages) {
-        count += layer_of(model, layer, cut);
+    for alike in model.alike_layers(model.stage_layers(stage, stages)) {
+        let one = layer_of(model, alike.start, cut);
+        alike.for_each(|_| count += one);
     }
     let vocabulary = Count::plain(vocabulary_rows(model, cut) * f64::from(model.hidden_size));
     if first {

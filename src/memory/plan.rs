@@ -202,7 +202,8 @@ fn activation_bytes(input: &PlanInput<'_>, layers: std::ops::Range<u32>, is_last
     let tokens = f64::from(input.max_tokens_in_step);
     let stream = 2.0 * tokens * f64::from(model.hidden_size) * ACTIVATION_BYTES;
     let mut widest = 0.0f64;
-    for layer in layers {
+    for alike in model.alike_layers(layers) {
+        let layer = alike.start;
         let attention = match &model.linear_attention {
             Some(linear) if !model.is_softmax_attention_layer(layer) => {
                 let values = f64::from(linear.value_heads * linear.value_head_dim);

@@ -68,6 +68,9 @@ impl PoolCost {
             (Self::Vidur(one), Self::Vidur(other)) => Arc::ptr_eq(one, other),
             (Self::Table(one), Self::Table(other)) => Arc::ptr_eq(one, other),
             (Self::Recorded(one), Self::Recorded(other)) => Arc::ptr_eq(one, other),
+            (Self::Hosted(one, host), Self::Hosted(other, its_host)) => {
+                one.is(other) && host == its_host
+            }
             (Self::Formula(one), Self::Formula(other)) => Arc::ptr_eq(one, other),
             _ => false,
         }

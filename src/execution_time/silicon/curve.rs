@@ -19,19 +19,30 @@ impl<K: Ord + Copy> CurveSet<K> {
     pub(super) fn build(mut points: Vec<(K, u32, f32)>) -> Self {
         points.sort_by_key(|&(key, x, _)| (key, x));
         points.dedup_by_key(|&mut (key, x, _)| (key, x));
+        let curves = points.chunk_by(|a, b| a.0 == b.0);
+        let keyed = curves.map(|curve| (curve[0].0, curve.iter().map(|&(_, x, y)| (x, y))));
+        Self::of_curves(keyed)
+    }
+
+    /// From curves in ascending order of keys, each of distinct points in ascending
+    /// order.
+    pub(super) fn of_curves<C>(curves: impl Iterator<Item = (K, C)>) -> Self
+    where
+        C: IntoIterator<Item = (u32, f32)>,
+    {
         let mut set = Self {
             keys: Vec::new(),
             starts: Vec::new(),
-            coordinates: Vec::with_capacity(points.len()),
-            latencies_ms: Vec::with_capacity(points.len()),
+            coordinates: Vec::new(),
+            latencies_ms: Vec::new(),
         };
-        for (key, x, latency_ms) in points {
-            if set.keys.last() != Some(&key) {
-                set.keys.push(key);
-                set.starts.push(narrow::<u32, _>(set.coordinates.len()));
+        for (key, points) in curves {
+            set.keys.push(key);
+            set.starts.push(narrow::<u32, _>(set.coordinates.len()));
+            for (x, latency_ms) in points {
+                set.coordinates.push(x);
+                set.latencies_ms.push(latency_ms);
             }
-            set.coordinates.push(x);
-            set.latencies_ms.push(latency_ms);
         }
         set.starts.push(narrow::<u32, _>(set.coordinates.len()));
         set

@@ -32,6 +32,19 @@ struct Key {
     layer: ExpertLayer,
 }
 
+impl Key {
+    /// The same with the experts spread over `ways`.
+    fn spread_over(self, ways: u32) -> Self {
+        Self {
+            layer: ExpertLayer {
+                expert_parallel: ways,
+                ..self.layer
+            },
+            ..self
+        }
+    }
+}
+
 /// Where a curve comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Origin {
@@ -126,31 +139,16 @@ impl ExpertsTable {
         peaks: &Peaks,
         usual: &str,
     ) -> Result<Self, SiliconError> {
-        let points = points(frame, device, peaks, usual)?;
-        let mut origins: Vec<(Key, Origin)> = Vec::new();
-        let mut curves = Vec::with_capacity(points.len());
-        for (key, tokens, latency_ms, origin) in points {
-            if origins.last().is_none_or(|(last, _)| *last != key) {
-                origins.push((key, origin));
-            }
-            curves.push((key, tokens, latency_ms));
-        }
-        spread_further(peaks, &mut curves, &mut origins);
-        // More tokens are an upper bound of fewer.
-        curves.sort_by_key(|&(key, tokens, _)| (key, tokens));
-        let mut later: Option<(Key, f32)> = None;
-        for (key, _, latency_ms) in curves.iter_mut().rev() {
-            if let Some((last, least_ms)) = later
-                && last == *key
-            {
-                *latency_ms = latency_ms.min(least_ms);
-            }
-            later = Some((*key, *latency_ms));
-        }
-        origins.sort_by_key(|(key, _)| *key);
+        let mut curves = measured(frame, device, peaks, usual)?;
+        spread_further(peaks, &mut curves);
+        curves.sort_by_key(|curve| curve.key);
+        curves.iter_mut().for_each(MeasuredCurve::never_fall);
+        let keyed = curves
+            .iter()
+            .map(|curve| (curve.key, curve.points.iter().copied()));
         Ok(Self {
-            curves: CurveSet::build(curves),
-            origins: origins.into_iter().map(|(_, origin)| origin).collect(),
+            curves: CurveSet::of_curves(keyed),
+            origins: curves.into_iter().map(|curve| curve.origin).collect(),
         })
     }
 
@@ -196,20 +194,15 @@ impl ExpertsTable {
     /// tokens there for one here at equally many visits of each expert.
     fn at(&self, peaks: &Peaks, key: Key, gpu: &BusiestGpu, tokens_there: f64) -> Option<Found> {
         let keys = self.curves.keys();
-        let spread = |ways| Key {
-            layer: ExpertLayer {
-                expert_parallel: ways,
-                ..key.layer
-            },
-            ..key
-        };
-        let first = keys.partition_point(|other| *other < spread(0));
-        let after = keys.partition_point(|other| *other <= spread(gpu.layer.expert_parallel));
+        let first = keys.partition_point(|other| *other < key.spread_over(0));
+        let most = key.spread_over(gpu.layer.expert_parallel);
+        let spread_less = (first..).zip(&keys[first..]);
+        let spread_less = spread_less.take_while(|(_, other)| **other <= most);
         let share = gpu.share();
         let mut best: Option<Candidate> = None;
         // Of the fewest ways to the most: the fastest so far with all tokens here.
         let mut fewer: Option<(u32, Candidate)> = None;
-        for (index, there) in keys.iter().enumerate().take(after).skip(first) {
+        for (index, there) in spread_less {
             let ways = there.layer.expert_parallel;
             let even = self.priced(peaks, index, gpu, gpu.tokens * tokens_there);
             let even = even.map(|even| match fewer {
@@ -250,11 +243,7 @@ impl ExpertsTable {
         tokens: f64,
     ) -> Option<Candidate> {
         let there = self.curves.keys()[index];
-        let ideal = |tokens: f64| {
-            let visits = tokens * f64::from(there.layer.experts_per_token)
-                / f64::from(there.layer.expert_parallel);
-            peaks.busiest_experts_ms(there.dtype, there.layer, visits)
-        };
+        let ideal = |tokens| balanced_ms(peaks, there, tokens);
         let mut reading = self.curves.at(index).lookup(tokens, 1, ideal)?;
         if there.layer.expert_parallel == gpu.layer.expert_parallel && gpu.factor > 1.0 {
             reading.how = reading.how.max(How::Interpolated);
@@ -332,55 +321,70 @@ pub(super) fn faster(
     }
 }
 
-/// Adds curves for the ways of expert parallelism that nobody measured, powers of two,
-/// from fewer ways at the same utilisation.
-fn spread_further(
-    peaks: &Peaks,
-    curves: &mut Vec<(Key, u32, f32)>,
-    origins: &mut Vec<(Key, Origin)>,
-) {
-    let measured = CurveSet::build(curves.clone());
-    let known = origins.len();
-    for &key in measured.keys() {
-        let Ok(at) = origins[..known].binary_search_by_key(&key, |(other, _)| *other) else {
-            continue;
+/// A curve on its way into a table.
+struct MeasuredCurve {
+    key: Key,
+    origin: Origin,
+    /// Tokens of the group, ascending, and times.
+    points: Vec<(u32, f32)>,
+}
+
+impl MeasuredCurve {
+    /// More tokens are an upper bound of fewer.
+    fn never_fall(&mut self) {
+        let mut least_ms = f32::INFINITY;
+        for (_, latency_ms) in self.points.iter_mut().rev() {
+            least_ms = least_ms.min(*latency_ms);
+            *latency_ms = least_ms;
+        }
+    }
+
+    /// The same at the same utilisation with the experts spread as `key` says.
+    fn spread_as(&self, key: Key, peaks: &Peaks) -> Self {
+        let further = |&(tokens, latency_ms): &(u32, f32)| {
+            let ideal = |key: Key| balanced_ms(peaks, key, f64::from(tokens));
+            let scaled = f64::from(latency_ms) * ideal(key) / ideal(self.key);
+            (tokens, single(scaled))
         };
-        let origin = origins[at].1.clone();
-        let mut ways = key.layer.expert_parallel;
-        loop {
-            ways = ways.saturating_mul(2);
-            let layer = ExpertLayer {
-                expert_parallel: ways,
-                ..key.layer
-            };
-            let further = Key { layer, ..key };
-            if ways > key.layer.experts || measured.get(&further).is_some() {
-                break;
-            }
-            let Some(curve) = measured.get(&key) else {
-                break;
-            };
-            for (&tokens, &latency_ms) in curve.coordinates.iter().zip(curve.latencies_ms) {
-                let ideal = |layer: ExpertLayer| {
-                    let visits = f64::from(tokens) * f64::from(layer.experts_per_token)
-                        / f64::from(layer.expert_parallel);
-                    peaks.busiest_experts_ms(key.dtype, layer, visits)
-                };
-                let scaled = f64::from(latency_ms) * ideal(layer) / ideal(key.layer);
-                curves.push((further, tokens, single(scaled)));
-            }
-            let from = format!("expert parallel {}", key.layer.expert_parallel);
-            let substitute = match &origin.substitute {
-                Some(other) => format!("{from}, {other}"),
-                None => from,
-            };
-            let substitute = Some(substitute);
-            origins.push((further, Origin { substitute }));
+        let from = format!("expert parallel {}", self.key.layer.expert_parallel);
+        let substitute = match &self.origin.substitute {
+            Some(other) => format!("{from}, {other}"),
+            None => from,
+        };
+        Self {
+            key,
+            origin: Origin {
+                substitute: Some(substitute),
+            },
+            points: self.points.iter().map(further).collect(),
         }
     }
 }
 
-type Point = (Key, u32, f32, Origin);
+/// The least time of a GPU that has its even share of `tokens`.
+fn balanced_ms(peaks: &Peaks, key: Key, tokens: f64) -> f64 {
+    let layer = key.layer;
+    let visits = tokens * f64::from(layer.experts_per_token) / f64::from(layer.expert_parallel);
+    peaks.busiest_experts_ms(key.dtype, layer, visits)
+}
+
+/// Adds curves for the ways of expert parallelism that nobody measured, powers of two,
+/// from fewer ways at the same utilisation, to `curves` that stand in order.
+fn spread_further(peaks: &Peaks, curves: &mut Vec<MeasuredCurve>) {
+    let known = curves.len();
+    for index in 0..known {
+        let own = curves[index].key;
+        let mut further = own;
+        while let Some(ways) = further.layer.expert_parallel.checked_mul(2) {
+            further = own.spread_over(ways);
+            let is_known = curves[..known].binary_search_by_key(&further, |curve| curve.key);
+            if ways > own.layer.experts || is_known.is_ok() {
+                break;
+            }
+            curves.push(curves[index].spread_as(further, peaks));
+        }
+    }
+}
 
 /// The layer of each row.
 pub(super) fn layers(frame: &Frame) -> Result<Vec<ExpertLayer>, SiliconError> {
@@ -401,44 +405,65 @@ pub(super) fn layers(frame: &Frame) -> Result<Vec<ExpertLayer>, SiliconError> {
     Ok((0..frame.rows()).map(layer).collect())
 }
 
-fn points(
+/// What was measured for `device`, or for another one and scaled, in order. Of equal
+/// points the first counts.
+fn measured(
     frame: &Frame,
     device: &str,
     peaks: &Peaks,
     usual: &str,
-) -> Result<Vec<Point>, SiliconError> {
+) -> Result<Vec<MeasuredCurve>, SiliconError> {
     let dtypes = frame.texts("dtype")?.parsed(parse_dtype)?;
     let devices = frame.texts("device")?;
     let kernels = frame.texts("kernels")?;
     let layers = layers(frame)?;
     let tokens = frame.numbers("tokens")?;
     let latencies_ms = frame.latencies_ms()?;
-    let mut points = Vec::with_capacity(frame.rows());
-    for row in 0..frame.rows() {
-        let layer = ExpertLayer {
-            expert_parallel: layers[row].expert_parallel.max(1),
-            ..layers[row]
-        };
-        let dtype = dtypes.of(row);
-        let (measured, kernels) = (devices.value(row), kernels.value(row));
-        let mut latency_ms = latencies_ms[row];
-        let mut substitute = (kernels != usual).then(|| kernels.to_owned());
-        if measured != device {
-            let there = Peaks::of(measured).ok_or_else(|| SiliconError::Malformed {
-                file: "experts".into(),
-                reason: format!("unknown device `{measured}`"),
-            })?;
-            let visits = f64::from(tokens[row]) * f64::from(layer.experts_per_token)
-                / f64::from(layer.expert_parallel);
-            let ideal = |peaks: &Peaks| peaks.busiest_experts_ms(dtype, layer, visits);
-            latency_ms = single(f64::from(latency_ms) * ideal(peaks) / ideal(&there));
-            substitute = Some(format!("{measured}, {kernels}"));
+    let mut rows: Vec<(Key, u32, usize)> = (0..frame.rows())
+        .map(|row| {
+            let layer = ExpertLayer {
+                expert_parallel: layers[row].expert_parallel.max(1),
+                ..layers[row]
+            };
+            let dtype = dtypes.of(row);
+            (Key { dtype, layer }, tokens[row], row)
+        })
+        .collect();
+    // Tables stand nearly in this order.
+    rows.sort();
+    rows.dedup_by_key(|&mut (key, tokens, _)| (key, tokens));
+    let latency_ms = |key: Key, row: usize| -> Result<f32, SiliconError> {
+        let measured = devices.value(row);
+        if measured == device {
+            return Ok(latencies_ms[row]);
         }
-        let key = Key { dtype, layer };
-        points.push((key, tokens[row], latency_ms, Origin { substitute }));
-    }
-    points.sort_by_key(|point| (point.0, point.1));
-    Ok(points)
+        let there = Peaks::of(measured).ok_or_else(|| SiliconError::Malformed {
+            file: "experts".into(),
+            reason: format!("unknown device `{measured}`"),
+        })?;
+        let ideal = |peaks| balanced_ms(peaks, key, f64::from(tokens[row]));
+        let scaled = f64::from(latencies_ms[row]) * ideal(peaks) / ideal(&there);
+        Ok(single(scaled))
+    };
+    let substitute = |row: usize| match (devices.value(row), kernels.value(row)) {
+        (measured, kernels) if measured != device => Some(format!("{measured}, {kernels}")),
+        (_, kernels) => (kernels != usual).then(|| kernels.to_owned()),
+    };
+    let curve = |rows: &[(Key, u32, usize)]| {
+        let (key, _, first) = rows[0];
+        let point = |&(key, tokens, row): &(Key, u32, usize)| Ok((tokens, latency_ms(key, row)?));
+        Ok(MeasuredCurve {
+            key,
+            origin: Origin {
+                substitute: substitute(first),
+            },
+            points: rows
+                .iter()
+                .map(point)
+                .collect::<Result<_, SiliconError>>()?,
+        })
+    };
+    rows.chunk_by(|a, b| a.0 == b.0).map(curve).collect()
 }
 
 /// Octaves between two layers, however far their experts are spread.
