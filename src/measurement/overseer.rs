@@ -265,10 +265,14 @@ impl<'a> Steady<'a> {
         Next::Stop
     }
 
-    /// Whether so many requests have waited for longer than a limit on a percentile that
-    /// the others cannot make up for it: of those that arrived in the first half, which
+    /// Whether targets cannot be met any more: a request was rejected; or so many have waited
+    /// for longer than a limit on a percentile that the others cannot make up for it, of those that arrived in the first half, which
     /// have had time to be served.
     fn is_hopeless(&self, progress: &Progress<'_>) -> bool {
+        let was_refused = |id: usize| progress.is_rejected(id);
+        if !self.limits.is_empty() && (0..progress.arrived()).any(was_refused) {
+            return true;
+        }
         self.limits.iter().any(|limit| {
             let Figure::Latency(metric, Statistic::Quantile(p)) = limit.figure else {
                 return false;

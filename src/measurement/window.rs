@@ -1,5 +1,6 @@
 //! The part of a run that counts, and the figures of it.
 
+use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
 
 use super::{Figure, Metric, Statistic};
@@ -10,7 +11,7 @@ use crate::simulator::{
 };
 use crate::statistics::quantile::{Quantiles, share_of};
 use crate::statistics::warm_up::mser5;
-use crate::statistics::{Interval, Sample, batch_means, length};
+use crate::statistics::{CellCounts, Interval, Sample, batch_means, length};
 
 /// Pieces of time by which rates are told apart.
 const PIECES: usize = 64;
@@ -54,6 +55,8 @@ pub(super) struct Window<'a> {
     pub(super) facts: Facts,
     pub(super) rates: Rates,
     tbt: SegmentCounts<'a>,
+    samples: [OnceCell<Sample>; 3],
+    estimates: RefCell<Vec<(Figure, Estimate)>>,
     /// Per segment: sum of the times between tokens, seconds, and their number.
     tbt_sums_s: Vec<f64>,
     tbt_counts: Vec<f64>,
@@ -78,6 +81,8 @@ impl<'a> Window<'a> {
             facts: Facts::of(progress, ids.clone(), targets),
             rates: Rates::of(progress, start_s, end_s),
             tbt: SegmentCounts::new(histograms),
+            samples: Default::default(),
+            estimates: RefCell::default(),
             tbt_sums_s: histograms.iter().map(|h| h.sum_s()).collect(),
             tbt_counts: histograms.iter().map(|h| h.count() as f64).collect(),
             progress,
@@ -104,39 +109,60 @@ impl<'a> Window<'a> {
 
     /// A figure with its interval.
     pub(super) fn interval(&self, figure: Figure) -> Interval {
-        match figure {
-            Figure::Latency(Metric::Tbt, Statistic::Mean) => self.tbt_mean().interval,
-            Figure::Latency(Metric::Tbt, Statistic::Quantile(p)) => {
-                Quantiles::new(&self.tbt).quantile(p)
-            }
-            Figure::Latency(metric, Statistic::Mean) => {
-                batch_means::mean(self.facts.series_s(metric)).interval
-            }
-            Figure::Latency(metric, Statistic::Quantile(p)) => {
-                Quantiles::new(&Sample::new(self.facts.series_s(metric))).quantile(p)
-            }
-            Figure::Requests => self.rates.requests_per_s(),
-            Figure::Tokens => self.rates.tokens_per_s(),
-        }
+        self.estimate(figure).interval
     }
 
     /// Whether the interval of a figure can be believed.
     pub(super) fn is_known(&self, figure: Figure) -> bool {
-        match figure {
-            // Nobody has been seen to get a second token: there is nothing to know.
-            Figure::Latency(Metric::Tbt, _) if Quantiles::new(&self.tbt).samples() == 0 => true,
-            Figure::Latency(Metric::Tbt, Statistic::Mean) => self.tbt_mean().independent,
-            Figure::Latency(Metric::Tbt, Statistic::Quantile(p)) => {
-                Quantiles::new(&self.tbt).is_known(p)
-            }
-            Figure::Latency(metric, Statistic::Mean) => {
-                length::mean_is_known(self.facts.series_s(metric))
-            }
-            Figure::Latency(metric, Statistic::Quantile(p)) => {
-                Quantiles::new(&Sample::new(self.facts.series_s(metric))).is_known(p)
-            }
-            Figure::Requests | Figure::Tokens => true,
+        self.estimate(figure).is_known
+    }
+
+    /// What is known of a figure, found once: who watches a run asks several times.
+    fn estimate(&self, figure: Figure) -> Estimate {
+        let found = |kept: &[(Figure, Estimate)]| {
+            let same = kept.iter().find(|(other, _)| *other == figure);
+            same.map(|(_, estimate)| *estimate)
+        };
+        if let Some(estimate) = found(&self.estimates.borrow()) {
+            return estimate;
         }
+        let estimate = self.find(figure);
+        self.estimates.borrow_mut().push((figure, estimate));
+        estimate
+    }
+
+    fn find(&self, figure: Figure) -> Estimate {
+        match figure {
+            Figure::Latency(Metric::Tbt, Statistic::Mean) => {
+                let mean = batch_means::ratio(&self.tbt_sums_s, &self.tbt_counts);
+                Estimate {
+                    interval: mean.interval,
+                    is_known: mean.independent,
+                }
+            }
+            Figure::Latency(Metric::Tbt, Statistic::Quantile(p)) => {
+                Estimate::of_quantile(&self.tbt, p)
+            }
+            Figure::Latency(metric, Statistic::Mean) => Estimate {
+                interval: batch_means::mean(self.facts.series_s(metric)).interval,
+                is_known: length::mean_is_known(self.facts.series_s(metric)),
+            },
+            Figure::Latency(metric, Statistic::Quantile(p)) => {
+                Estimate::of_quantile(self.sample(metric), p)
+            }
+            Figure::Requests => Estimate::known(self.rates.requests_per_s()),
+            Figure::Tokens => Estimate::known(self.rates.tokens_per_s()),
+        }
+    }
+
+    /// The latencies of a metric in order.
+    fn sample(&self, metric: Metric) -> &Sample {
+        let kept = match metric {
+            Metric::Ttft => &self.samples[0],
+            Metric::E2e => &self.samples[1],
+            Metric::SchedulingDelay | Metric::Tbt => &self.samples[2],
+        };
+        kept.get_or_init(|| Sample::new(self.facts.series_s(metric)))
     }
 
     /// The probability that a figure is at most `limit`: by its interval, as for whoever
@@ -149,21 +175,30 @@ impl<'a> Window<'a> {
         }
     }
 
-    fn tbt_mean(&self) -> batch_means::Mean {
-        batch_means::ratio(&self.tbt_sums_s, &self.tbt_counts)
-    }
-
     /// The distribution of a metric, and the intervals of its figures.
     pub(super) fn distribution(&self, metric: Metric) -> (Distribution, DistributionIntervals) {
-        let mean = self.interval(Figure::Latency(metric, Statistic::Mean));
-        let quantile = match metric {
-            Metric::Tbt => {
-                let max_s = self.tbt.max_s();
-                return described(mean, &Quantiles::new(&self.tbt), max_s);
-            }
-            _ => Sample::new(self.facts.series_s(metric)),
+        let of = |statistic| self.interval(Figure::Latency(metric, statistic));
+        let mean = of(Statistic::Mean);
+        let [p50, p90, p95, p99] = [0.5, 0.9, 0.95, 0.99].map(|p| of(Statistic::Quantile(p)));
+        let distribution = Distribution {
+            mean_s: mean.value,
+            p50_s: p50.value,
+            p90_s: p90.value,
+            p95_s: p95.value,
+            p99_s: p99.value,
+            max_s: match metric {
+                Metric::Tbt => self.tbt.max_s(),
+                _ => self.sample(metric).largest(),
+            },
         };
-        described(mean, &Quantiles::new(&quantile), quantile.largest())
+        let intervals = DistributionIntervals {
+            mean,
+            p50,
+            p90,
+            p95,
+            p99,
+        };
+        (distribution, intervals)
     }
 
     /// The share of decided requests that met every target.
@@ -175,28 +210,29 @@ impl<'a> Window<'a> {
     }
 }
 
-fn described<C: crate::statistics::CellCounts>(
-    mean: Interval,
-    quantiles: &Quantiles<'_, C>,
-    max_s: f64,
-) -> (Distribution, DistributionIntervals) {
-    let [p50, p90, p95, p99] = [0.5, 0.9, 0.95, 0.99].map(|p| quantiles.quantile(p));
-    let distribution = Distribution {
-        mean_s: mean.value,
-        p50_s: p50.value,
-        p90_s: p90.value,
-        p95_s: p95.value,
-        p99_s: p99.value,
-        max_s,
-    };
-    let intervals = DistributionIntervals {
-        mean,
-        p50,
-        p90,
-        p95,
-        p99,
-    };
-    (distribution, intervals)
+/// What is known of a figure.
+#[derive(Debug, Clone, Copy)]
+struct Estimate {
+    interval: Interval,
+    is_known: bool,
+}
+
+impl Estimate {
+    fn known(interval: Interval) -> Self {
+        Self {
+            interval,
+            is_known: true,
+        }
+    }
+
+    fn of_quantile(counts: &impl CellCounts, p: f64) -> Self {
+        let quantiles = Quantiles::new(counts);
+        Self {
+            interval: quantiles.quantile(p),
+            // Of what was never seen, there is nothing to know.
+            is_known: quantiles.samples() == 0 || quantiles.is_known(p),
+        }
+    }
 }
 
 /// Segments between marks that lie within `ids`; where there is none, all from the start

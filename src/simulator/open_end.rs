@@ -103,6 +103,12 @@ impl Progress<'_> {
         }
     }
 
+    /// Whether a request was rejected: it can never be served.
+    pub fn is_rejected(&self, id: usize) -> bool {
+        let outcome = self.requests[id].outcome;
+        outcome.is_some_and(|outcome| outcome != RequestOutcome::Completed)
+    }
+
     /// Prompt and output tokens of a request.
     pub fn lengths(&self, id: usize) -> (u32, u32) {
         let request = &self.requests[id];

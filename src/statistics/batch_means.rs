@@ -13,8 +13,8 @@
 //! Statistics 34(4).
 
 use super::cells::{Cells, MAX_CELLS, Spread};
-use super::distributions::{student_below, student_quantile};
-use super::interval::{Interval, TAIL};
+use super::distributions::{student_below, student_end};
+use super::interval::Interval;
 
 /// A mean or a ratio of sums, and how well it is known.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -59,7 +59,7 @@ impl Mean {
         let score = if spread.standard_error.is_nan() {
             f64::NAN
         } else {
-            student_quantile(1.0 - TAIL, freedom)
+            student_end(freedom)
         };
         let end = |score| spread.ratio - willink(score, shift) * spread.standard_error;
         Self {
@@ -106,7 +106,7 @@ pub fn of_replications(values: &[f64]) -> Mean {
     let freedom = count - 1.0;
     let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / freedom;
     let standard_error = (variance / count).sqrt();
-    let half = student_quantile(1.0 - TAIL, freedom) * standard_error;
+    let half = student_end(freedom) * standard_error;
     Mean {
         interval: Interval {
             value: mean,

@@ -1,8 +1,13 @@
 //! The normal, Student's and the gamma distribution, as this module asks for them.
 //! Values come from `statrs`; what is added is what it panics on.
 
+use std::sync::LazyLock;
+
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 use statrs::function::gamma::gamma_lr;
+
+use super::interval::TAIL;
+use crate::number::whole_usize;
 
 /// The value below which a standard normal variable lies with `probability`.
 pub(super) fn normal_quantile(probability: f64) -> f64 {
@@ -14,8 +19,25 @@ pub(super) fn normal_below(value: f64) -> f64 {
     Normal::standard().cdf(value)
 }
 
+/// The upper end of Student's interval for so many degrees of freedom, in standard errors.
+/// Inverting the distribution takes as long as a hundred requests take to simulate, so the
+/// usual ones are kept.
+pub(super) fn student_end(freedom: f64) -> f64 {
+    static ENDS: LazyLock<[f64; KEPT_ENDS]> = LazyLock::new(|| {
+        std::array::from_fn(|freedom| student_quantile(1.0 - TAIL, freedom as f64))
+    });
+    let kept = whole_usize(freedom);
+    match ENDS.get(kept).filter(|_| kept as f64 == freedom) {
+        Some(end) => *end,
+        None => student_quantile(1.0 - TAIL, freedom),
+    }
+}
+
+/// Degrees of freedom there are with the most batches, and some more.
+const KEPT_ENDS: usize = 128;
+
 /// The value below which Student's t with `freedom` degrees lies with `probability`.
-pub(super) fn student_quantile(probability: f64, freedom: f64) -> f64 {
+fn student_quantile(probability: f64, freedom: f64) -> f64 {
     student(freedom).map_or(f64::NAN, |student| student.inverse_cdf(probability))
 }
 
@@ -52,17 +74,36 @@ pub(super) fn gamma_below(value: f64, shape: f64) -> f64 {
 /// 0 where even the smallest shape has less below.
 pub(super) fn gamma_shape(value: f64, probability: f64) -> f64 {
     let (mut low, mut high) = (0.0, value + 10.0 * value.sqrt() + 20.0);
-    // Shape up, mass below `value` down.
-    for _ in 0..60 {
-        let middle = f64::midpoint(low, high);
-        if gamma_below(value, middle) > probability {
-            low = middle;
+    // Shape up, mass below `value` down. False position, in which an end that stays counts
+    // half from the second time on (the Illinois rule): some ten steps.
+    let excess = |shape: f64| gamma_below(value, shape) - probability;
+    let (mut above, mut below) = (excess(low), excess(high));
+    let mut stayed = 0;
+    for _ in 0..MOST_STEPS {
+        let middle = (low * below - high * above) / (below - above);
+        let found = excess(middle);
+        if found.abs() < 1e-12 || (high - low) < 1e-12 * high {
+            return middle;
+        }
+        if found > 0.0 {
+            (low, above) = (middle, found);
+            if stayed > 0 {
+                below /= 2.0;
+            }
+            stayed = 1;
         } else {
-            high = middle;
+            (high, below) = (middle, found);
+            if stayed < 0 {
+                above /= 2.0;
+            }
+            stayed = -1;
         }
     }
     f64::midpoint(low, high)
 }
+
+/// Steps after which a shape is close enough in any case.
+const MOST_STEPS: u32 = 100;
 
 #[cfg(test)]
 mod tests {

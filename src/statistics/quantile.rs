@@ -22,7 +22,7 @@
 //! the largest of those at the percentile's share and at its doubles up to one half.
 
 use super::cells::{Cells, MIN_BATCHES, Spread, bounds};
-use super::distributions::{gamma_below, gamma_shape, normal_quantile, student_quantile};
+use super::distributions::{gamma_below, gamma_shape, normal_quantile, student_end};
 use super::interval::{Interval, TAIL};
 use super::length::{CONSTANT_VALUES_PER_EVENT, MIN_EVENTS, MIN_TAIL_EVENTS, is_enough};
 
@@ -112,8 +112,8 @@ impl<'a, C: CellCounts> Quantiles<'a, C> {
         self.samples
     }
 
-    /// The percentile `p` (0 to 1), and its interval. An upper bound that lies
-    /// beyond the sample is extrapolated, if that can be; a lower one is NaN. Costs some thousands of counts, whatever the number of samples.
+    /// The percentile `p` (0 to 1), and its interval. A bound that lies beyond the
+    /// sample is that of lower percentiles, extrapolated upwards; NaN if there is none. Costs some thousands of counts, whatever the number of samples.
     pub fn quantile(&self, p: f64) -> Interval {
         let value = self.at_rank(self.rank(p));
         let Some(tail) = self.tail(p) else {
@@ -130,7 +130,7 @@ impl<'a, C: CellCounts> Quantiles<'a, C> {
         Interval {
             value,
             low: if low < 1.0 {
-                f64::NAN
+                self.low_of_lower(p)
             } else {
                 self.at_rank(crate::number::whole_u64(low))
             },
@@ -140,6 +140,24 @@ impl<'a, C: CellCounts> Quantiles<'a, C> {
                 self.at_rank(crate::number::whole_u64(high.ceil()))
             },
         }
+    }
+
+    /// The lower bound of the percentile `p` where it lies beyond the sample: that of the
+    /// highest lower percentile which has one, as no percentile is below a lower one. NaN
+    /// if there is none.
+    fn low_of_lower(&self, p: f64) -> f64 {
+        let samples = self.samples as f64;
+        let mut share = 2.0 * (1.0 - p);
+        while share <= 0.5 {
+            let low = self
+                .tail(1.0 - share)
+                .map(|tail| samples * (1.0 - tail.limits().1));
+            if let Some(low) = low.filter(|low| *low >= 1.0) {
+                return self.at_rank(crate::number::whole_u64(low));
+            }
+            share *= 2.0;
+        }
+        f64::NAN
     }
 
     /// The upper bound of the percentile `p` where it lies beyond the sample: that of the
@@ -429,7 +447,7 @@ fn design_effect(spread: &Spread, samples: f64) -> f64 {
         return 0.0;
     }
     let freedom = spread.batches as f64 - 1.0;
-    let student = student_quantile(1.0 - TAIL, freedom) / normal_quantile(1.0 - TAIL);
+    let student = student_end(freedom) / normal_quantile(1.0 - TAIL);
     spread.standard_error * spread.standard_error * student * student / independent
 }
 
