@@ -115,11 +115,8 @@ pub fn interval_columns() -> &'static [String] {
 
 /// The columns of the two ends of the interval of `column`; none if it has none.
 pub fn interval_ends(column: &str) -> Option<[String; 2]> {
-    if column == "slo_attainment" {
-        return Some([
-            "slo_attainment_low".to_owned(),
-            "slo_attainment_high".to_owned(),
-        ]);
+    if matches!(column, "slo_attainment" | "served_tokens_share") {
+        return Some(["low", "high"].map(|end| format!("{column}_{end}")));
     }
     check_interval(column).ok()?;
     let (figure, unit) = match column.strip_suffix("_s") {
