@@ -75,6 +75,7 @@ impl<'a> Window<'a> {
             true => progress.arrived_at_s(ids.end),
             false => progress.now_s,
         };
+        debug_assert!(keeps_littles_law(progress, start_s, end_s));
         let segments = whole_segments(progress.marks, &ids);
         let histograms = &tokens[segments.clone()];
         Self {
@@ -233,6 +234,29 @@ impl Estimate {
             is_known: quantiles.samples() == 0 || quantiles.is_known(p),
         }
     }
+}
+
+/// Little's law over a window: the mean number in the system, counted event by event, times
+/// its length is the time that requests spend in it.
+fn keeps_littles_law(progress: &Progress<'_>, start_s: f64, end_s: f64) -> bool {
+    let (mut spent_s, mut events) = (0.0, Vec::new());
+    for id in 0..progress.arrived() {
+        let ended_at_s = match progress.ended_at_s(id) {
+            ended_at_s if ended_at_s.is_nan() => end_s,
+            ended_at_s => ended_at_s,
+        };
+        let within = |at_s: f64| at_s.clamp(start_s, end_s);
+        let (from_s, to_s) = (within(progress.arrived_at_s(id)), within(ended_at_s));
+        spent_s += to_s - from_s;
+        events.extend([(from_s, 1.0), (to_s, -1.0)]);
+    }
+    events.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut at_s, mut present, mut area_s) = (start_s, 0.0, 0.0);
+    for (event_s, change) in events {
+        area_s += present * (event_s - at_s);
+        (at_s, present) = (event_s, present + change);
+    }
+    (area_s - spent_s).abs() <= 1e-6 * (spent_s + 1.0)
 }
 
 /// Segments between marks that lie within `ids`; where there is none, all from the start
