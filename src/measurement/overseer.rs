@@ -30,6 +30,10 @@ const GROWTH: f64 = 1.5;
 /// Longest step in one go: what is expected of a longer run is itself only guessed.
 const MOST_GROWTH: f64 = 4.0;
 
+/// A saturated run stops when so many times as many requests have arrived as when that was
+/// seen, or those that were to be measured.
+const SEEN_SATURATED: usize = 4;
+
 /// A target is out of reach for certain at this probability that it is met: then no figure
 /// need be known any better.
 const HOPELESS: f64 = 5e-3;
@@ -57,6 +61,8 @@ pub struct Steady<'a> {
     goal: usize,
     /// Requests that have arrived when the backlog is looked at again.
     next_look: u32,
+    /// Requests that had arrived when it was first seen to grow for certain.
+    saturated_at: Option<usize>,
     measured: Option<Measured>,
 }
 
@@ -91,6 +97,7 @@ impl<'a> Steady<'a> {
             requests,
             goal: with_warm_up(requests),
             next_look: FIRST_LOOK,
+            saturated_at: None,
             measured: None,
         }
     }
@@ -346,10 +353,17 @@ impl Overseer<SegmentRecorder> for Steady<'_> {
             return self.until();
         }
         if !self.is_closed_loop && arrived >= self.next_look as usize {
-            if self.evidence(progress, 0.0).is_saturated() {
+            if self.saturated_at.is_none() && self.evidence(progress, 0.0).is_saturated() {
+                self.saturated_at = Some(arrived);
+            }
+            // What it serves shows when those have ended that came when it was empty.
+            let seen = self
+                .saturated_at
+                .map(|at| at.saturating_mul(SEEN_SATURATED));
+            if seen.is_some_and(|seen| arrived >= seen.min(self.requests)) {
                 return self.conclude_early(progress, recorder, LoadVerdict::Saturated);
             }
-            if self.is_hopeless(progress) {
+            if self.saturated_at.is_none() && self.is_hopeless(progress) {
                 return self.conclude_early(progress, recorder, LoadVerdict::TooShort);
             }
             while self.next_look as usize <= arrived {
@@ -374,7 +388,7 @@ impl Overseer<SegmentRecorder> for Steady<'_> {
         let window = Window::new(progress, &tokens, warm_up..end, self.targets);
         let evidence = self.evidence(progress, window.start_s);
         let verdict = self.verdict(&window, &evidence);
-        if verdict == LoadVerdict::Saturated {
+        if verdict == LoadVerdict::Saturated || self.saturated_at.is_some() {
             return self.conclude_early(progress, recorder, LoadVerdict::Saturated);
         }
         match self

@@ -171,7 +171,8 @@ pub struct SweepReport {
     pub unsure: u64,
     /// Configurations to which more is offered than they serve.
     pub saturated: u64,
-    /// Configurations of whose load too little was seen.
+    /// Configurations of whose load too little was seen, but for those that miss a target
+    /// whatever it is.
     pub too_short: u64,
     /// Configurations on the frontier.
     pub on_frontier: u64,
@@ -258,7 +259,7 @@ pub(super) fn condense(
         meeting_targets: meeting,
         unsure: count(&|c| c.all_ok && c.slo == SloVerdict::Unsure),
         saturated: count(&|c| c.load_verdict() == Some("saturated")),
-        too_short: count(&|c| c.load_verdict() == Some("too_short")),
+        too_short: count(&|c| c.load_verdict() == Some("too_short") && c.slo != SloVerdict::Misses),
         on_frontier: configurations.iter().filter(|c| c.pareto).count() as u64,
         varying_axes: overview.varying_axes.clone(),
         fixed_axes: overview.fixed_axes.clone(),
