@@ -70,12 +70,16 @@ fn named(deployment: &Deployment, axes: &[String]) -> String {
 }
 
 fn deploy(first: &Deployment, axes: &[String]) -> String {
-    let gpus = first.figures.get("total_gpus").unwrap_or(f64::NAN);
+    let gpus = match first.figures.get("total_gpus") {
+        Some(1.0) => "1 GPU".to_owned(),
+        Some(gpus) => format!("{gpus} GPUs"),
+        None => "GPUs".to_owned(),
+    };
     let what = named(first, axes);
     match first.slo_met {
-        true => format!("Deploy {what}, on {gpus} GPUs."),
+        true => format!("Deploy {what}, on {gpus}."),
         false => format!(
-            "No configuration meets the targets for certain; {what}, on {gpus} GPUs, comes nearest."
+            "No configuration meets the targets for certain; {what}, on {gpus}, comes nearest."
         ),
     }
 }
@@ -122,7 +126,11 @@ fn sure(selection: &Selection, first: &Deployment) -> String {
         1 => String::new(),
         all => format!(", met in {} of {all} replications", first.met_replications),
     };
-    let probability = format::percent(first.slo_probability);
+    let probability = match first.slo_probability {
+        // Nothing simulated is more certain than that.
+        sure if sure > 0.999 => "more than 99.9 %".to_owned(),
+        unsure => format::percent(unsure),
+    };
     let closest = first.tightest.as_ref().map_or_else(String::new, |miss| {
         let Miss { column, limit, .. } = miss;
         let shown = figure(first, column).unwrap_or_else(|| "-".to_owned());

@@ -208,7 +208,7 @@ fn table_columns(report: &SweepReport) -> Vec<TextColumn> {
             Some(value) => {
                 let figure = format::figure(&name, value);
                 match half_width(d, &name, value).filter(|_| is_asked(report, &name)) {
-                    Some(half) => format!("{figure} ±{}", format::percent(half)),
+                    Some(half) => format!("{figure} ±{:.0} %", (100.0 * half).ceil()),
                     None => figure,
                 }
             }
