@@ -15,7 +15,7 @@ LADDER = ("p50", "p90", "p95", "p99", "max")
 STATUSES = {"ok", "infeasible", "failed"}
 REMARKS = ("memory_check warn", "max_model_len")
 # A run that is offered more than it could serve says so.
-OVERLOAD = r"requests/s are offered, [0-9.]+ times"
+OVERLOAD = r"requests/s are offered, [0-9.]+ (?:times|are served)"
 DECIDED = "num_requests - not_arrived - undecided"
 
 
@@ -109,13 +109,21 @@ def check_metrics(value, check):
     check(bad == 0, "no first token after the last completion")
 
 
+    for metric in METRICS:
+        for figure in ("mean", *LADDER[:-1]):
+            name = f"{metric}_{figure}"
+            bad = value(f"""SELECT count(*) FROM summary WHERE {name}_low_s > {name}_s * (1 + 1e-12)
+                OR {name}_high_s < {name}_s * (1 - 1e-12)""")
+            check(bad == 0, f"{name}_s is within its interval")
+
+
 def check_requests(value, check):
     orphans = value("SELECT count(*) FROM requests WHERE run_id NOT IN (SELECT run_id FROM summary)")
     check(orphans == 0, "every request belongs to a run")
     # All requests of a run are kept, or every 16th.
-    rows = """SELECT s.num_requests AS wanted, count(r.run_id) AS rows
+    rows = """SELECT s.simulated_requests AS wanted, count(r.run_id) AS rows
         FROM summary s LEFT JOIN requests r USING (run_id) WHERE s.status = 'ok'
-        GROUP BY s.run_index, s.num_requests"""
+        GROUP BY s.run_index, s.simulated_requests"""
     for_all = value(f"SELECT count(*) FROM ({rows}) WHERE rows <> wanted")
     for_sampled = value(f"SELECT count(*) FROM ({rows}) WHERE rows <> ceil(wanted / 16)")
     check(for_all == 0 or for_sampled == 0,
@@ -130,7 +138,8 @@ def check_requests(value, check):
         SELECT any_value(s.e2e_max_s) AS summarised, max(r.request_e2e_time) AS seen,
             any_value(s.num_requests) = count(*) AS kept_all
         FROM summary s JOIN requests r USING (run_id)
-        WHERE s.status = 'ok' AND s.completed = s.num_requests GROUP BY s.run_id)
+        WHERE s.status = 'ok' AND s.completed = s.num_requests AND r.measured
+        GROUP BY s.run_id)
         WHERE seen > summarised * (1 + 1e-9) OR (kept_all AND seen < summarised * (1 - 1e-9))""")
     check(bad == 0, "the longest request of each run is its e2e_max_s")
 
@@ -141,8 +150,15 @@ def check_verdicts(value, manifest, check):
     bounds = [f"coalesce({name}, 0) <= {limit}" for name, limit in manifest["slo"].items()]
     served = ["completed > 0", f"completed = {DECIDED}"]
     meets = " AND ".join(["status = 'ok'", *served, *bounds])
-    check(value(f"SELECT count(*) FROM summary WHERE slo_met <> ({meets})") == 0,
-          "slo_met is what the targets say")
+    check(value(f"SELECT count(*) FROM summary WHERE slo_met AND NOT ({meets})") == 0,
+          "what meets the targets has figures that do")
+    check(value("SELECT count(*) FROM summary WHERE slo_met <> (slo_verdict = 'meets')") == 0,
+          "slo_met is its verdict")
+    check(value("SELECT count(*) FROM summary WHERE slo_met AND load_verdict <> 'stable'") == 0,
+          "what meets the targets keeps up with its load")
+    check(value("""SELECT count(*) FROM summary WHERE (slo_probability >= 0.975) <
+        (slo_verdict = 'meets') OR (slo_probability <= 0.025) <> (slo_verdict = 'misses')""") == 0,
+          "verdicts follow from probabilities")
     front = value("SELECT count(*) FROM pareto")
     check(front > 0, "the frontier is not empty")
     counted = "completed + rejected + unfinished + not_arrived"

@@ -282,7 +282,8 @@ fn between(start: &SimulationTotals, end: &SimulationTotals) -> (SimulationTotal
         pools: pools
             .map(|(start, end)| end.minus(*start))
             .collect::<Vec<PoolWork>>(),
-        gpu_busy_fraction: share(|totals| totals.gpu_busy_fraction),
+        // What several stages have yet to do is only known to be no more than that.
+        gpu_busy_fraction: share(|totals| totals.gpu_busy_fraction).clamp(0.0, 1.0),
         kv_cache_utilization: share(|totals| totals.kv_cache_utilization),
         preemptions: end.preemptions - start.preemptions,
         leaked_blocks: 0,

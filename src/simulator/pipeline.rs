@@ -196,6 +196,16 @@ impl Pipeline {
             ..Self::default()
         }
     }
+
+    /// How much longer its stages will take for what they have been given, together, at
+    /// most: of several stages some may have to wait for another.
+    pub(super) fn pending_s(&self, now_s: f64) -> f64 {
+        let pending = self
+            .free_at_s
+            .iter()
+            .map(|free_at_s| (free_at_s - now_s).max(0.0));
+        pending.sum()
+    }
 }
 
 impl<'a, R: Recorder> Simulation<'a, R> {

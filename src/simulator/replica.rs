@@ -419,8 +419,18 @@ pub(crate) struct ReplicaEnd {
 }
 
 impl ReplicaEnd {
-    /// What a replica has come to so far.
-    pub(crate) fn so_far(replica: &Replica) -> Self {
+    /// What a replica has come to at `now_s`, without what its stages have begun and not
+    /// done.
+    pub(crate) fn so_far(replica: &Replica, now_s: f64) -> Self {
+        let end = Self::of(replica);
+        let busy_s = (end.work.busy_s - replica.pipeline.pending_s(now_s)).max(0.0);
+        Self {
+            work: PoolWork { busy_s, ..end.work },
+            ..end
+        }
+    }
+
+    fn of(replica: &Replica) -> Self {
         Self {
             pool: replica.pool,
             stages: replica.stages.len(),
@@ -437,7 +447,7 @@ impl ReplicaEnd {
 
 impl From<Replica> for ReplicaEnd {
     fn from(replica: Replica) -> Self {
-        Self::so_far(&replica)
+        Self::of(&replica)
     }
 }
 

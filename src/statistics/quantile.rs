@@ -174,7 +174,10 @@ impl<'a, C: CellCounts> Quantiles<'a, C> {
             if let Some(high) = high.filter(|high| *high <= samples - 1.0) {
                 let bound = self.at_rank(crate::number::whole_u64(high.ceil()));
                 let per_factor = (bound - median) / (0.5 / share).ln();
-                return bound + per_factor * (share / (1.0 - p)).ln();
+                let carried = bound + per_factor * (share / (1.0 - p)).ln();
+                // A tail may be heavier: then it goes on from what was seen.
+                let value = self.at_rank(self.rank(p));
+                return carried.max(value + per_factor * std::f64::consts::LN_2);
             }
             share *= 2.0;
         }

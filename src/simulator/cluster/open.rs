@@ -122,8 +122,10 @@ impl<R: Recorder> Simulation<'_, R> {
 
     /// What has been done.
     fn totals_so_far(&self) -> SimulationTotals {
-        let replicas = self.replicas.iter().map(ReplicaEnd::so_far);
-        totals(self.routers.len(), 1, self.events.now_s(), replicas)
+        let now_s = self.events.now_s();
+        let replicas = self.replicas.iter();
+        let replicas = replicas.map(|replica| ReplicaEnd::so_far(replica, now_s));
+        totals(self.routers.len(), 1, now_s, replicas)
     }
 
     /// Makes happen what has been forecast up to the present.
