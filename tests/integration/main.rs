@@ -31,4 +31,5 @@ mod simulator;
 mod spec;
 mod streams;
 mod terminal;
+mod theory;
 mod workload;
