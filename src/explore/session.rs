@@ -352,6 +352,7 @@ mod tests {
             decode_arrived_at_s: arrived_at_s + ttft_s,
             completed_at_s: arrived_at_s + ttft_s + 1.0,
             ended_at_s: arrived_at_s + ttft_s + 1.0,
+            longest_interval_s: 0.5,
             prefill_tokens: 10,
             decode_tokens: 5,
             is_capped: false,

@@ -382,8 +382,17 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         }
     }
 
+    /// Brings what is told of requests that have not ended up to date: their cohorts
+    /// count for them.
+    fn tell_unfinished(&mut self) {
+        for replica in &self.replicas {
+            replica.tell_unfinished(&mut self.shared.requests);
+        }
+    }
+
     /// Ends what has not ended.
     fn close_rest(&mut self, outcome: RequestOutcome) {
+        self.tell_unfinished();
         for id in 0..self.shared.requests.len() {
             if self.shared.requests[id].outcome.is_none() {
                 self.unfinished += 1;
@@ -1045,9 +1054,9 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let request = &mut self.shared.requests[id as usize];
         request.generated += 1;
         if request.generated > 1 {
-            self.shared
-                .recorder
-                .token_intervals(now_s - request.last_token_at_s, 1);
+            let interval_s = now_s - request.last_token_at_s;
+            request.note_interval(interval_s);
+            self.shared.recorder.token_intervals(interval_s, 1);
         } else if request.prefill_completed_at_s.is_nan() {
             request.prefill_completed_at_s = now_s;
             self.shared.recorder.prefill_completed(&PrefillFact {

@@ -8,13 +8,18 @@
 //! along a list of numbers; a step costs O(1) whatever the batch size.
 
 mod ends;
+mod longest;
 
 use self::ends::Ends;
+use self::longest::LongestIntervals;
 use super::recorder::Recorder;
 use super::request::RequestState;
 use crate::execution_time::StageTime;
 use crate::number::narrow;
 use crate::units::Divisor;
+
+/// Longest of no intervals between tokens.
+pub(crate) const NO_INTERVAL_S: f64 = f64::NEG_INFINITY;
 
 /// How a batch has spent its time, for its members' accounts.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -67,6 +72,8 @@ pub(crate) struct Cohort {
     /// Members whose last token came at another time; it is in their state.
     late: Vec<u32>,
     spent: Spent,
+    /// Times between the members' tokens, but for those in `late`.
+    longest: LongestIntervals,
 }
 
 impl Cohort {
@@ -165,10 +172,13 @@ impl Cohort {
             self.spent = Spent::default();
             self.last_token_at_s = requests[id as usize].last_token_at_s;
             self.ends.clear();
+            self.longest.clear();
         }
+        self.longest.bound(self.step);
         let request = &mut requests[id as usize];
         debug_assert!(request.generated >= 1 && request.generated < request.decode_tokens);
         request.joined_step = self.step;
+        request.shares_intervals_since = self.step;
         request.spent_at_join = self.spent;
         request.is_late = request.last_token_at_s != self.last_token_at_s;
         if request.is_late {
@@ -193,6 +203,7 @@ impl Cohort {
         let steps = self.step - request.joined_step;
         request.generated += narrow::<u32, _>(steps);
         request.spent.add(self.spent.since(request.spent_at_join));
+        request.note_interval(self.longest.since(request.shares_intervals_since));
         let context_tokens = request.decode_context_tokens();
         self.context_tokens -= context_tokens;
         if let Some((full_blocks, in_last_block)) = self.blocks_of(context_tokens) {
@@ -204,6 +215,18 @@ impl Cohort {
         }
         if !request.is_late {
             request.last_token_at_s = self.last_token_at_s;
+        }
+    }
+
+    /// Brings what is told of members that have not ended up to date: when their last token
+    /// came, and the longest time between two.
+    pub(crate) fn tell_unfinished(&self, requests: &mut [RequestState]) {
+        for &id in &self.members {
+            let request = &mut requests[id as usize];
+            request.note_interval(self.longest.since(request.shares_intervals_since));
+            if !request.is_late {
+                request.last_token_at_s = self.last_token_at_s;
+            }
         }
     }
 
@@ -241,14 +264,20 @@ impl Cohort {
         requests: &mut [RequestState],
         recorder: &mut impl Recorder,
     ) {
+        let interval_s = now_s - self.last_token_at_s;
         let steady = self.members.len() - self.late.len();
         if steady > 0 {
-            recorder.token_intervals(now_s - self.last_token_at_s, narrow::<u32, _>(steady));
+            recorder.token_intervals(interval_s, narrow::<u32, _>(steady));
         }
-        if !self.late.is_empty() {
+        let somebody_was_late = !self.late.is_empty();
+        if somebody_was_late {
             self.advance_late(now_s, requests, recorder);
         }
+        self.longest.note(interval_s);
         self.count_one(now_s, spent);
+        if somebody_was_late {
+            self.longest.bound(self.step);
+        }
     }
 
     /// The same where nobody is late.
@@ -260,10 +289,9 @@ impl Cohort {
         recorder: &mut impl Recorder,
     ) {
         debug_assert!(self.late.is_empty());
-        recorder.token_intervals(
-            now_s - self.last_token_at_s,
-            narrow::<u32, _>(self.members.len()),
-        );
+        let interval_s = now_s - self.last_token_at_s;
+        recorder.token_intervals(interval_s, narrow::<u32, _>(self.members.len()));
+        self.longest.note(interval_s);
         self.count_one(now_s, spent);
     }
 
@@ -285,7 +313,10 @@ impl Cohort {
         for late in self.late.drain(..) {
             let request = &mut requests[late as usize];
             request.is_late = false;
-            recorder.token_intervals(now_s - request.last_token_at_s, 1);
+            let interval_s = now_s - request.last_token_at_s;
+            recorder.token_intervals(interval_s, 1);
+            request.note_interval(interval_s);
+            request.shares_intervals_since = self.step + 1;
             // The batch has waited since its members' last token; this one longer or shorter.
             request.spent.waiting_s += self.last_token_at_s - request.last_token_at_s;
         }
@@ -306,9 +337,11 @@ impl Cohort {
         }
     }
 
-    /// Counts `made`, the last of which ended at `now_s`.
+    /// Counts `made`, the last of which ended at `now_s`; `longest_s` is the longest time
+    /// between two tokens of them, or less if there were none.
     #[inline]
-    pub(crate) fn count_steps(&mut self, made: StepsMade, now_s: f64) {
+    pub(crate) fn count_steps(&mut self, made: StepsMade, now_s: f64, longest_s: f64) {
+        self.longest.note(longest_s);
         self.last_token_at_s = now_s;
         self.step += made.count;
         self.slot = made.slot;

@@ -48,6 +48,11 @@ impl ReadyDecodes {
         self.first.len() + others
     }
 
+    /// The cohorts they are in.
+    pub(crate) fn cohorts(&self) -> impl Iterator<Item = &Box<Cohort>> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
     /// Blocks the next step of all of them takes.
     #[inline]
     pub(crate) fn blocks_for_next_step(&self) -> u64 {

@@ -532,6 +532,15 @@ impl Replica {
             .then_some(RequestOutcome::RejectedPromptExceedsBatch)
     }
 
+    /// Brings what is told of requests that decode here and have not ended up to date.
+    pub(crate) fn tell_unfinished(&self, requests: &mut [RequestState]) {
+        let in_flight = self.batches.iter().map(|batch| &batch.decodes);
+        let groups = self.queues.groups.iter().map(|group| &group.decodes);
+        for cohort in in_flight.chain(groups).chain(self.queues.ready.cohorts()) {
+            cohort.tell_unfinished(requests);
+        }
+    }
+
     /// Makes the batch of a slot, decodes only, the next one, one token further; its
     /// work has been counted.
     #[inline]

@@ -1,6 +1,6 @@
 //! A request on its way through the cluster.
 
-use super::cohort::Spent;
+use super::cohort::{NO_INTERVAL_S, Spent};
 use super::recorder::{RequestOutcome, RequestRecord};
 
 /// Marks "not on any replica".
@@ -43,11 +43,15 @@ pub(crate) struct RequestState {
     pub restarts: u32,
     /// Last output token.
     pub last_token_at_s: f64,
+    /// Longest time between two of its output tokens; [`NO_INTERVAL_S`]: there are not two.
+    pub longest_interval_s: f64,
     /// End of its last stage as part of a prompt batch.
     pub last_stage_at_s: f64,
     pub spent: Spent,
     /// Cohort counters when it joined.
     pub joined_step: u64,
+    /// Step of its cohort from which on its tokens come with the others'.
+    pub shares_intervals_since: u64,
     pub spent_at_join: Spent,
     /// In a cohort: whether its last token came at another time than the others'.
     pub is_late: bool,
@@ -82,9 +86,11 @@ impl RequestState {
             window_blocks: 0,
             restarts: 0,
             last_token_at_s: f64::NAN,
+            longest_interval_s: NO_INTERVAL_S,
             last_stage_at_s: f64::NAN,
             spent: Spent::default(),
             joined_step: 0,
+            shares_intervals_since: 0,
             spent_at_join: Spent::default(),
             is_late: false,
             prefill_replica: NO_REPLICA,
@@ -94,6 +100,33 @@ impl RequestState {
             transfer_s: 0.0,
             is_capped: output_tokens < request.decode_tokens,
             outcome: None,
+        }
+    }
+
+    /// Notes a time between two of its output tokens.
+    #[inline]
+    pub(crate) fn note_interval(&mut self, interval_s: f64) {
+        if interval_s > self.longest_interval_s {
+            self.longest_interval_s = interval_s;
+        }
+    }
+
+    /// The longest time between two of its output tokens, if it ends so at `ended_at_s`:
+    /// one that was cut off was waiting for its next token.
+    #[inline]
+    fn longest_interval_s(&self, outcome: RequestOutcome, ended_at_s: f64) -> f64 {
+        let waited_s = match outcome.is_unfinished() {
+            // NaN if it has none: no comparison holds.
+            true => ended_at_s - self.last_token_at_s,
+            false => NO_INTERVAL_S,
+        };
+        let longest_s = match waited_s > self.longest_interval_s {
+            true => waited_s,
+            false => self.longest_interval_s,
+        };
+        match longest_s {
+            NO_INTERVAL_S => f64::NAN,
+            longest_s => longest_s,
         }
     }
 
@@ -156,6 +189,7 @@ impl RequestState {
             decode_arrived_at_s: self.decode_arrived_at_s,
             completed_at_s: self.completed_at_s,
             ended_at_s,
+            longest_interval_s: self.longest_interval_s(outcome, ended_at_s),
             prefill_tokens: self.prefill_tokens,
             decode_tokens: self.decode_tokens,
             is_capped: self.is_capped,

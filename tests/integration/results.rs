@@ -187,6 +187,7 @@ fn record(request_id: u32) -> RequestRecord {
         decode_arrived_at_s: or_never(arrived_at_s + 1.25 + jitter / 7.0),
         completed_at_s: or_never(arrived_at_s + 5.0 + jitter * 3.0),
         ended_at_s: arrived_at_s + 5.0 + jitter * 3.0,
+        longest_interval_s: or_never(0.75 + jitter / 5.0),
         prefill_tokens: 1000 + request_id / 100 * 7 % 911,
         decode_tokens: 8,
         is_capped: false,

@@ -77,6 +77,7 @@ impl<R: Recorder> Simulation<'_, R> {
         }
         self.is_over = !self.make_events();
         self.bring_all_up_to_date();
+        self.tell_unfinished();
     }
 
     /// Requests that have arrived; one that is held has not.

@@ -360,10 +360,10 @@ impl<'a, R: Recorder> Lane<'_, 'a, R> {
             done += 1;
         }
         let made = steps.made();
-        batch.decodes.count_steps(made, now_s);
+        let intervals_s = &self.shared.intervals_s[..done];
+        let sum = ExactRun::of(intervals_s);
+        batch.decodes.count_steps(made, now_s, sum.longest_s());
         if done > 0 {
-            let intervals_s = &self.shared.intervals_s[..done];
-            let sum = ExactRun::of(intervals_s);
             let members = narrow::<u32, _>(batch.decodes.len());
             (self.shared.recorder).all_token_intervals(intervals_s, &sum, members);
             let busy = if STAGES > 1 { &busy } else { &sum };

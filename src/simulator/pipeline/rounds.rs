@@ -12,7 +12,7 @@ use super::turns::price_repetitions;
 use super::way::Way;
 use crate::execution_time::StageTime;
 use crate::number::narrow;
-use crate::simulator::cohort::{Spent, Steps, StepsMade};
+use crate::simulator::cohort::{NO_INTERVAL_S, Spent, Steps, StepsMade};
 use crate::simulator::recorder::Recorder;
 use crate::simulator::replica::Batch;
 
@@ -30,6 +30,8 @@ struct Turn<'b, const STAGES: usize> {
     spent: Spent,
     /// What its decodes waited for the first stage before that.
     waited_s: f64,
+    /// Longest time between two tokens so far, seconds.
+    longest_s: f64,
     /// Its steps, that one not counted.
     steps: Steps<'b>,
     /// Times of those to come.
@@ -42,6 +44,7 @@ struct Turned {
     last_token_at_s: f64,
     spent: Spent,
     waited_s: f64,
+    longest_s: f64,
     made: StepsMade,
 }
 
@@ -56,6 +59,7 @@ impl<'b, const STAGES: usize> Turn<'b, STAGES> {
             last_token_at_s: batch.decodes.last_token_at_s(),
             spent: batch.spent,
             waited_s: batch.decodes_waited_s,
+            longest_s: NO_INTERVAL_S,
             steps: batch.decodes.steps(),
             times: batch.ahead.steps().iter(),
         }
@@ -67,6 +71,7 @@ impl<'b, const STAGES: usize> Turn<'b, STAGES> {
             last_token_at_s: self.last_token_at_s,
             spent: self.spent,
             waited_s: self.waited_s,
+            longest_s: self.longest_s,
             made: self.steps.made(),
         }
     }
@@ -113,7 +118,11 @@ impl<R: Recorder> Lane<'_, '_, R> {
             if growth > 0 {
                 state.queues.blocks.take(u64::from(growth), now_s);
             }
-            (self.shared.recorder).token_intervals(now_s - turn.last_token_at_s, turn.members);
+            let interval_s = now_s - turn.last_token_at_s;
+            (self.shared.recorder).token_intervals(interval_s, turn.members);
+            if interval_s > turn.longest_s {
+                turn.longest_s = interval_s;
+            }
             turn.last_token_at_s = now_s;
             let way = Way::through_all(free_at_s, now_s, times);
             state.busy.add_run(&way.busy, 1);
@@ -173,9 +182,8 @@ impl<R: Recorder> Lane<'_, '_, R> {
         self.shared.batches += turns;
         state.work.count_decodes(turns, turns * members, pairs);
         batch.ahead.pass(narrow::<usize, _>(turns));
-        batch
-            .decodes
-            .count_steps(turned.made, turned.last_token_at_s);
+        let last_token_at_s = turned.last_token_at_s;
+        (batch.decodes).count_steps(turned.made, last_token_at_s, turned.longest_s);
         batch.decodes_waited_s = turned.waited_s;
         batch.last_stage_at_s = turned.left.at_s;
         batch.spent = turned.spent;

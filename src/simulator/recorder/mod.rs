@@ -71,6 +71,10 @@ pub struct RequestRecord {
     /// End, in whatever way: of a request that the time limit cut off, that limit; NaN of
     /// one that got stuck.
     pub ended_at_s: f64,
+    /// Longest time between two consecutive output tokens, preemptions and KV transfers
+    /// included; NaN if it has fewer than two. Of a request that was cut off, the time
+    /// since its last token is one of them.
+    pub longest_interval_s: f64,
     /// Prompt tokens.
     pub prefill_tokens: u32,
     /// Output tokens.
@@ -590,6 +594,7 @@ impl RequestRecord {
         decode_arrived_at_s: f64::NAN,
         completed_at_s: f64::NAN,
         ended_at_s: f64::NAN,
+        longest_interval_s: f64::NAN,
         prefill_tokens: 0,
         decode_tokens: 0,
         is_capped: false,

@@ -25,6 +25,8 @@ struct Outcome {
     first_token_at_s: Vec<f64>,
     restarts: Vec<u32>,
     intervals: Vec<f64>,
+    /// Of each request; none: it has one token.
+    longest_interval_s: Vec<Option<f64>>,
 }
 
 #[derive(Clone, Copy)]
@@ -185,16 +187,19 @@ fn slow_replica(rules: Rules, requests: &[(f64, u32, u32)]) -> Outcome {
         still_prefilling.append(&mut prefilling);
         prefilling = still_prefilling;
     }
-    let mut intervals: Vec<f64> = all
-        .iter()
-        .flat_map(|request| request.tokens_at_s.windows(2).map(|pair| pair[1] - pair[0]))
-        .collect();
+    let gaps = |request: &Slow| -> Vec<f64> {
+        let pairs = request.tokens_at_s.windows(2);
+        pairs.map(|pair| pair[1] - pair[0]).collect()
+    };
+    let mut intervals: Vec<f64> = all.iter().flat_map(gaps).collect();
+    let longest = |request: &Slow| gaps(request).into_iter().max_by(f64::total_cmp);
     intervals.sort_by(f64::total_cmp);
     Outcome {
         completed_at_s: all.iter().map(|r| *r.tokens_at_s.last().unwrap()).collect(),
         first_token_at_s: all.iter().map(|r| r.tokens_at_s[0]).collect(),
         restarts: all.iter().map(|r| r.restarts).collect(),
         intervals,
+        longest_interval_s: all.iter().map(longest).collect(),
     }
 }
 
@@ -233,6 +238,16 @@ fn compare(rules: Rules, requests: &[(f64, u32, u32)]) -> Result<u32, TestCaseEr
             slow.first_token_at_s[id]
         ));
         prop_assert_eq!(record.restarts, slow.restarts[id], "request {}", id);
+        match slow.longest_interval_s[id] {
+            Some(longest_s) => prop_assert!(
+                (record.longest_interval_s - longest_s).abs() < 1e-9,
+                "request {}: {} {}",
+                id,
+                record.longest_interval_s,
+                longest_s
+            ),
+            None => prop_assert!(record.longest_interval_s.is_nan()),
+        }
     }
     let mut intervals: Vec<f64> = fast
         .intervals

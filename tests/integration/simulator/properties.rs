@@ -10,7 +10,8 @@ use vidur_sweep::simulator::{
 };
 
 use super::support::{
-    TickingCost, cluster, pool, run, run_by_events, sarathi, split_wise, summary, vllm,
+    TickingCost, cluster, pool, run, run_by_events, run_by_tokens, sarathi, split_wise, summary,
+    vllm,
 };
 
 pub fn replica_scheduler() -> impl Strategy<Value = ReplicaScheduler> {
@@ -244,6 +245,46 @@ proptest! {
         let mut cluster = cluster(pools, global);
         cluster.time_limit_s = limit_s;
         shortcuts_agree(cluster, &requests, clients, ticking)?;
+    }
+
+    /// Against a recorder that knows when each token of each request came.
+    #[test]
+    fn the_longest_interval_of_a_request_is_that_of_its_tokens(
+        requests in requests(),
+        replica in replica_scheduler(),
+        decode_replica in replica_scheduler(),
+        global in global_scheduler(),
+        disaggregated: bool,
+        replicas in 1u32..4,
+        stages in 1u32..5,
+        blocks in 4u64..150,
+        clients in proptest::option::of(1u32..30),
+        limit_s in proptest::option::of(0.0f64..3.0),
+    ) {
+        let decoding = disaggregated.then(|| pool(PoolRole::Decode, 2, 1, blocks, decode_replica));
+        let pools = pools(pool(PoolRole::Mixed, replicas, stages, blocks, replica), decoding);
+        let mut cluster = cluster(pools, global);
+        cluster.time_limit_s = limit_s;
+        let tokens_at_s = run_by_tokens(&cluster, &requests, clients);
+        let (everything, _) = run(&cluster, &requests, clients);
+        for (record, tokens_at_s) in everything.records.iter().zip(tokens_at_s) {
+            let mut longest_s = f64::NAN;
+            for pair in tokens_at_s.windows(2) {
+                longest_s = longest_s.max(pair[1] - pair[0]);
+            }
+            match record.outcome {
+                RequestOutcome::Completed => {
+                    prop_assert_eq!(tokens_at_s.len(), record.decode_tokens as usize);
+                }
+                RequestOutcome::UnfinishedTimeLimit => {
+                    let waited = tokens_at_s.last().map(|last_s| record.ended_at_s - last_s);
+                    longest_s = longest_s.max(waited.unwrap_or(f64::NAN));
+                }
+                _ => prop_assert!(tokens_at_s.is_empty()),
+            }
+            // To the last bit, and so NaN, too.
+            prop_assert_eq!(record.longest_interval_s.to_bits(), longest_s.to_bits());
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Clusters with a closed-form cost, and a recorder that keeps everything.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vidur_sweep::execution_time::{
@@ -7,9 +8,9 @@ use vidur_sweep::execution_time::{
     operators_of_stage, stage_times_one_by_one,
 };
 use vidur_sweep::simulator::{
-    ClusterSpec, Compat, Disaggregation, GlobalScheduler, KvCacheSpec, KvTransferSpec, PoolRole,
-    PoolSpec, Recorder, ReplicaScheduler, RequestRecord, SimulationTotals, SummaryRecorder,
-    simulate,
+    BatchFact, ClusterSpec, Compat, Disaggregation, GlobalScheduler, KvCacheSpec, KvTransferSpec,
+    PoolRole, PoolSpec, Recorder, ReplicaScheduler, RequestRecord, SimulationTotals, StageFact,
+    SummaryRecorder, simulate,
 };
 use vidur_sweep::workload::{Request, Workload};
 
@@ -190,6 +191,63 @@ impl<R: Recorder> Recorder for Watching<R> {
     fn token_intervals(&mut self, interval_s: f64, count: u32) {
         self.0.token_intervals(interval_s, count);
     }
+}
+
+/// When every output token of every request came, told batch by batch.
+#[derive(Default)]
+struct Tokens {
+    /// By request, seconds.
+    at_s: Vec<Vec<f64>>,
+    prompts: Vec<u32>,
+    /// Requests that have a token when a batch ends, by its number.
+    emitting: BTreeMap<u64, Vec<u32>>,
+}
+
+impl Recorder for Tokens {
+    const WANTS_BATCHES: bool = true;
+
+    fn request(&mut self, _record: &RequestRecord) {}
+    fn token_intervals(&mut self, _interval_s: f64, _count: u32) {}
+
+    fn stage_started(&mut self, fact: &StageFact<'_>) {
+        if fact.stage > 0 {
+            return;
+        }
+        let decodes = fact.shape.decode_requests as usize;
+        let mut emitting: Vec<u32> = fact.requests[..decodes].iter().map(|r| r.0).collect();
+        let chunks = fact.requests[decodes..].iter().zip(&fact.shape.prefills);
+        for (&(id, tokens), chunk) in chunks {
+            assert_eq!(tokens, chunk.new_tokens);
+            let generated = self.at_s[id as usize].len() as u32;
+            let target = self.prompts[id as usize] + generated;
+            if chunk.context_tokens + chunk.new_tokens == target {
+                emitting.push(id);
+            }
+        }
+        assert_eq!(emitting.len(), fact.shape.sampled_tokens as usize);
+        self.emitting.insert(fact.batch_id, emitting);
+    }
+
+    fn batch_ended(&mut self, fact: &BatchFact<'_>) {
+        for id in self.emitting.remove(&fact.batch_id).expect("it started") {
+            self.at_s[id as usize].push(fact.completed_at_s);
+        }
+    }
+}
+
+/// When every output token of every request comes, seconds.
+pub fn run_by_tokens(
+    cluster: &ClusterSpec,
+    requests: &[(f64, u32, u32)],
+    clients: Option<u32>,
+) -> Vec<Vec<f64>> {
+    let mut tokens = Tokens {
+        at_s: vec![Vec::new(); requests.len()],
+        prompts: requests.iter().map(|request| request.1).collect(),
+        emitting: BTreeMap::new(),
+    };
+    record(cluster, requests, clients, &mut tokens);
+    tokens.at_s
 }
 
 /// Everything a summary says of a run, to the last bit, rows included; `by_events`
