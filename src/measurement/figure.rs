@@ -11,6 +11,8 @@ pub enum Metric {
     E2e,
     /// Arrival to first batch.
     SchedulingDelay,
+    /// Longest time between two tokens of a request.
+    RequestTbtMax,
 }
 
 /// Which figure of a distribution.
@@ -50,6 +52,7 @@ impl Figure {
                 "tbt" => Metric::Tbt,
                 "e2e" => Metric::E2e,
                 "scheduling_delay" => Metric::SchedulingDelay,
+                "request_tbt_max" => Metric::RequestTbtMax,
                 _ => return None,
             };
             let statistic = match statistic {

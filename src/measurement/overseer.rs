@@ -208,6 +208,7 @@ impl<'a> Steady<'a> {
         let (tbt, tbt_intervals) = window.distribution(Metric::Tbt);
         let (e2e, e2e_intervals) = window.distribution(Metric::E2e);
         let (delay, delay_intervals) = window.distribution(Metric::SchedulingDelay);
+        let (tbt_max, tbt_max_intervals) = window.distribution(Metric::RequestTbtMax);
         let (work, pools_span_s) = window.work();
         let done = work
             .pools
@@ -238,6 +239,7 @@ impl<'a> Steady<'a> {
             tbt,
             e2e,
             scheduling_delay: delay,
+            request_tbt_max: tbt_max,
             gpu_busy_fraction: work.gpu_busy_fraction,
             kv_cache_utilization: work.kv_cache_utilization,
             preemptions: work.preemptions,
@@ -257,6 +259,7 @@ impl<'a> Steady<'a> {
                 tbt: tbt_intervals,
                 e2e: e2e_intervals,
                 scheduling_delay: delay_intervals,
+                request_tbt_max: tbt_max_intervals,
                 requests_per_s: rates.requests_per_s(),
                 output_tokens_per_s: rates.tokens_per_s(),
                 served_tokens_share: rates.served_tokens_share(),
@@ -290,6 +293,9 @@ impl<'a> Steady<'a> {
                     Metric::Ttft => record.prefill_completed_at_s,
                     Metric::SchedulingDelay => record.scheduled_at_s,
                     Metric::E2e => record.completed_at_s,
+                    Metric::RequestTbtMax => {
+                        return record.stall_s().is_some_and(|s| s > limit.at_most);
+                    }
                     Metric::Tbt => return false,
                 } - record.arrived_at_s;
                 let so_far_s = progress.now_s - record.arrived_at_s;

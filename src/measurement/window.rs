@@ -55,7 +55,7 @@ pub(super) struct Window<'a> {
     pub(super) facts: Facts,
     pub(super) rates: Rates,
     tbt: SegmentCounts<'a>,
-    samples: [OnceCell<Sample>; 3],
+    samples: [OnceCell<Sample>; 4],
     estimates: RefCell<Vec<(Figure, Estimate)>>,
     /// Per segment: sum of the times between tokens, seconds, and their number.
     tbt_sums_s: Vec<f64>,
@@ -144,10 +144,14 @@ impl<'a> Window<'a> {
             Figure::Latency(Metric::Tbt, Statistic::Quantile(p)) => {
                 Estimate::of_quantile(&self.tbt, p)
             }
-            Figure::Latency(metric, Statistic::Mean) => Estimate {
-                interval: batch_means::mean(self.facts.series_s(metric)).interval,
-                is_known: length::mean_is_known(self.facts.series_s(metric)),
-            },
+            Figure::Latency(metric, Statistic::Mean) => {
+                let series_s = self.facts.series_s(metric);
+                Estimate {
+                    interval: batch_means::mean(series_s).interval,
+                    // Of what was never seen, there is nothing to know.
+                    is_known: series_s.is_empty() || length::mean_is_known(series_s),
+                }
+            }
             Figure::Latency(metric, Statistic::Quantile(p)) => {
                 Estimate::of_quantile(self.sample(metric), p)
             }
@@ -162,6 +166,7 @@ impl<'a> Window<'a> {
             Metric::Ttft => &self.samples[0],
             Metric::E2e => &self.samples[1],
             Metric::SchedulingDelay | Metric::Tbt => &self.samples[2],
+            Metric::RequestTbtMax => &self.samples[3],
         };
         kept.get_or_init(|| Sample::new(self.facts.series_s(metric)))
     }
@@ -303,6 +308,8 @@ pub(super) struct Facts {
     ttft_s: Vec<f64>,
     e2e_s: Vec<f64>,
     scheduling_delay_s: Vec<f64>,
+    /// Of those that have two tokens.
+    request_tbt_max_s: Vec<f64>,
     /// Whether each request whose outcome is decided met every target.
     met: Vec<bool>,
 }
@@ -314,6 +321,7 @@ impl Facts {
             &mut facts.ttft_s,
             &mut facts.e2e_s,
             &mut facts.scheduling_delay_s,
+            &mut facts.request_tbt_max_s,
         ] {
             series.reserve_exact(ids.len());
         }
@@ -331,6 +339,7 @@ impl Facts {
                 self.ttft_s.push(record.ttft_s());
                 self.e2e_s.push(record.e2e_s());
                 self.scheduling_delay_s.push(record.scheduling_delay_s());
+                self.request_tbt_max_s.extend(record.stall_s());
             }
             RequestOutcome::RejectedTooLargeForKvCache
             | RequestOutcome::RejectedPromptExceedsBatch => self.rejected += 1,
@@ -365,6 +374,7 @@ impl Facts {
         self.e2e_s.push(so_far_s(record.completed_at_s));
         self.scheduling_delay_s
             .push(so_far_s(record.scheduled_at_s));
+        self.request_tbt_max_s.extend(record.stall_s());
     }
 
     /// Requests that met every target, if there are any.
@@ -379,6 +389,7 @@ impl Facts {
             Metric::Ttft => &self.ttft_s,
             Metric::E2e => &self.e2e_s,
             Metric::SchedulingDelay => &self.scheduling_delay_s,
+            Metric::RequestTbtMax => &self.request_tbt_max_s,
             Metric::Tbt => &[],
         }
     }

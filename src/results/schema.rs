@@ -233,8 +233,8 @@ macro_rules! intervals {
     };
 }
 
-/// The six columns of one latency distribution.
-macro_rules! distribution {
+/// The columns of one latency distribution but for its largest value.
+macro_rules! percentiles {
     ($metric:ident, $what:literal) => {
         [
             float(
@@ -267,13 +267,19 @@ macro_rules! distribution {
                 concat!($what, ": 99th percentile"),
                 |run: &RunResult| run.of_summary(|s| s.$metric.p99_s),
             ),
-            float(
-                concat!(stringify!($metric), "_max_s"),
-                "s",
-                concat!($what, ": largest"),
-                |run: &RunResult| run.of_summary(|s| s.$metric.max_s),
-            ),
         ]
+    };
+}
+
+/// The six columns of one latency distribution.
+macro_rules! distribution {
+    ($metric:ident, $what:literal) => {
+        percentiles!($metric, $what).into_iter().chain([float(
+            concat!(stringify!($metric), "_max_s"),
+            "s",
+            concat!($what, ": largest"),
+            |run: &RunResult| run.of_summary(|s| s.$metric.max_s),
+        )])
     };
 }
 
@@ -321,6 +327,12 @@ pub static METRIC_COLUMNS: LazyLock<Vec<Column<RunResult>>> = LazyLock::new(|| {
         "Arrival to the first batch"
     ));
     columns.extend(intervals!(scheduling_delay).into_iter().flatten());
+    // The largest of all is `tbt_max_s`.
+    columns.extend(percentiles!(
+        request_tbt_max,
+        "Longest time between two tokens of a request, over requests that have two"
+    ));
+    columns.extend(intervals!(request_tbt_max).into_iter().flatten());
     columns.extend(judgement_columns());
     columns
 });
@@ -958,6 +970,12 @@ fn request_length_columns() -> Vec<Column<RequestRow>> {
             "s/token",
             "`decode_time` / `request_num_decode_tokens`, as Vidur-AlibabaCloud defines it; null for a single token; the mean interval is `decode_time` / (`request_num_decode_tokens` - 1)",
             |r: &RequestRow| r.record.tbt_s().unwrap_or(f64::NAN),
+        ),
+        float(
+            "request_longest_interval",
+            "s",
+            "Longest time between two consecutive output tokens, preemptions and KV transfer included; null for a single token; of a request that was cut off, the time since its last token counts too",
+            |r: &RequestRow| r.record.longest_interval_s,
         ),
         text(
             "status",

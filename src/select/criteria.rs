@@ -217,6 +217,7 @@ pub fn request_targets(slo: &Slo) -> RequestTargets {
     RequestTargets {
         ttft_s: tightest("ttft"),
         tbt_s: tightest("tbt"),
+        stall_s: tightest("request_tbt_max"),
         e2e_s: tightest("e2e"),
         scheduling_delay_s: tightest("scheduling_delay"),
     }

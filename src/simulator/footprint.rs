@@ -17,9 +17,9 @@ pub fn run_memory_bytes(requests: u32, log_every: u32) -> u64 {
         0 => 0,
         every => requests.div_ceil(u64::from(every)),
     };
-    // As drawn, and at the rate of the run; then latency, time to first token and
-    // scheduling delay.
-    let kept = 2 * size_of::<Request>() + size_of::<RequestState>() + 3 * size_of::<f64>();
+    // As drawn, and at the rate of the run; then latency, time to first token, scheduling
+    // delay and longest time between tokens.
+    let kept = 2 * size_of::<Request>() + size_of::<RequestState>() + 4 * size_of::<f64>();
     let row = size_of::<RequestRecord>() as u64;
     requests * (kept as u64 + MORE_BYTES_PER_REQUEST) + rows * row
 }

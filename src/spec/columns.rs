@@ -10,7 +10,7 @@ use super::Points;
 use crate::spelling::did_you_mean;
 
 /// What latencies are measured of requests.
-const METRICS: [&str; 4] = ["ttft", "tbt", "e2e", "scheduling_delay"];
+const METRICS: [&str; 5] = ["ttft", "tbt", "e2e", "scheduling_delay", "request_tbt_max"];
 const STATISTICS: [&str; 6] = ["mean", "p50", "p90", "p95", "p99", "max"];
 
 /// Columns of numbers in a summary other than latencies and keys of a run, those first
@@ -97,7 +97,9 @@ fn hint(given: &str, known: &[String]) -> String {
 pub fn latency_columns() -> &'static [String] {
     static COLUMNS: LazyLock<Vec<String>> = LazyLock::new(|| {
         let of = |metric| STATISTICS.map(|statistic| format!("{metric}_{statistic}_s"));
-        METRICS.iter().flat_map(of).collect()
+        let all = METRICS.iter().flat_map(of);
+        // The largest of the largest is `tbt_max_s`.
+        all.filter(|name| name != "request_tbt_max_max_s").collect()
     });
     &COLUMNS
 }

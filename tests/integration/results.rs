@@ -151,6 +151,7 @@ fn summary(num_requests: u32, load: f64) -> RunSummary {
         tbt: distribution(0.01),
         e2e: distribution(4.0),
         scheduling_delay: distribution(0.1),
+        request_tbt_max: distribution(0.2),
         gpu_busy_fraction: 0.8,
         kv_cache_utilization: 0.4,
         preemptions: 3,
@@ -380,7 +381,7 @@ fn request_rows_follow_the_original_names() {
 }
 
 /// Header of Vidur-AlibabaCloud's `request_metrics.csv`, between ours.
-const REQUEST_HEADER: &str = "run_id,Request Id,request_e2e_time,request_e2e_time_normalized,request_execution_time,request_execution_time_normalized,request_model_execution_time,request_model_execution_time_normalized,request_preemption_time,request_scheduling_delay,request_execution_plus_preemption_time,request_execution_plus_preemption_time_normalized,prefill_e2e_time,prefill_time_execution_plus_preemption,prefill_time_execution_plus_preemption_normalized,decode_time_execution_plus_preemption_normalized,arrived_at,prefill_arrived_at,scheduled_at,prefill_completed_at,decode_arrived_at,completed_at,preempted_time,decode_time,prefill_replica_id,decode_replica_id,pd_p2p_comm_size,pd_p2p_comm_time,pd_p2p_comm_bandwidth,pd_p2p_bytes_per_token,pd_p2p_comm_dtype,request_inter_arrival_delay,request_num_tokens,request_num_prefill_tokens,request_num_decode_tokens,request_pd_ratio,request_num_restarts,tbt,status";
+const REQUEST_HEADER: &str = "run_id,Request Id,request_e2e_time,request_e2e_time_normalized,request_execution_time,request_execution_time_normalized,request_model_execution_time,request_model_execution_time_normalized,request_preemption_time,request_scheduling_delay,request_execution_plus_preemption_time,request_execution_plus_preemption_time_normalized,prefill_e2e_time,prefill_time_execution_plus_preemption,prefill_time_execution_plus_preemption_normalized,decode_time_execution_plus_preemption_normalized,arrived_at,prefill_arrived_at,scheduled_at,prefill_completed_at,decode_arrived_at,completed_at,preempted_time,decode_time,prefill_replica_id,decode_replica_id,pd_p2p_comm_size,pd_p2p_comm_time,pd_p2p_comm_bandwidth,pd_p2p_bytes_per_token,pd_p2p_comm_dtype,request_inter_arrival_delay,request_num_tokens,request_num_prefill_tokens,request_num_decode_tokens,request_pd_ratio,request_num_restarts,tbt,request_longest_interval,status";
 
 fn read_rows(path: &Path) -> i64 {
     let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap();

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{HostOverhead, HostedCost, PeerCost};
 use crate::execution_time::aicb::CompatAicb;
+use crate::execution_time::formula::{FormulaConfig, FormulaCost};
 use crate::execution_time::vidur::RecordedCost;
 use crate::execution_time::{
     Operator, PrefillChunk, PricedOperator, Provenance, StageRun, StageTime, StepCost, StepShape,
@@ -235,16 +236,24 @@ fn replayed_runs_and_the_originals_files_answer_alike() {
     };
     assert_eq!(peers.stage_time_of(run, &step()).model_s, 0.25);
     answers_agree(&CompatAicb::new(Vec::new(), 4, 800.0), "without files");
+    let formula = FormulaConfig {
+        step_s: 0.1,
+        prefill_token_s: 1e-5,
+        decode_request_s: 1e-3,
+        decode_context_token_s: 1e-6,
+    };
+    answers_agree(&FormulaCost::new(formula, 3), "in closed form");
 }
 
 /// A new cost model is to be tried with [`answers_agree`], a new wrapper also with
 /// [`every_question_is_passed_on`]; then it may be named here.
 #[test]
 fn every_cost_model_of_the_crate_is_tried() {
-    const TRIED: [&str; 10] = [
+    const TRIED: [&str; 11] = [
         "AicbCost",
         "CompatAicb",
         "Composed<T>",
+        "FormulaCost",
         "GraphCost",
         "HostedCost",
         "PeerCost",

@@ -157,6 +157,8 @@ pub struct RunSummary {
     pub e2e: Distribution,
     /// Arrival to first batch.
     pub scheduling_delay: Distribution,
+    /// Longest time between two tokens of a request, over requests that have two.
+    pub request_tbt_max: Distribution,
     /// Share of stage time spent executing, mean over replicas and stages.
     pub gpu_busy_fraction: f64,
     /// Time-weighted share of KV blocks in use, mean over replicas.
@@ -201,6 +203,8 @@ pub struct SteadyState {
     pub e2e: DistributionIntervals,
     /// Arrival to first batch, seconds.
     pub scheduling_delay: DistributionIntervals,
+    /// Longest time between two tokens of a request, seconds.
+    pub request_tbt_max: DistributionIntervals,
     /// Requests served per second.
     pub requests_per_s: Interval,
     /// Output tokens of served requests per second.
@@ -549,6 +553,8 @@ pub struct RequestTargets {
     pub ttft_s: Option<f64>,
     /// The request's mean time between tokens, seconds.
     pub tbt_s: Option<f64>,
+    /// The request's longest time between two tokens, seconds.
+    pub stall_s: Option<f64>,
     /// Arrival to completion, seconds.
     pub e2e_s: Option<f64>,
     /// Arrival to first batch, seconds.
@@ -562,6 +568,7 @@ impl RequestTargets {
         record.outcome == RequestOutcome::Completed
             && within(record.ttft_s(), self.ttft_s)
             && within(record.mean_tbt_s().unwrap_or(0.0), self.tbt_s)
+            && within(record.stall_s().unwrap_or(0.0), self.stall_s)
             && within(record.e2e_s(), self.e2e_s)
             && within(record.scheduling_delay_s(), self.scheduling_delay_s)
     }
@@ -621,6 +628,11 @@ impl RequestRecord {
     /// Arrival to first batch.
     pub fn scheduling_delay_s(&self) -> f64 {
         self.scheduled_at_s - self.arrived_at_s
+    }
+
+    /// Longest time between two consecutive output tokens; none if it has fewer.
+    pub fn stall_s(&self) -> Option<f64> {
+        Some(self.longest_interval_s).filter(|longest_s| !longest_s.is_nan())
     }
 
     /// Time from its first to its last output token per output token, which

@@ -19,6 +19,8 @@ pub struct SummaryRecorder {
     ttft_s: Vec<f64>,
     e2e_s: Vec<f64>,
     scheduling_delay_s: Vec<f64>,
+    /// Longest time between two tokens, of requests that have two.
+    stalls_s: Vec<f64>,
     intervals: TimeHistogram,
     requests: u32,
     rejected: u32,
@@ -46,6 +48,7 @@ impl SummaryRecorder {
             ttft_s: Vec::with_capacity(capacity),
             e2e_s: Vec::with_capacity(capacity),
             scheduling_delay_s: Vec::with_capacity(capacity),
+            stalls_s: Vec::with_capacity(capacity),
             intervals: TimeHistogram::default(),
             requests: 0,
             rejected: 0,
@@ -102,6 +105,7 @@ impl SummaryRecorder {
             },
             e2e: distribution(&self.e2e_s),
             scheduling_delay: distribution(&self.scheduling_delay_s),
+            request_tbt_max: distribution(&self.stalls_s),
             gpu_busy_fraction: totals.gpu_busy_fraction,
             kv_cache_utilization: totals.kv_cache_utilization,
             preemptions: totals.preemptions,
@@ -130,6 +134,7 @@ impl Recorder for SummaryRecorder {
                 self.ttft_s.push(record.ttft_s());
                 self.e2e_s.push(record.e2e_s());
                 self.scheduling_delay_s.push(record.scheduling_delay_s());
+                self.stalls_s.extend(record.stall_s());
                 self.prompt_tokens += u64::from(record.prefill_tokens);
                 self.output_tokens += u64::from(record.decode_tokens);
                 self.last_completion_s = self.last_completion_s.max(record.completed_at_s);
@@ -185,6 +190,7 @@ impl Recorder for SummaryRecorder {
         self.ttft_s.append(&mut part.ttft_s);
         self.e2e_s.append(&mut part.e2e_s);
         self.scheduling_delay_s.append(&mut part.scheduling_delay_s);
+        self.stalls_s.append(&mut part.stalls_s);
         self.intervals.merge(&part.intervals);
         self.requests += part.requests;
         self.rejected += part.rejected;

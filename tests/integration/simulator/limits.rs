@@ -39,6 +39,7 @@ fn is_past(record: &RequestRecord, targets: &RequestTargets, limit_s: f64) -> bo
         targets.scheduling_delay_s,
     ) || beyond(since(record.arrived_at_s, first_s), targets.ttft_s)
         || beyond(limit_s - record.arrived_at_s, targets.e2e_s)
+        || beyond(record.longest_interval_s, targets.stall_s)
         || (!first_s.is_nan()
             && intervals > 0.0
             && beyond((limit_s - first_s) / intervals, targets.tbt_s))
@@ -60,6 +61,7 @@ proptest! {
         limit_s in 0.0f64..2.0,
         ttft_s in proptest::option::of(0.0f64..0.5),
         tbt_s in proptest::option::of(0.0f64..0.02),
+        stall_s in proptest::option::of(0.0f64..0.1),
         e2e_s in proptest::option::of(0.0f64..1.0),
         scheduling_delay_s in proptest::option::of(0.0f64..0.5),
     ) {
@@ -67,7 +69,7 @@ proptest! {
         let pools = pools(pool(PoolRole::Mixed, replicas, 1, blocks, replica), decoding);
         let mut cluster = cluster(pools, global);
         cluster.time_limit_s = Some(limit_s);
-        let targets = RequestTargets { ttft_s, tbt_s, e2e_s, scheduling_delay_s };
+        let targets = RequestTargets { ttft_s, tbt_s, stall_s, e2e_s, scheduling_delay_s };
         let summary = summary_of(&cluster, &requests, clients, targets);
         let (everything, _) = run(&cluster, &requests, clients);
         let count = |wanted: &dyn Fn(&&RequestRecord) -> bool| {
