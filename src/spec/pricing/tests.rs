@@ -387,7 +387,7 @@ fn priced_keys(folder: &Path) -> Vec<(Value, Vec<(&'static str, Value)>)> {
 }
 
 /// Keys that say which steps there are, not what one costs.
-const UNPRICED: [&str; 33] = [
+const UNPRICED: [&str; 36] = [
     "decode.global_scheduler",
     "decode.memory.margin_fraction",
     "decode.memory.num_blocks",
@@ -398,12 +398,15 @@ const UNPRICED: [&str; 33] = [
     "memory.max_request_tokens",
     "memory.num_blocks",
     "max_model_len",
+    "max_requests",
+    "measure",
     "memory_check",
     "mixed_pool",
     "network.kv_transfer_bandwidth_gbps",
     "network.kv_transfer_dtype",
     "network.kv_transfer_overlap",
     "pd_node_ratio",
+    "precision",
     "prefill.global_scheduler",
     "prefill.memory.margin_fraction",
     "prefill.memory.num_blocks",
