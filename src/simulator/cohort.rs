@@ -12,14 +12,12 @@ mod longest;
 
 use self::ends::Ends;
 use self::longest::LongestIntervals;
+pub(crate) use self::longest::NO_INTERVAL_S;
 use super::recorder::Recorder;
 use super::request::RequestState;
 use crate::execution_time::StageTime;
 use crate::number::narrow;
 use crate::units::Divisor;
-
-/// Longest of no intervals between tokens.
-pub(crate) const NO_INTERVAL_S: f64 = f64::NEG_INFINITY;
 
 /// How a batch has spent its time, for its members' accounts.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

@@ -6,7 +6,8 @@
 //! nobody will be told of them. What is left falls from the first to the last, and the
 //! first after a step is the longest since.
 
-use super::NO_INTERVAL_S;
+/// Longest of no intervals between tokens.
+pub(crate) const NO_INTERVAL_S: f64 = f64::NEG_INFINITY;
 
 /// Longest intervals by step.
 #[derive(Debug)]
