@@ -146,10 +146,11 @@ impl<'a> Window<'a> {
             }
             Figure::Latency(metric, Statistic::Mean) => {
                 let series_s = self.facts.series_s(metric);
+                // Where nobody gets a second token, there is nothing to know.
+                let is_never_seen = metric == Metric::RequestTbtMax && series_s.is_empty();
                 Estimate {
                     interval: batch_means::mean(series_s).interval,
-                    // Of what was never seen, there is nothing to know.
-                    is_known: series_s.is_empty() || length::mean_is_known(series_s),
+                    is_known: is_never_seen || length::mean_is_known(series_s),
                 }
             }
             Figure::Latency(metric, Statistic::Quantile(p)) => {
