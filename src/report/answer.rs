@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use super::format;
 use super::gather::{Deployment, Miss};
+use super::insights::Binding;
+use super::table;
 use crate::results::SummaryReader;
 use crate::select::Selection;
 use crate::spec::columns::interval_ends;
@@ -29,6 +31,7 @@ pub(super) fn answer(
     reader: &SummaryReader,
     selection: &Selection,
     best: &[Deployment],
+    binding: Option<&Binding>,
     varying_axes: &[String],
 ) -> Answer {
     let Some(first) = best.first() else {
@@ -46,6 +49,8 @@ pub(super) fn answer(
         best.get(1)
             .map(|next| next_best(selection, first, next, varying_axes)),
     );
+    let step = binding.and_then(|binding| binding.steps.first());
+    sentences.extend(step.map(|step| format!("What keeps it from more: {}.", table::step(step))));
     sentences.push(assumed(reader, first));
     Answer {
         run_index: Some(first.run_index),
@@ -202,13 +207,17 @@ fn assumed(reader: &SummaryReader, first: &Deployment) -> String {
         Some(manifest) => manifest.version.clone(),
         None => env!("CARGO_PKG_VERSION").to_owned(),
     };
+    let grounds = match first.assumptions.is_empty() {
+        true => "steps as they were measured, GPUs as their prices are published".to_owned(),
+        false => first.assumptions.join("; "),
+    };
     let load = match of("qps") {
         Value::Null => String::new(),
         qps => format!(" at {} requests/s", format::value(Some(&qps))),
     };
     format!(
-        "Assumed: {} on {}, lengths {}, arrivals {}{load}, {engine}; {requests}, seed {}, \
-         vidur-sweep {version}.",
+        "Assumed: {} on {}, lengths {}, arrivals {}{load}, {engine}; {grounds}; {requests}, \
+         seed {}, vidur-sweep {version}.",
         format::value(Some(&of("model"))),
         format::value(Some(&of("device"))),
         format::value(Some(&of("workload.lengths"))),

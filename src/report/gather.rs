@@ -237,15 +237,21 @@ pub(super) fn condense(
     if list == ListKind::Best {
         rank(selection, &positions, &mut deployments);
     }
+    let binding = binding(reader, selection, &overview.varying_axes)?;
     let answer = {
         let mut two = selection.best(2);
         if two.is_empty() {
             two = selection.nearest_misses(2);
         }
         let two = describe(reader, selection, &two)?;
-        answer(reader, selection, &two, &overview.varying_axes)
+        answer(
+            reader,
+            selection,
+            &two,
+            binding.as_ref(),
+            &overview.varying_axes,
+        )
     };
-    let binding = binding(reader, selection, &overview.varying_axes)?;
     let assumptions = grounds(reader, selection, &deployments)?;
     Ok(SweepReport {
         name: reader.name().to_string(),

@@ -417,7 +417,8 @@ fn binding(binding: &Binding) -> String {
     out
 }
 
-fn step(blocked: &BlockedStep) -> String {
+/// A step and what forbids it, as a sentence without its end.
+pub(super) fn step(blocked: &BlockedStep) -> String {
     let change = format!(
         "{} {} -> {}",
         blocked.axis,
