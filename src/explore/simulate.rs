@@ -268,10 +268,7 @@ impl RunOne for Simulate {
             measured: None,
             wall_time_s: 0.0,
         };
-        match self.identity(config).and_then(|run_id| {
-            result.run_id = run_id;
-            Ok(())
-        }) {
+        match self.identity(config).map(|run_id| result.run_id = run_id) {
             Ok(()) => match self.resolver.resolve(config) {
                 Ok(deployment) => {
                     result.total_gpus = Some(deployment.total_gpus());

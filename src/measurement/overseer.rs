@@ -11,7 +11,7 @@ use super::window::{Window, warm_up};
 use super::{Figure, Length, Limit, Metric, Statistic};
 use crate::number::{narrow, whole_u32};
 use crate::simulator::{
-    Next, Overseer, PoolWork, Progress, RequestTargets, RunSummary, SegmentRecorder,
+    Mark, Next, Overseer, PoolWork, Progress, RequestTargets, RunSummary, SegmentRecorder,
     SparseHistogram, SteadyState, Until,
 };
 use crate::statistics::quantile::share_of;
@@ -320,11 +320,10 @@ impl<'a> Steady<'a> {
         verdict: LoadVerdict,
     ) -> Next {
         let arrived = progress.arrived();
-        let marks = progress.marks.iter().map(|mark| mark.request as usize);
-        let start = marks
-            .filter(|mark| *mark <= arrived / 2)
-            .last()
-            .unwrap_or(0);
+        let before = |mark: &Mark| mark.request as usize <= arrived / 2;
+        let after = progress.marks.partition_point(before);
+        let start = progress.marks[..after].last();
+        let start = start.map_or(0, |mark| mark.request as usize);
         let tokens = tokens(recorder);
         let window = Window::new(progress, &tokens, start..arrived, self.targets);
         self.conclude(&window, progress, verdict)
