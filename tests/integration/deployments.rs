@@ -7,9 +7,10 @@ use assert_cmd::Command;
 use predicates::prelude::*;
 use serde_json::{Value, json};
 use vidur_sweep::catalog::Catalog;
-use vidur_sweep::execution_time::StepShape;
+use vidur_sweep::execution_time::{PrefillChunk, StepShape};
 use vidur_sweep::explore::Plan;
 use vidur_sweep::simulator::{Recorder, RequestRecord, StageFact, simulate};
+use vidur_sweep::spec::keys::{Shape, find_run_key};
 use vidur_sweep::spec::{ResolveError, Resolver, RunConfig, load, run_id};
 use vidur_sweep::workload::WorkloadSource;
 
@@ -420,25 +421,58 @@ fn a_path_may_be_written_in_any_way() {
     }
 }
 
-/// Time of a step and of its host part, and the operator `host` of its explanation,
-/// seconds.
-fn host_of(config: &RunConfig) -> (f64, f64, f64) {
-    let deployment = Resolver::default().resolve(config).expect("a deployment");
-    let cost = deployment.pools[0].step_cost();
-    let shape = StepShape {
+/// Steps of each kind: decodes, a prompt, and both.
+fn kinds_of_steps() -> [StepShape; 3] {
+    let prompt = PrefillChunk {
+        new_tokens: 64,
+        context_tokens: 0,
+    };
+    let decodes = StepShape {
         decode_requests: 4,
         decode_context_tokens: 400,
         sampled_tokens: 4,
         ..StepShape::default()
     };
-    let time = cost.stage_time(0, &shape);
-    let rows = cost.explain(&shape);
-    let host = rows.iter().filter(|row| row.name == "host");
-    (
-        time.total_s(),
-        time.host_s,
-        host.map(|row| row.time_s).sum(),
-    )
+    let prompts = StepShape {
+        prefills: vec![prompt],
+        sampled_tokens: 1,
+        ..StepShape::default()
+    };
+    let mixed = StepShape {
+        prefills: vec![prompt],
+        sampled_tokens: 5,
+        ..decodes.clone()
+    };
+    [decodes, prompts, mixed]
+}
+
+/// What the host takes of a step.
+#[derive(Debug)]
+struct HostTime {
+    requests: f64,
+    /// The whole step, seconds.
+    step_s: f64,
+    /// Its host part, seconds.
+    host_s: f64,
+    /// The same as the explanation of the step has it, seconds.
+    explained_s: f64,
+}
+
+fn host_times(config: &RunConfig) -> Vec<HostTime> {
+    let deployment = Resolver::default().resolve(config).expect("a deployment");
+    let cost = deployment.pools[0].step_cost();
+    let of_step = |shape: &StepShape| {
+        let time = cost.stage_time(0, shape);
+        let rows = cost.explain(shape);
+        let host = rows.iter().filter(|row| row.name == "host");
+        HostTime {
+            requests: f64::from(shape.decode_requests) + shape.prefills.len() as f64,
+            step_s: time.total_s(),
+            host_s: time.host_s,
+            explained_s: host.map(|row| row.time_s).sum(),
+        }
+    };
+    kinds_of_steps().iter().map(of_step).collect()
 }
 
 /// Every operator that Vidur's formula may ask for, by its key.
@@ -467,8 +501,16 @@ fn the_host_of_an_engine_delays_the_steps_of_every_backend() {
     };
     let cases = [
         json!({"backend": "silicon"}),
+        json!({"backend": "aiconfigurator"}),
         json!({"backend": "roofline"}),
         json!({"backend": "aicb", "device": "h20"}),
+        json!({
+            "backend": "aicb",
+            "aicb_dir": manifest("tests/fixtures/aicb/qnext_pd0.5_r4_tp2"),
+            "model": "qwen3-next-80B",
+            "tensor_parallel": 2,
+            "expert_parallel": 4,
+        }),
         json!({"backend": "table", "predictions_file": file("ops.csv", PREDICTIONS)}),
         json!({"backend": "recorded", "execution_times_file": file("times.csv", times)}),
         json!({"backend": "formula", "formula": {"step_s": 0.5}}),
@@ -479,6 +521,13 @@ fn the_host_of_an_engine_delays_the_steps_of_every_backend() {
         profiled("simai_analytical"),
         profiled("simai_simulation"),
     ];
+    let Shape::Choice(backends) = find_run_key("backend").expect("a key").shape else {
+        panic!("a backend is one of some words");
+    };
+    for backend in backends {
+        let is_tried = |keys: &Value| keys["backend"] == backend.name.as_str();
+        assert!(cases.iter().any(is_tried), "{} is not tried", backend.name);
+    }
     let inline = json!({"name": "vllm", "host_overhead_s_per_step": 0.25, "host_overhead_s_per_request": 0.03125});
     let mut engine = json!(Catalog::builtin().engine("vllm", None).expect("known"));
     engine["host_overhead_s_per_step"] = json!(0.25);
@@ -490,13 +539,18 @@ fn the_host_of_an_engine_delays_the_steps_of_every_backend() {
     ];
     for mut keys in cases {
         keys["engine"] = json!({"name": "vllm"});
-        let plain = host_of(&config(keys.clone()));
-        assert_eq!((plain.1, plain.2), (0.0, 0.0), "{keys}");
+        let plain = host_times(&config(keys.clone()));
+        let none = |time: &HostTime| (time.host_s, time.explained_s) == (0.0, 0.0);
+        assert!(plain.iter().all(none), "{keys}: {plain:?}");
         for engine in &engines {
             keys["engine"] = engine.clone();
-            let (total_s, host_s, row_s) = host_of(&config(keys.clone()));
-            assert_eq!((host_s, row_s), (0.375, 0.375), "{keys}");
-            assert!((total_s - plain.0 - 0.375).abs() < 1e-9, "{keys}");
+            for (time, plain) in host_times(&config(keys.clone())).iter().zip(&plain) {
+                let host_s = 0.25 + 0.03125 * time.requests;
+                let found = (time.host_s, time.explained_s);
+                assert_eq!(found, (host_s, host_s), "{keys}: {time:?}");
+                let device_s = time.step_s - host_s;
+                assert!((device_s - plain.step_s).abs() < 1e-9, "{keys}: {time:?}");
+            }
         }
     }
 }
