@@ -70,6 +70,8 @@ pub const DEVICE_FIGURE_MIN: f64 = 1e-6;
 pub const BLOCK_TOKENS_MAX: u32 = 65_536;
 /// KV cache blocks of an attention rank.
 pub const KV_BLOCKS_MAX: u64 = 1 << 40;
+/// Time of a step, or of a part of one, that a file gives: eleven days, in seconds.
+pub const STEP_TIME_S_MAX: f64 = 1e6;
 /// Host time of a step, seconds.
 pub const HOST_OVERHEAD_S_MAX: f64 = 3600.0;
 

@@ -294,6 +294,94 @@ fn malformed_files_of_prices_are_bad_input_with_their_place() {
     }
 }
 
+#[test]
+fn times_that_are_none_are_refused_wherever_they_are_read() {
+    const PROFILE: &str = "profiles/compute/h100/llama-3-8b/mlp.csv";
+    const AICB: &str = "aicb/vidur-DeepSeek-671B-world_size8-tp8-pp1-ep8-bs1-seq1024-prefill.csv";
+    // The file, its text with the time in the place of TIME, the place of that and the keys
+    // that name the file.
+    let cases = [
+        (
+            "table.csv",
+            "op,f0,f1,ms\nattn_rope,1,,0.5\nattn_rope,2,,TIME\n",
+            "table.csv:3:14",
+            "  backend: table\n  predictions_file: table.csv\n",
+        ),
+        (
+            "times.csv",
+            "batch_id,replica_id,stage_id,execution_time\n0,0,0,TIME\n",
+            "times.csv:2:7",
+            "  backend: recorded\n  execution_times_file: times.csv\n",
+        ),
+        (
+            "times.csv",
+            "nth_batch,replica_id,stage_id,execution_time,model_execution_time\n0,0,0,1,TIME\n",
+            "times.csv:2:9",
+            "  backend: recorded\n  execution_times_file: times.csv\n",
+        ),
+        (
+            AICB,
+            "layer_id\tlayer_name\tcomp_time\tcomm_size\n0\tattention\tTIME\t0\n",
+            &format!("{AICB}:2:13"),
+            "  model: deepseek-671B\n  tensor_parallel: 8\n  expert_parallel: 8\n  backend: aicb\n  aicb_dir: aicb\n",
+        ),
+        (
+            AICB,
+            "layer_id\tlayer_name\tcomp_time\tcomm_size\n0\tattention\t5\tTIME\n",
+            &format!("{AICB}:2:15"),
+            "  model: deepseek-671B\n  tensor_parallel: 8\n  expert_parallel: 8\n  backend: aicb\n  aicb_dir: aicb\n",
+        ),
+        (
+            PROFILE,
+            "n_head,n_kv_head,n_embd,n_expanded_embd,use_gated_mlp,num_tensor_parallel_workers,num_tokens,time_stats.emb.median\n32,8,4096,14336,True,1,5,TIME\n",
+            &format!("{PROFILE}:2:26"),
+            "  backend: vidur\n  profiling_dir: profiles\n",
+        ),
+    ];
+    let bench = Bench::new();
+    for (file, text, place, base) in cases {
+        for time in ["-0.25", "nan", "inf", "-inf", "1e300", "fast"] {
+            bench.write(file, &text.replace("TIME", time));
+            let text = match base.contains("model:") {
+                true => format!("name: s\nbase:\n  device: h100\n  qps: 1\n  {WORKLOAD}\n{base}"),
+                false => format!(
+                    "name: s\nbase:\n  model: llama-3-8b\n  device: h100\n  qps: 1\n  {WORKLOAD}\n{base}"
+                ),
+            };
+            bench.write("spec.yaml", &text);
+            let told = bench.refused("validate spec.yaml");
+            let value = format!("`{time}`");
+            let wanted = told.contains(place) && told.contains(&value);
+            assert!(wanted, "{file} with {time}: {place}\n{told}");
+        }
+    }
+    bench.write("table.csv", "op,f0,f1,ms\nattn_rope,1,,-3\n");
+    let told = bench.refused("simulate --predictions_file table.csv");
+    assert!(
+        told.contains("table.csv:2:14: ms: `-3` is not a time from 0 to 1e9 ms"),
+        "{told}"
+    );
+    bench.write(
+        "times.csv",
+        "nth_batch,replica_id,stage_id,execution_time\n0,0,0,-3\n",
+    );
+    let told = bench.refused("simulate --execution_times_file times.csv");
+    assert!(
+        told.contains("times.csv:2:7: execution_time: `-3` is not a time from 0 to 1e6 s"),
+        "{told}"
+    );
+    // A part of a time is no more than the time.
+    bench.write(
+        "times.csv",
+        "nth_batch,replica_id,stage_id,execution_time,model_execution_time\n0,0,0,1,2\n",
+    );
+    let told = bench.refused("simulate --execution_times_file times.csv");
+    assert!(
+        told.contains("times.csv:2:9: model_execution_time: `2`"),
+        "{told}"
+    );
+}
+
 #[cfg(unix)]
 mod programs {
     use super::*;

@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 
 use crate::catalog::{Attention, ModelSpec};
 use crate::input_file::{self, InputKind, tame_line};
-use crate::limits::LAYERS_MAX;
+use crate::limits::{COLLECTIVE_BYTES_MAX, LAYERS_MAX, STEP_TIME_S_MAX};
 
 const HEADER: [&str; 4] = ["layer_id", "layer_name", "comp_time", "comm_size"];
 const SECONDS_PER_NS: f64 = 1e-9;
+
+/// Bytes that a row may say are sent.
+const COMM_BYTES_MAX: f64 = COLLECTIVE_BYTES_MAX as f64;
 
 /// Which half of serving a file describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -206,8 +209,8 @@ impl AicbFile {
                 seen.resize(layer + 1, [false; 3]);
             }
             let row = Row {
-                compute_ns: record.number(2)?,
-                comm_bytes: record.number(3)?,
+                compute_ns: record.number(2, STEP_TIME_S_MAX / SECONDS_PER_NS)?,
+                comm_bytes: record.number(3, COMM_BYTES_MAX)?,
             };
             let part = record.part()?;
             if std::mem::replace(&mut seen[layer][part], true) {
@@ -260,16 +263,16 @@ impl Record<'_> {
         }
     }
 
-    fn number(&self, column: usize) -> Result<f64, AicbError> {
+    fn number(&self, column: usize, most: f64) -> Result<f64, AicbError> {
         let text = self.field(column)?;
         let number = text.parse().ok();
         number
-            .filter(|number: &f64| number.is_finite() && *number >= 0.0)
+            .filter(|number: &f64| (0.0..=most).contains(number))
             .ok_or_else(|| {
                 let name = HEADER[column];
                 self.error(
                     column,
-                    format!("{name} `{text}`; expected a number, 0 or more"),
+                    format!("{name} `{text}`; expected a number from 0 to {most:e}"),
                 )
             })
     }

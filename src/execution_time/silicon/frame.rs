@@ -23,7 +23,11 @@ use parquet::schema::types::ColumnPath;
 
 use super::SiliconError;
 use super::table::LATENCY;
+use crate::limits::STEP_TIME_S_MAX;
 use crate::number::{narrow, single};
+
+/// Times are in milliseconds or microseconds.
+const UNITS_PER_S_MAX: f64 = 1e6;
 
 /// Columns of one file.
 pub(super) struct Frame {
@@ -87,7 +91,7 @@ impl Frame {
     }
 
     /// Real numbers of column `name`.
-    pub(super) fn reals(&self, name: &str) -> Result<Vec<f64>, SiliconError> {
+    fn reals(&self, name: &str) -> Result<Vec<f64>, SiliconError> {
         let column = self.column(name)?;
         match column.data_type() {
             DataType::Float32 => {
@@ -107,10 +111,34 @@ impl Frame {
     pub(super) fn latencies_ms(&self) -> Result<ScalarBuffer<f32>, SiliconError> {
         let column = self.column(LATENCY)?;
         if let Some(values) = column.as_primitive_opt::<Float32Type>() {
-            return Ok(values.values().clone());
+            let times = values.values();
+            self.check_times(LATENCY, times.iter().map(|&time| f64::from(time)))?;
+            return Ok(times.clone());
         }
-        let times = self.reals(LATENCY)?;
+        let times = self.times(LATENCY)?;
         Ok(times.into_iter().map(single).collect())
+    }
+
+    /// Times of column `name`, whatever their unit.
+    pub(super) fn times(&self, name: &str) -> Result<Vec<f64>, SiliconError> {
+        let times = self.reals(name)?;
+        self.check_times(name, times.iter().copied())?;
+        Ok(times)
+    }
+
+    /// Refuses what is no time.
+    fn check_times(
+        &self,
+        name: &str,
+        times: impl Iterator<Item = f64>,
+    ) -> Result<(), SiliconError> {
+        for (row, time) in times.enumerate() {
+            if !(0.0..=STEP_TIME_S_MAX * UNITS_PER_S_MAX).contains(&time) {
+                let reason = format!("has {time} in row {}, which is no time", row + 1);
+                return Err(self.bad(name, reason));
+            }
+        }
+        Ok(())
     }
 
     /// Text of column `name`.

@@ -625,7 +625,7 @@ fn select(table: Table, file: &str, frame: &Frame) -> Result<Vec<Row>, SiliconEr
 
 fn select_gemm(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
     let cells = Cells::new(frame, &["gemm_dtype"], &["m", "n", "k"])?;
-    Ok(cells.rows(&frame.reals("latency")?, |c, row| {
+    Ok(cells.rows(&frame.times("latency")?, |c, row| {
         let shape = ["n", "k", "m"].map(|axis| c.number(axis, row));
         Some((vec![c.text("gemm_dtype", row).into()], shape.into()))
     }))
@@ -665,7 +665,7 @@ fn select_attention(context: bool, frame: &Frame) -> Result<Vec<Row>, SiliconErr
         let only_own = !sixteen_bits.contains(&(kv_dtype, cells.number("head_dim", row)));
         dtype == "bfloat16" || dtype == kv_dtype && only_own
     };
-    Ok(cells.rows(&frame.reals("latency")?, |c, row| {
+    Ok(cells.rows(&frame.times("latency")?, |c, row| {
         let head_dim = c.number("head_dim", row);
         let [batch, isl, step] = ["batch_size", "isl", "step"].map(|axis| c.number(axis, row));
         let skip = in_window(row)
@@ -689,7 +689,7 @@ fn select_mla(context: bool, module: bool, frame: &Frame) -> Result<Vec<Row>, Si
         texts.push("gemm_type");
     }
     let cells = Cells::new(frame, &texts, &["num_heads", "batch_size", "isl", "step"])?;
-    Ok(cells.rows(&frame.reals("latency")?, |c, row| {
+    Ok(cells.rows(&frame.times("latency")?, |c, row| {
         let [heads, batch] = ["num_heads", "batch_size"].map(|axis| c.number(axis, row));
         let [isl, step] = ["isl", "step"].map(|axis| c.number(axis, row));
         let skip = c.text("mla_dtype", row) != "bfloat16" || context && step != 0;
@@ -713,7 +713,7 @@ fn select_mla_bmm(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
         &["op_name", "bmm_dtype"],
         &["num_heads", "num_tokens"],
     )?;
-    Ok(cells.rows(&frame.reals("latency")?, |c, row| {
+    Ok(cells.rows(&frame.times("latency")?, |c, row| {
         let side = match c.text("op_name", row) {
             "mla_gen_pre" => "before",
             "mla_gen_post" => "after",
@@ -735,7 +735,7 @@ fn select_moe(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
         &["moe_dtype", "distribution"],
         &[&axes[..], &cuts].concat(),
     )?;
-    Ok(cells.rows(&frame.reals("latency")?, |c, row| {
+    Ok(cells.rows(&frame.times("latency")?, |c, row| {
         let layer = axes.map(|axis| c.number(axis, row));
         let keys = [
             layer.to_vec(),
@@ -756,7 +756,7 @@ fn select_experts(frame: &Frame) -> Result<Vec<ExpertsRow>, SiliconError> {
     let cuts = ["moe_tp_size", "moe_ep_size", "num_tokens"];
     let texts = ["moe_dtype", "distribution", "kernel_source"];
     let cells = Cells::new(frame, &texts, &[&axes[..], &cuts].concat())?;
-    let latencies_ms = frame.reals("latency")?;
+    let latencies_ms = frame.times("latency")?;
     Ok((0..frame.rows())
         .filter_map(|row| {
             let layer = axes.map(|axis| cells.number(axis, row));
@@ -802,7 +802,7 @@ fn select_delta_net(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
         "seq_len",
     ];
     let cells = Cells::new(frame, &["phase", "kernel_source"], &numbers)?;
-    Ok(cells.rows(&frame.reals("latency")?, |c, row| {
+    Ok(cells.rows(&frame.times("latency")?, |c, row| {
         let phase = match c.text("phase", row) {
             "context" => "prefill",
             "generation" => "decode",
@@ -824,7 +824,7 @@ fn select_delta_net(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
 fn select_all_reduce(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
     let axes = ["num_gpus", "message_size"];
     let cells = Cells::new(frame, &["kernel_source"], &axes)?;
-    Ok(cells.rows(&frame.reals("latency")?, |c, row| {
+    Ok(cells.rows(&frame.times("latency")?, |c, row| {
         let eager = c.text("kernel_source", row).ends_with("_eager");
         let keys = ["num_gpus", "message_size"].map(|axis| c.number(axis, row));
         (!eager).then(|| (Vec::new(), keys.into()))
@@ -837,7 +837,7 @@ fn select_nccl(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
         &["op_name", "nccl_dtype"],
         &["num_gpus", "message_size"],
     )?;
-    Ok(cells.rows(&frame.reals("latency")?, |c, row| {
+    Ok(cells.rows(&frame.times("latency")?, |c, row| {
         let collective = match c.text("op_name", row) {
             "alltoall" => "all_to_all",
             other => other,
@@ -857,7 +857,7 @@ fn select_exchange(frame: &Frame) -> Result<Vec<Row>, SiliconError> {
         "num_tokens",
     ];
     let cells = Cells::new(frame, &["comm_backend", "phase"], &numbers)?;
-    let latencies_ms: Vec<f64> = frame.reals("latency")?.iter().map(|us| us / 1e3).collect();
+    let latencies_ms: Vec<f64> = frame.times("latency")?.iter().map(|us| us / 1e3).collect();
     Ok(cells.rows(&latencies_ms, |c, row| {
         let mode = match c.text("comm_backend", row) {
             "deepep_ll" => "low_latency",
@@ -891,7 +891,7 @@ fn select_deepep(low_latency: bool, frame: &Frame) -> Result<Vec<Row>, SiliconEr
         };
         let mut latencies_ms = vec![0.0; frame.rows()];
         for part in parts {
-            let values = frame.reals(&format!("{phase}_{part}"))?;
+            let values = frame.times(&format!("{phase}_{part}"))?;
             latencies_ms
                 .iter_mut()
                 .zip(values)
@@ -1004,6 +1004,21 @@ mod tests {
     fn frame(columns: Vec<(&str, Column)>) -> Frame {
         let bytes = encode(columns).unwrap();
         Frame::read("test", Bytes::from(bytes)).unwrap()
+    }
+
+    #[test]
+    fn times_that_are_none_are_refused() {
+        for (time, said) in [(-1.0, "-1"), (f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
+            for (name, read) in [
+                (LATENCY, (|f| f.latencies_ms().map(drop)) as fn(&Frame) -> _),
+                ("latency", |f| f.times("latency").map(drop)),
+            ] {
+                let source = frame(vec![(name, Column::Real(vec![0.5, time]))]);
+                let told = read(&source).expect_err("no time").to_string();
+                let expected = format!("test: column `{name}` has {said} in row 2");
+                assert!(told.starts_with(&expected), "{told}");
+            }
+        }
     }
 
     #[test]

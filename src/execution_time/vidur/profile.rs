@@ -10,7 +10,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::sheet::{Row, Sheet};
+use super::sheet::{MILLISECONDS, Row, Sheet};
 use super::{Op, Profile, VidurError};
 use crate::input_file::{self, InputKind};
 
@@ -218,7 +218,7 @@ impl ProfileFile {
                 .iter()
                 .filter(|column| !row.field(**column).is_empty())
             {
-                sheet.zero_or_more(row, column)?;
+                sheet.time(row, column, MILLISECONDS)?;
             }
         }
         Ok(())
@@ -375,7 +375,7 @@ impl ProfileRows<'_> {
             let time_ms = match time {
                 None => 0.0,
                 Some(column) if row.field(column).is_empty() && op.may_be_unmeasured() => 0.0,
-                Some(column) => sheet.zero_or_more(row, column)?,
+                Some(column) => sheet.time(row, column, MILLISECONDS)?,
             };
             samples.points.push(point);
             samples.times_ms.push(time_ms);

@@ -12,13 +12,17 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::VidurError;
-use super::sheet::Sheet;
+use super::sheet::{SECONDS, Sheet};
 use crate::execution_time::{
     Operator, PricedOperator, Provenance, StageRun, StageTime, StepCost, StepShape,
     decode_times_one_by_one, operators_of_stage, stage_times_one_by_one,
 };
 use crate::input_file::{self, InputKind};
 use crate::number::{narrow, whole_u64};
+
+/// By how much a part of a time may exceed the time, relative to it: the originals add
+/// up the two in different ways.
+const ROUNDING: f64 = 1e-9;
 
 /// First bytes of a file compressed with gzip.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -74,10 +78,17 @@ impl RecordedCost {
                 let next = batches.len() as u64;
                 *batches.entry(batch).or_insert(next)
             };
-            let total_s = sheet.zero_or_more(row, columns[2])?;
+            let total_s = sheet.time(row, columns[2], SECONDS)?;
             let model_s = match model {
-                Some(column) => sheet.zero_or_more(row, column)?,
                 None => total_s,
+                Some(column) => {
+                    let model_s = sheet.time(row, column, SECONDS)?;
+                    if model_s > total_s * (1.0 + ROUNDING) {
+                        let allowed = "a part of execution_time, which is less";
+                        return Err(sheet.refuse(row, column, allowed));
+                    }
+                    model_s
+                }
             };
             let run = StageRun {
                 replica: narrow::<u32, _>(replica),

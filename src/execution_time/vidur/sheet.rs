@@ -5,8 +5,13 @@ use std::path::Path;
 use csv::StringRecord;
 
 use super::VidurError;
+use crate::limits::STEP_TIME_S_MAX;
 use crate::number::narrow;
 use crate::spelling;
+
+/// Seconds and milliseconds, for [`Sheet::time`].
+pub(super) const SECONDS: (f64, &str) = (1.0, "s");
+pub(super) const MILLISECONDS: (f64, &str) = (1e3, "ms");
 
 /// A CSV file in memory.
 #[derive(Debug)]
@@ -100,6 +105,21 @@ impl<'a> Sheet<'a> {
             return Err(self.refuse(row, column, "a number from 0 on"));
         }
         Ok(value)
+    }
+
+    /// A time of a step or of a part of one, in a unit of which a second has
+    /// `units_per_s`.
+    pub(super) fn time(
+        &self,
+        row: &Row,
+        column: usize,
+        (units_per_s, unit): (f64, &str),
+    ) -> Result<f64, VidurError> {
+        let most = STEP_TIME_S_MAX * units_per_s;
+        match self.number(row, column)? {
+            time if (0.0..=most).contains(&time) => Ok(time),
+            _ => Err(self.refuse(row, column, &format!("a time from 0 to {most:e} {unit}"))),
+        }
     }
 
     /// True or false, as pandas writes it.

@@ -2,14 +2,15 @@
 //!
 //! A table holds what one run of the original looked up: columns
 //! `op,f0,f1,ms`, `f1` blank for operators with one feature. Fed with it, the
-//! formula gives that run's stage times to the last bit, without any fit.
+//! formula gives that run's stage times to the last bit, without any fit. Times are
+//! times: one below zero, which a regression may come to, is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::compose::{Composed, Deployment, OperatorTimes};
-use super::sheet::Sheet;
+use super::sheet::{MILLISECONDS, Sheet};
 use super::{Keys, Op, PredictorConfig, Rows, VidurError};
 use crate::catalog::ModelSpec;
 use crate::execution_time::{PricedOperator, Provenance, StageRun, StageTime, StepCost, StepShape};
@@ -172,7 +173,7 @@ fn read(path: &Path, text: &[u8]) -> Result<BTreeMap<Op, Vec<(Key, f64)>>, Vidur
                 }
             }
         }
-        let time_ms = sheet.number(row, columns[3])?;
+        let time_ms = sheet.time(row, columns[3], MILLISECONDS)?;
         entries.entry(op).or_default().push((key, time_ms));
     }
     for list in entries.values_mut() {
