@@ -633,6 +633,7 @@ fn parquet_rows(path: &Path) -> Vec<serde_json::Map<String, Value>> {
             parquet::record::Field::Double(value) => Value::from(*value),
             parquet::record::Field::Long(value) => Value::from(*value),
             parquet::record::Field::Str(text) => Value::from(text.as_str()),
+            parquet::record::Field::Bool(flag) => Value::from(*flag),
             parquet::record::Field::Null => Value::Null,
             other => panic!("{other}"),
         };

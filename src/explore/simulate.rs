@@ -298,7 +298,7 @@ impl CheckOne for Simulate {
 
     fn requests(&self, config: &RunConfig) -> Result<u32, WorkloadError> {
         if config.measured() == Measure::Steady {
-            return Ok(config.length().requests);
+            return Ok(config.length().simulated_at_first());
         }
         let outline = self.workloads.outline(&config.workload, config.qps)?;
         Ok(outline.requests)

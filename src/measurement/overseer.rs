@@ -20,10 +20,6 @@ use crate::statistics::{LoadEvidence, LoadVerdict};
 /// Requests that have arrived when a run is looked at first for a growing backlog.
 const FIRST_LOOK: u32 = 128;
 
-/// Requests simulated to warm up before the first window is cut, as a share of those to be
-/// measured.
-const EXPECTED_WARM_UP: f64 = 0.125;
-
 /// A run whose figures are not known well enough goes on to be as many times as long.
 const GROWTH: f64 = 1.5;
 
@@ -95,7 +91,7 @@ impl<'a> Steady<'a> {
             targets,
             is_closed_loop,
             requests,
-            goal: with_warm_up(requests),
+            goal: length.simulated_at_first() as usize,
             next_look: FIRST_LOOK,
             saturated_at: None,
             measured: None,
@@ -343,12 +339,6 @@ fn is_certain(probability: f64) -> bool {
 fn tokens(recorder: &SegmentRecorder) -> Vec<SparseHistogram> {
     let open = std::iter::once(recorder.open());
     recorder.segments().iter().cloned().chain(open).collect()
-}
-
-/// Requests simulated to measure so many.
-fn with_warm_up(requests: usize) -> usize {
-    let more = requests as f64 * EXPECTED_WARM_UP;
-    requests + whole_u32(more.ceil()) as usize
 }
 
 impl Overseer<SegmentRecorder> for Steady<'_> {

@@ -4,10 +4,9 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::deployment::{Deployment, Miss};
 use super::format;
-use super::gather::{Deployment, Miss};
 use super::insights::Binding;
-use super::table;
 use crate::results::SummaryReader;
 use crate::select::Selection;
 use crate::spec::columns::interval_ends;
@@ -50,7 +49,7 @@ pub(super) fn answer(
             .map(|next| next_best(selection, first, next, varying_axes)),
     );
     let step = binding.and_then(|binding| binding.steps.first());
-    sentences.extend(step.map(|step| format!("What keeps it from more: {}.", table::step(step))));
+    sentences.extend(step.map(|step| format!("What keeps it from more: {}.", step.sentence())));
     sentences.push(assumed(reader, first));
     Answer {
         run_index: Some(first.run_index),

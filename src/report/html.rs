@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Figures;
+use super::deployment::{Deployment, describe};
 use super::gather::{
-    Deployment, GatherOptions, ListKind, Overview, ReportError, SweepReport, condense, describe,
-    overview,
+    GatherOptions, ListKind, Overview, ReportError, SweepReport, condense, overview,
 };
 use crate::number::{narrow, whole_i32};
 use crate::output_file;
@@ -43,7 +43,12 @@ struct Page<'a> {
 struct Row<'a> {
     run_index: u64,
     run_id: &'a str,
+    replications: u32,
     slo_met: bool,
+    slo_verdict: &'static str,
+    slo_probability: f64,
+    /// None where all of a run was measured.
+    load_verdict: Option<&'static str>,
     pareto: bool,
     axes: Vec<&'a Value>,
     figures: Vec<Option<f64>>,
@@ -56,7 +61,11 @@ impl<'a> Row<'a> {
         Self {
             run_index: deployment.run_index,
             run_id: &deployment.run_id,
+            replications: deployment.replications,
             slo_met: deployment.slo_met,
+            slo_verdict: deployment.slo_verdict,
+            slo_probability: rounded(deployment.slo_probability),
+            load_verdict: deployment.load_verdict,
             pareto: deployment.pareto,
             axes: axes
                 .map(|axis| deployment.axes.get(axis).unwrap_or(&Value::Null))

@@ -4,8 +4,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::deployment::{Miss, describe};
 use super::format;
-use super::gather::{Miss, describe};
 use crate::results::{ResultError, RunStatus, SummaryReader};
 use crate::select::Selection;
 use crate::select::neighbours::{Neighbour, Outcome, neighbours};
@@ -42,6 +42,23 @@ pub struct BlockedStep {
     pub would_be_better: Option<bool>,
     /// What forbids it, as part of a sentence.
     pub because: String,
+}
+
+impl BlockedStep {
+    /// What changes, and why it cannot be had.
+    pub(super) fn sentence(&self) -> String {
+        let change = format!(
+            "{} {} -> {}",
+            self.axis,
+            format::value(Some(&self.from)),
+            format::value(Some(&self.to))
+        );
+        let because = self.because.trim_end_matches('.');
+        match self.would_be_better {
+            Some(_) => format!("{change} would be better, but {because}"),
+            None => format!("{change} cannot be deployed: {because}"),
+        }
+    }
 }
 
 /// Looks around the best deployment; none if there is none.

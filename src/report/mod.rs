@@ -6,6 +6,7 @@
 //! page. Knows nothing of how results came about.
 
 mod answer;
+mod deployment;
 mod figures;
 mod format;
 mod gather;
@@ -21,10 +22,9 @@ use clap::ValueEnum;
 
 use crate::results::{ClaimedDirectory, SummaryReader};
 
+pub use deployment::{Deployment, Miss};
 pub use figures::Figures;
-pub use gather::{
-    Deployment, GatherOptions, Grounds, ListKind, Miss, ReportError, RunTotals, SweepReport, gather,
-};
+pub use gather::{GatherOptions, Grounds, ListKind, ReportError, RunTotals, SweepReport, gather};
 pub use simulation::simulation_text;
 pub use text_table::{LEAST_WIDTH, TextColumn, TextTable, wrapped};
 

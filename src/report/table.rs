@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use super::deployment::{Deployment, Miss};
 use super::format::{self, counted, grouped};
-use super::gather::{Deployment, ListKind, Miss, SweepReport};
-use super::insights::{Binding, BlockedStep};
+use super::gather::{ListKind, SweepReport};
+use super::insights::Binding;
 use super::text_table::{TextColumn, TextTable, wrapped};
 use crate::results::SloVerdict;
 use crate::results::schema::METRIC_COLUMNS;
@@ -289,13 +290,18 @@ fn figure_list(report: &SweepReport) -> Vec<(String, Option<&'static str>, u8)> 
 /// What a deployment misses: targets beyond their limit, requests not done.
 fn misses(deployment: &Deployment) -> String {
     let mut parts = Vec::new();
-    if deployment.load_verdict == Some("saturated") {
+    // Of a run that was stopped, nobody expects all requests to have completed.
+    let is_saturated = deployment.load_verdict == Some("saturated");
+    if is_saturated {
         parts.push("saturated".to_owned());
     } else if deployment.slo_verdict == SloVerdict::Unsure.name() {
         let probability = format::percent(deployment.slo_probability);
-        parts.push(format!("unsure: {probability} likely to meet"));
+        parts.push(match deployment.load_verdict {
+            Some("too_short") => format!("too short a run: {probability} likely to meet"),
+            _ => format!("unsure: {probability} likely to meet"),
+        });
     }
-    if deployment.incomplete_fraction > 0.0 {
+    if deployment.incomplete_fraction > 0.0 && !is_saturated {
         let share = format::percent(deployment.incomplete_fraction);
         parts.push(format!("{share} not completed"));
     }
@@ -395,10 +401,13 @@ fn binding(binding: &Binding) -> String {
                 "No single step along an axis that this sweep tried is both better and ruled out."
             ),
         ),
-        Some(first) => line(&mut out, format_args!("What binds it: {}.", step(first))),
+        Some(first) => line(
+            &mut out,
+            format_args!("What binds it: {}.", first.sentence()),
+        ),
     }
     for blocked in binding.steps.iter().take(STEPS_SHOWN).skip(1) {
-        line(&mut out, format_args!("Also: {}.", step(blocked)));
+        line(&mut out, format_args!("Also: {}.", blocked.sentence()));
     }
     if !binding.shared.is_empty() {
         let shared = binding.shared.iter();
@@ -415,21 +424,6 @@ fn binding(binding: &Binding) -> String {
         );
     }
     out
-}
-
-/// A step and what forbids it, as a sentence without its end.
-pub(super) fn step(blocked: &BlockedStep) -> String {
-    let change = format!(
-        "{} {} -> {}",
-        blocked.axis,
-        format::value(Some(&blocked.from)),
-        format::value(Some(&blocked.to))
-    );
-    let because = blocked.because.trim_end_matches('.');
-    match blocked.would_be_better {
-        Some(_) => format!("{change} would be better, but {because}"),
-        None => format!("{change} cannot be deployed: {because}"),
-    }
 }
 
 fn files(report: &SweepReport) -> String {

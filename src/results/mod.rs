@@ -134,7 +134,11 @@ impl RunResult {
     }
 
     fn cost_usd_per_million_tokens(&self, tokens_per_s: f64) -> f64 {
-        let tokens_per_hour = tokens_per_s * 3600.0;
+        // The lower end of an interval may be no rate at all: then nothing is known.
+        let tokens_per_hour = match tokens_per_s > 0.0 {
+            true => tokens_per_s * 3600.0,
+            false => f64::NAN,
+        };
         self.cost_usd_per_hour.unwrap_or(f64::NAN) / tokens_per_hour * 1e6
     }
 }

@@ -386,18 +386,16 @@ fn load_columns() -> Vec<Column<RunResult>> {
         int(
             "measured_requests",
             "requests",
-            "Requests that arrived in it",
+            "Of `num_requests`, those that arrived",
             |run: &RunResult| {
-                let steady = run.steady()?;
                 let summary = run.summary.as_ref()?;
-                let _ = steady;
                 Some(i64::from(summary.num_requests - summary.not_arrived))
             },
         ),
         int(
             "simulated_requests",
             "requests",
-            "Requests simulated in all: those, and those that warmed the system up or kept it loaded",
+            "Requests simulated in all: those that are measured, and those that warmed the system up or kept it loaded",
             |run: &RunResult| match (run.steady(), &run.summary) {
                 (Some(steady), _) => Some(i64::from(steady.simulated_requests)),
                 (None, summary) => summary.as_ref().map(|s| i64::from(s.num_requests)),

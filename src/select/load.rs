@@ -14,19 +14,29 @@ pub(super) enum Load {
     Saturated,
     /// In steady state, of which too little was seen.
     TooShort,
+    /// The same, where a time limit wanted no more to be seen: it is judged by that.
+    TooShortByLimit,
 }
 
 impl Load {
     /// The column it is in.
     pub(super) const COLUMN: &'static str = "load_verdict";
+    /// Requests that had not arrived when the time limit came; also needed.
+    const NOT_ARRIVED: &'static str = "not_arrived";
 
     pub(super) fn of(row: SummaryRow<'_>) -> Self {
         let word = row.text(Self::COLUMN);
+        let is_limited = row
+            .integer(Self::NOT_ARRIVED)
+            .is_some_and(|count| count > 0);
         let judged = [Self::Stable, Self::Saturated, Self::TooShort];
         let found = judged
             .into_iter()
             .find(|load| word.is_some() && load.name() == word);
-        found.unwrap_or(Self::Unjudged)
+        match found {
+            Some(Self::TooShort) if is_limited => Self::TooShortByLimit,
+            found => found.unwrap_or(Self::Unjudged),
+        }
     }
 
     pub(super) fn name(self) -> Option<&'static str> {
@@ -34,7 +44,7 @@ impl Load {
             Self::Unjudged => None,
             Self::Stable => Some(LoadVerdict::Stable.name()),
             Self::Saturated => Some(LoadVerdict::Saturated.name()),
-            Self::TooShort => Some(LoadVerdict::TooShort.name()),
+            Self::TooShort | Self::TooShortByLimit => Some(LoadVerdict::TooShort.name()),
         }
     }
 
@@ -43,6 +53,7 @@ impl Load {
         match (self, other) {
             (Self::Saturated, _) | (_, Self::Saturated) => Self::Saturated,
             (Self::TooShort, _) | (_, Self::TooShort) => Self::TooShort,
+            (Self::TooShortByLimit, _) | (_, Self::TooShortByLimit) => Self::TooShortByLimit,
             (Self::Stable, _) | (_, Self::Stable) => Self::Stable,
             (Self::Unjudged, Self::Unjudged) => Self::Unjudged,
         }

@@ -98,8 +98,8 @@ pub struct Selection {
     criteria: Criteria,
     /// Objectives left out of the criteria as no run has a value for them.
     dropped: Vec<Objective>,
-    /// Axes that make a configuration; empty: each run is one.
-    key_axes: Vec<String>,
+    /// Axes that make a configuration; none: each run is one.
+    key_axes: Option<Vec<String>>,
     by_key: HashMap<[u8; 32], u32>,
     configurations: Vec<Configuration>,
     /// Per configuration one for each bound.
@@ -127,10 +127,7 @@ impl Selection {
             first_objective: criteria.objectives.first().cloned(),
             criteria,
             dropped: Vec::new(),
-            key_axes: match replicated {
-                true => names.filter(|name| name != REPLICATION_COLUMN).collect(),
-                false => Vec::new(),
-            },
+            key_axes: replicated.then(|| names.filter(|name| name != REPLICATION_COLUMN).collect()),
             by_key: HashMap::new(),
             configurations: Vec::new(),
             bounded: Vec::new(),
@@ -161,7 +158,7 @@ impl Selection {
     /// Takes one run. Runs come in index order.
     pub fn observe(&mut self, row: SummaryRow<'_>) {
         let ok = row.status() == Some(RunStatus::Ok);
-        if !ok && self.key_axes.is_empty() {
+        if !ok && self.key_axes.is_none() {
             return;
         }
         let position = self.configuration_of(row);
@@ -197,9 +194,9 @@ impl Selection {
 
     fn configuration_of(&mut self, row: SummaryRow<'_>) -> usize {
         let next = self.configurations.len();
-        if !self.key_axes.is_empty() {
+        if let Some(key_axes) = &self.key_axes {
             let mut hasher = blake3::Hasher::new();
-            for axis in &self.key_axes {
+            for axis in key_axes {
                 hasher.update(row.value(axis).to_string().as_bytes());
                 hasher.update(&[0]);
             }
@@ -341,13 +338,24 @@ impl Selection {
     /// that are tied in it the cheapest, then by the next objectives, then by index. At
     /// most `limit`.
     pub fn best(&self, limit: usize) -> Vec<usize> {
-        let mut best = self.sorted(usize::MAX, Configuration::meets_targets, |a, b| {
+        let ranked = self.ranked(limit).into_iter();
+        ranked.map(|(position, _)| position).collect()
+    }
+
+    /// The same with their places, from 1, which those that are tied with the best of them
+    /// share.
+    pub fn ranked(&self, limit: usize) -> Vec<(usize, u64)> {
+        let best = self.sorted(usize::MAX, Configuration::meets_targets, |a, b| {
             self.compare_standings(a, b)
         });
-        let mut rest = &mut best[..];
+        let mut ranked = Vec::with_capacity(best.len());
+        let mut rest = &best[..];
         while let Some(&first) = rest.first() {
-            let tied = rest.partition_point(|&position| self.are_tied(first, position));
-            let (group, after) = rest.split_at_mut(tied.max(1));
+            let tied = rest.iter().skip(1);
+            let tied = tied.take_while(|&&position| self.are_tied(first, position));
+            let (group, after) = rest.split_at(1 + tied.count());
+            let place = ranked.len() as u64 + 1;
+            let mut group = group.to_vec();
             group.sort_by(|&a, &b| {
                 let cost = |position: usize| self.standings[position].cost_usd_per_hour();
                 let by_cost = cost(a).total_cmp(&cost(b));
@@ -355,10 +363,11 @@ impl Selection {
                     .then_with(|| self.compare_objectives(a, b))
                     .then(a.cmp(&b))
             });
+            ranked.extend(group.into_iter().map(|position| (position, place)));
             rest = after;
         }
-        best.truncate(limit);
-        best
+        ranked.truncate(limit);
+        ranked
     }
 
     /// Whether two configurations cannot be told apart by the first objective.
@@ -446,7 +455,7 @@ impl Judge for Selection {
         let compared = self.first_objective.iter().flat_map(ranking::columns);
         criteria
             .chain(compared)
-            .chain(self.key_axes.iter().cloned())
+            .chain(self.key_axes.iter().flatten().cloned())
             .collect()
     }
 

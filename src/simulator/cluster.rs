@@ -13,20 +13,21 @@ mod apart;
 mod hand_over;
 mod open;
 
-use super::cohort::Spent;
 use super::config::{ClusterSpec, Compat, PoolRole};
 use super::event::{Event, EventQueue};
 use super::open_end::{Marks, Next, Overseer, Until};
 use super::pd_transfer::TransferNetwork;
 use super::pipeline::STEPS;
+use super::pool_work::PoolWork;
 use super::recorder::{
     ArrivalFact, BatchFact, EventFact, EventKind, KvUseFact, PrefillFact, Recorder, RequestOutcome,
     SimulationTotals, StageEndFact, StageFact,
 };
-use super::replica::{Batch, PoolWork, PrefillWork, Replica, ReplicaEnd, StaticGroup};
+use super::replica::{Batch, PrefillWork, Replica, ReplicaEnd, StaticGroup};
 use super::request::RequestState;
 use super::scheduler::global::mixed_pool::{Candidate, MixedPool};
 use super::scheduler::global::{Load, Router, python_set};
+use super::spent::Spent;
 use crate::execution_time::StageRun;
 use crate::number::narrow;
 use crate::workload::{Request, RequestStream, Workload};

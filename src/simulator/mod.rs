@@ -29,11 +29,13 @@ mod kv_cache;
 mod open_end;
 mod pd_transfer;
 mod pipeline;
+mod pool_work;
 mod ready;
 pub mod recorder;
 mod replica;
 mod request;
 mod scheduler;
+mod spent;
 mod tournament;
 
 pub use cluster::{observe, simulate};
@@ -43,10 +45,10 @@ pub use config::{
 };
 pub use footprint::run_memory_bytes;
 pub use open_end::{Mark, Next, Overseer, Progress, Until};
+pub use pool_work::PoolWork;
 pub use recorder::{
     ArrivalFact, BatchFact, Distribution, DistributionIntervals, EventFact, EventKind, KvUseFact,
     PrefillFact, Recorder, RequestOutcome, RequestRecord, RequestTargets, RunSummary,
     SegmentCounts, SegmentRecorder, SimulationTotals, SparseHistogram, StageEndFact, StageFact,
     SteadyState, SummaryRecorder, TimeHistogram,
 };
-pub use replica::PoolWork;

@@ -1,7 +1,8 @@
 //! A request on its way through the cluster.
 
-use super::cohort::{NO_INTERVAL_S, Spent};
+use super::cohort::NO_INTERVAL_S;
 use super::recorder::{RequestOutcome, RequestRecord};
+use super::spent::Spent;
 
 /// Marks "not on any replica".
 pub(crate) const NO_REPLICA: u32 = u32::MAX;

@@ -4,9 +4,6 @@
 
 use std::sync::LazyLock;
 
-use serde_json::Value;
-
-use super::Points;
 use crate::spelling::did_you_mean;
 
 /// What latencies are measured of requests.
@@ -15,7 +12,7 @@ const STATISTICS: [&str; 6] = ["mean", "p50", "p90", "p95", "p99", "max"];
 
 /// Columns of numbers in a summary other than latencies and keys of a run, those first
 /// that are asked for most.
-const QUANTITIES: [&str; 32] = [
+const QUANTITIES: [&str; 35] = [
     "throughput_tokens_per_s_per_gpu",
     "throughput_tokens_per_s",
     "throughput_total_tokens_per_s",
@@ -27,6 +24,9 @@ const QUANTITIES: [&str; 32] = [
     "slo_attainment",
     "slo_probability",
     "simulated_requests",
+    "measured_requests",
+    "window_start_s",
+    "window_end_s",
     "served_tokens_share",
     "gpu_busy_fraction",
     "mfu",
@@ -57,6 +57,9 @@ const INTERVAL_QUANTITIES: [&str; 4] = [
     "throughput_tokens_per_s_per_gpu",
     "cost_usd_per_million_tokens",
 ];
+
+/// Shares that have an interval too, which a run is not extended for.
+const SHARES_WITH_INTERVALS: [&str; 2] = ["slo_attainment", "served_tokens_share"];
 
 /// A column that cannot serve as what it is named for.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -117,7 +120,7 @@ pub fn interval_columns() -> &'static [String] {
 
 /// The columns of the two ends of the interval of `column`; none if it has none.
 pub fn interval_ends(column: &str) -> Option<[String; 2]> {
-    if matches!(column, "slo_attainment" | "served_tokens_share") {
+    if SHARES_WITH_INTERVALS.contains(&column) {
         return Some(["low", "high"].map(|end| format!("{column}_{end}")));
     }
     check_interval(column).ok()?;
@@ -146,8 +149,13 @@ pub fn check_interval(column: &str) -> Result<(), ColumnError> {
 pub fn objective_columns() -> &'static [String] {
     static COLUMNS: LazyLock<Vec<String>> = LazyLock::new(|| {
         let quantities = QUANTITIES.iter().map(|name| (*name).to_owned());
+        let figures = interval_columns().iter().map(String::as_str);
+        let ends = figures
+            .chain(SHARES_WITH_INTERVALS)
+            .filter_map(interval_ends);
         quantities
             .chain(latency_columns().iter().cloned())
+            .chain(ends.flatten())
             .collect()
     });
     &COLUMNS
@@ -193,25 +201,4 @@ pub fn check_objective(column: &str, number_keys: &[&str]) -> Result<(), ColumnE
         column: column.to_owned(),
         known: fixed.iter().cloned().chain(keys).collect(),
     })
-}
-
-/// Keys of a run that a sweep varies and its summary has as numbers.
-pub(super) fn number_keys<'a>(axes: Option<&'a Value>, points: Option<&'a Points>) -> Vec<&'a str> {
-    let axes = axes.and_then(Value::as_object).into_iter().flatten();
-    let axes = axes.filter(|(_, values)| {
-        let values = values.as_array().map_or(&[][..], Vec::as_slice);
-        are_numbers(&mut values.iter())
-    });
-    let columns = points.into_iter().flat_map(|points| {
-        let columns = points.columns.iter();
-        columns.filter(|column| are_numbers(&mut points.column_values(column).into_iter()))
-    });
-    let axes = axes.map(|(key, _)| key.as_str());
-    axes.chain(columns.map(String::as_str)).collect()
-}
-
-/// Whether there are numbers, and nothing else but nulls.
-fn are_numbers(values: &mut dyn Iterator<Item = &Value>) -> bool {
-    let mut given = values.filter(|value| !value.is_null()).peekable();
-    given.peek().is_some() && given.all(Value::is_number)
 }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::check::{Checker, Issue, IssueKind, child};
 use super::keys::{find_run_key, run_keys, sweep_keys};
+use super::number_keys::number_keys;
 use super::overrides::Overrides;
 use super::places::{KeyPlaces, is_within};
 use super::{
@@ -417,7 +418,7 @@ impl Findings<'_> {
         let Some(objectives) = spec.get("objectives") else {
             return;
         };
-        let numbers = columns::number_keys(spec.get("axes"), points);
+        let numbers = number_keys(spec.get("axes"), points);
         let mut seen: HashSet<&str> = HashSet::new();
         for direction in ["maximize", "minimize"] {
             let columns = objectives.get(direction).and_then(Value::as_array);

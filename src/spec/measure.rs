@@ -1,15 +1,11 @@
-//! What a run's figures are of, and how long it becomes.
+//! What a run's figures are of, and how well they are to be known.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::RunConfig;
 use super::columns::{self, ColumnError};
-use crate::measurement::{Figure, Length};
-use crate::simulator::Compat;
-use crate::workload::ArrivalsConfig;
 
 /// What the figures of a run are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -83,52 +79,5 @@ pub fn check_precision(column: &str, width: &RelativeWidth) -> Result<(), Precis
                 RelativeWidth::Percent(text) => text.clone(),
             },
         }),
-    }
-}
-
-/// Requests a run is extended to at most, where nobody says: an M/M/1 queue at 95 % of
-/// its capacity needs some hundred thousand for intervals that can be believed.
-const DEFAULT_MAX_REQUESTS: u32 = 2_000_000;
-
-/// Requests that are measured at first where nobody says how many.
-const FIRST_REQUESTS: u32 = 500;
-
-impl RunConfig {
-    /// What its figures are of: as it says, or by where its requests come from. Recorded
-    /// arrivals and bursts have a beginning and an end of their own; those that are
-    /// generated go on for as long as one likes.
-    pub fn measured(&self) -> Measure {
-        if let Some(measure) = self.measure {
-            return measure;
-        }
-        match self.workload.arrivals {
-            _ if self.compat != Compat::None => Measure::All,
-            ArrivalsConfig::Trace { .. } => Measure::All,
-            ArrivalsConfig::Static if self.qps.is_none() => Measure::All,
-            ArrivalsConfig::Static
-            | ArrivalsConfig::Poisson
-            | ArrivalsConfig::Gamma { .. }
-            | ArrivalsConfig::Concurrency { .. } => Measure::Steady,
-        }
-    }
-
-    /// How many requests it measures in steady state: as many as it says; more if it asks
-    /// for precision; and if it says nothing, until they are enough.
-    pub fn length(&self) -> Length {
-        let wishes = self.precision.iter().flat_map(|precision| &precision.0);
-        let precision: Vec<_> = wishes
-            .filter_map(|(column, width)| Some((Figure::of_column(column)?, width.share()?)))
-            .collect();
-        let requests = self.workload.requests.unwrap_or(FIRST_REQUESTS);
-        let max_requests = match (self.max_requests, self.workload.requests) {
-            (Some(most), _) => most,
-            (None, Some(requests)) if precision.is_empty() => requests,
-            (None, _) => DEFAULT_MAX_REQUESTS,
-        };
-        Length {
-            requests: requests.min(max_requests),
-            max_requests,
-            precision,
-        }
     }
 }

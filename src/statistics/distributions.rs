@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 use statrs::function::gamma::gamma_lr;
 
-use super::interval::TAIL;
+use super::confidence::TAIL;
 use crate::number::whole_usize;
 
 /// The value below which a standard normal variable lies with `probability`.

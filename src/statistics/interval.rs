@@ -1,12 +1,7 @@
 //! A figure and how far it may be off.
 
+use super::confidence::TAIL;
 use super::distributions::{normal_below, normal_quantile};
-
-/// The share of intervals that contain the true value, at every place that states one.
-pub const CONFIDENCE: f64 = 0.95;
-
-/// What lies below an interval, and what lies above it.
-pub(super) const TAIL: f64 = (1.0 - CONFIDENCE) / 2.0;
 
 /// A figure with its interval. A bound that the run says nothing about is NaN.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -8,6 +8,7 @@
 //! tables in `docs/statistics.md`.
 
 use super::batch_means::{Mean, mean};
+use super::cells::ROUNDING;
 
 /// The fewest independent values the mean of a series must be worth.
 pub const MIN_EFFECTIVE_VALUES: f64 = 60.0;
@@ -51,7 +52,7 @@ fn mean_is_enough(mean: &Mean, series: &[f64]) -> bool {
         .map(|value| (value - center) * (value - center))
         .sum::<f64>()
         / count;
-    if variance == 0.0 {
+    if variance.sqrt() <= ROUNDING * center.abs() {
         return count >= MIN_EVENTS * CONSTANT_VALUES_PER_EVENT;
     }
     let error = mean.standard_error * mean.standard_error;
@@ -71,6 +72,9 @@ mod tests {
     #[test]
     fn constants_are_known_and_trends_are_not() {
         assert!(mean_is_known(&[1.0; 2000]));
+        // The same, but for rounding that grows with time.
+        let rounded: Vec<f64> = (0..2000).map(|i| 1.0 + f64::from(i) * 1e-15).collect();
+        assert!(mean_is_known(&rounded));
         assert!(!mean_is_known(&[1.0; 1000]));
         let trend: Vec<f64> = (0..10_000).map(f64::from).collect();
         assert!(!mean_is_known(&trend));

@@ -10,6 +10,7 @@
 
 pub mod batch_means;
 mod cells;
+mod confidence;
 mod distributions;
 pub mod growth;
 mod interval;
@@ -22,7 +23,8 @@ mod tests;
 pub mod warm_up;
 
 pub use batch_means::Mean;
+pub use confidence::CONFIDENCE;
 pub use growth::{LoadEvidence, LoadVerdict};
-pub use interval::{CONFIDENCE, Interval};
+pub use interval::Interval;
 pub use quantile::{CellCounts, Sample};
 pub use warm_up::WarmUp;

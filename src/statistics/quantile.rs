@@ -21,9 +21,10 @@
 //! happens to hold none of the large ones would seem certain. So the design effect is
 //! the largest of those at the percentile's share and at its doubles up to one half.
 
-use super::cells::{Cells, MIN_BATCHES, Spread, bounds};
+use super::cells::{Cells, MIN_BATCHES, ROUNDING, Spread, bounds};
+use super::confidence::TAIL;
 use super::distributions::{gamma_below, gamma_shape, normal_quantile, student_end};
-use super::interval::{Interval, TAIL};
+use super::interval::Interval;
 use super::length::{CONSTANT_VALUES_PER_EVENT, MIN_EVENTS, MIN_TAIL_EVENTS, is_enough};
 
 /// Samples counted per consecutive cell of a run.
@@ -250,7 +251,8 @@ impl<'a, C: CellCounts> Quantiles<'a, C> {
             events: self.samples as f64 / CONSTANT_VALUES_PER_EVENT,
             independent: true,
         };
-        for value in [value, value.next_down()] {
+        let rounding = ROUNDING * value.abs();
+        for value in [value + rounding, (value - rounding).min(value.next_down())] {
             let spread = self.indicator(value, side).spread();
             let effect = design_effect(&spread, self.samples as f64);
             if effect > level.design_effect {
@@ -486,11 +488,35 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_beyond_the_sample_is_unknown() {
+    fn an_upper_bound_beyond_the_sample_is_carried_on_along_a_tail() {
         let few = of_series(&shuffled(100), 0.99);
-        assert!(few.high.is_nan() && few.low.is_finite(), "{few:?}");
+        assert!(few.high > 100.0 && few.low < 99.0, "{few:?}");
+        // The nearest percentile of which a bound is within the sample leads there.
+        let nearer = [0.02, 0.04, 0.08, 0.16, 0.32].into_iter();
+        let mut nearer = nearer.map(|share| (share, of_series(&shuffled(100), 1.0 - share).high));
+        let within = nearer.find(|(_, high)| *high <= 100.0);
+        let (share, high) = within.expect("a bound");
+        let per_factor = (high - 50.0) / (0.5 / share).ln();
+        let carried_on = high + per_factor * (share / 0.01).ln();
+        // Not less than what was seen, carried on to half as many.
+        let least = few.value + per_factor * std::f64::consts::LN_2;
+        assert!(
+            (few.high - carried_on.max(least)).abs() < 1e-6,
+            "{few:?} {carried_on} {least}"
+        );
+        // A longer tail, a higher bound; in units of time as well.
+        let stretched: Vec<f64> = shuffled(100).iter().map(|value| 7.0 * value).collect();
+        let bound = of_series(&stretched, 0.99).high;
+        assert!((bound / few.high - 7.0).abs() < 1e-6, "{bound}");
+    }
+
+    #[test]
+    fn bounds_that_nothing_leads_to_are_unknown() {
         let none = of_series(&[1.0, 2.0], 0.99);
         assert!(none.low.is_nan() && none.high.is_nan());
+        // A lower bound below the sample is never guessed.
+        let few = of_series(&shuffled(100), 0.01);
+        assert!(few.low.is_nan() && few.high.is_finite(), "{few:?}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rand_distr::{Distribution, Exp1, Gamma, LogNormal, Zipf};
 
 use super::limits::{MOST_TOKENS, check_arrival, check_drawn_arrival, check_lengths};
 use super::outline::{LengthSource, Outline, Timing};
-use super::source::Sources;
+use super::read_files::Sources;
 use super::{
     ArrivalsConfig, Lengths, LengthsConfig, Request, TraceOrder, Workload, WorkloadConfig,
     WorkloadError,

@@ -17,6 +17,7 @@ pub mod histogram;
 pub mod limits;
 mod mersenne_twister;
 mod outline;
+mod read_files;
 mod source;
 mod stream;
 mod trace;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::generate::shaped;
 use super::limits::{self, MOST_TOKENS, check_lengths, check_rate, check_requests};
-use super::source::{Loaded, Sources};
+use super::read_files::{Loaded, Sources};
 use super::trace::TraceFile;
 use super::{
     ArrivalsConfig, LengthHistogram, Lengths, LengthsConfig, Trace, TraceOrder, WorkloadConfig,

@@ -2,14 +2,14 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::generate::{UnitWorkload, generate};
 use super::outline::Outline;
+use super::read_files::Sources;
 use super::stream::UnitStream;
-use super::trace::{TraceFile, read_trace_file};
-use super::{ArrivalsConfig, DataFiles, LengthsConfig, TimeUnit, WorkloadConfig, WorkloadError};
+use super::{ArrivalsConfig, DataFiles, LengthsConfig, WorkloadConfig, WorkloadError};
 
 /// Workloads are kept as long as they have so many requests together, or are so few
 /// and not too large: neighbouring runs of a sweep share theirs, and a sweep over
@@ -83,10 +83,7 @@ impl WorkloadSource {
     /// Finds data files through `files`.
     pub fn new(files: DataFiles) -> Self {
         Self {
-            sources: Sources {
-                files,
-                ..Sources::default()
-            },
+            sources: Sources::new(files),
             ..Self::default()
         }
     }
@@ -200,13 +197,6 @@ impl WorkloadSource {
     }
 }
 
-/// One file as read, with the hash of its content.
-#[derive(Debug)]
-pub(super) struct Loaded<T> {
-    pub(super) data: T,
-    pub(super) fingerprint: String,
-}
-
 /// What a workload amounts to before it is drawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkloadOutline {
@@ -216,64 +206,6 @@ pub struct WorkloadOutline {
     pub run_notes: Vec<String>,
     /// What a person should know once of all runs that use its files.
     pub file_notes: Vec<String>,
-}
-
-/// Files read so far, by the name the specification gives them and the unit of their
-/// times.
-type ReadFiles = BTreeMap<(PathBuf, Option<TimeUnit>), Arc<Loaded<TraceFile>>>;
-
-/// Data files read so far.
-#[derive(Debug, Default)]
-pub(super) struct Sources {
-    files: DataFiles,
-    read: Mutex<ReadFiles>,
-}
-
-impl Sources {
-    /// A trace with lengths, or a histogram of them.
-    pub(super) fn lengths(&self, file: &Path) -> Result<Arc<Loaded<TraceFile>>, WorkloadError> {
-        let loaded = self.load(file, None)?;
-        match &loaded.data {
-            TraceFile::Rows(trace) if trace.lengths.is_none() => Err(WorkloadError::in_file(
-                &trace.name,
-                "has no request lengths; needed are columns `num_prefill_tokens` and \
-                 `num_decode_tokens` (or another format of docs/spec.md)",
-            )),
-            _ => Ok(loaded),
-        }
-    }
-
-    /// A trace with arrival times.
-    pub(super) fn trace(
-        &self,
-        file: &Path,
-        time_unit: Option<TimeUnit>,
-    ) -> Result<Arc<Loaded<TraceFile>>, WorkloadError> {
-        let loaded = self.load(file, time_unit)?;
-        let trace = loaded.data.trace().map_err(|error| error.about(file))?;
-        trace.times_s()?;
-        Ok(loaded)
-    }
-
-    fn load(
-        &self,
-        file: &Path,
-        time_unit: Option<TimeUnit>,
-    ) -> Result<Arc<Loaded<TraceFile>>, WorkloadError> {
-        // Held while reading, so that threads that start together read once.
-        let mut read = lock(&self.read);
-        let key = (file.to_path_buf(), time_unit);
-        if let Some(loaded) = read.get(&key) {
-            return Ok(Arc::clone(loaded));
-        }
-        let found = self.files.read(file)?;
-        let loaded = Arc::new(Loaded {
-            data: read_trace_file(&found, time_unit)?,
-            fingerprint: found.fingerprint(),
-        });
-        read.insert(key, Arc::clone(&loaded));
-        Ok(loaded)
-    }
 }
 
 /// What a panicking thread left is whole: values are inserted in one step.

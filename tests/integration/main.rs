@@ -29,6 +29,7 @@ mod results;
 mod simulate;
 mod simulator;
 mod spec;
+mod steady;
 mod streams;
 mod terminal;
 mod theory;

@@ -85,6 +85,8 @@ impl Bench {
                     Value::Null
                 } else if let Some(texts) = column.as_string_opt::<i32>() {
                     texts.value(row).into()
+                } else if let Some(flags) = column.as_boolean_opt() {
+                    flags.value(row).into()
                 } else if let Some(numbers) = column.as_primitive_opt::<Int64Type>() {
                     numbers.value(row).into()
                 } else {
@@ -94,6 +96,16 @@ impl Bench {
             values.extend((0..batch.num_rows()).map(value));
         }
         values
+    }
+}
+
+impl Bench {
+    /// The same of those requests that the figures are of.
+    fn measured_column(&self, name: &str) -> Vec<Value> {
+        let measured = self.request_column("measured").into_iter();
+        let values = self.request_column(name).into_iter().zip(measured);
+        let values = values.filter(|(_, measured)| measured == true);
+        values.map(|(value, _)| value).collect()
     }
 }
 
@@ -143,8 +155,22 @@ fn requests_that_never_arrived_are_neither_served_nor_failed() {
         (unfinished, 1000)
     );
     let status = bench.request_column("status");
-    assert_eq!(count(&status, "not_arrived") as i64, not_arrived);
     assert_eq!(count(&status, "unfinished_time_limit") as i64, unfinished);
+    // Requests are drawn as they arrive: those that did not have no rows.
+    assert_eq!(status.len() as i64, integer(&summary, "simulated_requests"));
+    // With everything measured there are as many rows as requests.
+    let (told, summary) = bench.run(&["--set", "measure=all"]);
+    let row = summary.rows().next().unwrap();
+    assert_eq!(
+        (row.number("slo_attainment"), row.flag("slo_met")),
+        (Some(1.0), Some(true)),
+        "{told}"
+    );
+    let status = bench.request_column("status");
+    assert_eq!(
+        count(&status, "not_arrived") as i64,
+        integer(&summary, "not_arrived")
+    );
     // Judged again, the same.
     let again = bench.ok(&["pareto", "out", "--slo", "ttft_p99_s=1"]);
     assert!(again.contains("1 of 1 configuration meet"), "{again}");
@@ -154,7 +180,15 @@ fn requests_that_never_arrived_are_neither_served_nor_failed() {
 fn requests_that_wait_beyond_their_target_have_failed() {
     // Forty times as fast as one replica can serve them.
     let bench = Bench::new(TIME_LIMIT);
-    let (told, summary) = bench.run(&["--set", "qps=2000", "--set", "workload.requests=60000"]);
+    let overload = ["--set", "qps=2000", "--set", "workload.requests=60000"];
+    let (told, summary) = bench.run(&overload);
+    assert_eq!(
+        summary.rows().next().unwrap().text("load_verdict"),
+        Some("saturated")
+    );
+    assert!(told.contains("saturated"), "{told}");
+    // Measured to the end, whatever it shows.
+    let (told, summary) = bench.run(&[&overload[..], &["--set", "measure=all"]].concat());
     let [completed, unfinished, undecided] =
         ["completed", "unfinished", "undecided"].map(|c| integer(&summary, c));
     assert!(
@@ -215,7 +249,7 @@ fn prompts_beyond_the_models_positions_are_rejected_and_outputs_end_there() {
         told.contains("max_model_len: 10 rejected for their prompts, 0 outputs cut"),
         "{told}"
     );
-    let status = bench.request_column("status");
+    let status = bench.measured_column("status");
     assert_eq!(count(&status, "rejected_prompt_exceeds_max_model_len"), 10);
 
     for command in ["validate", "plan"] {
@@ -250,7 +284,7 @@ fn prompts_beyond_the_models_positions_are_rejected_and_outputs_end_there() {
             "{prompt} {output_is}"
         );
         if let Some(served) = served {
-            let tokens = bench.request_column("request_num_decode_tokens");
+            let tokens = bench.measured_column("request_num_decode_tokens");
             assert_eq!(count_number(&tokens, served), 10);
         }
     }
@@ -301,6 +335,7 @@ fn max_model_len_sets_the_limit_for_every_scheduler_and_pool() {
 
 const PREFILL_ONLY: &str = "\
 name: prefill
+measure: all
 base:
   model: meta-llama/Meta-Llama-3-8B
   device: h100

@@ -381,7 +381,7 @@ fn request_rows_follow_the_original_names() {
 }
 
 /// Header of Vidur-AlibabaCloud's `request_metrics.csv`, between ours.
-const REQUEST_HEADER: &str = "run_id,Request Id,request_e2e_time,request_e2e_time_normalized,request_execution_time,request_execution_time_normalized,request_model_execution_time,request_model_execution_time_normalized,request_preemption_time,request_scheduling_delay,request_execution_plus_preemption_time,request_execution_plus_preemption_time_normalized,prefill_e2e_time,prefill_time_execution_plus_preemption,prefill_time_execution_plus_preemption_normalized,decode_time_execution_plus_preemption_normalized,arrived_at,prefill_arrived_at,scheduled_at,prefill_completed_at,decode_arrived_at,completed_at,preempted_time,decode_time,prefill_replica_id,decode_replica_id,pd_p2p_comm_size,pd_p2p_comm_time,pd_p2p_comm_bandwidth,pd_p2p_bytes_per_token,pd_p2p_comm_dtype,request_inter_arrival_delay,request_num_tokens,request_num_prefill_tokens,request_num_decode_tokens,request_pd_ratio,request_num_restarts,tbt,request_longest_interval,status";
+const REQUEST_HEADER: &str = "run_id,Request Id,request_e2e_time,request_e2e_time_normalized,request_execution_time,request_execution_time_normalized,request_model_execution_time,request_model_execution_time_normalized,request_preemption_time,request_scheduling_delay,request_execution_plus_preemption_time,request_execution_plus_preemption_time_normalized,prefill_e2e_time,prefill_time_execution_plus_preemption,prefill_time_execution_plus_preemption_normalized,decode_time_execution_plus_preemption_normalized,arrived_at,prefill_arrived_at,scheduled_at,prefill_completed_at,decode_arrived_at,completed_at,preempted_time,decode_time,prefill_replica_id,decode_replica_id,pd_p2p_comm_size,pd_p2p_comm_time,pd_p2p_comm_bandwidth,pd_p2p_bytes_per_token,pd_p2p_comm_dtype,request_inter_arrival_delay,request_num_tokens,request_num_prefill_tokens,request_num_decode_tokens,request_pd_ratio,request_num_restarts,tbt,request_longest_interval,status,measured";
 
 fn read_rows(path: &Path) -> i64 {
     let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap();
@@ -846,40 +846,63 @@ fn without_a_deployment_that_meets_the_targets_the_nearest_misses_are_shown() {
         csv.lines()
             .nth(1)
             .unwrap()
-            .starts_with("1,3,run-00000003,1,false,false,8,5,")
+            .starts_with("1,3,run-00000003,1,false,misses,,false,8,5,")
     );
     let json: Value =
         serde_json::from_str(&printed(dir.path(), &options, ReportFormat::Json)).unwrap();
     assert_eq!(json["deployments"][0]["figures"]["total_gpus"], json!(8.0));
 }
 
-#[test]
-fn replications_are_judged_by_their_mean() {
-    let dir = tempfile::tempdir().unwrap();
+/// Runs of `loads` as replications of as many configurations; TTFT p90 is 0.6 times the
+/// load, its limit 4 s.
+fn replicated(dir: &Path, loads: &[&[f64]]) -> Manifest {
+    let replications = loads[0].len() as u64;
     let sweep = Synthetic {
-        runs: 4,
+        runs: loads.len() as u64 * replications,
         requests: 0,
     };
     let mut plan = sweep.plan();
     plan.axes = vec![axis("qps", &[json!(1)]), axis("replication", &[json!(0)])];
-    let writer = ResultWriter::create(dir.path(), plan.clone(), Existing::Keep).unwrap();
-    // TTFT p90 of 3 and 4.5 s: one misses 4 s, their mean does not; then 3 and 6 s.
-    for (index, load) in [(0, 5.0), (1, 7.5), (2, 5.0), (3, 10.0)] {
+    let writer = ResultWriter::create(dir, plan.clone(), Existing::Keep).unwrap();
+    for (index, load) in (0..).zip(loads.iter().flat_map(|loads| loads.iter())) {
         let mut run = sweep.run(5);
         run.index = index;
-        run.axes = vec![json!(index / 2), json!(index % 2)];
-        run.summary = Some(summary(100, load));
+        run.axes = vec![json!(index / replications), json!(index % replications)];
+        run.summary = Some(summary(100, *load));
         writer.write(run).unwrap();
     }
     let criteria = Criteria::new(&slo(), &Objectives::default(), &plan.axes).unwrap();
-    let mut selection = Selection::new(criteria, &plan.axes);
-    let manifest = writer.finish(&mut selection).unwrap();
-    assert_eq!((manifest.runs.slo_met, manifest.runs.pareto), (2, 2));
+    writer
+        .finish(&mut Selection::new(criteria, &plan.axes))
+        .unwrap()
+}
+
+#[test]
+fn replications_are_judged_by_their_mean_and_its_spread() {
+    // 3 s seven times and 4.2 s once: one misses 4 s, the mean surely does not. Then 3 and
+    // 6 s in turn.
+    let near = [5.0, 5.0, 5.0, 7.0, 5.0, 5.0, 5.0, 5.0];
+    let far = [5.0, 10.0, 5.0, 10.0, 5.0, 10.0, 5.0, 10.0];
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = replicated(dir.path(), &[&near, &far]);
+    // Each run is judged by itself, the frontier by configurations.
+    assert_eq!((manifest.runs.slo_met, manifest.runs.pareto), (7 + 4, 8));
     let report = gather(&opened(dir.path()), &GatherOptions::default()).unwrap();
     assert_eq!(report.meeting_targets, 1);
-    assert_eq!(report.deployments[0].replications, 2);
-    assert_eq!(report.deployments[0].figures.get("ttft_p90_s"), Some(3.75));
+    let best = &report.deployments[0];
+    assert_eq!((best.replications, best.met_replications), (8, 7));
+    let mean_s = best.figures.get("ttft_p90_s").unwrap();
+    assert!((mean_s - 3.15).abs() < 1e-12, "{mean_s}");
     assert_eq!(report.varying_axes, ["qps"]);
+    let text = printed(dir.path(), &GatherOptions::default(), ReportFormat::Table);
+    assert!(text.contains("met in 7 of 8 replications"), "{text}");
+
+    // Two of them say too little: 3 and 4.5 s may be 4 s as well.
+    let dir = tempfile::tempdir().unwrap();
+    replicated(dir.path(), &[&[5.0, 7.5], &[5.0, 10.0]]);
+    let report = gather(&opened(dir.path()), &GatherOptions::default()).unwrap();
+    assert_eq!((report.meeting_targets, report.unsure), (0, 2));
+    assert_eq!(report.deployments[0].slo_verdict, "unsure");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use tempfile::TempDir;
-use vidur_sweep::explore::{RunOne, Simulate};
+use vidur_sweep::explore::{CheckOne, RunOne, Simulate};
 use vidur_sweep::results::{SummaryTable, read_summary};
 use vidur_sweep::simulator::run_memory_bytes;
 use vidur_sweep::spec::RequestOutput;
@@ -127,7 +127,13 @@ fn the_memory_of_a_run_is_known_beforehand() {
             completed = summary.map(|summary| summary.completed);
         });
         assert_eq!(completed, Some(requests));
-        let said = run_memory_bytes(requests, rows.every()) as f64;
+        // Some more to warm up.
+        let simulated = runner.requests(&config).expect("requests");
+        assert!(
+            (requests..requests * 6 / 5).contains(&simulated),
+            "{simulated}"
+        );
+        let said = run_memory_bytes(simulated, rows.every()) as f64;
         // Prices and the like take the same whatever the number of requests.
         let share = (taken.bytes_max as f64 - 4e6) / said;
         assert!(

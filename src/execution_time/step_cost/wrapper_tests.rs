@@ -245,6 +245,28 @@ fn replayed_runs_and_the_originals_files_answer_alike() {
     answers_agree(&FormulaCost::new(formula, 3), "in closed form");
 }
 
+#[test]
+fn a_formula_answers_alike() {
+    let formula = FormulaConfig {
+        step_s: 0.004,
+        prefill_token_s: 1e-5,
+        decode_request_s: 0.001,
+        decode_context_token_s: 1e-6,
+    };
+    for stages in [1, STAGES] {
+        let cost = FormulaCost::new(formula, stages);
+        answers_agree(&cost, "a formula");
+        let host = HostOverhead {
+            per_step_s: 1e-3,
+            per_request_s: 1e-5,
+        };
+        answers_agree(
+            &HostedCost::new(Arc::new(cost), host),
+            "a formula, with a host",
+        );
+    }
+}
+
 /// A new cost model is to be tried with [`answers_agree`], a new wrapper also with
 /// [`every_question_is_passed_on`]; then it may be named here.
 #[test]

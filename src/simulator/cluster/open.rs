@@ -93,7 +93,8 @@ impl<R: Recorder> Simulation<'_, R> {
         Progress {
             now_s: self.events.now_s(),
             is_over: self.is_over,
-            has_ended: open_end.is_some_and(|open_end| open_end.left == 0),
+            // Before the first look nobody was waited for.
+            has_ended: open_end.is_some_and(|open| open.until.ended > 0 && open.left == 0),
             totals: self.totals_so_far(),
             marks: marks.map_or(&[], Vec::as_slice),
             requests: self.arrived(),

@@ -12,9 +12,10 @@ use super::turns::price_repetitions;
 use super::way::Way;
 use crate::execution_time::StageTime;
 use crate::number::narrow;
-use crate::simulator::cohort::{NO_INTERVAL_S, Spent, Steps, StepsMade};
+use crate::simulator::cohort::{NO_INTERVAL_S, Steps, StepsMade};
 use crate::simulator::recorder::Recorder;
 use crate::simulator::replica::Batch;
+use crate::simulator::spent::Spent;
 
 /// Fewer rounds are made turn by turn.
 pub(super) const ROUNDS_MIN: usize = 8;

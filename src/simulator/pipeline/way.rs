@@ -2,8 +2,8 @@
 
 use super::Leaving;
 use crate::execution_time::StageTime;
-use crate::simulator::cohort::Spent;
 use crate::simulator::exact_sum::ExactRun;
+use crate::simulator::spent::Spent;
 
 /// When a batch is on which stage: a stage starts it when both are free.
 pub(super) struct Way {
