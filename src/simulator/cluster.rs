@@ -226,7 +226,10 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let closed_loop = scope.clients.is_some();
         let (mut requests, open_end) = match requests {
             Requests::All(requests) => (requests, None),
-            Requests::Stream(stream) => (Vec::new(), Some(OpenEnd::new(stream))),
+            Requests::Stream(stream) => {
+                let requests = Vec::with_capacity(stream.expected_requests());
+                (requests, Some(OpenEnd::new(stream)))
+            }
         };
         if closed_loop {
             for request in &mut requests {

@@ -66,6 +66,7 @@ impl UnitStream {
     ) -> Result<RequestStream, WorkloadError> {
         Ok(RequestStream {
             factor: self.timing.factor(requests, qps)?,
+            requests,
             unit: Arc::clone(self),
             chunks_taken: 0,
         })
@@ -95,6 +96,7 @@ impl UnitStream {
 pub struct RequestStream {
     unit: Arc<UnitStream>,
     factor: f64,
+    requests: u32,
     chunks_taken: usize,
 }
 
@@ -102,6 +104,11 @@ impl RequestStream {
     /// Closed loop with so many clients, instead of the arrival times.
     pub fn clients(&self) -> Option<u32> {
         self.unit.clients
+    }
+
+    /// Requests that a run is likely to take at first: some more than it measures.
+    pub fn expected_requests(&self) -> usize {
+        self.requests as usize / 4 * 5 + CHUNK
     }
 
     /// Tokens of the longest request there can be, prompt and output together.
