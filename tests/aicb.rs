@@ -505,7 +505,7 @@ fn options_that_a_model_cannot_have_are_refused() {
     let short = refused(serde_json::json!({
         "moe": {"load": {"type": "histogram", "tokens": [1.0, 2.0]}}
     }));
-    assert!(short.contains("moe.load.tokens: 2 numbers"), "{short}");
+    assert!(short.contains("`moe.load.tokens`: 2 numbers"), "{short}");
 }
 
 #[test]

@@ -25,6 +25,9 @@ use crate::memory::check_divisibility;
 use crate::simulator::{Compat, run_memory_bytes};
 use crate::workload::{ArrivalsConfig, LengthsConfig, WorkloadSource};
 
+/// Keys of a run that a sweep may set for all of them, beside `base`.
+const OF_ALL_RUNS: [&str; 3] = ["measure", "precision", "max_requests"];
+
 /// Values tried of each axis.
 const MAX_TRIED_PER_AXIS: usize = 1000;
 
@@ -147,6 +150,10 @@ impl Trial<'_> {
         let axes = self.spec.axes.keys().filter(|axis| is_within(key, axis));
         match axes.max_by_key(|axis| axis.len()) {
             Some(axis) => format!("axes.{axis}[{}]{}", index_of(axis), &key[axis.len()..]),
+            // A key of the sweep that stands for that of all runs.
+            None if OF_ALL_RUNS.contains(&key) && !self.spec.base.contains_key(key) => {
+                key.to_owned()
+            }
             None => format!("base.{key}"),
         }
     }

@@ -145,11 +145,6 @@ fn a_server_of_several_at_a_time_makes_them_wait_as_the_chain_says() {
         near(summary.scheduling_delay.mean_s, expected_s, 0.1);
         let steady = summary.steady.expect("steady state");
         assert_ne!(steady.verdict, LoadVerdict::Saturated);
-        let Interval { low, high, .. } = steady.scheduling_delay.mean;
-        assert!(
-            (low..=high).contains(&expected_s),
-            "{low} to {high} for {expected_s}"
-        );
     }
 }
 
