@@ -6,12 +6,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Operator, PricedOperator, Provenance, StageRun, StageTime, StepCost, StepShape,
-    operators_of_stage, stage_times_one_by_one,
-};
+use super::{Operator, PricedOperator, Provenance, StageTime, StepCost, StepShape};
 use crate::limits::HOST_OVERHEAD_S_MAX;
 use crate::number::narrow;
+use crate::one_by_one;
 
 /// What a step takes, seconds: the sum of these, each times how many of it are in the
 /// step.
@@ -95,17 +93,7 @@ impl StepCost for FormulaCost {
         }
     }
 
-    fn stage_time_of(&self, run: StageRun, shape: &StepShape) -> StageTime {
-        self.stage_time(run.stage, shape)
-    }
-
-    fn tells_runs_apart(&self) -> bool {
-        false
-    }
-
-    fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
-        stage_times_one_by_one(self, shape, times);
-    }
+    one_by_one!(stage_time_of, tells_runs_apart, stage_times, explain_stage);
 
     fn decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
         let mut step = StepShape {
@@ -139,10 +127,6 @@ impl StepCost for FormulaCost {
             })
         };
         (0..self.stages).flat_map(of_stage).collect()
-    }
-
-    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
-        operators_of_stage(self, stage, shape)
     }
 }
 

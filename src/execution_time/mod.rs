@@ -175,8 +175,7 @@ pub struct StepOptions {
 ///
 /// No method has a default: whoever wraps another cost model says of each what
 /// becomes of it, or does not compile. Cost models that have nothing better to say
-/// use [`stage_times_one_by_one`], [`decode_times_one_by_one`] and
-/// [`operators_of_stage`].
+/// name the methods of which that is so in [`one_by_one!`](crate::one_by_one).
 pub trait StepCost: Send + Sync {
     /// Pipeline stages.
     fn stages(&self) -> u32;
@@ -206,6 +205,57 @@ pub trait StepCost: Send + Sync {
 
     /// Of [`Self::explain`], the operators of one stage.
     fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator>;
+}
+
+/// In an implementation of [`StepCost`] for a cost model that wraps no other: those of
+/// the named methods say what follows from [`StepCost::stage_time`] and
+/// [`StepCost::explain`].
+#[macro_export]
+macro_rules! one_by_one {
+    (@ stage_time_of) => {
+        fn stage_time_of(
+            &self,
+            run: $crate::execution_time::StageRun,
+            shape: &$crate::execution_time::StepShape,
+        ) -> $crate::execution_time::StageTime {
+            self.stage_time(run.stage, shape)
+        }
+    };
+    (@ tells_runs_apart) => {
+        fn tells_runs_apart(&self) -> bool {
+            false
+        }
+    };
+    (@ stage_times) => {
+        fn stage_times(
+            &self,
+            shape: &$crate::execution_time::StepShape,
+            times: &mut [$crate::execution_time::StageTime],
+        ) {
+            $crate::execution_time::stage_times_one_by_one(self, shape, times);
+        }
+    };
+    (@ decode_times) => {
+        fn decode_times(
+            &self,
+            shape: &$crate::execution_time::StepShape,
+            times: &mut [$crate::execution_time::StageTime],
+        ) {
+            $crate::execution_time::decode_times_one_by_one(self, shape, times);
+        }
+    };
+    (@ explain_stage) => {
+        fn explain_stage(
+            &self,
+            stage: u32,
+            shape: &$crate::execution_time::StepShape,
+        ) -> Vec<$crate::execution_time::PricedOperator> {
+            $crate::execution_time::operators_of_stage(self, stage, shape)
+        }
+    };
+    ($($method:ident),+) => {
+        $($crate::one_by_one!(@ $method);)+
+    };
 }
 
 /// [`StepCost::stage_times`] by as many prices.

@@ -95,8 +95,25 @@ impl Synthetic {
         }
     }
 
+    /// A writer into a directory that is empty.
+    fn create(&self, dir: &Path) -> ResultWriter {
+        ResultWriter::create(dir, self.plan(), Existing::Keep).unwrap()
+    }
+
+    /// A writer that goes on.
+    fn resume(&self, dir: &Path) -> ResultWriter {
+        ResultWriter::resume(dir, self.plan()).unwrap()
+    }
+
+    /// Writes the runs before `end` that are not there yet.
+    fn write_missing(&self, writer: &ResultWriter, end: u64) {
+        for index in (0..end).filter(|index| !writer.completed().contains(*index)) {
+            writer.write(self.run(index)).unwrap();
+        }
+    }
+
     fn write(&self, dir: &Path, order: impl Iterator<Item = u64>) -> Manifest {
-        let writer = ResultWriter::create(dir, self.plan(), Existing::Keep).unwrap();
+        let writer = self.create(dir);
         for index in order {
             writer.write(self.run(index)).unwrap();
         }
@@ -447,7 +464,7 @@ fn an_interrupted_directory_does_not_look_complete_and_resumes_to_the_same_bytes
     let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     sweep.write(whole.path(), 0..600);
 
-    let writer = ResultWriter::create(broken.path(), sweep.plan(), Existing::Keep).unwrap();
+    let writer = sweep.create(broken.path());
     for index in shuffled(600).take(400).chain([3]) {
         // Run 3 may come twice: the second time it is refused.
         if writer.write(sweep.run(index)).is_err() {
@@ -472,16 +489,14 @@ fn an_interrupted_directory_does_not_look_complete_and_resumes_to_the_same_bytes
         "half",
     )
     .unwrap();
-    let writer = ResultWriter::resume(broken.path(), sweep.plan()).unwrap();
+    let writer = sweep.resume(broken.path());
     assert_eq!(writer.completed().len(), done);
     let missing = (0..600)
         .find(|run| !writer.completed().contains(*run))
         .unwrap();
     let orphan = format!("requests/part-{:06}.parquet", missing / (600 / 32));
     fs::write(broken.path().join(orphan), "half").unwrap();
-    for index in (0..600).filter(|index| !writer.completed().contains(*index)) {
-        writer.write(sweep.run(index)).unwrap();
-    }
+    sweep.write_missing(&writer, 600);
     let manifest = writer.finish(&mut judge()).unwrap();
     assert_eq!(manifest.runs.total, 600);
     assert_eq!(
@@ -506,20 +521,15 @@ fn pages_end_at_the_same_rows_however_often_a_sweep_was_interrupted() {
     let mut from = 0;
     for to in [3_000, 9_500, 9_700, 16_000] {
         let writer = match from {
-            0 => ResultWriter::create(broken.path(), sweep.plan(), Existing::Keep),
-            _ => ResultWriter::resume(broken.path(), sweep.plan()),
+            0 => sweep.create(broken.path()),
+            _ => sweep.resume(broken.path()),
         };
-        let writer = writer.unwrap();
-        for index in (0..to).filter(|index| !writer.completed().contains(*index)) {
-            writer.write(sweep.run(index)).unwrap();
-        }
+        sweep.write_missing(&writer, to);
         from = writer.suspend().unwrap();
         assert!(from < to);
     }
-    let writer = ResultWriter::resume(broken.path(), sweep.plan()).unwrap();
-    for index in (0..22_000).filter(|index| !writer.completed().contains(*index)) {
-        writer.write(sweep.run(index)).unwrap();
-    }
+    let writer = sweep.resume(broken.path());
+    sweep.write_missing(&writer, 22_000);
     writer.finish(&mut judge()).unwrap();
     let files = |dir: &Path| deterministic_files(dir);
     assert!(files(whole.path()) == files(broken.path()));
@@ -533,7 +543,7 @@ fn blocks_that_finish_together_are_written_together() {
         runs: 1280,
         requests: 0,
     };
-    let writer = ResultWriter::create(dir.path(), sweep.plan(), Existing::Keep).unwrap();
+    let writer = sweep.create(dir.path());
     // Ten runs make a block; of the last one is missing.
     for index in 0..1279 {
         writer.write(sweep.run(index)).unwrap();
@@ -561,7 +571,7 @@ fn finishing_without_every_run_is_refused() {
         runs: 10,
         requests: 0,
     };
-    let writer = ResultWriter::create(dir.path(), sweep.plan(), Existing::Keep).unwrap();
+    let writer = sweep.create(dir.path());
     (0..9).for_each(|index| writer.write(sweep.run(index)).unwrap());
     let error = writer.finish(&mut judge()).unwrap_err();
     assert!(
@@ -585,7 +595,7 @@ fn runs_that_do_not_belong_are_refused() {
         runs: 10,
         requests: 0,
     };
-    let writer = ResultWriter::create(dir.path(), sweep.plan(), Existing::Keep).unwrap();
+    let writer = sweep.create(dir.path());
     writer.write(sweep.run(4)).unwrap();
     let twice = writer.write(sweep.run(4)).unwrap_err();
     assert_eq!(twice.to_string(), "run 4: was written before");
@@ -607,7 +617,7 @@ fn a_value_of_another_type_stops_the_writer_and_says_why() {
         runs: 1,
         requests: 0,
     };
-    let writer = ResultWriter::create(dir.path(), sweep.plan(), Existing::Keep).unwrap();
+    let writer = sweep.create(dir.path());
     let mut run = sweep.run(0);
     run.axes[0] = json!("four");
     writer.write(run).unwrap();
@@ -627,7 +637,7 @@ fn resuming_something_else_is_refused() {
         runs: 10,
         requests: 0,
     };
-    drop(ResultWriter::create(dir.path(), sweep.plan(), Existing::Keep).unwrap());
+    drop(sweep.create(dir.path()));
     let mut other = sweep.plan();
     other.spec_hash = "def".into();
     let error = ResultWriter::resume(dir.path(), other).err().unwrap();

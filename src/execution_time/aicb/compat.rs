@@ -8,10 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::file::{AicbFile, FileKey, LayerRows, Phase, Row};
-use crate::execution_time::{
-    PricedOperator, StageRun, StageTime, StepCost, StepShape, decode_times_one_by_one,
-    operators_of_stage, stage_times_one_by_one,
-};
+use crate::execution_time::{PricedOperator, StageTime, StepCost, StepShape};
+use crate::one_by_one;
 
 /// Time of a part that a layer does not have, seconds.
 const ABSENT_S: f64 = 1e-6;
@@ -181,28 +179,16 @@ impl StepCost for CompatAicb {
         }
     }
 
-    fn stage_time_of(&self, run: StageRun, shape: &StepShape) -> StageTime {
-        self.stage_time(run.stage, shape)
-    }
-
-    fn tells_runs_apart(&self) -> bool {
-        false
-    }
-
-    fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
-        stage_times_one_by_one(self, shape, times);
-    }
-
-    fn decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
-        decode_times_one_by_one(self, shape, times);
-    }
-
     /// Nothing: the original has no operators.
     fn explain(&self, _shape: &StepShape) -> Vec<PricedOperator> {
         Vec::new()
     }
 
-    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
-        operators_of_stage(self, stage, shape)
-    }
+    one_by_one!(
+        stage_time_of,
+        tells_runs_apart,
+        stage_times,
+        decode_times,
+        explain_stage
+    );
 }

@@ -9,10 +9,10 @@ use super::table::{Cut, PhaseTable, StageTable};
 use crate::catalog::{Attention, ModelSpec};
 use crate::execution_time::step_cost::GraphCost;
 use crate::execution_time::{
-    Operator, PrefillChunk, PricedOperator, Provenance, StageRun, StageTime, StepCost, StepShape,
-    decode_times_one_by_one, operators_of_stage, stage_times_one_by_one,
+    Operator, PrefillChunk, PricedOperator, Provenance, StageTime, StepCost, StepShape,
 };
 use crate::number::whole_u64;
+use crate::one_by_one;
 
 thread_local! {
     /// Room for the times of chunks and the loads of ranks, reused.
@@ -187,21 +187,13 @@ impl StepCost for AicbCost {
         time
     }
 
-    fn stage_time_of(&self, run: StageRun, shape: &StepShape) -> StageTime {
-        self.stage_time(run.stage, shape)
-    }
-
-    fn tells_runs_apart(&self) -> bool {
-        false
-    }
-
-    fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
-        stage_times_one_by_one(self, shape, times);
-    }
-
-    fn decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
-        decode_times_one_by_one(self, shape, times);
-    }
+    one_by_one!(
+        stage_time_of,
+        tells_runs_apart,
+        stage_times,
+        decode_times,
+        explain_stage
+    );
 
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator> {
         let Some(by_tokens) = self.tables(shape).filter(|_| shape.new_tokens() > 0) else {
@@ -235,10 +227,6 @@ impl StepCost for AicbCost {
         }
         rows.extend(self.rest.explain(shape));
         rows
-    }
-
-    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
-        operators_of_stage(self, stage, shape)
     }
 }
 

@@ -13,13 +13,11 @@ use serde::{Deserialize, Serialize};
 use super::memo::ByCount;
 use super::{Op, PredictorConfig, Rows, VidurError};
 use crate::catalog::{Attention, ModelSpec};
-use crate::execution_time::{
-    Operator, PricedOperator, Provenance, StageRun, StageTime, StepCost, StepShape,
-    decode_times_one_by_one, stage_times_one_by_one,
-};
+use crate::execution_time::{Operator, PricedOperator, Provenance, StageTime, StepCost, StepShape};
 use crate::memory::Parallelism;
 use crate::network::{Collective, Fabric};
 use crate::number::narrow;
+use crate::one_by_one;
 use crate::units::DType;
 
 /// Bytes of an element of the activations that travel.
@@ -476,21 +474,7 @@ impl<T: OperatorTimes> StepCost for Composed<T> {
         }
     }
 
-    fn stage_time_of(&self, run: StageRun, shape: &StepShape) -> StageTime {
-        self.stage_time(run.stage, shape)
-    }
-
-    fn tells_runs_apart(&self) -> bool {
-        false
-    }
-
-    fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
-        stage_times_one_by_one(self, shape, times);
-    }
-
-    fn decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
-        decode_times_one_by_one(self, shape, times);
-    }
+    one_by_one!(stage_time_of, tells_runs_apart, stage_times, decode_times);
 
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator> {
         let mut rows = Vec::new();

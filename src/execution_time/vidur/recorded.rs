@@ -15,10 +15,10 @@ use super::VidurError;
 use super::sheet::{SECONDS, Sheet};
 use crate::execution_time::{
     Operator, PricedOperator, Provenance, StageRun, StageTime, StepCost, StepShape,
-    decode_times_one_by_one, operators_of_stage, stage_times_one_by_one,
 };
 use crate::input_file::{self, InputKind};
 use crate::number::{narrow, whole_u64};
+use crate::one_by_one;
 
 /// By how much a part of a time may exceed the time, relative to it: the originals add
 /// up the two in different ways.
@@ -172,13 +172,7 @@ impl StepCost for RecordedCost {
         true
     }
 
-    fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
-        stage_times_one_by_one(self, shape, times);
-    }
-
-    fn decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
-        decode_times_one_by_one(self, shape, times);
-    }
+    one_by_one!(stage_times, decode_times, explain_stage);
 
     fn explain(&self, shape: &StepShape) -> Vec<PricedOperator> {
         let priced = |stage| PricedOperator {
@@ -194,10 +188,6 @@ impl StepCost for RecordedCost {
             },
         };
         (0..self.stages).map(priced).collect()
-    }
-
-    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
-        operators_of_stage(self, stage, shape)
     }
 }
 

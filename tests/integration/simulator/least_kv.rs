@@ -4,10 +4,8 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use vidur_sweep::execution_time::{
-    PricedOperator, StageRun, StageTime, StepCost, StepShape, decode_times_one_by_one,
-    operators_of_stage, stage_times_one_by_one,
-};
+use vidur_sweep::execution_time::{PricedOperator, StageTime, StepCost, StepShape};
+use vidur_sweep::one_by_one;
 use vidur_sweep::simulator::{
     Compat, GlobalScheduler, KvUseFact, PoolRole, Recorder, RequestRecord, StageFact,
 };
@@ -77,24 +75,16 @@ impl StepCost for FixedCost {
             host_s: 0.0,
         }
     }
-    fn stage_time_of(&self, run: StageRun, shape: &StepShape) -> StageTime {
-        self.stage_time(run.stage, shape)
-    }
-    fn tells_runs_apart(&self) -> bool {
-        false
-    }
-    fn stage_times(&self, shape: &StepShape, times: &mut [StageTime]) {
-        stage_times_one_by_one(self, shape, times);
-    }
-    fn decode_times(&self, shape: &StepShape, times: &mut [StageTime]) {
-        decode_times_one_by_one(self, shape, times);
-    }
     fn explain(&self, _shape: &StepShape) -> Vec<PricedOperator> {
         Vec::new()
     }
-    fn explain_stage(&self, stage: u32, shape: &StepShape) -> Vec<PricedOperator> {
-        operators_of_stage(self, stage, shape)
-    }
+    one_by_one!(
+        stage_time_of,
+        tells_runs_apart,
+        stage_times,
+        decode_times,
+        explain_stage
+    );
 }
 
 #[test]
