@@ -165,7 +165,8 @@ impl Checkout {
              case \"$1 $2\" in *-h*) exec '{0}' \"$@\";; esac\n\
              case \"$1\" in\n\
              run) case \"$*\" in *--resume*) ;; *) set -- \"$@\" --force;; esac\n\
-             exec '{0}' \"$@\" --set workload.requests={REQUESTS} --no-progress;;\n\
+             exec '{0}' \"$@\" --set workload.requests={REQUESTS} --set precision=null --set max_requests=null \
+             --no-progress;;\n\
              simulate) exec '{0}' \"$@\" --no-metrics_config_store_plots;;\n\
              *) exec '{0}' \"$@\";;\nesac\n",
             program.display()
