@@ -66,7 +66,13 @@ pub fn run(args: Args) -> CliResult {
         },
         limit: args.limit.or(in_table.then_some(TABLE_ROWS)),
     };
-    let report = gather(&reader, &options).map_err(failure)?;
+    let asked = !args.objectives.is_empty();
+    let report = gather(&reader, &options).map_err(|error| match &error {
+        ReportError::Criteria(criteria) if asked && criteria.is_of_objectives() => {
+            CliError::BadInput(format!("--objectives: {criteria}"))
+        }
+        _ => failure(error),
+    })?;
     print_report(&report, args.format)?;
     match args.require_feasible && report.meeting_targets == 0 {
         true => Ok(ExitCode::from(3)),

@@ -1,12 +1,14 @@
 //! `vidur-sweep topology`: cluster topologies in SimAI's file format.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::output::{print_text, say, write_out};
+use super::output::{print_data_with, print_text, say, write_out};
 use super::values::{positive, whole};
 use super::{CliError, CliResult};
-use crate::network::topology::{Fabric, Topology, TopologyEdit, TopologyPlan};
+use crate::network::topology::{Fabric, Topology, TopologyContents, TopologyEdit, TopologyPlan};
+use crate::report::ReportFormat;
 use crate::spelling::did_you_mean;
 
 /// Generate and change cluster topologies.
@@ -31,6 +33,9 @@ enum Command {
     Show {
         /// Topology file.
         file: PathBuf,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t)]
+        format: ReportFormat,
     },
 }
 
@@ -117,12 +122,41 @@ pub fn run(args: Args) -> CliResult {
             write_out(&edit.out, edited.to_string().as_bytes())?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Show { file } => {
-            let topology = load(&file)?;
-            print_text(&topology.summary().to_string())?;
+        Command::Show { file, format } => {
+            let contents = load(&file)?.contents();
+            match format {
+                ReportFormat::Table => print_text(&contents.to_string())?,
+                ReportFormat::Json => print_data_with(|out| write_json(&contents, out))?,
+                ReportFormat::Csv => print_data_with(|out| write_csv(&contents, out))?,
+            }
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn write_json(contents: &TopologyContents, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, contents)?;
+    writeln!(out)
+}
+
+/// One line per count, then one per kind of link.
+fn write_csv(contents: &TopologyContents, out: &mut dyn Write) -> io::Result<()> {
+    let mut csv = csv::Writer::from_writer(out);
+    csv.write_record(["what", "name", "bandwidth_gbps", "count"])?;
+    let counts = [
+        ("gpus", contents.gpus as usize),
+        ("gpus_per_server", contents.gpus_per_server as usize),
+        ("nvswitches", contents.nvswitches),
+        ("switches", contents.switches),
+    ];
+    for (name, count) in counts {
+        csv.write_record(["count", name, "", &count.to_string()])?;
+    }
+    for alike in &contents.links {
+        let (gbps, links) = (alike.bandwidth_gbps.to_string(), alike.links.to_string());
+        csv.write_record(["links", &alike.between, &gbps, &links])?;
+    }
+    csv.flush()
 }
 
 fn load(file: &Path) -> Result<Topology, CliError> {
@@ -145,7 +179,7 @@ fn run_generate(args: &Generate) -> CliResult {
         args.out.clone()
     };
     write_out(&out, topology.to_string().as_bytes())?;
-    say!("{}", topology.summary());
+    say!("{}", topology.contents());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -74,6 +74,16 @@ pub enum CriteriaError {
     Repeated(String),
 }
 
+impl CriteriaError {
+    /// Whether it is an objective that cannot be evaluated.
+    pub fn is_of_objectives(&self) -> bool {
+        matches!(
+            self,
+            Self::Repeated(_) | Self::Column(ColumnError::Objective { .. })
+        )
+    }
+}
+
 impl Criteria {
     /// Checks targets and objectives; numeric axes may be objectives too.
     pub fn new(

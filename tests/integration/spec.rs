@@ -730,3 +730,69 @@ fn what_can_never_exist_is_an_error_with_its_place() {
     );
     assert!(check("  device: h100", "tensor_parallel: [1, 3]").is_ok());
 }
+
+#[test]
+fn what_a_specification_or_a_topology_holds_is_told_in_every_format() {
+    let said = |arguments: &[&str]| {
+        let output = Command::cargo_bin("vidur-sweep")
+            .unwrap()
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let spec = "tests/fixtures/spec/full.yaml";
+    let table = said(&["validate", spec, "--format", "table"]);
+    assert_eq!(table, said(&["validate", spec]));
+    let json: Value = serde_json::from_str(&said(&["validate", spec, "--format", "json"])).unwrap();
+    let configurations = json["configurations"].as_u64().unwrap();
+    assert!(
+        table.starts_with(&format!("ok: {configurations} configurations")),
+        "{table}"
+    );
+    let csv = said(&["validate", spec, "--format", "csv"]);
+    assert!(csv.starts_with("what,name,count\n"), "{csv}");
+    assert!(
+        csv.contains(&format!("count,configurations,{configurations}\n")),
+        "{csv}"
+    );
+    let axes = json["axes"].as_array().unwrap();
+    assert!(!axes.is_empty());
+    for axis in axes {
+        let (name, values) = (axis["name"].as_str().unwrap(), &axis["values"]);
+        assert!(csv.contains(&format!("axis,{name},{values}\n")), "{csv}");
+        assert!(table.contains(&format!("{name} ({values})")), "{table}");
+    }
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("topology");
+    let file = file.to_str().unwrap();
+    said(&[
+        "topology",
+        "generate",
+        "spectrum-x",
+        "--gpus",
+        "16",
+        "--out",
+        file,
+    ]);
+    assert!(said(&["topology", "show", file]).starts_with("16 H100 GPUs in servers of 8"));
+    let json = said(&["topology", "show", file, "--format", "json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (&json["gpus"], &json["gpus_per_server"]),
+        (&json!(16), &json!(8))
+    );
+    let csv = said(&["topology", "show", file, "--format", "csv"]);
+    assert!(csv.contains("count,gpus,,16\n"), "{csv}");
+    for links in json["links"].as_array().unwrap() {
+        let row = format!(
+            "links,{},{},{}\n",
+            links["between"].as_str().unwrap(),
+            links["bandwidth_gbps"],
+            links["links"]
+        );
+        assert!(csv.contains(&row), "{row}{csv}");
+    }
+}

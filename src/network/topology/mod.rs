@@ -12,6 +12,8 @@ mod parse;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::number::{narrow, whole_u64};
 
 pub use edit::{EditError, LinkSelector, TopologyEdit};
@@ -155,8 +157,8 @@ impl Topology {
         gpu / self.gpus_per_server
     }
 
-    /// One line: how many of what.
-    pub fn summary(&self) -> String {
+    /// How many of what.
+    pub fn contents(&self) -> TopologyContents {
         let count = |wanted| self.kinds.iter().filter(|&&kind| kind == wanted).count();
         let mut speeds: BTreeMap<(NodeKind, NodeKind, u64), usize> = BTreeMap::new();
         for link in &self.links {
@@ -164,18 +166,70 @@ impl Topology {
             let key = (a.min(b), a.max(b), whole_u64(link.bandwidth_gbps.round()));
             *speeds.entry(key).or_default() += 1;
         }
-        let speeds: Vec<String> = speeds
-            .iter()
-            .map(|((a, b, gbps), links)| format!("{links} x {gbps} Gb/s {a}-{b}"))
-            .collect();
-        format!(
+        TopologyContents {
+            gpus: self.gpus,
+            gpu_type: self.gpu_type.clone(),
+            gpus_per_server: self.gpus_per_server,
+            nvswitches: count(NodeKind::NvSwitch),
+            switches: count(NodeKind::Switch),
+            links: (speeds.into_iter())
+                .map(|((a, b, bandwidth_gbps), links)| LinkCount {
+                    between: format!("{a}-{b}"),
+                    bandwidth_gbps,
+                    links,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// How many of what a topology has. Displays as one line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TopologyContents {
+    /// GPUs.
+    pub gpus: u32,
+    /// Their type.
+    pub gpu_type: String,
+    /// GPUs of a server.
+    pub gpus_per_server: u32,
+    /// NVSwitches.
+    pub nvswitches: usize,
+    /// Other switches.
+    pub switches: usize,
+    /// Links.
+    pub links: Vec<LinkCount>,
+}
+
+/// Links that are alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LinkCount {
+    /// What they join, e.g. `GPU-switch`.
+    pub between: String,
+    /// Their bandwidth, gigabits per second, rounded.
+    pub bandwidth_gbps: u64,
+    /// How many.
+    pub links: usize,
+}
+
+impl fmt::Display for TopologyContents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let links = self.links.iter().map(|alike| {
+            let LinkCount {
+                between,
+                bandwidth_gbps,
+                links,
+            } = alike;
+            format!("{links} x {bandwidth_gbps} Gb/s {between}")
+        });
+        write!(
+            f,
             "{} {} GPUs in servers of {}, {} NVSwitches, {} switches; links: {}",
             self.gpus,
             self.gpu_type,
             self.gpus_per_server,
-            count(NodeKind::NvSwitch),
-            count(NodeKind::Switch),
-            speeds.join(", ")
+            self.nvswitches,
+            self.switches,
+            links.collect::<Vec<_>>().join(", ")
         )
     }
 }
