@@ -11,8 +11,8 @@ use super::CliResult;
 use super::output::print_data;
 use crate::catalog::Catalog;
 use crate::network::nccl::Algorithm;
-use crate::spec::columns::{latency_columns, objective_columns};
-use crate::spec::keys::{run_key_paths, sweep_keys};
+use crate::spec::columns::{objective_columns, target_columns, usual_side};
+use crate::spec::keys::{request_slo_keys, run_key_paths, sweep_keys};
 use crate::workload::embedded_files;
 
 /// Print a completion script for a shell.
@@ -197,10 +197,32 @@ fn fabrics() -> Vec<String> {
         .to_vec()
 }
 
-/// `ttft_p90_s=`.
+/// `ttft_p90_s=`, `total_gpus=max:`, `per_request.attainment=`.
 fn targets() -> Vec<String> {
-    let columns = latency_columns().iter();
-    columns.map(|column| format!("{column}=")).collect()
+    let sides = ["min", "max"];
+    let of_column = |column: &String| match usual_side(column) {
+        Some(_) => vec![format!("{column}=")],
+        None => sides.map(|side| format!("{column}={side}:")).to_vec(),
+    };
+    let columns = target_columns().into_iter();
+    let columns = columns.flat_map(|column| of_column(&column));
+    columns
+        .chain(["per_request.attainment=".to_owned()])
+        .collect()
+}
+
+/// `slo.ttft_p90_s=`, `slo.total_gpus.max=`, `slo.per_request.stall_s=`.
+fn slo_settings() -> Vec<String> {
+    let sides = ["min", "max"];
+    let of_column = |column: &String| match usual_side(column) {
+        Some(_) => vec![format!("slo.{column}=")],
+        None => sides.map(|side| format!("slo.{column}.{side}=")).to_vec(),
+    };
+    let of_requests = request_slo_keys().iter();
+    let of_requests = of_requests.map(|key| format!("slo.per_request.{}=", key.name));
+    let columns = target_columns().into_iter();
+    let columns = columns.flat_map(|column| of_column(&column));
+    columns.chain(of_requests).collect()
 }
 
 /// `max:throughput_tokens_per_s`.
@@ -214,8 +236,7 @@ fn settings() -> Vec<String> {
     let runs = run_key_paths().iter();
     let of_runs = runs.flat_map(|key| ["", "base.", "axes."].map(|place| format!("{place}{key}=")));
     let sweep = sweep_keys().iter().map(|key| format!("{}=", key.name));
-    let slo = targets().into_iter().map(|target| format!("slo.{target}"));
-    of_runs.chain(sweep).chain(slo).collect()
+    of_runs.chain(sweep).chain(slo_settings()).collect()
 }
 
 /// Bash takes `=` and `:` for ends of words, so `max:thr` and `--slo=ttft` come as three.

@@ -10,8 +10,10 @@ use crate::report::{
     GatherOptions, ListKind, ReportError, ReportFormat, SweepReport, gather, write_report,
 };
 use crate::results::SummaryReader;
-use crate::spec::columns::{check_limit, check_target};
-use crate::spec::{Objectives, Slo};
+use crate::select::number_columns;
+use crate::spec::columns::counts_requests;
+use crate::spec::{Objectives, Slo, Target, TargetRange};
+use crate::spelling::did_you_mean;
 
 /// Pareto frontier of a result directory.
 ///
@@ -22,13 +24,16 @@ use crate::spec::{Objectives, Slo};
 #[command(after_help = "Examples:
   vidur-sweep pareto results/deepseek
   vidur-sweep pareto results/deepseek --slo ttft_p90_s=1.5 --slo tbt_p99_s=0.1
+  vidur-sweep pareto results/deepseek --slo cost_usd_per_million_tokens=2 --slo total_gpus=max:32
   vidur-sweep pareto results/deepseek --no-slo --objectives max:throughput_tokens_per_s,min:cost_usd_per_hour
   vidur-sweep pareto results/deepseek --all --format csv > feasible.csv")]
 pub struct Args {
     /// Result directory.
     results: PathBuf,
-    /// Target to set or change, e.g. `ttft_p90_s=2.0` (seconds); may be repeated.
-    #[arg(long, value_name = "COLUMN=SECONDS")]
+    /// Target to set or change, e.g. `ttft_p90_s=2.0` (seconds at most),
+    /// `throughput_requests_per_s=40` (at least), `total_gpus=max:8` or
+    /// `per_request.attainment=0.95`; may be repeated.
+    #[arg(long, value_name = "COLUMN=LIMIT")]
     slo: Vec<String>,
     /// Drop the targets of the sweep; only those given by --slo count.
     #[arg(long)]
@@ -57,8 +62,9 @@ const TABLE_ROWS: usize = 20;
 pub fn run(args: Args) -> CliResult {
     let reader = open(&args.results)?;
     let in_table = args.format == ReportFormat::Table;
+    let numbers = number_columns(reader.axes());
     let options = GatherOptions {
-        slo: Some(targets(&args, reader.slo())?),
+        slo: Some(targets(&args, reader.slo(), &numbers)?),
         objectives: objectives(&args.objectives)?,
         list: match args.all {
             true => ListKind::Best,
@@ -105,22 +111,73 @@ pub(super) fn failure(error: ReportError) -> CliError {
     }
 }
 
-fn targets(args: &Args, sweep: &Slo) -> Result<Slo, CliError> {
+/// The targets of the sweep with those given: a column and a limit, `min:` or `max:` before
+/// it where that does not go without saying, or `per_request.attainment`.
+fn targets(args: &Args, sweep: &Slo, numbers: &[&str]) -> Result<Slo, CliError> {
     let mut slo = match args.no_slo {
         true => Slo::default(),
         false => sweep.clone(),
     };
     for given in &args.slo {
         let bad = |reason: String| CliError::BadInput(format!("--slo {given}: {reason}"));
-        let malformed = || bad("expected COLUMN=SECONDS, e.g. ttft_p90_s=2.0".to_owned());
+        let malformed = || {
+            let example = "ttft_p90_s=2.0, throughput_requests_per_s=40 or total_gpus=max:8";
+            bad(format!("expected COLUMN=LIMIT, e.g. {example}"))
+        };
         let (column, limit) = given.split_once('=').ok_or_else(malformed)?;
-        let column = column.trim();
-        let limit_s: f64 = limit.trim().parse().map_err(|_| malformed())?;
-        let checked = check_target(column).and_then(|()| check_limit(limit_s));
-        checked.map_err(|error| bad(error.to_string()))?;
-        slo.0.insert(column.to_owned(), limit_s);
+        let (column, limit) = (column.trim(), limit.trim());
+        let number = |text: &str| text.trim().parse::<f64>().map_err(|_| malformed());
+        if let Some(key) = column.strip_prefix(PER_REQUEST) {
+            let requests = sweep.per_request.as_ref().filter(|_| key == "attainment");
+            let mut requests = *requests.ok_or_else(|| bad(counted_already(key, sweep)))?;
+            requests.attainment = number(limit)?;
+            if !(requests.attainment > 0.0 && requests.attainment <= 1.0) {
+                let allowed = "allowed is a share greater than 0 and at most 1";
+                return Err(bad(format!("value `{limit}` is not allowed; {allowed}")));
+            }
+            slo.per_request = Some(requests);
+            continue;
+        }
+        let range = |min, max| Target::Range(TargetRange { min, max });
+        let target = match limit.split_once(':') {
+            Some(("min", least)) => range(Some(number(least)?), None),
+            Some(("max", most)) => range(None, Some(number(most)?)),
+            Some(_) => return Err(malformed()),
+            None => Target::Usual(number(limit)?),
+        };
+        slo.columns.insert(column.to_owned(), target);
+        match slo.bounds_of(column, target, numbers) {
+            // Requests were counted by the targets that the sweep had.
+            Err(_) if counts_requests(column) && !sweep.judges_requests() => {
+                return Err(bad(counted_already("", sweep)));
+            }
+            Err(error) => return Err(bad(error.to_string())),
+            Ok(_) => {}
+        }
     }
     Ok(slo)
+}
+
+/// Before a key of `slo.per_request`.
+const PER_REQUEST: &str = "per_request.";
+
+/// Why targets of single requests cannot be changed.
+fn counted_already(key: &str, sweep: &Slo) -> String {
+    match (&sweep.per_request, key) {
+        (Some(_), key) => {
+            let hint = did_you_mean(key, ["attainment"]);
+            format!(
+                "requests were counted when they were simulated; allowed is \
+                 per_request.attainment{hint}"
+            )
+        }
+        (None, _) if sweep.judges_requests() => {
+            "requests were counted when they were simulated, by the limits of latencies; a limit \
+             of slo_attainment bounds their share"
+                .to_owned()
+        }
+        (None, _) => "the sweep had no targets by which requests could be counted".to_owned(),
+    }
 }
 
 fn objectives(given: &[String]) -> Result<Option<Objectives>, CliError> {

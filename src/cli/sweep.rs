@@ -76,7 +76,7 @@ impl SweepArgs {
     pub fn runner(&self, plan: &Plan) -> Simulate {
         let spec = plan.spec();
         let workloads = WorkloadSource::new(spec.data_files());
-        let targets = (!spec.slo.0.is_empty()).then(|| request_targets(&spec.slo));
+        let targets = request_targets(&spec.slo);
         Simulate::new(workloads, spec.output.requests, targets).with_limits(limits(&spec.slo))
     }
 

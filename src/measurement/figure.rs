@@ -33,6 +33,8 @@ pub enum Figure {
     Requests,
     /// Output tokens per second, and whatever goes with them: per GPU, cost.
     Tokens,
+    /// Share of requests that keep every target of their own.
+    Attainment,
 }
 
 impl Figure {
@@ -43,6 +45,7 @@ impl Figure {
             "throughput_tokens_per_s"
             | "throughput_tokens_per_s_per_gpu"
             | "cost_usd_per_million_tokens" => Some(Self::Tokens),
+            "slo_attainment" => Some(Self::Attainment),
             _ => None,
         };
         quantity.or_else(|| {

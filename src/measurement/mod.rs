@@ -11,5 +11,5 @@ mod overseer;
 mod window;
 
 pub use figure::{Figure, Metric, Statistic};
-pub use length::{Length, Limit};
+pub use length::{Length, Limit, Side};
 pub use overseer::{Measured, Steady};

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::window::{Window, warm_up};
-use super::{Figure, Length, Limit, Metric, Statistic};
+use super::{Figure, Length, Limit, Metric, Side, Statistic};
 use crate::number::{narrow, whole_u32};
 use crate::simulator::{
     Mark, Next, Overseer, PoolWork, Progress, RequestTargets, RunSummary, SegmentRecorder,
@@ -149,7 +149,7 @@ impl<'a> Steady<'a> {
             let mut figures = self.figures().into_iter();
             figures.all(|figure| window.is_known(figure))
                 && self.limits.iter().all(|limit| {
-                    window.is_known(limit.figure) || is_certain(likelihood(window, limit))
+                    window.is_known(limit.figure) || is_certain(window.likelihood(limit))
                 })
         };
         match is_bounded && are_known() {
@@ -165,7 +165,7 @@ impl<'a> Steady<'a> {
         if self.requests >= most || verdict == LoadVerdict::Saturated {
             return None;
         }
-        let likelihoods = self.limits.iter().map(|limit| likelihood(window, limit));
+        let likelihoods = self.limits.iter().map(|limit| window.likelihood(limit));
         let likelihood = likelihoods.fold(1.0, f64::min);
         // Whoever cannot serve a request misses every target.
         if likelihood <= HOPELESS || window.facts.rejected > 0 {
@@ -280,7 +280,9 @@ impl<'a> Steady<'a> {
             return true;
         }
         self.limits.iter().any(|limit| {
-            let Figure::Latency(metric, Statistic::Quantile(p)) = limit.figure else {
+            let (Figure::Latency(metric, Statistic::Quantile(p)), Side::AtMost) =
+                (limit.figure, limit.side)
+            else {
                 return false;
             };
             let exceeds = |id: usize| {
@@ -290,7 +292,7 @@ impl<'a> Steady<'a> {
                     Metric::SchedulingDelay => record.scheduled_at_s,
                     Metric::E2e => record.completed_at_s,
                     Metric::RequestTbtMax => {
-                        return record.stall_s().is_some_and(|s| s > limit.at_most);
+                        return record.stall_s().is_some_and(|s| s > limit.value);
                     }
                     Metric::Tbt => return false,
                 } - record.arrived_at_s;
@@ -300,7 +302,7 @@ impl<'a> Steady<'a> {
                 } else {
                     waited_s
                 };
-                waited_s > limit.at_most
+                waited_s > limit.value
             };
             let exceeding: Vec<bool> = (0..progress.arrived() / 2).map(exceeds).collect();
             share_of(&exceeding).low > HOPELESS_EXCESS * (1.0 - p)
@@ -324,11 +326,6 @@ impl<'a> Steady<'a> {
         let window = Window::new(progress, &tokens, start..arrived, self.targets);
         self.conclude(&window, progress, verdict)
     }
-}
-
-/// The probability that a limit is kept.
-fn likelihood(window: &Window<'_>, limit: &Limit) -> f64 {
-    window.probability_at_most(limit.figure, limit.at_most)
 }
 
 fn is_certain(probability: f64) -> bool {

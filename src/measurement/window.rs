@@ -3,7 +3,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
 
-use super::{Figure, Metric, Statistic};
+use super::{Figure, Limit, Metric, Side, Statistic};
 use crate::number::{narrow, whole_usize};
 use crate::simulator::{
     Distribution, DistributionIntervals, Mark, PoolWork, Progress, RequestOutcome, RequestRecord,
@@ -158,6 +158,7 @@ impl<'a> Window<'a> {
             }
             Figure::Requests => Estimate::known(self.rates.requests_per_s()),
             Figure::Tokens => Estimate::known(self.rates.tokens_per_s()),
+            Figure::Attainment => Estimate::known(self.attainment()),
         }
     }
 
@@ -172,13 +173,17 @@ impl<'a> Window<'a> {
         kept.get_or_init(|| Sample::new(self.facts.series_s(metric)))
     }
 
-    /// The probability that a figure is at most `limit`: by its interval, as for whoever
+    /// The probability that a limit is kept: by the interval of its figure, as for whoever
     /// has only that.
-    pub(super) fn probability_at_most(&self, figure: Figure, limit: f64) -> f64 {
-        // Without a sample a metric exceeds nothing.
-        match self.interval(figure) {
-            interval if interval.value.is_nan() => 1.0,
-            interval => interval.probability_at_most(limit),
+    pub(super) fn likelihood(&self, limit: &Limit) -> f64 {
+        let interval = self.interval(limit.figure);
+        match limit.figure {
+            // Without a sample a latency exceeds nothing.
+            Figure::Latency(..) if interval.value.is_nan() => match limit.side {
+                Side::AtMost => 1.0,
+                Side::AtLeast => 0.0,
+            },
+            _ => limit.side.probability(interval, limit.value),
         }
     }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::deployment::{Deployment, Miss};
 use super::format;
 use super::insights::Binding;
+use crate::measurement::Side;
 use crate::results::SummaryReader;
 use crate::select::Selection;
 use crate::spec::columns::interval_ends;
@@ -136,12 +137,16 @@ fn sure(selection: &Selection, first: &Deployment) -> String {
         unsure => format::percent(unsure),
     };
     let closest = first.tightest.as_ref().map_or_else(String::new, |miss| {
-        let Miss { column, limit, .. } = miss;
-        let shown = figure(first, column).unwrap_or_else(|| "-".to_owned());
-        format!(
-            "; the closest is {column}, {shown} of {}",
-            format::limit(*limit)
-        )
+        let Miss { bound, .. } = miss;
+        let shown = figure(first, &bound.column).unwrap_or_else(|| "-".to_owned());
+        let limit = format::limit(&bound.column, bound.limit);
+        match bound.side {
+            Side::AtMost => format!("; the closest is {}, {shown} of {limit}", bound.column),
+            Side::AtLeast => format!(
+                "; the closest is {}, {shown}, where {limit} is the least",
+                bound.column
+            ),
+        }
     });
     format!("{load}; all targets hold with a probability of {probability}{replications}{closest}.")
 }

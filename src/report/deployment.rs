@@ -10,6 +10,7 @@ use crate::results::{
     Numbers, REPLICATION_COLUMN, ResultError, SummaryBatch, SummaryReader, SummaryRow,
 };
 use crate::select::Selection;
+use crate::spec::Bound;
 
 /// One configuration, means over its replications.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -50,12 +51,18 @@ pub struct Deployment {
 /// A target and how far from it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Miss {
-    /// The bounded column.
-    pub column: String,
-    /// Its value.
+    /// The limit.
+    #[serde(flatten)]
+    pub bound: Bound,
+    /// Value of its column.
     pub value: f64,
-    /// The bound.
-    pub limit: f64,
+}
+
+impl Miss {
+    /// How much of the limit is taken up; more than 1 beyond it.
+    pub fn strain(&self) -> f64 {
+        self.bound.side.strain(self.value, self.bound.limit)
+    }
 }
 
 /// Sums of one configuration's figures while its runs pass by.
@@ -130,12 +137,8 @@ fn deployment(selection: &Selection, position: usize, gathering: Gathering) -> D
         axes: gathering.axes,
         figures: Figures::new(means),
         tightest: selection.tightest_bound(position).map(|(bound, _)| Miss {
-            column: bounds[bound].column.clone(),
-            value: selection
-                .bound_values(position)
-                .nth(bound)
-                .unwrap_or(f64::NAN),
-            limit: bounds[bound].limit,
+            bound: bounds[bound].clone(),
+            value: selection.bound_value(position, bound),
         }),
         incomplete_fraction: configuration.incomplete_fraction(),
         assumptions: gathering.assumptions,

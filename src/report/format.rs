@@ -4,6 +4,8 @@ use serde_json::Value;
 
 use crate::number::{narrow, whole_i32};
 use crate::results::compact;
+use crate::spec::Bound;
+use crate::spec::columns::is_share;
 
 /// A value of an axis, to be read.
 pub(super) fn value(value: Option<&Value>) -> String {
@@ -66,12 +68,26 @@ pub(super) fn short_number(value: f64) -> String {
     }
 }
 
-/// A limit, which somebody gave in seconds: without digits they did not write.
-pub(super) fn limit(value: f64) -> String {
-    match value {
-        v if v < 1.0 => format!("{} ms", short_number((v * 1e9).round() / 1e6)),
-        v => format!("{} s", short_number(v)),
+/// A limit of a column, without digits that nobody wrote.
+pub(super) fn limit(column: &str, value: f64) -> String {
+    let short = |scaled: f64| short_number((scaled * 1e6).round() / 1e6);
+    match unit(column) {
+        Unit::Seconds if value < 1.0 => format!("{} ms", short(value * 1e3)),
+        Unit::Seconds => format!("{} s", short_number(value)),
+        Unit::Share => format!("{} %", short(value * 100.0)),
+        Unit::Dollars => format!("${}", short_number(value)),
+        Unit::Number => short_number(value),
     }
+}
+
+/// `ttft_p90_s <= 2 s`.
+pub(super) fn bound(bound: &Bound) -> String {
+    let Bound {
+        column,
+        side,
+        limit: value,
+    } = bound;
+    format!("{column} {} {}", side.sign(), limit(column, *value))
 }
 
 /// A time in the unit that suits it.
@@ -92,19 +108,36 @@ pub(super) fn percent(share: f64) -> String {
     }
 }
 
-/// A figure of a column, with the unit its name ends in.
+/// What a column counts.
+enum Unit {
+    Seconds,
+    Share,
+    Dollars,
+    Number,
+}
+
+/// The unit that the name of a column says.
+fn unit(column: &str) -> Unit {
+    if column.ends_with("_s") && !column.contains("_per_s") {
+        Unit::Seconds
+    } else if is_share(column) {
+        Unit::Share
+    } else if column.contains("usd") {
+        Unit::Dollars
+    } else {
+        Unit::Number
+    }
+}
+
+/// A figure of a column, with its unit.
 pub(super) fn figure(column: &str, value: f64) -> String {
-    let is_time = column.ends_with("_s") && !column.contains("_per_s");
-    let is_share = ["mfu", "slo_attainment"].contains(&column)
-        || column.ends_with("_fraction")
-        || column.ends_with("_utilization");
-    match (is_time, is_share) {
-        (true, _) => seconds(value),
-        (_, true) => percent(value),
-        _ if column.contains("usd") => format!("${}", money(value)),
+    match unit(column) {
+        Unit::Seconds => seconds(value),
+        Unit::Share => percent(value),
+        Unit::Dollars => format!("${}", money(value)),
         // Counts; a mean over replications may still have a fraction.
-        _ if value == value.trunc() && value.abs() < 1e15 => format!("{value:.0}"),
-        _ => number(value),
+        Unit::Number if value == value.trunc() && value.abs() < 1e15 => format!("{value:.0}"),
+        Unit::Number => number(value),
     }
 }
 
@@ -176,7 +209,16 @@ mod tests {
         );
         assert_eq!(short_number(2.0), "2");
         assert_eq!(short_number(0.25), "0.25");
-        assert_eq!(limit(2.0), "2 s");
-        assert_eq!(limit(0.07), "70 ms");
+        assert_eq!(limit("ttft_p90_s", 2.0), "2 s");
+        assert_eq!(limit("ttft_p90_s", 0.07), "70 ms");
+        assert_eq!(limit("slo_attainment", 0.995), "99.5 %");
+        assert_eq!(limit("cost_usd_per_hour", 12.5), "$12.5");
+        assert_eq!(limit("throughput_requests_per_s", 40.0), "40");
+        let at_least = Bound {
+            column: "goodput_requests_per_s".into(),
+            side: crate::measurement::Side::AtLeast,
+            limit: 2.5,
+        };
+        assert_eq!(bound(&at_least), "goodput_requests_per_s >= 2.5");
     }
 }

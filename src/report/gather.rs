@@ -13,7 +13,7 @@ use crate::results::{
     REPLICATION_COLUMN, ResultError, RunStatus, SloVerdict, SummaryReader, SummaryRow,
 };
 use crate::select::{Configuration, Criteria, CriteriaError, ReasonGroup, ReasonGroups, Selection};
-use crate::spec::{Objectives, Slo};
+use crate::spec::{Bound, Objectives, Slo};
 
 /// What to gather.
 #[derive(Debug, Clone, Default)]
@@ -110,6 +110,8 @@ pub struct SweepReport {
     pub runs: RunTotals,
     /// Targets used.
     pub slo: Slo,
+    /// The limits of columns that they amount to.
+    pub bounds: Vec<Bound>,
     /// Objectives used.
     pub objectives: Objectives,
     /// What a person should know of how the runs are judged, one sentence each.
@@ -213,6 +215,7 @@ pub(super) fn condense(
         complete: reader.manifest().is_some(),
         runs: overview.runs,
         slo: reader.slo().clone(),
+        bounds: selection.criteria().bounds.clone(),
         objectives: selection.criteria().objectives(),
         notes: notes(overview),
         configurations: configurations.iter().filter(|c| c.all_ok).count() as u64,

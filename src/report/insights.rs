@@ -119,7 +119,9 @@ fn blocked_steps(neighbours: &[Neighbour]) -> Vec<BlockedStep> {
 /// Rank of a blocked step (less is more telling) and how far it goes.
 fn telling(neighbour: &Neighbour) -> Option<(u8, f64)> {
     match (&neighbour.outcome, neighbour.better) {
-        (Outcome::Breaks { value, limit, .. }, Some(true)) => Some((0, value / limit)),
+        (Outcome::Breaks { bound, value }, Some(true)) => {
+            Some((0, bound.side.strain(*value, bound.limit)))
+        }
         (Outcome::Incomplete { fraction }, Some(true)) => Some((1, *fraction)),
         (
             Outcome::Unavailable {
@@ -142,14 +144,11 @@ fn step_size(here: &Value, there: &Value) -> f64 {
 
 fn because(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Breaks {
-            column,
-            value,
-            limit,
-        } => format!(
-            "{column} would be {} (limit {})",
-            format::figure(column, *value),
-            format::limit(*limit)
+        Outcome::Breaks { bound, value } => format!(
+            "{} would be {} (limit {})",
+            bound.column,
+            format::figure(&bound.column, *value),
+            format::limit(&bound.column, bound.limit)
         ),
         Outcome::Incomplete { fraction } => {
             format!(

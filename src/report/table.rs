@@ -103,13 +103,24 @@ fn overview(report: &SweepReport) -> String {
     out
 }
 
-/// `ttft_p90_s <= 2 s and tbt_p99_s <= 0.2 s`.
+/// `ttft_p90_s <= 2 s and tbt_p99_s <= 200 ms`.
 fn targets(report: &SweepReport) -> String {
-    let targets = report.slo.0.iter();
-    let targets: Vec<String> = targets
-        .map(|(column, limit)| format!("{column} <= {}", format::limit(*limit)))
+    let targets: Vec<String> = report.bounds.iter().map(format::bound).collect();
+    let targets = targets.join(" and ");
+    let Some(of_each) = &report.slo.per_request else {
+        return targets;
+    };
+    let of_each = [
+        ("TTFT", of_each.ttft_s),
+        ("mean time per output token", of_each.tbt_s),
+        ("longest time between tokens", of_each.stall_s),
+        ("end to end", of_each.e2e_s),
+    ];
+    let of_each: Vec<String> = of_each
+        .iter()
+        .filter_map(|(what, limit)| Some(format!("{what} <= {}", format::limit("_s", (*limit)?))))
         .collect();
-    targets.join(" and ")
+    format!("{targets} (of each request {})", of_each.join(", "))
 }
 
 fn reasons(report: &SweepReport) -> String {
@@ -237,7 +248,7 @@ fn table_columns(report: &SweepReport) -> Vec<TextColumn> {
 /// Whether a figure is a target or an objective.
 fn is_asked(report: &SweepReport, name: &str) -> bool {
     let objectives = &report.objectives;
-    report.slo.0.contains_key(name)
+    report.bounds.iter().any(|bound| bound.column == name)
         || objectives.maximize.iter().any(|o| o == name)
         || objectives.minimize.iter().any(|o| o == name)
 }
@@ -305,14 +316,15 @@ fn misses(deployment: &Deployment) -> String {
         let share = format::percent(deployment.incomplete_fraction);
         parts.push(format!("{share} not completed"));
     }
-    if let Some(Miss {
-        column,
-        value,
-        limit,
-    }) = &deployment.tightest
-        && value > limit
+    if let Some(miss) = &deployment.tightest
+        && miss.strain() > 1.0
     {
-        parts.push(format!("{column} +{:.0} %", (value / limit - 1.0) * 100.0));
+        let Miss { bound, value } = miss;
+        let off = (value / bound.limit - 1.0) * 100.0;
+        parts.push(match off.is_finite() {
+            true => format!("{} {off:+.0} %", bound.column),
+            false => bound.column.clone(),
+        });
     }
     parts.join(", ")
 }
@@ -377,12 +389,8 @@ fn assumptions(report: &SweepReport) -> String {
 
 fn binding(binding: &Binding) -> String {
     let mut out = String::new();
-    if let Some(Miss {
-        column,
-        value,
-        limit,
-    }) = &binding.tightest
-    {
+    if let Some(Miss { bound, value }) = &binding.tightest {
+        let (column, limit) = (&bound.column, bound.limit);
         line(
             &mut out,
             format_args!(
@@ -390,7 +398,7 @@ fn binding(binding: &Binding) -> String {
                 binding.run_index,
                 value / limit * 100.0,
                 format::figure(column, *value),
-                format::limit(*limit),
+                format::limit(column, limit),
             ),
         );
     }

@@ -114,6 +114,14 @@ impl RunResult {
         self.of_summary(|s| s.output_tokens as f64 / s.duration_s)
     }
 
+    /// Requests that keep every target of their own, per second.
+    fn goodput_requests_per_s(&self) -> f64 {
+        self.of_summary(|s| match s.slo_met_requests {
+            Some(met) => f64::from(met) / s.duration_s,
+            None => f64::NAN,
+        })
+    }
+
     /// How well its figures are known, if they are of steady state.
     pub fn steady(&self) -> Option<&SteadyState> {
         self.summary.as_ref()?.steady.as_deref()

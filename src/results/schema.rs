@@ -524,6 +524,18 @@ fn load_columns() -> Vec<Column<RunResult>> {
             },
         ),
         float(
+            "goodput_requests_per_s",
+            "requests/s",
+            "Requests that keep every target of their own (those of `slo_attainment`), per second of `duration_s`; null without such targets",
+            |run: &RunResult| run.goodput_requests_per_s(),
+        ),
+        float(
+            "goodput_requests_per_s_per_gpu",
+            "requests/s/GPU",
+            "`goodput_requests_per_s` / `total_gpus`",
+            |run: &RunResult| run.per_gpu(run.goodput_requests_per_s()),
+        ),
+        float(
             "throughput_tokens_per_s_per_gpu",
             "tokens/s/GPU",
             "`throughput_tokens_per_s` / `total_gpus`",
@@ -563,7 +575,7 @@ fn judgement_columns() -> Vec<Column<RunResult>> {
         float(
             "slo_attainment",
             "share",
-            "Share of the requests whose outcome is decided (`num_requests` - `not_arrived` - `undecided`) that meet every target on their own (`tbt_*` on the request's mean interval); null without targets",
+            "Share of the requests whose outcome is decided (`num_requests` - `not_arrived` - `undecided`) that keep every target on their own: those of `slo.per_request`, or else the upper limits of latencies (`tbt_*` on the request's mean interval, `request_tbt_max_*` on its longest); null without such targets",
             |run: &RunResult| {
                 run.of_summary(|s| match s.slo_met_requests {
                     Some(met) => f64::from(met) / f64::from(s.decided()),

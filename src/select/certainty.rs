@@ -4,10 +4,11 @@
 //! to be spread normally on either side. So a target is met for certain if the whole
 //! interval keeps it.
 
-use super::criteria::Bound;
 use super::load::Load;
+use crate::measurement::Side;
 use crate::results::{SloVerdict, SummaryRow};
-use crate::spec::columns::interval_ends;
+use crate::spec::Bound;
+use crate::spec::columns::{interval_ends, metric_of};
 use crate::statistics::Interval;
 use crate::statistics::batch_means::of_replications;
 
@@ -26,14 +27,21 @@ pub(super) struct Figure {
 }
 
 impl Figure {
-    /// A bounded figure of one run. A metric without a sample exceeds nothing.
+    /// A bounded figure of one run. A latency without a sample exceeds nothing; no other
+    /// figure that is not there keeps a bound. What has no interval is taken as it is, but
+    /// for the largest of latencies: a longer run has a larger one.
     pub(super) fn of(bound: &Bound, row: SummaryRow<'_>) -> Self {
-        let value = row.number(&bound.column).unwrap_or(0.0);
+        let is_latency = metric_of(&bound.column).is_some();
+        let value = match (row.number(&bound.column), bound.side) {
+            (None, Side::AtMost) if is_latency => 0.0,
+            (value, _) => value.unwrap_or(f64::NAN),
+        };
         let ends = interval_ends(&bound.column);
         let ends = ends.map(|ends| ends.map(|end| row.number(&end).unwrap_or(f64::NAN)));
-        let [low, high] = match row.number(&bound.column) {
-            Some(_) => ends.unwrap_or([f64::NAN; 2]),
-            None => [0.0; 2],
+        let [low, high] = match (row.number(&bound.column), ends) {
+            (Some(_), Some(ends)) => ends,
+            (Some(_), None) if is_latency => [f64::NAN; 2],
+            _ => [value; 2],
         };
         Self {
             runs: 1,
@@ -78,7 +86,10 @@ impl Figure {
     /// The probability that the true figure keeps `bound`.
     pub(super) fn keeps(&self, bound: &Bound, load: Load) -> f64 {
         let (value, [low, high]) = (self.value(), self.interval(load));
-        Interval { value, low, high }.probability_at_most(bound.limit)
+        match value.is_nan() {
+            true => 0.0,
+            false => (bound.side).probability(Interval { value, low, high }, bound.limit),
+        }
     }
 }
 

@@ -4,19 +4,8 @@ use super::load::Load;
 use crate::measurement::{Figure, Limit};
 use crate::results::{AxisColumn, ColumnType, SummaryRow};
 use crate::simulator::RequestTargets;
-use crate::spec::columns::{
-    ColumnError, check_limit, check_objective, check_target, interval_ends, metric_of,
-};
-use crate::spec::{Objectives, Slo};
-
-/// An upper bound on a summary column.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Bound {
-    /// The column.
-    pub column: String,
-    /// Largest value allowed, seconds.
-    pub limit: f64,
-}
+use crate::spec::columns::{ColumnError, check_objective, interval_ends, metric_of};
+use crate::spec::{Bound, Objectives, Slo, TargetError};
 
 /// Which way is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +38,7 @@ impl Objective {
 /// Targets and objectives of a selection.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Criteria {
-    /// Targets, by column name.
+    /// Limits of columns that targets amount to.
     pub bounds: Vec<Bound>,
     /// Objectives in order of weight: those to maximise, then those to minimise.
     pub objectives: Vec<Objective>,
@@ -61,13 +50,13 @@ pub enum CriteriaError {
     /// Not a column for this purpose.
     #[error(transparent)]
     Column(#[from] ColumnError),
-    /// A bound that is not a positive number.
+    /// A limit that makes no sense.
     #[error("target `{column}`: {problem}")]
-    Limit {
+    Target {
         /// The column.
         column: String,
         /// What is wrong with it.
-        problem: ColumnError,
+        problem: TargetError,
     },
     /// A column both to maximise and to minimise, or given twice.
     #[error("objective `{0}` appears twice")]
@@ -91,27 +80,18 @@ impl Criteria {
         objectives: &Objectives,
         axes: &[AxisColumn],
     ) -> Result<Self, CriteriaError> {
-        let mut bounds = Vec::with_capacity(slo.0.len());
-        for (column, &limit) in &slo.0 {
-            check_target(column)?;
-            check_limit(limit).map_err(|problem| CriteriaError::Limit {
-                column: column.clone(),
-                problem,
-            })?;
-            bounds.push(Bound {
-                column: column.clone(),
-                limit,
-            });
-        }
         let maximize = objectives.maximize.iter();
         let minimize = objectives.minimize.iter();
         let given = maximize
             .map(|column| (column, Direction::Maximize))
             .chain(minimize.map(|column| (column, Direction::Minimize)));
-        let is_number =
-            |axis: &&AxisColumn| matches!(axis.column_type, ColumnType::Int | ColumnType::Float);
-        let numbers = axes.iter().filter(is_number);
-        let numbers: Vec<&str> = numbers.map(|axis| axis.name.as_str()).collect();
+        let numbers = number_columns(axes);
+        let bounds = slo
+            .bounds(&numbers)
+            .map_err(|(column, error)| match error {
+                TargetError::Column(error) => CriteriaError::Column(error),
+                problem => CriteriaError::Target { column, problem },
+            })?;
         let mut checked: Vec<Objective> = Vec::new();
         for (column, direction) in given {
             check_objective(column, &numbers)?;
@@ -154,6 +134,14 @@ impl Criteria {
             .chain(Requests::COLUMNS);
         always.map(str::to_owned).chain(bounds).chain(objectives)
     }
+}
+
+/// Names of the axes whose values are numbers.
+pub fn number_columns(axes: &[AxisColumn]) -> Vec<&str> {
+    let is_number =
+        |axis: &&AxisColumn| matches!(axis.column_type, ColumnType::Int | ColumnType::Float);
+    let numbers = axes.iter().filter(is_number);
+    numbers.map(|axis| axis.name.as_str()).collect()
 }
 
 /// Requests of one run, or of some.
@@ -203,32 +191,47 @@ impl Requests {
     }
 }
 
-/// Limits of figures that have an interval, by which runs decide how long they become.
+/// Limits of figures that have an interval and the unit of their column, by which runs
+/// decide how long they become.
 pub fn limits(slo: &Slo) -> Vec<Limit> {
-    let limit = |(column, at_most): (&String, &f64)| {
+    let has_own_unit =
+        |bound: &Bound| !bound.column.ends_with("_per_gpu") && !bound.column.starts_with("cost_");
+    // Which columns there are, and what makes sense for them, has been looked at.
+    let columns: Vec<&str> = slo.columns.keys().map(String::as_str).collect();
+    let bounds = slo.bounds(&columns).unwrap_or_default().into_iter();
+    let limit = |bound: Bound| {
         Some(Limit {
-            figure: Figure::of_column(column)?,
-            at_most: *at_most,
+            figure: Figure::of_column(&bound.column)?,
+            side: bound.side,
+            value: bound.limit,
         })
     };
-    slo.0.iter().filter_map(limit).collect()
+    bounds.filter(has_own_unit).filter_map(limit).collect()
 }
 
-/// Per-request targets for the simulator to count by: every bound on a metric
-/// holds for the request's own value, so the tightest one counts.
-pub fn request_targets(slo: &Slo) -> RequestTargets {
+/// Per-request targets for the simulator to count by: those given; where there are none,
+/// every upper limit of a latency holds for the request's own value, so the tightest one
+/// counts. None if there are none of either.
+pub fn request_targets(slo: &Slo) -> Option<RequestTargets> {
+    if let Some(given) = slo.per_request {
+        return Some(RequestTargets {
+            ttft_s: given.ttft_s,
+            tbt_s: given.tbt_s,
+            stall_s: given.stall_s,
+            e2e_s: given.e2e_s,
+            scheduling_delay_s: None,
+        });
+    }
     let tightest = |metric: &str| {
-        let ours = slo
-            .0
-            .iter()
-            .filter(|(column, _)| metric_of(column) == Some(metric));
-        ours.map(|(_, &limit)| limit).reduce(f64::min)
+        let ours = slo.latency_limits();
+        let ours = ours.filter(|(column, _)| metric_of(column) == Some(metric));
+        ours.map(|(_, limit)| limit).reduce(f64::min)
     };
-    RequestTargets {
+    slo.judges_requests().then(|| RequestTargets {
         ttft_s: tightest("ttft"),
         tbt_s: tightest("tbt"),
         stall_s: tightest("request_tbt_max"),
         e2e_s: tightest("e2e"),
         scheduling_delay_s: tightest("scheduling_delay"),
-    }
+    })
 }

@@ -18,7 +18,8 @@ mod reasons;
 mod selection;
 
 pub use criteria::{
-    Bound, Criteria, CriteriaError, Direction, Objective, Requests, limits, request_targets,
+    Criteria, CriteriaError, Direction, Objective, Requests, limits, number_columns,
+    request_targets,
 };
 pub use frontier::pareto_frontier;
 pub use ranking::columns as compared_columns;

@@ -9,20 +9,19 @@ use super::selection::Selection;
 use crate::results::{
     AxisColumn, REPLICATION_COLUMN, ResultError, RunStatus, SummaryReader, SummaryRow,
 };
+use crate::spec::Bound;
 
 /// What became of a neighbour.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// Meets the targets.
     Meets,
-    /// Breaks a target: column, value, limit.
+    /// Breaks a target.
     Breaks {
-        /// The bounded column.
-        column: String,
-        /// Its value.
-        value: f64,
         /// The bound.
-        limit: f64,
+        bound: Bound,
+        /// Value of its column.
+        value: f64,
     },
     /// Leaves requests undone.
     Incomplete {
@@ -145,10 +144,9 @@ fn outcome(selection: &Selection, row: SummaryRow<'_>) -> Outcome {
     }
     let bounds = &selection.criteria().bounds;
     match selection.tightest_bound(position) {
-        Some((bound, ratio)) if ratio > 1.0 => Outcome::Breaks {
-            column: bounds[bound].column.clone(),
+        Some((bound, strain)) if strain > 1.0 => Outcome::Breaks {
+            bound: bounds[bound].clone(),
             value: selection.bound_value(position, bound),
-            limit: bounds[bound].limit,
         },
         _ => Outcome::Incomplete {
             fraction: configuration.incomplete_fraction(),

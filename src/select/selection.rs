@@ -80,7 +80,7 @@ impl Judged {
         self.is_ok
             && self.requests.all_served()
             && self.load != Load::Saturated
-            && kept.all(|(bound, figure)| figure.value() <= bound.limit)
+            && kept.all(|(bound, figure)| bound.side.has(figure.value(), bound.limit))
     }
 
     /// The probability that it meets the targets.
@@ -325,12 +325,12 @@ impl Selection {
     }
 
     /// The bound a configuration is closest to, or furthest beyond: position of
-    /// the bound, and value over limit.
+    /// the bound, and how much of it is taken up, more than 1 beyond it.
     pub fn tightest_bound(&self, position: usize) -> Option<(usize, f64)> {
         let bounds = self.criteria.bounds.iter();
         let ratios = bounds
             .zip(self.bound_values(position))
-            .map(|(bound, value)| value / bound.limit);
+            .map(|(bound, value)| bound.side.strain(value, bound.limit));
         ratios.enumerate().max_by(|a, b| a.1.total_cmp(&b.1))
     }
 

@@ -137,6 +137,17 @@ impl Checker {
         self.add(path.to_owned(), IssueKind::UnknownKey, message);
     }
 
+    /// Records that the key at `path` is none of those allowed, in the caller's words.
+    pub fn refuse_name(&mut self, path: &str, message: &str) {
+        self.add(path.to_owned(), IssueKind::UnknownKey, message.to_owned());
+    }
+
+    /// Records what is wrong with the value of the key at `path`.
+    pub fn refuse_value(&mut self, path: &str, problem: &str) {
+        let message = format!("key `{path}`: {problem}");
+        self.add(path.to_owned(), IssueKind::Value, message);
+    }
+
     /// Records a value that is not allowed.
     pub fn refuse(&mut self, shape: &Shape, value: &Value, path: &str, hint: &str) {
         let allowed = shape.allowed();

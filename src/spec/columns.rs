@@ -4,6 +4,7 @@
 
 use std::sync::LazyLock;
 
+use crate::measurement::Side;
 use crate::spelling::did_you_mean;
 
 /// What latencies are measured of requests.
@@ -12,11 +13,13 @@ const STATISTICS: [&str; 6] = ["mean", "p50", "p90", "p95", "p99", "max"];
 
 /// Columns of numbers in a summary other than latencies and keys of a run, those first
 /// that are asked for most.
-const QUANTITIES: [&str; 35] = [
+const QUANTITIES: [&str; 37] = [
     "throughput_tokens_per_s_per_gpu",
     "throughput_tokens_per_s",
     "throughput_total_tokens_per_s",
     "throughput_requests_per_s",
+    "goodput_requests_per_s",
+    "goodput_requests_per_s_per_gpu",
     "offered_requests_per_s",
     "cost_usd_per_million_tokens",
     "cost_usd_per_hour",
@@ -65,10 +68,12 @@ const SHARES_WITH_INTERVALS: [&str; 2] = ["slo_attainment", "served_tokens_share
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ColumnError {
     /// Nothing a target can bound.
-    #[error("unknown target `{column}`; allowed: {}{}", latency_columns().join(", "), hint(column, latency_columns()))]
+    #[error("unknown target `{column}`; allowed: {}{}", known.join(", "), hint(column, known))]
     Target {
         /// The name given.
         column: String,
+        /// What would do.
+        known: Vec<String>,
     },
     /// Nothing that can be made large or small.
     #[error("unknown objective `{column}`; allowed: {}{}", known.join(", "), hint(column, known))]
@@ -84,19 +89,13 @@ pub enum ColumnError {
         /// The name given.
         column: String,
     },
-    /// A target that is no time.
-    #[error("value `{limit_s}` is not allowed; allowed is a number of seconds greater than 0")]
-    Limit {
-        /// The value given.
-        limit_s: f64,
-    },
 }
 
 fn hint(given: &str, known: &[String]) -> String {
     did_you_mean(given, known.iter().map(String::as_str))
 }
 
-/// Latency columns, which targets bound: `<metric>_<statistic>_s`.
+/// Latency columns: `<metric>_<statistic>_s`.
 pub fn latency_columns() -> &'static [String] {
     static COLUMNS: LazyLock<Vec<String>> = LazyLock::new(|| {
         let of = |metric| STATISTICS.map(|statistic| format!("{metric}_{statistic}_s"));
@@ -171,34 +170,94 @@ pub fn metric_of(column: &str) -> Option<&'static str> {
     METRICS.into_iter().find(|metric| known && of(metric))
 }
 
-/// Whether a target may bound `column`.
-pub fn check_target(column: &str) -> Result<(), ColumnError> {
-    match metric_of(column) {
-        Some(_) => Ok(()),
-        None => Err(ColumnError::Target {
-            column: column.to_owned(),
+/// Which side of a limit is allowed where a target is a number alone: latencies and costs
+/// are limited from above, what is served from below; none if neither goes without saying.
+pub fn usual_side(column: &str) -> Option<Side> {
+    let is_latency = column.ends_with("_s")
+        && METRICS.iter().any(|metric| {
+            let rest = column.strip_prefix(metric);
+            rest.is_some_and(|rest| rest.starts_with('_'))
+        });
+    if is_latency || column.starts_with("cost_") {
+        return Some(Side::AtMost);
+    }
+    let is_served = ["throughput_", "goodput_", "slo_", "served_"];
+    is_served
+        .iter()
+        .any(|start| column.starts_with(start))
+        .then_some(Side::AtLeast)
+}
+
+/// Limits that make sense for a column: in words, and which they are.
+pub(super) fn values_of(column: &str) -> (&'static str, fn(f64) -> bool) {
+    if metric_of(column).is_some() {
+        let is_time = |limit: f64| limit.is_finite() && limit > 0.0;
+        return ("a number of seconds greater than 0", is_time);
+    }
+    match is_share(column) {
+        true => ("a share of at least 0 and at most 1", |limit| {
+            (0.0..=1.0).contains(&limit)
+        }),
+        false => ("a number of at least 0", |limit| {
+            limit.is_finite() && limit >= 0.0
         }),
     }
 }
 
-/// Whether a target may be set there.
-pub fn check_limit(limit_s: f64) -> Result<(), ColumnError> {
-    match limit_s.is_finite() && limit_s > 0.0 {
+/// Whether the values of a column are shares.
+pub fn is_share(column: &str) -> bool {
+    matches!(column, "mfu" | "served_tokens_share")
+        || column.starts_with("slo_")
+        || column.ends_with("_fraction")
+        || column.ends_with("_utilization")
+}
+
+/// Whether a column counts requests that keep their targets.
+pub fn counts_requests(column: &str) -> bool {
+    column.starts_with("goodput_") || column.starts_with("slo_attainment")
+}
+
+/// Columns that targets may bound in every sweep.
+pub fn target_columns() -> Vec<String> {
+    target_columns_with(&[]).map(str::to_owned).collect()
+}
+
+/// The same where the summary has `number_keys` of a run as numbers, too. The probability
+/// that targets are met cannot be one of them.
+fn target_columns_with<'a>(number_keys: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
+    number_columns(number_keys).filter(|column| *column != "slo_probability")
+}
+
+/// Whether a target may bound `column` where the summary has `number_keys` of a run as
+/// numbers.
+pub(super) fn check_target(column: &str, number_keys: &[&str]) -> Result<(), ColumnError> {
+    let known = || target_columns_with(number_keys);
+    match known().any(|known| known == column) {
         true => Ok(()),
-        false => Err(ColumnError::Limit { limit_s }),
+        false => Err(ColumnError::Target {
+            column: column.to_owned(),
+            known: std::iter::once("per_request")
+                .chain(known())
+                .map(str::to_owned)
+                .collect(),
+        }),
     }
+}
+
+/// Columns of numbers where the summary has `number_keys` of a run as numbers.
+fn number_columns<'a>(number_keys: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
+    let fixed = objective_columns().iter().map(String::as_str);
+    fixed.chain(number_keys.iter().copied())
 }
 
 /// Whether `column` may be an objective where the summary has `number_keys` of a run as
 /// numbers.
 pub fn check_objective(column: &str, number_keys: &[&str]) -> Result<(), ColumnError> {
-    let fixed = objective_columns();
-    if number_keys.contains(&column) || fixed.iter().any(|known| known == column) {
-        return Ok(());
+    match number_columns(number_keys).any(|known| known == column) {
+        true => Ok(()),
+        false => Err(ColumnError::Objective {
+            column: column.to_owned(),
+            known: number_columns(number_keys).map(str::to_owned).collect(),
+        }),
     }
-    let keys = number_keys.iter().map(|key| (*key).to_owned());
-    Err(ColumnError::Objective {
-        column: column.to_owned(),
-        known: fixed.iter().cloned().chain(keys).collect(),
-    })
 }

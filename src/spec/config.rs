@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Points;
 use super::measure::{Measure, Precision};
 use super::places::KeyPlaces;
+use super::slo::Slo;
 use crate::catalog::StaticFraction;
 use crate::execution_time::BackendKind;
 use crate::execution_time::formula::FormulaConfig;
@@ -535,12 +536,6 @@ pub enum SearchConfig {
         file: PathBuf,
     },
 }
-
-/// Service level objectives: upper bounds in seconds on any metric column
-/// `<ttft|tbt|e2e|scheduling_delay>_<mean|p50|p90|p95|p99|max>_s`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct Slo(pub std::collections::BTreeMap<String, f64>);
 
 /// What is better: summary columns to maximise and minimise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
+use super::slo::{RequestSlo, TargetRange};
 use super::{RunConfig, SweepSpec};
 
 /// What a value may be.
@@ -111,6 +112,18 @@ pub fn run_keys() -> &'static [Key] {
 /// Keys of a sweep, `base` and `axes` being [`Shape::Any`] here.
 pub fn sweep_keys() -> &'static [Key] {
     static KEYS: LazyLock<Vec<Key>> = LazyLock::new(keys_of::<SweepSpec>);
+    &KEYS
+}
+
+/// Keys of `slo.per_request`.
+pub fn request_slo_keys() -> &'static [Key] {
+    static KEYS: LazyLock<Vec<Key>> = LazyLock::new(keys_of::<RequestSlo>);
+    &KEYS
+}
+
+/// Keys of a target that says on which side its limits are.
+pub fn target_range_keys() -> &'static [Key] {
+    static KEYS: LazyLock<Vec<Key>> = LazyLock::new(keys_of::<TargetRange>);
     &KEYS
 }
 

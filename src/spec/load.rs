@@ -14,7 +14,7 @@ use super::overrides::Overrides;
 use super::places::{KeyPlaces, is_within};
 use super::{
     Constraint, Points, PrecisionError, RelativeWidth, SpecError, SpecErrors, SweepSpec,
-    check_precision, columns, data_files, dotted, value_label,
+    check_precision, columns, data_files, dotted, slo, value_label,
 };
 use crate::limits::{ERRORS_MAX, NAME_CHARACTERS_MAX};
 use crate::workload::{DataFiles, WorkloadSource};
@@ -370,18 +370,10 @@ impl Findings<'_> {
                 self.at_value("name", message);
             }
         }
-        for (column, bound) in spec
-            .get("slo")
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-        {
-            let path = format!("slo.{column}");
-            let limit = bound.as_f64().map_or(Ok(()), columns::check_limit);
-            if let Err(problem) = columns::check_target(column) {
-                self.at_key(&path, problem.to_string());
-            } else if let Err(problem) = limit {
-                self.at_value(&path, format!("key `{path}`: {problem}"));
+        if let Some(slo) = spec.get("slo") {
+            let numbers = number_keys(spec.get("axes"), points);
+            for issue in slo::check(&mut slo.clone(), &numbers) {
+                self.issue(&issue);
             }
         }
         self.check_precision(spec);

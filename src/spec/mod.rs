@@ -38,6 +38,7 @@ mod problem;
 mod reference;
 mod resolve;
 mod schema;
+mod slo;
 mod step_options;
 mod trial;
 
@@ -46,7 +47,7 @@ pub use canonical::canonical_json;
 pub use config::{
     EngineConfig, ExpertGroup, ExpertLoadConfig, KvTransferOverlap, MemoryCheck, MemoryConfig,
     MoeConfig, NetworkConfig, Objectives, OutputConfig, PoolMemoryConfig, PoolOverride,
-    RequestOutput, RunConfig, SearchConfig, Slo, SpeculativeConfig, SweepSpec, TopologyOf,
+    RequestOutput, RunConfig, SearchConfig, SpeculativeConfig, SweepSpec, TopologyOf,
 };
 pub use constraint::{Constraint, ConstraintError, DERIVED_NAMES, Operand};
 pub use deployment::Replicas;
@@ -62,6 +63,7 @@ pub use problem::{Infeasible, InputError, Problem, ResolveError};
 pub use reference::reference;
 pub use resolve::{Deployment, Pool, Resolver};
 pub use schema::sweep_schema;
+pub use slo::{ATTAINMENT_COLUMN, Bound, RequestSlo, Slo, Target, TargetError, TargetRange};
 
 /// A panic elsewhere leaves what this crate keeps behind locks whole.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

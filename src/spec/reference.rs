@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::columns::{latency_columns, objective_columns};
-use super::keys::{Key, Shape, run_keys, sweep_keys};
+use super::columns::{objective_columns, target_columns, usual_side};
+use super::keys::{Key, Shape, request_slo_keys, run_keys, sweep_keys};
 use super::{DERIVED_NAMES, value_label};
 use crate::limits::{
     BLOCK_TOKENS_MAX, COLLECTIVE_BYTES_MAX, DEVICE_FIGURE_MAX, DEVICE_FIGURE_MIN, EXPERTS_MAX,
@@ -13,6 +13,7 @@ use crate::limits::{
     SEQUENCE_TOKENS_MAX, TOPOLOGY_LINKS_MAX, TOPOLOGY_NODES_MAX, VOCABULARY_MAX, WIDTH_MAX,
     YAML_DEPTH_MAX, YAML_NODES_MAX,
 };
+use crate::measurement::Side;
 
 /// Tables of every key of a specification: what it is, what is allowed, and
 /// what holds where it is left out.
@@ -28,8 +29,19 @@ pub fn reference() -> String {
     for (name, meaning) in DERIVED_NAMES {
         text += &format!("| `{name}` | {meaning} |\n");
     }
+    text += "\n### Keys of `slo.per_request`\n\n";
+    text += TABLE_HEADER;
+    add_rows(request_slo_keys(), "slo.per_request.", &mut text);
     text += "\n### Columns for `slo`\n\n";
-    text += &list(latency_columns());
+    for (what, side) in [
+        ("A number alone is the most allowed", Some(Side::AtMost)),
+        ("A number alone is the least allowed", Some(Side::AtLeast)),
+        ("Only `{min: x}` and `{max: x}`", None),
+    ] {
+        let columns = target_columns().into_iter();
+        let columns: Vec<_> = columns.filter(|c| usual_side(c) == side).collect();
+        text += &format!("{what}: {}\n", list(&columns));
+    }
     text += "\n### Columns for `objectives`\n\n";
     text += &list(objective_columns());
     text += "\n### Limits\n\n| of what | at most |\n|---|---|\n";

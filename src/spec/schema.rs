@@ -6,8 +6,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::columns::{latency_columns, objective_columns};
-use super::keys::{Key, Shape, Variant, Word, find_run_key, run_key_paths, run_keys, sweep_keys};
+use super::columns::{is_share, metric_of, objective_columns, target_columns, usual_side};
+use super::keys::{
+    Key, Shape, Variant, Word, find_run_key, request_slo_keys, run_key_paths, run_keys, sweep_keys,
+};
 
 /// The JSON schema (draft 2020-12) of sweep specifications.
 pub fn sweep_schema() -> Value {
@@ -17,11 +19,22 @@ pub fn sweep_schema() -> Value {
     definitions.insert("run", None, run);
     let axes = definitions.axes();
     definitions.insert("axes", None, axes);
-    definitions.insert(
-        "seconds",
-        None,
-        json!({"type": "number", "exclusiveMinimum": 0}),
-    );
+    let number = |range: Value| {
+        let mut number = json!({"type": "number"});
+        if let (Some(number), Value::Object(range)) = (number.as_object_mut(), range) {
+            number.extend(range);
+        }
+        number
+    };
+    for (name, range, alone) in [
+        ("seconds", json!({"exclusiveMinimum": 0}), true),
+        ("share", json!({"minimum": 0, "maximum": 1}), true),
+        ("limit", json!({"minimum": 0}), true),
+        ("sides", json!({"minimum": 0}), false),
+    ] {
+        definitions.insert(name, None, limits(&number(range), alone));
+    }
+    let per_request = definitions.object(request_slo_keys(), "slo.per_request.", true);
     definitions.insert("objective", None, objective());
 
     let mut schema = definitions.object(sweep_keys(), "sweep.", true);
@@ -32,7 +45,7 @@ pub fn sweep_schema() -> Value {
     };
     refer("base", "run");
     refer("axes", "axes");
-    properties["slo"] = slo(properties["slo"]["description"].take());
+    properties["slo"] = slo(properties["slo"]["description"].take(), per_request);
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("vidur-sweep specification");
     let mut named: Map<String, Value> = Map::new();
@@ -48,28 +61,62 @@ pub fn sweep_schema() -> Value {
     schema
 }
 
-/// Targets: columns and seconds.
-fn slo(doc: Value) -> Value {
-    let targets = latency_columns().iter();
-    let targets: Map<String, Value> = targets
-        .map(|column| (column.clone(), json!({"$ref": pointer("seconds")})))
+/// Targets: columns and their limits, and what each request is to keep.
+fn slo(doc: Value, per_request: Value) -> Value {
+    let limit = |column: &str| match (metric_of(column), is_share(column), usual_side(column)) {
+        (Some(_), ..) => "seconds",
+        (_, true, _) => "share",
+        (_, _, Some(_)) => "limit",
+        (_, _, None) => "sides",
+    };
+    let mut targets: Map<String, Value> = target_columns()
+        .into_iter()
+        .map(|column| {
+            let definition = pointer(limit(&column));
+            (column, json!({"$ref": definition}))
+        })
         .collect();
+    targets.insert("per_request".to_owned(), per_request);
     json!({
         "type": "object",
         "properties": targets,
-        "additionalProperties": false,
+        // Keys of a run that are numbers.
+        "additionalProperties": {"$ref": pointer("sides")},
+        "propertyNames": {"anyOf": [{"$ref": pointer("objective")}, {"const": "per_request"}]},
         "description": doc,
     })
 }
 
+/// Limits of a column: a number alone, unless the side does not go without saying, or
+/// those on the sides named.
+fn limits(number: &Value, alone: bool) -> Value {
+    let sides = json!({
+        "type": "object",
+        "properties": {"min": number, "max": number},
+        "additionalProperties": false,
+        "minProperties": 1,
+    });
+    match alone {
+        true => json!({"anyOf": [number, sides]}),
+        false => sides,
+    }
+}
+
+/// Keys of a run that are numbers.
+fn number_keys() -> impl Iterator<Item = String> {
+    let is_number = |path: &&String| {
+        let shape = find_run_key(path).map(|found| found.shape);
+        matches!(shape, Ok(Shape::Integer { .. } | Shape::Number(_)))
+    };
+    run_key_paths().iter().filter(is_number).cloned()
+}
+
 /// Columns that can be large or small: of the summary, and axes.
 fn objective() -> Value {
-    let mut columns: Vec<&str> = objective_columns().iter().map(String::as_str).collect();
-    for path in run_key_paths() {
-        let shape = find_run_key(path).map(|found| found.shape);
-        let is_number = matches!(shape, Ok(Shape::Integer { .. } | Shape::Number(_)));
-        if is_number && !columns.contains(&path.as_str()) {
-            columns.push(path);
+    let mut columns = objective_columns().to_vec();
+    for key in number_keys() {
+        if !columns.contains(&key) {
+            columns.push(key);
         }
     }
     json!({"enum": columns})
@@ -413,8 +460,17 @@ mod tests {
     fn columns_are_known_by_name() {
         let schema = sweep_schema();
         let slo = &schema["properties"]["slo"]["properties"];
-        assert_eq!(followed(&schema, &slo["ttft_p90_s"])["exclusiveMinimum"], 0);
-        assert!(slo.get("ttft_p91_s").is_none());
+        let alone = |column: &str| followed(&schema, &slo[column])["anyOf"][0].clone();
+        assert_eq!(alone("ttft_p90_s")["exclusiveMinimum"], 0);
+        assert_eq!(alone("slo_attainment")["maximum"], 1);
+        assert_eq!(alone("throughput_requests_per_s")["minimum"], 0);
+        // A number alone says nothing of GPUs.
+        let gpus = followed(&schema, &slo["total_gpus"]);
+        assert_eq!(gpus["properties"]["max"]["minimum"], 0);
+        assert!(slo.get("ttft_p91_s").is_none() && slo.get("slo_probability").is_none());
+        let of_each = &slo["per_request"];
+        assert_eq!(of_each["properties"]["stall_s"]["exclusiveMinimum"], 0.0);
+        assert_eq!(of_each["additionalProperties"], false);
         let objectives = followed(&schema, &schema["properties"]["objectives"]);
         let names = followed(&schema, &objectives["properties"]["minimize"]["items"]);
         for name in ["ttft_p90_s", "cost_usd_per_hour", "tensor_parallel"] {
@@ -433,7 +489,7 @@ mod tests {
             followed(&schema, reference);
         }
         let bytes = schema.to_string().len();
-        assert!(bytes < 80_000, "{bytes} bytes");
+        assert!(bytes < 85_000, "{bytes} bytes");
         // What is long stands once.
         let definitions = schema["$defs"].as_object().expect("definitions");
         let mut long: Vec<String> = definitions.values().map(Value::to_string).collect();

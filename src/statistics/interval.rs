@@ -51,28 +51,39 @@ impl Interval {
     /// normally on either side of the figure, as what is positive and skewed nearly is.
     /// One half where the end on that side is unknown.
     pub fn probability_at_most(&self, limit: f64) -> f64 {
+        let [value, low, high, limit] = self.spread_evenly(limit);
+        within(limit - value, [value - low, high - value])
+    }
+
+    /// The probability that the true value is `limit` or more, likewise.
+    pub fn probability_at_least(&self, limit: f64) -> f64 {
+        let [value, low, high, limit] = self.spread_evenly(limit);
+        within(value - limit, [high - value, value - low])
+    }
+
+    /// The figure, its ends and a limit on a scale on which the figure is spread normally.
+    fn spread_evenly(&self, limit: f64) -> [f64; 4] {
         let ends = [self.value, self.low, self.high, limit];
         let is_positive = ends.iter().all(|end| end.is_nan() || *end > 0.0);
-        let scale = |end: f64| if is_positive { end.ln() } else { end };
-        let [value, low, high, limit] = ends.map(scale);
-        let distance = limit - value;
-        let half = if distance >= 0.0 {
-            high - value
-        } else {
-            value - low
-        };
-        if half.is_nan() {
-            0.5
-        } else if half > 0.0 {
-            normal_below(distance / half * normal_quantile(1.0 - TAIL))
-        } else {
-            f64::from(u8::from(distance >= 0.0))
-        }
+        ends.map(|end| if is_positive { end.ln() } else { end })
     }
 
     /// Whether both ends are known.
     pub fn is_bounded(&self) -> bool {
         self.low.is_finite() && self.high.is_finite()
+    }
+}
+
+/// The probability of being within a limit that is `distance` away, the figure being
+/// spread so far towards what is beyond it, and so far away from it.
+fn within(distance: f64, [towards, away]: [f64; 2]) -> f64 {
+    let half = if distance >= 0.0 { away } else { towards };
+    if half.is_nan() {
+        0.5
+    } else if half > 0.0 {
+        normal_below(distance / half * normal_quantile(1.0 - TAIL))
+    } else {
+        f64::from(u8::from(distance >= 0.0))
     }
 }
 
@@ -105,6 +116,40 @@ mod tests {
             [2.9, 3.0].map(|limit| exact.probability_at_most(limit)),
             [0.0, 1.0]
         );
+    }
+
+    #[test]
+    fn at_least_is_at_most_seen_from_the_other_side() {
+        let interval = Interval {
+            value: 10.0,
+            low: 5.0,
+            high: 40.0,
+        };
+        for limit in [4.0, 5.0, 9.0, 10.0, 11.0, 40.0, 50.0] {
+            let (most, least) = (
+                interval.probability_at_most(limit),
+                interval.probability_at_least(limit),
+            );
+            assert!(
+                (most + least - 1.0).abs() < 1e-12,
+                "{limit}: {most} {least}"
+            );
+        }
+        let exact = Interval::exact(3.0);
+        assert_eq!(
+            [2.9, 3.0, 3.1].map(|limit| exact.probability_at_least(limit)),
+            [1.0, 1.0, 0.0]
+        );
+        // All of a series keeps a target: it may be all, and is at least nearly all.
+        let all = Interval {
+            value: 1.0,
+            low: 0.99,
+            high: 1.0,
+        };
+        assert_eq!(all.probability_at_least(1.0), 0.5);
+        assert!(all.probability_at_least(0.98) > 0.999);
+        let unknown = Interval::unbounded(1.0);
+        assert_eq!(unknown.probability_at_least(0.1), 0.5);
     }
 
     #[test]

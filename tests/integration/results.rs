@@ -125,11 +125,12 @@ fn axis(name: &str, values: &[Value]) -> AxisColumn {
     AxisColumn::infer(name, values)
 }
 
+fn targets(json: Value) -> Slo {
+    serde_json::from_value(json).expect("targets")
+}
+
 fn slo() -> Slo {
-    Slo(BTreeMap::from([
-        ("ttft_p90_s".into(), 4.0),
-        ("tbt_p99_s".into(), 0.2),
-    ]))
+    targets(json!({"ttft_p90_s": 4.0, "tbt_p99_s": 0.2}))
 }
 
 fn judge() -> Selection {
@@ -803,7 +804,7 @@ fn the_report_names_the_best_and_the_knob_that_binds_it() {
     let binding = report.binding.unwrap();
     let tightest = binding.tightest.unwrap();
     assert_eq!(
-        (tightest.column.as_str(), tightest.limit),
+        (tightest.bound.column.as_str(), tightest.bound.limit),
         ("ttft_p90_s", 4.0)
     );
     let step = &binding.steps[0];
@@ -835,7 +836,7 @@ fn without_a_deployment_that_meets_the_targets_the_nearest_misses_are_shown() {
     }
     .write(dir.path(), 0..16);
     let options = GatherOptions {
-        slo: Some(Slo(BTreeMap::from([("ttft_p90_s".into(), 0.1)]))),
+        slo: Some(targets(json!({"ttft_p90_s": 0.1}))),
         limit: Some(2),
         ..GatherOptions::default()
     };
