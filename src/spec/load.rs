@@ -14,7 +14,7 @@ use super::overrides::Overrides;
 use super::places::{KeyPlaces, is_within};
 use super::{
     Constraint, Points, PrecisionError, RelativeWidth, SpecError, SpecErrors, SweepSpec,
-    check_precision, columns, data_files, dotted, slo, value_label,
+    check_precision, columns, data_files, dotted, slo_check, value_label,
 };
 use crate::limits::{ERRORS_MAX, NAME_CHARACTERS_MAX};
 use crate::workload::{DataFiles, WorkloadSource};
@@ -372,7 +372,7 @@ impl Findings<'_> {
         }
         if let Some(slo) = spec.get("slo") {
             let numbers = number_keys(spec.get("axes"), points);
-            for issue in slo::check(&mut slo.clone(), &numbers) {
+            for issue in slo_check::check(&mut slo.clone(), &numbers) {
                 self.issue(&issue);
             }
         }

@@ -39,6 +39,7 @@ mod reference;
 mod resolve;
 mod schema;
 mod slo;
+mod slo_check;
 mod step_options;
 mod trial;
 
