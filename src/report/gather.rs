@@ -7,12 +7,15 @@ use serde_json::{Map, Value};
 
 use super::answer::{Answer, answer};
 use super::deployment::{Deployment, describe};
-use super::format::{counted, grouped};
+use super::format::{counted, grouped, percent};
 use super::insights::{Binding, binding};
 use crate::results::{
     REPLICATION_COLUMN, ResultError, RunStatus, SloVerdict, SummaryReader, SummaryRow,
 };
-use crate::select::{Configuration, Criteria, CriteriaError, ReasonGroup, ReasonGroups, Selection};
+use crate::select::{
+    Configuration, Criteria, CriteriaError, ReasonGroup, ReasonGroups, Selection,
+    promised_attainment,
+};
 use crate::spec::{Bound, Objectives, Slo};
 
 /// What to gather.
@@ -161,9 +164,7 @@ pub fn gather(reader: &SummaryReader, options: &GatherOptions) -> Result<SweepRe
     let objectives = objectives.unwrap_or_else(|| reader.objectives().clone());
     let criteria = Criteria::new(&slo, &objectives, reader.axes())?;
     let overview = look_over(reader, criteria)?;
-    let mut report = condense(reader, &overview, options)?;
-    report.slo = slo;
-    Ok(report)
+    condense(reader, &overview, options)
 }
 
 /// The report on what was seen, by the sweep's own targets and objectives.
@@ -173,6 +174,9 @@ pub(super) fn condense(
     options: &GatherOptions,
 ) -> Result<SweepReport, ReportError> {
     let selection = &overview.selection;
+    let slo = options.slo.as_ref().unwrap_or(reader.slo());
+    // Requests were counted by the targets that the sweep had.
+    let is_counted_so = slo.per_request.is_some() || slo.columns == reader.slo().columns;
     let limit = options.limit.unwrap_or(usize::MAX);
     let configurations = selection.configurations();
     let meeting = configurations.iter().filter(|c| c.meets_targets()).count() as u64;
@@ -214,10 +218,10 @@ pub(super) fn condense(
         directory: reader.dir().display().to_string(),
         complete: reader.manifest().is_some(),
         runs: overview.runs,
-        slo: reader.slo().clone(),
+        slo: slo.clone(),
         bounds: selection.criteria().bounds.clone(),
         objectives: selection.criteria().objectives(),
-        notes: notes(overview),
+        notes: notes(overview, Some(slo).filter(|_| is_counted_so)),
         configurations: configurations.iter().filter(|c| c.all_ok).count() as u64,
         meeting_targets: meeting,
         unsure: count(&|c| c.all_ok && c.slo == SloVerdict::Unsure),
@@ -237,7 +241,7 @@ pub(super) fn condense(
 }
 
 /// What a person should know of how the runs are judged.
-fn notes(overview: &Overview) -> Vec<String> {
+fn notes(overview: &Overview, slo: Option<&Slo>) -> Vec<String> {
     let dropped = overview.selection.dropped_objectives().iter();
     let mut notes: Vec<String> = dropped
         .map(|objective| {
@@ -247,6 +251,7 @@ fn notes(overview: &Overview) -> Vec<String> {
             )
         })
         .collect();
+    notes.extend(slo.and_then(|slo| disagreement(&overview.selection, slo)));
     let LengthTotals {
         runs,
         rejected,
@@ -262,6 +267,38 @@ fn notes(overview: &Overview) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// How many configurations keep every limit of a column while their requests do not keep
+/// their own targets, if any do.
+fn disagreement(selection: &Selection, slo: &Slo) -> Option<String> {
+    let promised = promised_attainment(slo)?;
+    let configurations = selection.configurations();
+    let disagree = |position: &usize| {
+        let attainment = configurations[*position].attainment;
+        configurations[*position].all_ok
+            && attainment < promised
+            && selection.keeps_columns(*position)
+    };
+    let positions: Vec<usize> = (0..configurations.len()).filter(disagree).collect();
+    let by_attainment = |a: &&usize, b: &&usize| {
+        configurations[**a]
+            .attainment
+            .total_cmp(&configurations[**b].attainment)
+    };
+    let worst = &configurations[*positions.iter().min_by(by_attainment)?];
+    Some(format!(
+        "WARNING: {} every limit of a column while too few of their requests keep their own targets: \
+         {} of run {}, where {} are to. Percentiles over all tokens hide stalls; slo.per_request \
+         judges by requests.",
+        match positions.len() {
+            1 => "1 configuration keeps".to_owned(),
+            more => format!("{} configurations keep", grouped(more as u64)),
+        },
+        percent(worst.attainment),
+        worst.run_index,
+        percent(promised),
+    ))
 }
 
 /// What the first of those listed rests on, or else the best.

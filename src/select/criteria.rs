@@ -1,11 +1,13 @@
 //! Targets and objectives, checked against the columns there are.
 
+use std::collections::BTreeMap;
+
 use super::load::Load;
 use crate::measurement::{Figure, Limit};
 use crate::results::{AxisColumn, ColumnType, SummaryRow};
 use crate::simulator::RequestTargets;
 use crate::spec::columns::{ColumnError, check_objective, interval_ends, metric_of};
-use crate::spec::{Bound, Objectives, Slo, TargetError};
+use crate::spec::{ATTAINMENT_COLUMN, Bound, Objectives, Slo, TargetError};
 
 /// Which way is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +131,7 @@ impl Criteria {
             std::iter::once(bound.column.clone()).chain(ends)
         });
         let objectives = self.objectives.iter().map(|o| o.column.clone());
-        let always = ["run_index", "status", Load::COLUMN]
+        let always = ["run_index", "status", Load::COLUMN, ATTAINMENT_COLUMN]
             .into_iter()
             .chain(Requests::COLUMNS);
         always.map(str::to_owned).chain(bounds).chain(objectives)
@@ -207,6 +209,32 @@ pub fn limits(slo: &Slo) -> Vec<Limit> {
         })
     };
     bounds.filter(has_own_unit).filter_map(limit).collect()
+}
+
+/// Share of requests that keep their own targets if all limits of columns hold: as many as
+/// `per_request` asks for, or as the percentiles of latencies leave.
+pub fn promised_attainment(slo: &Slo) -> Option<f64> {
+    if let Some(requests) = slo.per_request {
+        return Some(requests.attainment);
+    }
+    // Of each metric the tightest limit counts; what a percentile leaves out may differ from
+    // metric to metric. A mean promises nothing of any share.
+    let mut missed: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+    for (column, limit) in slo.latency_limits() {
+        let statistic = column.trim_end_matches("_s").rsplit('_').next()?;
+        let share = match statistic {
+            "max" => 1.0,
+            percentile => percentile.strip_prefix('p')?.parse::<f64>().ok()? / 100.0,
+        };
+        let tightest = missed
+            .entry(metric_of(column)?)
+            .or_insert((limit, 1.0 - share));
+        if limit < tightest.0 {
+            *tightest = (limit, 1.0 - share);
+        }
+    }
+    let left: f64 = 1.0 - missed.values().map(|(_, missed)| missed).sum::<f64>();
+    (!missed.is_empty() && left > 0.0).then_some(left)
 }
 
 /// Per-request targets for the simulator to count by: those given; where there are none,

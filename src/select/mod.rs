@@ -19,7 +19,7 @@ mod selection;
 
 pub use criteria::{
     Criteria, CriteriaError, Direction, Objective, Requests, limits, number_columns,
-    request_targets,
+    promised_attainment, request_targets,
 };
 pub use frontier::pareto_frontier;
 pub use ranking::columns as compared_columns;

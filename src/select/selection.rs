@@ -12,6 +12,7 @@ use crate::number::narrow;
 use crate::results::{
     AxisColumn, Judge, REPLICATION_COLUMN, RunStatus, SloVerdict, SummaryRow, Verdict,
 };
+use crate::spec::ATTAINMENT_COLUMN;
 
 /// One configuration with all its replications.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +36,9 @@ pub struct Configuration {
     pub slo: SloVerdict,
     /// On the frontier of those that meet the targets.
     pub pareto: bool,
+    /// Share of requests that keep their own targets: sum while observing, mean once
+    /// concluded; NaN without such targets.
+    pub attainment: f64,
 }
 
 impl Configuration {
@@ -170,6 +174,7 @@ impl Selection {
         configuration.all_ok &= ok;
         configuration.met_runs += u32::from(of_run.keeps_all(&self.criteria));
         configuration.requests = configuration.requests.plus(of_run.requests);
+        configuration.attainment += row.number(ATTAINMENT_COLUMN).unwrap_or(f64::NAN);
         configuration.load = match configuration.runs {
             1 => of_run.load,
             _ => configuration.load.and(of_run.load),
@@ -216,6 +221,7 @@ impl Selection {
             slo_probability: 0.0,
             slo: SloVerdict::Misses,
             pareto: false,
+            attainment: 0.0,
         });
         let bounds = self.criteria.bounds.len();
         self.bounded.resize((next + 1) * bounds, Figure::default());
@@ -235,6 +241,7 @@ impl Selection {
             for figure in figures.iter_mut() {
                 *figure /= f64::from(configuration.runs);
             }
+            configuration.attainment /= f64::from(configuration.runs);
             let load = configuration.load;
             let bounded = &self.bounded[position * bounds..(position + 1) * bounds];
             let kept = self.criteria.bounds.iter().zip(bounded);
@@ -305,6 +312,18 @@ impl Selection {
         self.bounded_of(position)
             .iter()
             .map(move |figure| figure.interval(load))
+    }
+
+    /// Whether a configuration keeps every limit but that of requests' own targets, as its
+    /// figures are.
+    pub fn keeps_columns(&self, position: usize) -> bool {
+        let bounds = self.criteria.bounds.iter();
+        self.configurations[position].requests.all_served()
+            && bounds
+                .zip(self.bound_values(position))
+                .all(|(bound, value)| {
+                    bound.column == ATTAINMENT_COLUMN || bound.side.has(value, bound.limit)
+                })
     }
 
     fn bounded_of(&self, position: usize) -> &[Figure] {

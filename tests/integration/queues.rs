@@ -319,3 +319,85 @@ fn exponential_lengths_have_means_of_at_least_a_token() {
     );
     assert_eq!(code, Some(0), "{told}");
 }
+
+/// Ten requests decode when a long prompt stops them for five seconds, once.
+const STALLED: &str = "\
+name: stalled
+base:
+  model: llama-3-8b
+  device: h100
+  backend: formula
+  formula: {step_s: 0.01, prefill_token_s: 0.00125}
+  replica_scheduler: {type: vllm, batch_size_cap: 64}
+  workload:
+    lengths: {type: trace, file: trace.csv, order: recorded}
+    arrivals: {type: trace, file: trace.csv}
+objectives: {minimize: [ttft_p90_s]}
+";
+
+/// A stall that percentiles of single intervals hide shows in the distribution of requests'
+/// longest ones, fails targets of single requests, and is warned of.
+#[test]
+fn a_stall_that_percentiles_hide_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rows = "0.0,1,300\n".repeat(10) + "1.0,4000,2\n";
+    let trace = format!("arrived_at,num_prefill_tokens,num_decode_tokens\n{rows}");
+    std::fs::write(folder.path().join("trace.csv"), trace).expect("written");
+    let run = |slo: &str| -> (Value, String) {
+        let spec = format!("{STALLED}slo: {slo}\n");
+        std::fs::write(folder.path().join("spec.yaml"), spec).expect("written");
+        let command = |arguments: &[&str]| {
+            let mut command = Command::cargo_bin("vidur-sweep").expect("the binary");
+            let output = command.current_dir(folder.path()).args(arguments).output();
+            let output = output.expect("it starts");
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(0), "{arguments:?}: {told}");
+            String::from_utf8(output.stdout).expect("UTF-8")
+        };
+        let table = command(&["run", "spec.yaml", "--out", "out", "--force", "--quiet"]);
+        let report = command(&["report", "out", "--format", "json"]);
+        // However its lines are broken.
+        let table = table.split_whitespace().collect::<Vec<_>>().join(" ");
+        (serde_json::from_str(&report).expect("JSON"), table)
+    };
+    let meets = |report: &Value| report["meeting_targets"] == 1;
+    let figure = |report: &Value, column: &str| {
+        let figures = &report["deployments"][0]["figures"];
+        figures[column].as_f64().expect("a number")
+    };
+
+    let (report, table) = run("{tbt_p99_s: 0.02}");
+    assert!(meets(&report), "{table}");
+    assert!((figure(&report, "tbt_p99_s") - 0.01).abs() < 1e-3);
+    assert!((figure(&report, "request_tbt_max_p50_s") - 5.01).abs() < 0.02);
+    let attainment = figure(&report, "slo_attainment");
+    assert!((attainment - 1.0 / 11.0).abs() < 1e-9, "{attainment}");
+    assert!(
+        table.contains("WARNING: 1 configuration keeps every limit"),
+        "{table}"
+    );
+    assert!(
+        table.contains("9.1 % of run 0, where 99.0 % are to"),
+        "{table}"
+    );
+    let goodput = figure(&report, "goodput_requests_per_s") * figure(&report, "duration_s");
+    assert!((goodput - 1.0).abs() < 1e-9, "{goodput}");
+
+    for slo in [
+        "{request_tbt_max_p90_s: 0.5}",
+        "{tbt_p99_s: 0.02, per_request: {stall_s: 0.5}}",
+        "{tbt_p99_s: 0.02, slo_attainment: 0.9}",
+        "{tbt_p99_s: 0.02, goodput_requests_per_s: 1}",
+    ] {
+        let (report, table) = run(slo);
+        assert!(!meets(&report), "{slo}: {table}");
+    }
+    for slo in [
+        "{per_request: {stall_s: 6}}",
+        "{per_request: {stall_s: 0.5, attainment: 0.05}}",
+        "{tbt_p99_s: {max: 0.02}, total_gpus: {min: 1, max: 1}, cost_usd_per_hour: 100}",
+    ] {
+        let (report, table) = run(slo);
+        assert!(meets(&report), "{slo}: {table}");
+    }
+}
