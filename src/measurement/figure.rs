@@ -1,5 +1,7 @@
 //! Figures that can be asked for with an interval, by the names of their columns.
 
+use crate::simulator::RequestRecord;
+
 /// What is measured of requests or tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
@@ -13,6 +15,28 @@ pub enum Metric {
     SchedulingDelay,
     /// Longest time between two tokens of a request.
     RequestTbtMax,
+}
+
+impl Metric {
+    /// Those that a request has one of.
+    pub(super) const OF_REQUESTS: [Self; 4] = [
+        Self::Ttft,
+        Self::E2e,
+        Self::SchedulingDelay,
+        Self::RequestTbtMax,
+    ];
+
+    /// What it is of a request that has completed, seconds; none where it has none: of
+    /// times between tokens it has many.
+    pub(super) fn of_request_s(self, record: &RequestRecord) -> Option<f64> {
+        match self {
+            Self::Ttft => Some(record.ttft_s()),
+            Self::E2e => Some(record.e2e_s()),
+            Self::SchedulingDelay => Some(record.scheduling_delay_s()),
+            Self::RequestTbtMax => record.stall_s(),
+            Self::Tbt => None,
+        }
+    }
 }
 
 /// Which figure of a distribution.

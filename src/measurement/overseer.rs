@@ -15,7 +15,7 @@ use crate::simulator::{
     SparseHistogram, SteadyState, Until,
 };
 use crate::statistics::quantile::share_of;
-use crate::statistics::{LoadEvidence, LoadVerdict};
+use crate::statistics::{CERTAIN, LoadEvidence, LoadVerdict};
 
 /// Requests that have arrived when a run is looked at first for a growing backlog.
 const FIRST_LOOK: u32 = 128;
@@ -37,9 +37,6 @@ const HOPELESS: f64 = 5e-3;
 /// So many times the share of requests that may exceed a limit do for certain, of a run
 /// that is stopped before its requests have ended.
 const HOPELESS_EXCESS: f64 = 2.0;
-
-/// It is as certain that a target is met, or missed, at the ends of an interval.
-const CERTAIN: f64 = 0.975;
 
 /// Half-width, as a share, of the interval of a figure that may stay as near to its limit
 /// as it is.
@@ -168,7 +165,7 @@ impl<'a> Steady<'a> {
         let likelihoods = self.limits.iter().map(|limit| window.likelihood(limit));
         let likelihood = likelihoods.fold(1.0, f64::min);
         // Whoever cannot serve a request misses every target.
-        if likelihood <= HOPELESS || window.facts.rejected > 0 {
+        if likelihood <= HOPELESS || window.facts.outcomes.rejected > 0 {
             return None;
         }
         // The width falls with the root of the length.
@@ -206,12 +203,9 @@ impl<'a> Steady<'a> {
         let (delay, delay_intervals) = window.distribution(Metric::SchedulingDelay);
         let (tbt_max, tbt_max_intervals) = window.distribution(Metric::RequestTbtMax);
         let (work, pools_span_s) = window.work();
-        let done = work
-            .pools
-            .iter()
-            .fold(PoolWork::default(), |sum, pool| sum.plus(*pool));
+        let done = work.work();
         let batches = done.batches as f64;
-        let (facts, rates) = (&window.facts, &window.rates);
+        let (outcomes, rates) = (window.facts.outcomes, &window.rates);
         let arrived = narrow::<u32, _>(window.ids.len());
         let not_arrived = match progress.is_over {
             true => narrow::<u32, _>(self.requests).saturating_sub(arrived),
@@ -219,12 +213,12 @@ impl<'a> Steady<'a> {
         };
         let summary = RunSummary {
             num_requests: arrived + not_arrived,
-            completed: facts.completed,
-            rejected: facts.rejected,
-            rejected_by_max_model_len: facts.rejected_by_max_model_len,
-            capped_by_max_model_len: facts.capped_by_max_model_len,
-            unfinished: facts.unfinished,
-            undecided: facts.undecided,
+            completed: outcomes.completed,
+            rejected: outcomes.rejected,
+            rejected_by_max_model_len: outcomes.rejected_by_max_model_len,
+            capped_by_max_model_len: outcomes.capped_by_max_model_len,
+            unfinished: outcomes.unfinished,
+            undecided: outcomes.undecided,
             not_arrived,
             offered_requests_per_s: f64::from(arrived) / window.duration_s(),
             served_requests: rates.total_requests,
@@ -245,7 +239,7 @@ impl<'a> Steady<'a> {
             processed_tokens: done.tokens,
             attended_pairs: done.attended_pairs,
             sampled_tokens: done.sampled_tokens,
-            slo_met_requests: facts.met(self.targets),
+            slo_met_requests: self.targets.map(|_| outcomes.within_targets),
             steady: Some(Box::new(SteadyState {
                 verdict,
                 window_start_s: window.start_s,
@@ -286,23 +280,8 @@ impl<'a> Steady<'a> {
                 return false;
             };
             let exceeds = |id: usize| {
-                let record = progress.record(id);
-                let waited_s = match metric {
-                    Metric::Ttft => record.prefill_completed_at_s,
-                    Metric::SchedulingDelay => record.scheduled_at_s,
-                    Metric::E2e => record.completed_at_s,
-                    Metric::RequestTbtMax => {
-                        return record.stall_s().is_some_and(|s| s > limit.value);
-                    }
-                    Metric::Tbt => return false,
-                } - record.arrived_at_s;
-                let so_far_s = progress.now_s - record.arrived_at_s;
-                let waited_s = if waited_s.is_nan() {
-                    so_far_s
-                } else {
-                    waited_s
-                };
-                waited_s > limit.value
+                let so_far = progress.record(id).completed_when_it_ended();
+                (metric.of_request_s(&so_far)).is_some_and(|time_s| time_s > limit.value)
             };
             let exceeding: Vec<bool> = (0..progress.arrived() / 2).map(exceeds).collect();
             share_of(&exceeding).low > HOPELESS_EXCESS * (1.0 - p)

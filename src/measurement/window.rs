@@ -4,10 +4,10 @@ use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
 
 use super::{Figure, Limit, Metric, Side, Statistic};
-use crate::number::{narrow, whole_usize};
+use crate::number::whole_usize;
 use crate::simulator::{
-    Distribution, DistributionIntervals, Mark, PoolWork, Progress, RequestOutcome, RequestRecord,
-    RequestTargets, SegmentCounts, SimulationTotals, SparseHistogram,
+    Distribution, DistributionIntervals, Mark, OutcomeCounts, PoolWork, Progress, RequestOutcome,
+    RequestRecord, RequestTargets, SegmentCounts, SimulationTotals, SparseHistogram,
 };
 use crate::statistics::quantile::{Quantiles, share_of};
 use crate::statistics::warm_up::mser5;
@@ -55,7 +55,7 @@ pub(super) struct Window<'a> {
     pub(super) facts: Facts,
     pub(super) rates: Rates,
     tbt: SegmentCounts<'a>,
-    samples: [OnceCell<Sample>; 4],
+    samples: [OnceCell<Sample>; Metric::OF_REQUESTS.len()],
     estimates: RefCell<Vec<(Figure, Estimate)>>,
     /// Per segment: sum of the times between tokens, seconds, and their number.
     tbt_sums_s: Vec<f64>,
@@ -162,14 +162,9 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// The latencies of a metric in order.
+    /// The latencies of a metric of requests in order.
     fn sample(&self, metric: Metric) -> &Sample {
-        let kept = match metric {
-            Metric::Ttft => &self.samples[0],
-            Metric::E2e => &self.samples[1],
-            Metric::SchedulingDelay | Metric::Tbt => &self.samples[2],
-            Metric::RequestTbtMax => &self.samples[3],
-        };
+        let kept = &self.samples[place(metric).unwrap_or(0)];
         kept.get_or_init(|| Sample::new(self.facts.series_s(metric)))
     }
 
@@ -305,17 +300,9 @@ fn between(start: &SimulationTotals, end: &SimulationTotals) -> (SimulationTotal
 /// What is known of the requests of a window.
 #[derive(Default)]
 pub(super) struct Facts {
-    pub(super) completed: u32,
-    pub(super) rejected: u32,
-    pub(super) rejected_by_max_model_len: u32,
-    pub(super) capped_by_max_model_len: u32,
-    pub(super) unfinished: u32,
-    pub(super) undecided: u32,
-    ttft_s: Vec<f64>,
-    e2e_s: Vec<f64>,
-    scheduling_delay_s: Vec<f64>,
-    /// Of those that have two tokens.
-    request_tbt_max_s: Vec<f64>,
+    pub(super) outcomes: OutcomeCounts,
+    /// By metric, as [`Metric::OF_REQUESTS`] has them.
+    series_s: [Vec<f64>; Metric::OF_REQUESTS.len()],
     /// Whether each request whose outcome is decided met every target.
     met: Vec<bool>,
 }
@@ -323,13 +310,8 @@ pub(super) struct Facts {
 impl Facts {
     fn of(progress: &Progress<'_>, ids: Range<usize>, targets: Option<RequestTargets>) -> Self {
         let mut facts = Self::default();
-        for series in [
-            &mut facts.ttft_s,
-            &mut facts.e2e_s,
-            &mut facts.scheduling_delay_s,
-            &mut facts.request_tbt_max_s,
-        ] {
-            series.reserve_exact(ids.len());
+        for series_s in &mut facts.series_s {
+            series_s.reserve_exact(ids.len());
         }
         for id in ids {
             facts.add(&progress.record(id), targets);
@@ -338,67 +320,33 @@ impl Facts {
     }
 
     fn add(&mut self, record: &RequestRecord, targets: Option<RequestTargets>) {
-        let mut is_decided = true;
-        match record.outcome {
-            RequestOutcome::Completed => {
-                self.completed += 1;
-                self.ttft_s.push(record.ttft_s());
-                self.e2e_s.push(record.e2e_s());
-                self.scheduling_delay_s.push(record.scheduling_delay_s());
-                self.request_tbt_max_s.extend(record.stall_s());
-            }
-            RequestOutcome::RejectedTooLargeForKvCache
-            | RequestOutcome::RejectedPromptExceedsBatch => self.rejected += 1,
-            RequestOutcome::RejectedPromptExceedsMaxModelLen => {
-                self.rejected += 1;
-                self.rejected_by_max_model_len += 1;
-            }
-            RequestOutcome::UnfinishedTimeLimit
-            | RequestOutcome::UnfinishedEndOfRun
-            | RequestOutcome::UnfinishedStuck
-            | RequestOutcome::NotArrived => {
-                self.unfinished += 1;
-                self.add_censored(record);
-                is_decided = targets.is_some_and(|targets| targets.exceeded_by(record));
-                self.undecided += u32::from(!is_decided);
-            }
-        }
-        self.capped_by_max_model_len += u32::from(record.is_capped);
-        if let (true, Some(targets)) = (is_decided, targets) {
-            self.met.push(targets.met_by(record));
+        self.met.extend(self.outcomes.add(record, targets));
+        if record.outcome == RequestOutcome::Completed {
+            self.add_times(record);
+        } else if record.outcome.is_unfinished() {
+            // What it has waited for so far: of a run that was stopped, percentiles over
+            // those that have ended alone would be too low.
+            self.add_times(&record.completed_when_it_ended());
         }
     }
 
-    /// Counts what a request that has not ended has waited for so far: of a run that was
-    /// stopped, percentiles over those that have ended alone would be too low.
-    fn add_censored(&mut self, record: &RequestRecord) {
-        let so_far_s = |at_s: f64| match at_s.is_nan() {
-            true => record.ended_at_s - record.arrived_at_s,
-            false => at_s - record.arrived_at_s,
-        };
-        self.ttft_s.push(so_far_s(record.prefill_completed_at_s));
-        self.e2e_s.push(so_far_s(record.completed_at_s));
-        self.scheduling_delay_s
-            .push(so_far_s(record.scheduled_at_s));
-        self.request_tbt_max_s.extend(record.stall_s());
-    }
-
-    /// Requests that met every target, if there are any.
-    pub(super) fn met(&self, targets: Option<RequestTargets>) -> Option<u32> {
-        let met = self.met.iter().filter(|met| **met).count();
-        targets.map(|_| narrow::<u32, _>(met))
+    fn add_times(&mut self, record: &RequestRecord) {
+        for (series_s, metric) in self.series_s.iter_mut().zip(Metric::OF_REQUESTS) {
+            series_s.extend(metric.of_request_s(record));
+        }
     }
 
     /// Latencies in order of arrival, seconds; of requests that have not ended, so far.
     fn series_s(&self, metric: Metric) -> &[f64] {
-        match metric {
-            Metric::Ttft => &self.ttft_s,
-            Metric::E2e => &self.e2e_s,
-            Metric::SchedulingDelay => &self.scheduling_delay_s,
-            Metric::RequestTbtMax => &self.request_tbt_max_s,
-            Metric::Tbt => &[],
-        }
+        place(metric).map_or(&[], |place| &self.series_s[place])
     }
+}
+
+/// Where a metric of requests is among them.
+fn place(metric: Metric) -> Option<usize> {
+    Metric::OF_REQUESTS
+        .iter()
+        .position(|other| *other == metric)
 }
 
 /// What was served within a window.

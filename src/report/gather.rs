@@ -18,6 +18,9 @@ use crate::select::{
 };
 use crate::spec::{Bound, Objectives, Slo};
 
+/// The best deployments that are looked at, listed or not.
+const LEADERS: usize = 5;
+
 /// What to gather.
 #[derive(Debug, Clone, Default)]
 pub struct GatherOptions {
@@ -183,36 +186,58 @@ pub(super) fn condense(
     let count = |is: &dyn Fn(&Configuration) -> bool| {
         configurations.iter().filter(|c| is(c)).count() as u64
     };
+    let ranked = selection.ranked(usize::MAX);
     let (list, positions) = match (meeting, options.list) {
         (0, _) | (_, ListKind::NearestMisses) => {
             (ListKind::NearestMisses, selection.nearest_misses(limit))
         }
         (_, ListKind::Frontier) => (ListKind::Frontier, selection.frontier(limit)),
-        (_, ListKind::Best) => (ListKind::Best, selection.best(limit)),
+        (_, ListKind::Best) => {
+            let best = ranked.iter().map(|&(position, _)| position);
+            (ListKind::Best, best.take(limit).collect())
+        }
     };
-    let mut deployments = describe(reader, selection, &positions)?;
+    let leaders: Vec<usize> = match &ranked[..] {
+        [] => selection.nearest_misses(2),
+        best => best.iter().take(LEADERS).map(|&(at, _)| at).collect(),
+    };
+    // One look at the table for all of them.
+    let mut wanted = positions.clone();
+    wanted.extend(leaders.iter().filter(|leader| !positions.contains(leader)));
+    let mut deployments = describe(reader, selection, &wanted)?;
+    let of_leader = |leader: &usize| {
+        let run_index = configurations[*leader].run_index;
+        deployments
+            .iter()
+            .find(|d| d.run_index == run_index)
+            .cloned()
+    };
+    let leaders: Vec<Deployment> = leaders.iter().filter_map(of_leader).collect();
+    deployments.truncate(positions.len());
     if list == ListKind::Best {
-        let ranked = selection.ranked(limit);
-        for (deployment, (_, place)) in deployments.iter_mut().zip(ranked) {
-            deployment.rank = Some(place);
+        for (deployment, (_, place)) in deployments.iter_mut().zip(&ranked) {
+            deployment.rank = Some(*place);
         }
     }
-    let binding = binding(reader, selection, &overview.varying_axes)?;
-    let answer = {
-        let mut two = selection.best(2);
-        if two.is_empty() {
-            two = selection.nearest_misses(2);
-        }
-        let two = describe(reader, selection, &two)?;
-        answer(
+    let best = ranked.first().map(|&(position, _)| position);
+    let binding = match best {
+        Some(best) => Some(binding(
             reader,
             selection,
-            &two,
-            binding.as_ref(),
+            best,
+            &leaders,
             &overview.varying_axes,
-        )
+        )?),
+        None => None,
     };
-    let assumptions = grounds(reader, selection, &deployments)?;
+    let answer = answer(
+        reader,
+        selection,
+        &leaders,
+        binding.as_ref(),
+        &overview.varying_axes,
+    );
+    let assumptions = deployments.first().or(leaders.first()).map(grounds);
     Ok(SweepReport {
         name: reader.name().to_string(),
         directory: reader.dir().display().to_string(),
@@ -301,24 +326,12 @@ fn disagreement(selection: &Selection, slo: &Slo) -> Option<String> {
     ))
 }
 
-/// What the first of those listed rests on, or else the best.
-fn grounds(
-    reader: &SummaryReader,
-    selection: &Selection,
-    listed: &[Deployment],
-) -> Result<Option<Grounds>, ResultError> {
-    let best = match listed.first() {
-        Some(_) => Vec::new(),
-        None => match selection.best(1) {
-            best if best.is_empty() => describe(reader, selection, &selection.nearest_misses(1))?,
-            best => describe(reader, selection, &best)?,
-        },
-    };
-    let best = listed.first().or(best.first());
-    Ok(best.map(|deployment| Grounds {
+/// What a deployment rests on.
+fn grounds(deployment: &Deployment) -> Grounds {
+    Grounds {
         run_index: deployment.run_index,
         sentences: deployment.assumptions.clone(),
-    }))
+    }
 }
 
 fn files(dir: &Path) -> Vec<String> {

@@ -4,14 +4,11 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::deployment::{Miss, describe};
+use super::deployment::{Deployment, Miss};
 use super::format;
 use crate::results::{ResultError, RunStatus, SummaryReader};
 use crate::select::Selection;
 use crate::select::neighbours::{Neighbour, Outcome, neighbours};
-
-/// Best deployments looked at for what they share.
-const SHARED_AMONG: usize = 5;
 
 /// What keeps the best deployment from being better.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -61,30 +58,27 @@ impl BlockedStep {
     }
 }
 
-/// Looks around the best deployment; none if there is none.
+/// Looks around the deployment at `best`, the first of `leaders`.
 pub(super) fn binding(
     reader: &SummaryReader,
     selection: &Selection,
+    best: usize,
+    leaders: &[Deployment],
     varying_axes: &[String],
-) -> Result<Option<Binding>, ResultError> {
-    let best = selection.best(SHARED_AMONG);
-    let Some(&first) = best.first() else {
-        return Ok(None);
-    };
-    let described = describe(reader, selection, &best)?;
+) -> Result<Binding, ResultError> {
     let shared = varying_axes.iter().filter_map(|axis| {
-        let mut values = described.iter().map(|d| d.axes.get(axis));
+        let mut values = leaders.iter().map(|d| d.axes.get(axis));
         let value = values.next()??;
         let same = values.all(|other| other == Some(value));
-        (same && described.len() > 1).then(|| (axis.clone(), value.clone()))
+        (same && leaders.len() > 1).then(|| (axis.clone(), value.clone()))
     });
-    Ok(Some(Binding {
-        run_index: selection.configurations()[first].run_index,
-        tightest: described.first().and_then(|d| d.tightest.clone()),
-        steps: blocked_steps(&neighbours(reader, selection, first)?),
-        shared_among: described.len(),
+    Ok(Binding {
+        run_index: selection.configurations()[best].run_index,
+        tightest: leaders.first().and_then(|d| d.tightest.clone()),
+        steps: blocked_steps(&neighbours(reader, selection, best)?),
+        shared_among: leaders.len(),
         shared: shared.collect(),
-    }))
+    })
 }
 
 /// Per axis the one step that tells most: first those that would be better and

@@ -9,11 +9,8 @@ use crate::measurement::Side;
 use crate::results::{SloVerdict, SummaryRow};
 use crate::spec::Bound;
 use crate::spec::columns::{interval_ends, metric_of};
-use crate::statistics::Interval;
-use crate::statistics::batch_means::of_replications;
-
-/// What is sure to this probability is certain.
-pub const CERTAIN: f64 = 0.975;
+use crate::statistics::batch_means::half_width_of_replications;
+use crate::statistics::{CERTAIN, Interval};
 
 /// A figure of one or several runs: sums over them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -77,7 +74,7 @@ impl Figure {
             _ => {
                 // As many values with this mean and variance.
                 let variance = (self.squares / runs - value * value).max(0.0) * runs / (runs - 1.0);
-                let half = of_replications_half_width(variance, self.runs);
+                let half = half_width_of_replications(variance, runs);
                 [value - half, value + half]
             }
         }
@@ -91,16 +88,6 @@ impl Figure {
             false => (bound.side).probability(Interval { value, low, high }, bound.limit),
         }
     }
-}
-
-/// Half the width of Student's interval of a mean of so many values of a variance.
-fn of_replications_half_width(variance: f64, runs: u32) -> f64 {
-    // Two values that far apart, of as many as there are, have that variance.
-    let deviation = (variance * f64::from(runs - 1) / 2.0).sqrt();
-    let mut values = vec![0.0; runs as usize];
-    (values[0], values[1]) = (deviation, -deviation);
-    let interval = of_replications(&values).interval;
-    interval.high - interval.value
 }
 
 /// The probability that all bounds are kept, whose figures keep them with these.

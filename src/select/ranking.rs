@@ -9,16 +9,16 @@
 use super::criteria::{Direction, Objective};
 use crate::results::SummaryRow;
 use crate::spec::columns::interval_ends;
+use crate::statistics::Interval;
 
 /// Columns that a comparison looks at besides the objective.
-const COLUMNS: [&str; 7] = [
+const COLUMNS: [&str; 6] = [
     "qps",
     "total_gpus",
     "cost_usd_per_hour",
     "served_tokens_share",
     "served_tokens_share_low",
     "served_tokens_share_high",
-    "throughput_requests_per_s",
 ];
 
 /// Columns needed to compare by `objective`.
@@ -83,7 +83,7 @@ fn alone(column: &str, row: SummaryRow<'_>) -> (f64, f64) {
     let value = row.number(column).unwrap_or(f64::NAN);
     let ends = interval_ends(column).map(|ends| ends.map(|end| row.number(&end)));
     let width = match ends {
-        Some([Some(low), Some(high)]) => (high - value).max(value - low) / value.abs(),
+        Some([Some(low), Some(high)]) => Interval { value, low, high }.relative_half_width(),
         _ => 0.0,
     };
     (value, width)

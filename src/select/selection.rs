@@ -306,14 +306,6 @@ impl Selection {
         self.bounded_of(position)[bound].value()
     }
 
-    /// Ends of the interval of each of them; NaN where nothing is known.
-    pub fn bound_intervals(&self, position: usize) -> impl Iterator<Item = [f64; 2]> {
-        let load = self.configurations[position].load;
-        self.bounded_of(position)
-            .iter()
-            .map(move |figure| figure.interval(load))
-    }
-
     /// Whether a configuration keeps every limit but that of requests' own targets, as its
     /// figures are.
     pub fn keeps_columns(&self, position: usize) -> bool {

@@ -46,6 +46,7 @@ pub use config::{
 pub use footprint::run_memory_bytes;
 pub use open_end::{Mark, Next, Overseer, Progress, Until};
 pub use pool_work::PoolWork;
+pub(crate) use recorder::OutcomeCounts;
 pub use recorder::{
     ArrivalFact, BatchFact, Distribution, DistributionIntervals, EventFact, EventKind, KvUseFact,
     PrefillFact, Recorder, RequestOutcome, RequestRecord, RequestTargets, RunSummary,

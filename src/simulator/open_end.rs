@@ -23,8 +23,7 @@ pub struct Mark {
     pub request: u32,
     /// When it arrives, seconds.
     pub at_s: f64,
-    /// What has been done until then; a batch counts from when it is formed, and the time
-    /// of a stage from when it starts.
+    /// What has been done until then; a batch counts from when it is formed.
     pub totals: SimulationTotals,
 }
 

@@ -106,7 +106,7 @@ pub fn of_replications(values: &[f64]) -> Mean {
     let freedom = count - 1.0;
     let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / freedom;
     let standard_error = (variance / count).sqrt();
-    let half = student_end(freedom) * standard_error;
+    let half = half_width_of_replications(variance, count);
     Mean {
         interval: Interval {
             value: mean,
@@ -118,6 +118,11 @@ pub fn of_replications(values: &[f64]) -> Mean {
         independent: true,
         shift: 0.0,
     }
+}
+
+/// Half the width of Student's interval of the mean of `count` values of this variance.
+pub fn half_width_of_replications(variance: f64, count: f64) -> f64 {
+    student_end(count - 1.0) * (variance / count).sqrt()
 }
 
 /// The most segments of which [`ratio`] keeps apart what they say; more are put together.

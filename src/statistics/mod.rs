@@ -23,7 +23,7 @@ mod tests;
 pub mod warm_up;
 
 pub use batch_means::Mean;
-pub use confidence::CONFIDENCE;
+pub use confidence::{CERTAIN, CONFIDENCE};
 pub use growth::{LoadEvidence, LoadVerdict};
 pub use interval::Interval;
 pub use quantile::{CellCounts, Sample};

@@ -114,7 +114,8 @@ impl<'a, C: CellCounts> Quantiles<'a, C> {
     }
 
     /// The percentile `p` (0 to 1), and its interval. A bound that lies beyond the
-    /// sample is that of lower percentiles, extrapolated upwards; NaN if there is none. Costs some thousands of counts, whatever the number of samples.
+    /// sample is that of lower percentiles, extrapolated upwards; NaN if there is none.
+    /// Costs some thousands of counts, whatever the number of samples.
     pub fn quantile(&self, p: f64) -> Interval {
         let value = self.at_rank(self.rank(p));
         let Some(tail) = self.tail(p) else {

@@ -21,7 +21,6 @@ pub struct UnitStream {
     clients: Option<u32>,
     timing: Timing,
     longest_tokens: u64,
-    notes: Vec<String>,
 }
 
 struct Drawn {
@@ -50,7 +49,6 @@ impl UnitStream {
             clients: clients(&config.arrivals),
             timing: outline.timing,
             longest_tokens: outline.longest_tokens(&config.lengths),
-            notes: outline.run_notes.clone(),
         })
     }
 
@@ -70,11 +68,6 @@ impl UnitStream {
             unit: Arc::clone(self),
             chunks_taken: 0,
         })
-    }
-
-    /// What a person should know of every run with these requests, one sentence each.
-    pub fn notes(&self) -> &[String] {
-        &self.notes
     }
 
     fn chunk(&self, index: usize) -> Arc<[Request]> {

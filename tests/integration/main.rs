@@ -29,6 +29,7 @@ mod results;
 mod simulate;
 mod simulator;
 mod spec;
+mod spec_folder;
 mod steady;
 mod streams;
 mod terminal;

@@ -2,49 +2,31 @@
 //! sequence, workloads without a second token, and keys in either notation.
 
 use std::fs;
+use std::ops::Deref;
 use std::path::Path;
-use std::process::Output;
 
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
-use assert_cmd::Command;
 use serde_json::Value;
-use tempfile::TempDir;
 use vidur_sweep::results::{SummaryTable, read_summary};
 
+use crate::spec_folder::SpecFolder;
+
 /// A folder with specifications, in which the program runs.
-struct Bench {
-    folder: TempDir,
+struct Bench(SpecFolder);
+
+impl Deref for Bench {
+    type Target = SpecFolder;
+
+    fn deref(&self) -> &SpecFolder {
+        &self.0
+    }
 }
 
 impl Bench {
     fn new(spec: &str) -> Self {
-        let bench = Self {
-            folder: tempfile::tempdir().expect("a folder"),
-        };
-        bench.write("spec.yaml", spec);
-        bench
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.folder.path().join(name), text).expect("a file");
-    }
-
-    fn output(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::cargo_bin("vidur-sweep").expect("the binary");
-        command
-            .current_dir(self.folder.path())
-            .args(arguments)
-            .output()
-            .expect("it starts")
-    }
-
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.output(arguments);
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {told}");
-        String::from_utf8(output.stdout).expect("UTF-8")
+        Self(SpecFolder::new(spec))
     }
 
     /// What a command that succeeds says on standard error.
@@ -65,14 +47,14 @@ impl Bench {
     fn run(&self, more: &[&str]) -> (String, SummaryTable) {
         let arguments = ["run", "spec.yaml", "--out", "out", "--force", "-q"];
         let told = self.ok(&[&arguments, more].concat());
-        let summary = read_summary(&self.folder.path().join("out")).expect("a summary");
+        let summary = read_summary(&self.path("out")).expect("a summary");
         (told, summary)
     }
 
     /// One column of the run's requests.
     fn request_column(&self, name: &str) -> Vec<Value> {
         use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-        let path = self.folder.path().join("out/requests/part-000000.parquet");
+        let path = self.path("out/requests/part-000000.parquet");
         let file = fs::File::open(path).expect("rows of requests");
         let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet");
         let reader = reader.build().expect("a reader");

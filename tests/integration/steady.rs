@@ -3,17 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::Output;
 
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
-use assert_cmd::Command;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
-use tempfile::TempDir;
 use vidur_sweep::results::{SummaryRow, SummaryTable, read_summary};
+
+use crate::spec_folder::SpecFolder;
 
 /// A queue with one server, Poisson arrivals and services of 20 ms: M/D/1. Time to first
 /// token is the wait and the service; the load is `qps` / 50.
@@ -41,15 +41,19 @@ output: {requests: all}
 const SERVICE_S: f64 = 0.02;
 
 /// A folder with a specification, in which the program runs.
-struct Bench {
-    folder: TempDir,
+struct Bench(SpecFolder);
+
+impl Deref for Bench {
+    type Target = SpecFolder;
+
+    fn deref(&self) -> &SpecFolder {
+        &self.0
+    }
 }
 
 impl Bench {
     fn new(spec: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join("spec.yaml"), spec).expect("a file");
-        Self { folder }
+        Self(SpecFolder::new(spec))
     }
 
     /// The queue with more of `more` in it.
@@ -57,26 +61,6 @@ impl Bench {
         let bench = Self::new(QUEUE);
         let run = bench.run("out", more);
         (bench, run)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn output(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::cargo_bin("vidur-sweep").expect("the binary");
-        command
-            .current_dir(self.folder.path())
-            .args(arguments)
-            .output()
-            .expect("it starts")
-    }
-
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.output(arguments);
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {told}");
-        String::from_utf8(output.stdout).expect("UTF-8")
     }
 
     fn run(&self, out: &str, set: &[&str]) -> Run {

@@ -5,11 +5,13 @@
 
 mod histogram;
 mod log;
+mod outcomes;
 mod segments;
 mod summary;
 
 pub use super::exact_sum::ExactRun;
 pub use histogram::{SegmentCounts, SparseHistogram, TimeHistogram};
+pub(crate) use outcomes::OutcomeCounts;
 pub use segments::SegmentRecorder;
 pub use summary::SummaryRecorder;
 
@@ -254,6 +256,14 @@ pub struct SimulationTotals {
     /// KV cache blocks still taken when every request has ended: 0, unless a
     /// compatibility mode keeps an original's leak.
     pub leaked_blocks: u64,
+}
+
+impl SimulationTotals {
+    /// Work of all pools.
+    pub(crate) fn work(&self) -> super::PoolWork {
+        let pools = self.pools.iter();
+        pools.fold(super::PoolWork::default(), |sum, pool| sum.plus(*pool))
+    }
 }
 
 /// Kinds of events, named as Vidur names them.
@@ -576,17 +586,7 @@ impl RequestTargets {
     /// Whether a request that was cut off had exceeded a bound already: it would have even
     /// if it had completed at that moment.
     pub fn exceeded_by(&self, record: &RequestRecord) -> bool {
-        let or_then = |time_s: f64| match time_s.is_nan() {
-            true => record.ended_at_s,
-            false => time_s,
-        };
-        !self.met_by(&RequestRecord {
-            scheduled_at_s: or_then(record.scheduled_at_s),
-            prefill_completed_at_s: or_then(record.prefill_completed_at_s),
-            completed_at_s: or_then(record.completed_at_s),
-            outcome: RequestOutcome::Completed,
-            ..record.clone()
-        })
+        !self.met_by(&record.completed_when_it_ended())
     }
 }
 
@@ -614,6 +614,22 @@ impl RequestRecord {
         pd_p2p_comm_size_bytes: 0.0,
         pd_p2p_comm_time_s: 0.0,
     };
+
+    /// The history of a request that was cut off, as if what it had yet to do had been done
+    /// at that moment.
+    pub(crate) fn completed_when_it_ended(&self) -> Self {
+        let or_then = |time_s: f64| match time_s.is_nan() {
+            true => self.ended_at_s,
+            false => time_s,
+        };
+        Self {
+            scheduled_at_s: or_then(self.scheduled_at_s),
+            prefill_completed_at_s: or_then(self.prefill_completed_at_s),
+            completed_at_s: or_then(self.completed_at_s),
+            outcome: RequestOutcome::Completed,
+            ..self.clone()
+        }
+    }
 
     /// Arrival to first output token.
     pub fn ttft_s(&self) -> f64 {

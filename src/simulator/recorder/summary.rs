@@ -3,10 +3,10 @@
 
 use super::log::RequestLog;
 use super::{
-    Distribution, ExactRun, Recorder, RequestOutcome, RequestRecord, RequestTargets, RunSummary,
-    SimulationTotals, TimeHistogram,
+    Distribution, ExactRun, OutcomeCounts, Recorder, RequestOutcome, RequestRecord, RequestTargets,
+    RunSummary, SimulationTotals, TimeHistogram,
 };
-use crate::number::{narrow, whole_usize};
+use crate::number::whole_usize;
 use crate::simulator::exact_sum::ExactSum;
 
 /// Keeps what [`RunSummary`] needs, and rows of requests.
@@ -22,14 +22,7 @@ pub struct SummaryRecorder {
     /// Longest time between two tokens, of requests that have two.
     stalls_s: Vec<f64>,
     intervals: TimeHistogram,
-    requests: u32,
-    rejected: u32,
-    rejected_by_max_model_len: u32,
-    capped_by_max_model_len: u32,
-    unfinished: u32,
-    undecided: u32,
-    not_arrived: u32,
-    within_targets: u32,
+    outcomes: OutcomeCounts,
     prompt_tokens: u64,
     output_tokens: u64,
     /// Requests that arrived, or were to.
@@ -50,14 +43,7 @@ impl SummaryRecorder {
             scheduling_delay_s: Vec::with_capacity(capacity),
             stalls_s: Vec::with_capacity(capacity),
             intervals: TimeHistogram::default(),
-            requests: 0,
-            rejected: 0,
-            rejected_by_max_model_len: 0,
-            capped_by_max_model_len: 0,
-            unfinished: 0,
-            undecided: 0,
-            not_arrived: 0,
-            within_targets: 0,
+            outcomes: OutcomeCounts::default(),
             prompt_tokens: 0,
             output_tokens: 0,
             arrivals: 0,
@@ -69,28 +55,23 @@ impl SummaryRecorder {
 
     /// The summary, and the kept rows in order of request id.
     pub fn finish(self, totals: &SimulationTotals) -> (RunSummary, Vec<RequestRecord>) {
-        let work = totals
-            .pools
-            .iter()
-            .fold(super::super::PoolWork::default(), |sum, pool| {
-                sum.plus(*pool)
-            });
+        let (work, outcomes) = (totals.work(), self.outcomes);
         let [p50_s, p90_s, p95_s, p99_s] = self.intervals.quantiles([0.5, 0.9, 0.95, 0.99]);
         let batches = work.batches as f64;
         let summary = RunSummary {
-            num_requests: self.requests,
-            completed: narrow::<u32, _>(self.e2e_s.len()),
-            rejected: self.rejected,
-            rejected_by_max_model_len: self.rejected_by_max_model_len,
-            capped_by_max_model_len: self.capped_by_max_model_len,
-            unfinished: self.unfinished,
-            undecided: self.undecided,
-            not_arrived: self.not_arrived,
+            num_requests: outcomes.requests,
+            completed: outcomes.completed,
+            rejected: outcomes.rejected,
+            rejected_by_max_model_len: outcomes.rejected_by_max_model_len,
+            capped_by_max_model_len: outcomes.capped_by_max_model_len,
+            unfinished: outcomes.unfinished,
+            undecided: outcomes.undecided,
+            not_arrived: outcomes.not_arrived,
             offered_requests_per_s: match self.arrivals {
                 0 | 1 => f64::NAN,
                 more => f64::from(more - 1) / (self.last_arrival_s - self.first_arrival_s),
             },
-            served_requests: narrow::<u32, _>(self.e2e_s.len()),
+            served_requests: outcomes.completed,
             duration_s: (self.last_completion_s - self.first_arrival_s).max(0.0),
             output_tokens: self.output_tokens,
             prompt_tokens: self.prompt_tokens,
@@ -115,7 +96,7 @@ impl SummaryRecorder {
             processed_tokens: work.tokens,
             attended_pairs: work.attended_pairs,
             sampled_tokens: work.sampled_tokens,
-            slo_met_requests: self.targets.map(|_| self.within_targets),
+            slo_met_requests: self.targets.map(|_| outcomes.within_targets),
             steady: None,
         };
         (summary, self.log.finish())
@@ -125,41 +106,18 @@ impl SummaryRecorder {
 impl Recorder for SummaryRecorder {
     #[inline]
     fn request(&mut self, record: &RequestRecord) {
-        self.requests += 1;
+        self.outcomes.add(record, self.targets);
         self.arrivals += u32::from(!record.arrived_at_s.is_nan());
         self.first_arrival_s = self.first_arrival_s.min(record.arrived_at_s);
         self.last_arrival_s = self.last_arrival_s.max(record.arrived_at_s);
-        match record.outcome {
-            RequestOutcome::Completed => {
-                self.ttft_s.push(record.ttft_s());
-                self.e2e_s.push(record.e2e_s());
-                self.scheduling_delay_s.push(record.scheduling_delay_s());
-                self.stalls_s.extend(record.stall_s());
-                self.prompt_tokens += u64::from(record.prefill_tokens);
-                self.output_tokens += u64::from(record.decode_tokens);
-                self.last_completion_s = self.last_completion_s.max(record.completed_at_s);
-                if self.targets.is_some_and(|targets| targets.met_by(record)) {
-                    self.within_targets += 1;
-                }
-            }
-            RequestOutcome::RejectedTooLargeForKvCache
-            | RequestOutcome::RejectedPromptExceedsBatch => self.rejected += 1,
-            RequestOutcome::RejectedPromptExceedsMaxModelLen => {
-                self.rejected += 1;
-                self.rejected_by_max_model_len += 1;
-            }
-            RequestOutcome::UnfinishedTimeLimit | RequestOutcome::UnfinishedEndOfRun => {
-                self.unfinished += 1;
-                let exceeds = |targets: RequestTargets| targets.exceeded_by(record);
-                if !self.targets.is_some_and(exceeds) {
-                    self.undecided += 1;
-                }
-            }
-            RequestOutcome::UnfinishedStuck => self.unfinished += 1,
-            RequestOutcome::NotArrived => self.not_arrived += 1,
-        }
-        if record.is_capped && record.outcome != RequestOutcome::NotArrived {
-            self.capped_by_max_model_len += 1;
+        if record.outcome == RequestOutcome::Completed {
+            self.ttft_s.push(record.ttft_s());
+            self.e2e_s.push(record.e2e_s());
+            self.scheduling_delay_s.push(record.scheduling_delay_s());
+            self.stalls_s.extend(record.stall_s());
+            self.prompt_tokens += u64::from(record.prefill_tokens);
+            self.output_tokens += u64::from(record.decode_tokens);
+            self.last_completion_s = self.last_completion_s.max(record.completed_at_s);
         }
         if self.log.keeps(record.request_id) {
             self.log.insert(record.clone());
@@ -192,14 +150,7 @@ impl Recorder for SummaryRecorder {
         self.scheduling_delay_s.append(&mut part.scheduling_delay_s);
         self.stalls_s.append(&mut part.stalls_s);
         self.intervals.merge(&part.intervals);
-        self.requests += part.requests;
-        self.rejected += part.rejected;
-        self.rejected_by_max_model_len += part.rejected_by_max_model_len;
-        self.capped_by_max_model_len += part.capped_by_max_model_len;
-        self.unfinished += part.unfinished;
-        self.undecided += part.undecided;
-        self.not_arrived += part.not_arrived;
-        self.within_targets += part.within_targets;
+        self.outcomes.merge(part.outcomes);
         self.prompt_tokens += part.prompt_tokens;
         self.output_tokens += part.output_tokens;
         self.arrivals += part.arrivals;
