@@ -75,7 +75,27 @@ pub struct PeakFlops {
     pub nvfp4: Option<f64>,
 }
 
+/// What the shipped measurements of a device were not made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unlike {
+    /// Arithmetic or memory bandwidth: kernels take other times.
+    pub kernels: bool,
+    /// Bandwidth of links: collectives take other times.
+    pub links: bool,
+}
+
 impl DeviceSpec {
+    /// Where its figures are others than those of `measured`.
+    pub fn unlike(&self, measured: &Self) -> Unlike {
+        let kernels =
+            |device: &Self| (device.peak_tflops.clone(), device.memory_bandwidth_gb_per_s);
+        let links = |device: &Self| (device.nvlink_bandwidth_gbps, device.nic_bandwidth_gbps);
+        Unlike {
+            kernels: kernels(self) != kernels(measured),
+            links: links(self) != links(measured),
+        }
+    }
+
     /// Peak operations per second in `dtype` (bfloat16's where unsupported).
     pub fn peak_flops(&self, dtype: DType) -> f64 {
         let peaks = &self.peak_tflops;

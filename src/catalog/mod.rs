@@ -22,7 +22,7 @@ mod model;
 mod tests;
 mod validate;
 
-pub use device::{DeviceSpec, PeakFlops, PriceBasis};
+pub use device::{DeviceSpec, PeakFlops, PriceBasis, Unlike};
 pub use engine::{Computed, EngineSpec, MEMORY_RULES, StaticFraction};
 pub use model::{
     Attention, ClassFormats, LatentProjections, LinearAttention, LocalAttention, LocalReach,
@@ -131,6 +131,14 @@ impl Catalog {
     /// All devices, in the order of their files.
     pub fn devices(&self) -> &[DeviceSpec] {
         &self.devices
+    }
+
+    /// Where a device has other figures than the one of the same name here, which the
+    /// shipped measurements are of; nowhere if there is none.
+    pub fn unlike(&self, device: &DeviceSpec) -> Unlike {
+        let name = |other: &&DeviceSpec| other.name.eq_ignore_ascii_case(&device.name);
+        let measured = self.devices.iter().find(name);
+        measured.map_or_else(Unlike::default, |measured| device.unlike(measured))
     }
 
     /// All engines and versions.

@@ -236,6 +236,18 @@ pub enum Operator {
 }
 
 impl Operator {
+    /// Whether GPUs send to one another.
+    pub const fn is_communication(&self) -> bool {
+        matches!(
+            self,
+            Self::AllReduce { .. }
+                | Self::AllGather { .. }
+                | Self::ReduceScatter { .. }
+                | Self::ExpertDispatch { .. }
+                | Self::ExpertCombine { .. }
+        )
+    }
+
     /// The exchange between the GPUs of experts, if it is one. `groups` are those
     /// of a node-limited router.
     pub fn exchange(&self, groups: (u32, u32)) -> Option<ExpertExchange> {

@@ -59,6 +59,8 @@ pub enum Figure {
     Tokens,
     /// Share of requests that keep every target of their own.
     Attainment,
+    /// Those requests per second.
+    Goodput,
 }
 
 impl Figure {
@@ -70,6 +72,7 @@ impl Figure {
             | "throughput_tokens_per_s_per_gpu"
             | "cost_usd_per_million_tokens" => Some(Self::Tokens),
             "slo_attainment" => Some(Self::Attainment),
+            "goodput_requests_per_s" | "goodput_requests_per_s_per_gpu" => Some(Self::Goodput),
             _ => None,
         };
         quantity.or_else(|| {

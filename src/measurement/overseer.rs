@@ -254,6 +254,7 @@ impl<'a> Steady<'a> {
                 output_tokens_per_s: rates.tokens_per_s(),
                 served_tokens_share: rates.served_tokens_share(),
                 attainment: window.attainment(),
+                goodput: window.goodput(),
             })),
         };
         self.measured = Some(Measured {

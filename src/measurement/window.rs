@@ -54,8 +54,8 @@ pub(super) struct Window<'a> {
     segments: Range<usize>,
     pub(super) facts: Facts,
     pub(super) rates: Rates,
-    tbt: SegmentCounts<'a>,
-    samples: [OnceCell<Sample>; Metric::OF_REQUESTS.len()],
+    tbt: Quantiles<SegmentCounts<'a>>,
+    samples: [OnceCell<Quantiles<Sample>>; Metric::OF_REQUESTS.len()],
     estimates: RefCell<Vec<(Figure, Estimate)>>,
     /// Per segment: sum of the times between tokens, seconds, and their number.
     tbt_sums_s: Vec<f64>,
@@ -81,7 +81,7 @@ impl<'a> Window<'a> {
         Self {
             facts: Facts::of(progress, ids.clone(), targets),
             rates: Rates::of(progress, start_s, end_s),
-            tbt: SegmentCounts::new(histograms),
+            tbt: Quantiles::new(SegmentCounts::new(histograms)),
             samples: Default::default(),
             estimates: RefCell::default(),
             tbt_sums_s: histograms.iter().map(|h| h.sum_s()).collect(),
@@ -159,13 +159,14 @@ impl<'a> Window<'a> {
             Figure::Requests => Estimate::known(self.rates.requests_per_s()),
             Figure::Tokens => Estimate::known(self.rates.tokens_per_s()),
             Figure::Attainment => Estimate::known(self.attainment()),
+            Figure::Goodput => Estimate::known(self.goodput()),
         }
     }
 
     /// The latencies of a metric of requests in order.
-    fn sample(&self, metric: Metric) -> &Sample {
+    fn sample(&self, metric: Metric) -> &Quantiles<Sample> {
         let kept = &self.samples[place(metric).unwrap_or(0)];
-        kept.get_or_init(|| Sample::new(self.facts.series_s(metric)))
+        kept.get_or_init(|| Quantiles::new(Sample::new(self.facts.series_s(metric))))
     }
 
     /// The probability that a limit is kept: by the interval of its figure, as for whoever
@@ -194,8 +195,8 @@ impl<'a> Window<'a> {
             p95_s: p95.value,
             p99_s: p99.value,
             max_s: match metric {
-                Metric::Tbt => self.tbt.max_s(),
-                _ => self.sample(metric).largest(),
+                Metric::Tbt => self.tbt.counts().max_s(),
+                _ => self.sample(metric).counts().largest(),
             },
         };
         let intervals = DistributionIntervals {
@@ -206,6 +207,20 @@ impl<'a> Window<'a> {
             p99,
         };
         (distribution, intervals)
+    }
+
+    /// Requests that keep every target of their own, per second.
+    pub(super) fn goodput(&self) -> Interval {
+        let Some(good) = &self.facts.good_at_s else {
+            return Interval::unbounded(f64::NAN);
+        };
+        let piece_s = self.duration_s() / PIECES as f64;
+        let mut requests = [0.0; PIECES];
+        for at_s in good {
+            let piece = whole_usize((at_s - self.start_s) / piece_s);
+            requests[piece.min(PIECES - 1)] += 1.0;
+        }
+        batch_means::ratio(&requests, &[piece_s; PIECES]).interval
     }
 
     /// The share of decided requests that met every target.
@@ -232,8 +247,7 @@ impl Estimate {
         }
     }
 
-    fn of_quantile(counts: &impl CellCounts, p: f64) -> Self {
-        let quantiles = Quantiles::new(counts);
+    fn of_quantile(quantiles: &Quantiles<impl CellCounts>, p: f64) -> Self {
         Self {
             interval: quantiles.quantile(p),
             // Of what was never seen, there is nothing to know.
@@ -305,11 +319,16 @@ pub(super) struct Facts {
     series_s: [Vec<f64>; Metric::OF_REQUESTS.len()],
     /// Whether each request whose outcome is decided met every target.
     met: Vec<bool>,
+    /// When those arrived that did, seconds; none where requests have no targets.
+    good_at_s: Option<Vec<f64>>,
 }
 
 impl Facts {
     fn of(progress: &Progress<'_>, ids: Range<usize>, targets: Option<RequestTargets>) -> Self {
-        let mut facts = Self::default();
+        let mut facts = Self {
+            good_at_s: targets.map(|_| Vec::with_capacity(ids.len())),
+            ..Self::default()
+        };
         for series_s in &mut facts.series_s {
             series_s.reserve_exact(ids.len());
         }
@@ -320,7 +339,11 @@ impl Facts {
     }
 
     fn add(&mut self, record: &RequestRecord, targets: Option<RequestTargets>) {
-        self.met.extend(self.outcomes.add(record, targets));
+        let is_good = self.outcomes.add(record, targets);
+        self.met.extend(is_good);
+        if let (Some(true), Some(good_at_s)) = (is_good, &mut self.good_at_s) {
+            good_at_s.push(record.arrived_at_s);
+        }
         if record.outcome == RequestOutcome::Completed {
             self.add_times(record);
         } else if record.outcome.is_unfinished() {

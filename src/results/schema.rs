@@ -530,10 +530,34 @@ fn load_columns() -> Vec<Column<RunResult>> {
             |run: &RunResult| run.goodput_requests_per_s(),
         ),
         float(
+            "goodput_low_requests_per_s",
+            "requests/s",
+            "Lower end of its 95 % interval",
+            |run: &RunResult| run.of_steady(|s| s.goodput.low),
+        ),
+        float(
+            "goodput_high_requests_per_s",
+            "requests/s",
+            "Upper end",
+            |run: &RunResult| run.of_steady(|s| s.goodput.high),
+        ),
+        float(
             "goodput_requests_per_s_per_gpu",
             "requests/s/GPU",
             "`goodput_requests_per_s` / `total_gpus`",
             |run: &RunResult| run.per_gpu(run.goodput_requests_per_s()),
+        ),
+        float(
+            "goodput_low_requests_per_s_per_gpu",
+            "requests/s/GPU",
+            "Lower end of its 95 % interval",
+            |run: &RunResult| run.per_gpu(run.of_steady(|s| s.goodput.low)),
+        ),
+        float(
+            "goodput_high_requests_per_s_per_gpu",
+            "requests/s/GPU",
+            "Upper end",
+            |run: &RunResult| run.per_gpu(run.of_steady(|s| s.goodput.high)),
         ),
         float(
             "throughput_tokens_per_s_per_gpu",

@@ -54,7 +54,9 @@ const QUANTITIES: [&str; 37] = [
 ];
 
 /// Other columns than latencies that have an interval.
-const INTERVAL_QUANTITIES: [&str; 4] = [
+const INTERVAL_QUANTITIES: [&str; 6] = [
+    "goodput_requests_per_s",
+    "goodput_requests_per_s_per_gpu",
     "throughput_requests_per_s",
     "throughput_tokens_per_s",
     "throughput_tokens_per_s_per_gpu",

@@ -21,6 +21,8 @@
 //! happens to hold none of the large ones would seem certain. So the design effect is
 //! the largest of those at the percentile's share and at its doubles up to one half.
 
+use std::cell::RefCell;
+
 use super::cells::{Cells, MIN_BATCHES, ROUNDING, Spread, bounds};
 use super::confidence::TAIL;
 use super::distributions::{gamma_below, gamma_shape, normal_quantile, student_end};
@@ -94,18 +96,47 @@ impl CellCounts for Sample {
     }
 }
 
-/// Everything that is asked of one set of samples.
-#[derive(Debug, Clone, Copy)]
-pub struct Quantiles<'a, C> {
-    counts: &'a C,
-    samples: u64,
+impl<C: CellCounts> CellCounts for &C {
+    fn cells(&self) -> usize {
+        (**self).cells()
+    }
+
+    fn total(&self, cell: usize) -> u64 {
+        (**self).total(cell)
+    }
+
+    fn at_most(&self, cell: usize, value: f64) -> u64 {
+        (**self).at_most(cell, value)
+    }
+
+    fn at_rank(&self, rank: u64) -> f64 {
+        (**self).at_rank(rank)
+    }
 }
 
-impl<'a, C: CellCounts> Quantiles<'a, C> {
+/// Everything that is asked of one set of samples.
+#[derive(Debug, Clone)]
+pub struct Quantiles<C> {
+    counts: C,
+    samples: u64,
+    /// What is known of the samples beyond those of some ranks: percentiles share levels.
+    levels: RefCell<Vec<(u64, Side, Level)>>,
+}
+
+impl<C: CellCounts> Quantiles<C> {
     /// Of these samples.
-    pub fn new(counts: &'a C) -> Self {
+    pub fn new(counts: C) -> Self {
         let samples = (0..counts.cells()).map(|cell| counts.total(cell)).sum();
-        Self { counts, samples }
+        Self {
+            counts,
+            samples,
+            levels: RefCell::default(),
+        }
+    }
+
+    /// The samples.
+    pub const fn counts(&self) -> &C {
+        &self.counts
     }
 
     /// The number of samples.
@@ -244,6 +275,21 @@ impl<'a, C: CellCounts> Quantiles<'a, C> {
         )
     }
 
+    /// What is known of the share of samples beyond the one of `rank`, found once.
+    fn known_at_rank(&self, rank: u64, side: Side) -> Level {
+        let found = |kept: &[(u64, Side, Level)]| {
+            let mut kept = kept.iter();
+            kept.find(|(at, of, _)| (*at, *of) == (rank, side))
+                .map(|(_, _, level)| *level)
+        };
+        if let Some(level) = found(&self.levels.borrow()) {
+            return level;
+        }
+        let level = self.known_at(self.at_rank(rank), side);
+        self.levels.borrow_mut().push((rank, side, level));
+        level
+    }
+
     /// What is known of the share of samples beyond `value`, with it and without: many
     /// samples may be equal to it.
     fn known_at(&self, value: f64, side: Side) -> Level {
@@ -294,7 +340,7 @@ impl<'a, C: CellCounts> Quantiles<'a, C> {
                 Side::Above => 1.0 - level,
                 Side::Below => level,
             });
-            let known = self.known_at(self.at_rank(rank), side);
+            let known = self.known_at_rank(rank, side);
             tail.design_effect = tail.design_effect.max(known.design_effect);
             if level == share {
                 tail.independent = known.independent;
@@ -307,6 +353,7 @@ impl<'a, C: CellCounts> Quantiles<'a, C> {
 }
 
 /// What is known of the share of samples beyond a value.
+#[derive(Debug, Clone, Copy)]
 struct Level {
     design_effect: f64,
     events: f64,
@@ -316,7 +363,7 @@ struct Level {
 /// The percentile `p` (0 to 1) of a series in the order in which it came about. Who asks
 /// for several keeps a [`Sample`].
 pub fn of_series(series: &[f64], p: f64) -> Interval {
-    Quantiles::new(&Sample::new(series)).quantile(p)
+    Quantiles::new(Sample::new(series)).quantile(p)
 }
 
 /// The percentile `p` (0 to 1) of samples counted per consecutive cell.

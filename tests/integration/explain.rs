@@ -53,6 +53,55 @@ fn json_lines_carry_provenance() {
     assert!(lines.iter().all(|l| l["time_ms"].as_f64() > Some(0.0)));
 }
 
+/// A file that calls itself h100 is not the device that was measured when its memory or
+/// links are others; a price of its own changes no time.
+#[test]
+fn measurements_are_of_the_catalog_s_device_not_of_its_name() {
+    let catalog = vidur_sweep::catalog::Catalog::builtin();
+    let h100 = serde_json::to_value(catalog.device("h100").expect("known")).expect("JSON");
+    let folder = tempfile::tempdir().expect("a folder");
+    let provenance = |change: Option<(&str, f64)>| {
+        let mut device = h100.clone();
+        if let Some((key, factor)) = change {
+            device[key] = (device[key].as_f64().expect("a number") * factor).into();
+        }
+        let file = folder.path().join("h100.yaml");
+        std::fs::write(&file, device.to_string()).expect("written");
+        let output = explain()
+            .args(["--model", "llama-3-8b", "--device"])
+            .arg(&file)
+            .args(["--tensor-parallel", "2", "--batch-size", "8"])
+            .args(["--format", "json"])
+            .output()
+            .expect("the binary runs");
+        assert!(output.status.success(), "{output:?}");
+        let lines: Vec<Value> = serde_json::from_slice(&output.stdout).expect("JSON");
+        let of = |name: &str| {
+            let mut lines = lines.iter();
+            let line = lines.find(|line| line["operator"] == name);
+            let line = line.unwrap_or_else(|| panic!("{name} in {output:?}"));
+            line["provenance"].as_str().expect("text").to_owned()
+        };
+        (of("qkv_gemm"), of("ar_1"))
+    };
+    let (kernels, collectives) = provenance(None);
+    assert!(kernels.starts_with("measured"), "{kernels}");
+    assert!(!collectives.contains("catalog"), "{collectives}");
+    let with_price = provenance(Some(("price_usd_per_hour", 2.0)));
+    assert_eq!(with_price, (kernels.clone(), collectives.clone()));
+    let slower_memory = provenance(Some(("memory_bandwidth_gb_per_s", 0.5)));
+    assert_eq!(
+        slower_memory,
+        ("substituted: the catalog's h100".into(), collectives)
+    );
+    let (same, formula) = provenance(Some(("nvlink_bandwidth_gbps", 0.5)));
+    assert_eq!(same, kernels);
+    assert_eq!(
+        formula,
+        "roofline: collectives were measured on the catalog's h100 only, whose links differ"
+    );
+}
+
 #[test]
 fn placement_names_the_gpus_of_every_group() {
     let qwen = ["--model", "Qwen3-Moe-235B", "--device", "h20"];

@@ -55,7 +55,7 @@ pub use table::Table;
 use super::operator::{
     ExpertLoad, ExpertTokens, Operator, OperatorCost, Price, PricingError, Provenance,
 };
-use crate::catalog::{DeviceSpec, LocalAttention};
+use crate::catalog::{Catalog, DeviceSpec, LocalAttention};
 use crate::input_file::tame_line;
 use crate::number::whole_u32;
 use crate::units::{BYTES_PER_S_PER_GBPS, DType};
@@ -321,6 +321,8 @@ pub struct SiliconDb {
     send_bandwidths: [f64; 2],
     /// Device whose kernels stand in for this one's.
     stand_in: Option<String>,
+    /// Device whose collectives were measured, if its links are not this one's.
+    other_links: Option<String>,
     /// Whether routed experts are priced as AIConfigurator prices them.
     experts_as_aiconfigurator: bool,
 }
@@ -334,7 +336,14 @@ impl SiliconDb {
     /// # Errors
     /// If neither was measured.
     pub fn for_device(device: &DeviceSpec, engine: Option<&str>) -> Result<Self, SiliconError> {
-        Self::find(device, |name| Ok(store::shipped(name, engine)))
+        let found = Self::find(device, |name| Ok(store::shipped(name, engine)))?;
+        let unlike = Catalog::builtin().unlike(device);
+        let catalog_s = |differs: bool| differs.then(|| format!("the catalog's {}", device.name));
+        Ok(Self {
+            stand_in: found.stand_in.or_else(|| catalog_s(unlike.kernels)),
+            other_links: found.other_links.or_else(|| catalog_s(unlike.links)),
+            ..found
+        })
     }
 
     /// The same from the tables in `directory`, laid out like `data/silicon`.
@@ -362,7 +371,8 @@ impl SiliconDb {
         self.tables.measured_engine(table)
     }
 
-    /// Device whose kernels stand in for this one's, if it has none measured.
+    /// Device whose kernels stand in for this one's, if it has none measured: another, or
+    /// the one of the same name with other figures.
     pub fn stand_in(&self) -> Option<&str> {
         self.stand_in.as_deref()
     }
@@ -390,6 +400,7 @@ impl SiliconDb {
             },
             memory_bandwidth: device.memory_bandwidth_gb_per_s * 1e9,
             send_bandwidths: [node, network],
+            other_links: stand_in.clone(),
             stand_in,
             experts_as_aiconfigurator: false,
         })
@@ -407,7 +418,7 @@ impl SiliconDb {
 
     /// Links are a device's own: another's collectives cannot stand in.
     fn own_links(&self) -> Result<(), Missing> {
-        match &self.stand_in {
+        match &self.other_links {
             None => Ok(()),
             Some(other) => Err(Missing::new(format!(
                 "collectives were measured on {other} only, whose links differ"
@@ -725,7 +736,9 @@ impl OperatorCost for SiliconDb {
             operator: short_name(operator).into(),
             reason: missing.reason.into_owned(),
         })?;
-        let from = match (&self.stand_in, found.from) {
+        let is_kernel = |_: &&String| !operator.is_communication();
+        let stand_in = self.stand_in.as_ref().filter(is_kernel);
+        let from = match (stand_in, found.from) {
             (None, None) => None,
             (Some(device), None) => Some(device.clone()),
             (None, Some(what)) => Some(what.into_owned()),

@@ -215,6 +215,8 @@ pub struct SteadyState {
     pub served_tokens_share: Interval,
     /// Share of requests whose outcome is decided that meet every per-request target.
     pub attainment: Interval,
+    /// Requests of the window that do, per second.
+    pub goodput: Interval,
 }
 
 /// Intervals of a [`Distribution`].
