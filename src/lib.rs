@@ -7,7 +7,7 @@
 //! Data flows one way: a module may only use those listed after it.
 //!
 //! ```text
-//! cli → vidur → report → explore → select → results → spec → measurement → simulator → statistics
+//! cli → vidur → report → explore → select → search → results → spec → measurement → simulator → statistics
 //!     → workload → execution_time → network → memory → catalog → yaml → external → spelling → permutation → host_memory → output_file → input_file → units → number → limits
 //! ```
 
@@ -40,6 +40,7 @@ pub mod output_file;
 mod permutation;
 pub mod report;
 pub mod results;
+pub mod search;
 pub mod select;
 pub mod simulator;
 pub mod spec;

@@ -62,7 +62,8 @@ fn script(shell: Shell) -> String {
 type Names = fn() -> Vec<String>;
 
 /// Options and arguments whose values have names: command, argument, names.
-const NAMED: [(&[&str], &str, Names); 20] = [
+const NAMED: [(&[&str], &str, Names); 21] = [
+    (&["capacity"], "set", settings),
     (&["run"], "set", settings),
     (&["plan"], "set", settings),
     (&["validate"], "overrides", settings),

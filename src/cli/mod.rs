@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 
+mod capacity;
 mod catalog;
 mod completions;
 mod error;
@@ -42,6 +43,7 @@ results are kept in Parquet and the best deployments are printed.",
     after_long_help = "\
 Examples:
   vidur-sweep run sweeps/smoke.yaml              simulate a small sweep
+  vidur-sweep capacity sweeps/capacity.yaml      how much load each deployment holds
   vidur-sweep plan sweeps/deepseek.yaml          what a sweep would run, without running it
   vidur-sweep pareto results/deepseek            the frontier of a finished sweep
   vidur-sweep simulate -h                        one simulation, with the flags of Vidur
@@ -65,6 +67,7 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Simulate(Box<simulate::Args>),
+    Capacity(capacity::Args),
     Plan(plan::Args),
     Validate(validate::Args),
     Pareto(pareto::Args),
@@ -93,6 +96,7 @@ pub fn main() -> ExitCode {
     let result = match command {
         Command::Run(args) => run::run(args),
         Command::Simulate(args) => simulate::run(*args),
+        Command::Capacity(args) => capacity::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Validate(args) => validate::run(args),
         Command::Pareto(args) => pareto::run(args),

@@ -212,6 +212,7 @@ fn summarise(
         name: spec.name.clone(),
         search: match spec.search {
             SearchConfig::Grid => "grid",
+            SearchConfig::Capacity { .. } => "capacity",
             SearchConfig::Random { .. } => "random",
             SearchConfig::List { .. } => "list",
         },

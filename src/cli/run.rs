@@ -9,21 +9,21 @@ use super::output::{say, tell_notes};
 use super::pareto::{failure, print_report};
 use super::sweep::SweepArgs;
 use super::values::whole;
-use super::{CliError, CliResult};
+use super::{CliError, CliResult, capacity};
 use crate::explore::{
-    Event, IfPresent, Observer, Plan, Session, SessionEnd, SessionError, SessionOptions,
-    is_overload, preflight,
+    CheckOne, Event, Fingerprints, IfPresent, Observer, Plan, RunOne, Session, SessionEnd,
+    SessionError, SessionOptions, Shard, Simulate, is_overload, preflight,
 };
 use crate::external::{AllowPrograms, TIME_LIMIT_S};
 use crate::host_memory::host_memory_bytes;
-use crate::report::{ReportFormat, write_page_and_gather};
+use crate::report::{Demand, ReportFormat, write_page_and_gather};
 use crate::results::{ClaimedDirectory, Manifest, SummaryReader};
 use crate::select::{Criteria, Selection};
 use crate::simulator::run_memory_bytes;
 use crate::spec::SearchConfig;
 
 /// Deployments in the table.
-const TABLE_ROWS: usize = 10;
+pub(super) const TABLE_ROWS: usize = 10;
 
 /// Simulate every configuration of a sweep
 #[derive(clap::Args)]
@@ -47,6 +47,13 @@ pub struct Args {
     #[command(flatten)]
     sweep: SweepArgs,
 
+    #[command(flatten)]
+    session: SessionArgs,
+}
+
+/// Where results go and what is told of them.
+#[derive(clap::Args)]
+pub struct SessionArgs {
     /// Result directory; default: results/NAME
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -90,65 +97,103 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> CliResult {
     let plan = args.sweep.plan()?;
-    let mut runner = args.sweep.runner(&plan);
-    match (&plan.spec().program_named_at, args.allow_programs) {
-        (Some(place), false) => return Err(program_refused(place)),
-        (_, true) => {
-            runner = runner.allowing_programs(AllowPrograms::by_option(args.program_time_limit))
-        }
-        (None, false) => {}
+    if plan.spec().capacity.is_some() {
+        return capacity::study(&args.sweep, &args.session, &plan, &Demand::default());
     }
-    let spec = plan.spec();
-    let criteria = Criteria::new(&spec.slo, &spec.objectives, plan.axis_columns())
-        .map_err(|error| args.sweep.bad_input(&error))?;
-    let identity = preflight(&plan, &runner)
-        .map_err(|problem| args.sweep.bad_configuration(&plan, &problem))?;
-    let dir = args.directory(&spec.name);
-    let claimed = ClaimedDirectory::for_sweep(&dir).map_err(|error| cli_error(error.into()))?;
-    let threads = args.threads(&plan, identity.requests_per_run);
-    let options = SessionOptions {
-        dir: &claimed,
-        shard: args.sweep.shard(),
-        threads,
-        if_present: args.if_present(),
-        stop: stop_on_signals()?,
-    };
-    let session = Session::open(&plan, identity, options).map_err(cli_error)?;
-    args.announce(&plan, &session, &claimed);
-    let total = session.total();
-    let hidden = args.quiet || args.no_progress;
-    let mut progress = session.progress(hidden);
-    let mut selection = Selection::new(criteria, plan.axis_columns());
-    let mut overloads = Overloads::default();
-    let observers: &mut [&mut dyn Observer] = &mut [&mut progress, &mut overloads];
-    let end = session.run(&runner, observers, &mut selection);
-    progress.finish();
-    if !args.quiet {
-        tell_notes(overloads.note().as_slice());
+    let criteria = args.sweep.criteria(&plan)?;
+    let runner = args.session.runner(&args.sweep, &plan)?;
+    let done = args
+        .session
+        .execute(&args.sweep, &plan, &runner, criteria, &plan.spec().name);
+    if !args.session.quiet {
+        tell_prices(&runner);
     }
-    // Of a large sweep it is large, and the report makes its own.
-    drop(selection);
-    if !args.quiet {
-        for warning in runner.price_warnings() {
-            say!("warning: {warning}");
+    match done? {
+        Done::Interrupted(code) => Ok(code),
+        Done::Finished(manifest, claimed) => {
+            args.session.print(manifest.clone(), &claimed)?;
+            args.session.exit_code(&manifest, manifest.runs.slo_met > 0)
         }
     }
-    args.conclude(end.map_err(cli_error)?, total, &claimed)
 }
 
-impl Args {
-    fn directory(&self, name: &str) -> PathBuf {
+/// What a person should know of the prices of all runs.
+pub(super) fn tell_prices(runner: &Simulate) {
+    for warning in runner.price_warnings() {
+        say!("warning: {warning}");
+    }
+}
+
+/// How a sweep was left.
+pub(super) enum Done {
+    /// Before its end, with this exit code.
+    Interrupted(ExitCode),
+    /// Complete, in this directory.
+    Finished(Manifest, ClaimedDirectory),
+}
+
+impl SessionArgs {
+    /// What simulates single runs, if the programs that they name may be run.
+    pub(super) fn runner(&self, sweep: &SweepArgs, plan: &Plan) -> Result<Simulate, CliError> {
+        let runner = sweep.runner(plan);
+        match (&plan.spec().program_named_at, self.allow_programs) {
+            (Some(place), false) => Err(program_refused(place)),
+            (_, true) => {
+                let leave = AllowPrograms::by_option(self.program_time_limit);
+                Ok(runner.allowing_programs(leave))
+            }
+            (None, false) => Ok(runner),
+        }
+    }
+
+    /// Runs what is left of a sweep into its directory, which is called `name` unless the
+    /// user says otherwise.
+    pub(super) fn execute<R: RunOne + CheckOne + Fingerprints>(
+        &self,
+        sweep: &SweepArgs,
+        plan: &Plan,
+        runner: &R,
+        criteria: Criteria,
+        name: &str,
+    ) -> Result<Done, CliError> {
+        let identity =
+            preflight(plan, runner).map_err(|problem| sweep.bad_configuration(plan, &problem))?;
+        let dir = self.directory(name, sweep.shard);
+        let claimed = ClaimedDirectory::for_sweep(&dir).map_err(|error| cli_error(error.into()))?;
+        let options = SessionOptions {
+            dir: &claimed,
+            shard: sweep.shard(),
+            threads: self.threads(sweep, plan, identity.requests_per_run),
+            if_present: self.if_present(),
+            stop: stop_on_signals()?,
+        };
+        let session = Session::open(plan, identity, options).map_err(cli_error)?;
+        self.announce(plan, &session, &claimed);
+        let total = session.total();
+        let mut progress = session.progress(self.quiet || self.no_progress);
+        let mut selection = Selection::new(criteria, plan.axis_columns());
+        let mut overloads = Overloads::default();
+        let observers: &mut [&mut dyn Observer] = &mut [&mut progress, &mut overloads];
+        let end = session.run(runner, observers, &mut selection);
+        progress.finish();
+        if !self.quiet {
+            tell_notes(overloads.note().as_slice());
+        }
+        self.conclude(end.map_err(cli_error)?, total, claimed)
+    }
+
+    fn directory(&self, name: &str, shard: Option<Shard>) -> PathBuf {
         let whole = self.out.clone();
         let whole = whole.unwrap_or_else(|| Path::new("results").join(name));
-        match self.sweep.shard {
+        match shard {
             None => whole,
             Some(shard) => whole.join(format!("shard-{}-of-{}", shard.number(), shard.count())),
         }
     }
 
     /// Worker threads: no more than there is memory for, as each works on a run.
-    fn threads(&self, plan: &Plan, requests_per_run: u32) -> usize {
-        let wanted = self.sweep.num_threads();
+    fn threads(&self, sweep: &SweepArgs, plan: &Plan, requests_per_run: u32) -> usize {
+        let wanted = sweep.num_threads();
         let kept = plan.spec().output.requests;
         let run_bytes = run_memory_bytes(requests_per_run, kept.every()).max(1);
         let possible = host_memory_bytes().map_or(u64::MAX, |bytes| (bytes / run_bytes).max(1));
@@ -160,6 +205,16 @@ impl Args {
             tell_notes(&[note]);
         }
         threads
+    }
+
+    /// How to print the result.
+    pub(super) fn format(&self) -> ReportFormat {
+        self.format
+    }
+
+    /// Whether only the result and errors are wanted.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     fn if_present(&self) -> IfPresent {
@@ -205,8 +260,13 @@ impl Args {
         }
     }
 
-    /// Says how it ended, prints the result, and picks the exit code.
-    fn conclude(&self, end: SessionEnd, total: u64, claimed: &ClaimedDirectory) -> CliResult {
+    /// Says how it ended.
+    fn conclude(
+        &self,
+        end: SessionEnd,
+        total: u64,
+        claimed: ClaimedDirectory,
+    ) -> Result<Done, CliError> {
         let manifest = match end {
             SessionEnd::Finished { manifest, .. } => manifest,
             SessionEnd::AlreadyComplete { manifest } => {
@@ -221,20 +281,24 @@ impl Args {
                      the same command with --resume goes on",
                     claimed.path().display()
                 );
-                return Ok(ExitCode::from(interrupt::exit_code()));
+                return Ok(Done::Interrupted(ExitCode::from(interrupt::exit_code())));
             }
         };
         let excluded = total - manifest.runs.total;
         if excluded > 0 && !self.quiet {
             say!("constraints exclude {excluded} of {total} runs");
         }
-        self.print(manifest.clone(), claimed)?;
+        Ok(Done::Finished(manifest, claimed))
+    }
+
+    /// The exit code of a finished sweep, in which something was found or not.
+    pub(super) fn exit_code(&self, manifest: &Manifest, found: bool) -> CliResult {
         if manifest.runs.failed > 0 {
             let (failed, total) = (manifest.runs.failed, manifest.runs.total);
             say!("error: {failed} of {total} runs failed; `reason` in summary.parquet says why");
             return Ok(ExitCode::FAILURE);
         }
-        match self.require_feasible && manifest.runs.slo_met == 0 {
+        match self.require_feasible && !found {
             true => Ok(ExitCode::from(NOTHING_FEASIBLE)),
             false => Ok(ExitCode::SUCCESS),
         }
@@ -244,9 +308,9 @@ impl Args {
     fn print(&self, manifest: Manifest, claimed: &ClaimedDirectory) -> Result<(), CliError> {
         // Nobody else has written since it was finished or verified.
         let reader = SummaryReader::of_finished(claimed.path(), manifest);
-        let limit = (self.format == ReportFormat::Table).then_some(TABLE_ROWS);
+        let limit = (self.format() == ReportFormat::Table).then_some(TABLE_ROWS);
         let report = write_page_and_gather(&reader, claimed, limit).map_err(failure)?;
-        print_report(&report, self.format)
+        print_report(&report, self.format())
     }
 }
 

@@ -9,8 +9,8 @@ use std::thread;
 use super::CliError;
 use super::values::whole;
 use crate::explore::{Plan, Shard, Simulate};
-use crate::select::{limits, request_targets};
-use crate::spec::{self, Problem, SpecError};
+use crate::select::{Criteria, limits, request_targets};
+use crate::spec::{self, Problem, SpecError, SweepSpec};
 use crate::workload::WorkloadSource;
 
 /// A sweep, what to change in it, and how much of it to do.
@@ -50,11 +50,23 @@ pub struct SweepArgs {
 impl SweepArgs {
     /// Reads the specification and numbers its runs.
     pub fn plan(&self) -> Result<Plan, CliError> {
+        let spec = self.spec_with(&[])?;
+        Plan::new(spec).map_err(|error| self.bad_input(&error))
+    }
+
+    /// Reads the specification, with `more` keys changed.
+    pub fn spec_with(&self, more: &[String]) -> Result<SweepSpec, CliError> {
         let mut overrides = self.set.clone();
         overrides.extend(self.seed.map(|seed| format!("seed={seed}")));
-        let spec = spec::load(&self.spec, &overrides)
-            .map_err(|errors| CliError::BadInput(errors.to_string()))?;
-        Plan::new(spec).map_err(|error| self.bad_input(&error))
+        overrides.extend_from_slice(more);
+        spec::load(&self.spec, &overrides).map_err(|errors| CliError::BadInput(errors.to_string()))
+    }
+
+    /// What the specification asks for.
+    pub fn criteria(&self, plan: &Plan) -> Result<Criteria, CliError> {
+        let spec = plan.spec();
+        Criteria::new(&spec.slo, &spec.objectives, plan.axis_columns())
+            .map_err(|error| self.bad_input(&error))
     }
 
     /// Something wrong with the specification as a whole.

@@ -336,6 +336,7 @@ fn failed_result(
         summary: None,
         requests: Vec::new(),
         measured: None,
+        capacity: None,
         wall_time_s: 0.0,
     }
 }

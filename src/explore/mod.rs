@@ -6,8 +6,10 @@
 //! happened;
 //! [`session`] does both for one result directory; [`progress`] is what a
 //! person watches, with the time left from [`remaining`]; [`survey`](mod@survey) looks over a plan without running it.
+//! [`capacity`] looks for the load that a configuration holds instead of running it at one.
 //! Knows nothing of what makes a result good, nor of how files are laid out.
 
+pub mod capacity;
 mod columns;
 pub mod executor;
 pub mod order;
@@ -20,6 +22,7 @@ pub mod session;
 pub mod simulate;
 pub mod survey;
 
+pub use capacity::FindCapacity;
 pub use executor::{
     Event, ExecuteError, ExecuteOptions, Observer, Outcome, RunOne, Shard, Sink, Task, Tasks,
     execute,

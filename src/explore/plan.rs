@@ -138,7 +138,9 @@ impl Plan {
     pub fn new(spec: SweepSpec) -> Result<Self, String> {
         spec.check_size().map_err(|(_, message)| message)?;
         let (axes, points) = match &spec.search {
-            SearchConfig::Grid => (axis_names(&spec), Points::Grid(grid(&spec)?)),
+            SearchConfig::Grid | SearchConfig::Capacity { .. } => {
+                (axis_names(&spec), Points::Grid(grid(&spec)?))
+            }
             SearchConfig::Random { samples } => {
                 let grid = grid(&spec)?;
                 let order = Permutation::new(grid.len, spec.seed, SAMPLING_STREAM);

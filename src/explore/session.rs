@@ -180,7 +180,11 @@ impl<'a> Session<'a> {
             stop: self.options.stop,
             is_completed: &|index| completed.contains(index),
         };
-        let mut sink = WriterSink(&writer);
+        let mut columns = self.plan.columns().iter();
+        let mut sink = WriterSink {
+            writer: &writer,
+            load_column: columns.position(|column| column.name == "qps"),
+        };
         let outcome = execute(self.plan, runner, &options, observers, &mut sink)?;
         if outcome.interrupted {
             return Ok(SessionEnd::Interrupted {
@@ -248,16 +252,26 @@ fn resume(claimed: &ClaimedDirectory, results: ResultPlan) -> Result<State, Resu
 }
 
 /// Hands results to the writer.
-struct WriterSink<'a>(&'a ResultWriter);
+struct WriterSink<'a> {
+    writer: &'a ResultWriter,
+    /// Place of the load among the columns: a run that looked for it says which it shows.
+    load_column: Option<usize>,
+}
 
 impl Sink for WriterSink<'_> {
     fn accept(&mut self, event: Event) -> Result<(), String> {
         let written = match event {
             Event::Excluded(indices) => {
                 let mut indices = indices.into_iter();
-                indices.try_for_each(|index| self.0.exclude(index))
+                indices.try_for_each(|index| self.writer.exclude(index))
             }
-            Event::Finished(result) => self.0.write(*result),
+            Event::Finished(mut result) => {
+                let shown_qps = result.capacity.as_ref().map(|found| found.shown_qps);
+                if let (Some(column), Some(qps)) = (self.load_column, shown_qps) {
+                    result.axes[column] = qps.into();
+                }
+                self.writer.write(*result)
+            }
         };
         written.map_err(|error| error.to_string())
     }
@@ -337,6 +351,7 @@ mod tests {
                 summary: (!odd).then_some(summary),
                 requests: if odd { Vec::new() } else { requests },
                 measured: None,
+                capacity: None,
                 wall_time_s: 0.001,
             }
         }

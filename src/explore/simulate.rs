@@ -102,12 +102,8 @@ impl Simulate {
         let mut named = Cow::Borrowed(config);
         match config.measured() {
             Measure::Steady => {
-                let length = config.length();
-                // Where runs are extended, limits decide which.
-                let limits = match length.max_requests > length.requests {
-                    true => self.deciding.as_str(),
-                    false => "",
-                };
+                // Limits decide which runs are extended, and which are stopped.
+                let limits = self.deciding.as_str();
                 data.push(("measure".to_owned(), format!("steady {limits}")));
             }
             // A run is known by how many there are, not by whether somebody said so.
@@ -266,6 +262,7 @@ impl RunOne for Simulate {
             summary: None,
             requests: Vec::new(),
             measured: None,
+            capacity: None,
             wall_time_s: 0.0,
         };
         match self.identity(config).map(|run_id| result.run_id = run_id) {

@@ -6,6 +6,7 @@
 //! page. Knows nothing of how results came about.
 
 mod answer;
+mod capacity;
 mod deployment;
 mod figures;
 mod format;
@@ -22,6 +23,7 @@ use clap::ValueEnum;
 
 use crate::results::{ClaimedDirectory, SummaryReader};
 
+pub use capacity::{CapacityReport, Demand, Holder, Provision, gather_capacity, write_capacity};
 pub use deployment::{Deployment, Miss};
 pub use figures::Figures;
 pub use gather::{GatherOptions, Grounds, ListKind, ReportError, RunTotals, SweepReport, gather};

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! spec.yaml  summary.parquet  timing.parquet  pareto.parquet  report.html
+//! capacity.parquet                      only of a capacity study
 //! requests/part-000000.parquet ...      one file per block with per-request rows
 //! parts/layout.json                     only while unfinished: block size and identity
 //! parts/summary-000000-000003-HASH.parquet   only while unfinished: a group of finished blocks
@@ -28,6 +29,7 @@ use crate::spec::{Objectives, Slo};
 pub(super) const SUMMARY: &str = "summary.parquet";
 pub(super) const TIMING: &str = "timing.parquet";
 pub(super) const PARETO: &str = "pareto.parquet";
+pub(super) const CAPACITY: &str = "capacity.parquet";
 pub(super) const SPEC: &str = "spec.yaml";
 pub(super) const REPORT: &str = "report.html";
 pub(super) const REQUESTS: &str = "requests";
@@ -398,7 +400,7 @@ pub fn completed_runs(dir: &Path) -> Result<CompletedRuns, ResultError> {
 /// directory never looks complete while it is being emptied.
 pub(super) fn clear(dir: &Path) -> Result<(), ResultError> {
     durable::remove_file(&dir.join(MANIFEST))?;
-    for name in [SUMMARY, TIMING, PARETO, SPEC, REPORT] {
+    for name in [SUMMARY, TIMING, PARETO, CAPACITY, SPEC, REPORT] {
         durable::remove_file(&dir.join(name))?;
     }
     clear_parts(dir)?;
@@ -455,7 +457,7 @@ pub(super) fn clear_leftovers(dir: &Path) -> Result<(), ResultError> {
         let path = entry.map_err(ResultError::io(dir))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let of = |own: &&str| name[1..].starts_with(*own);
-        let ours = [SUMMARY, TIMING, PARETO, SPEC, REPORT, MANIFEST];
+        let ours = [SUMMARY, TIMING, PARETO, CAPACITY, SPEC, REPORT, MANIFEST];
         if is_temporary(&name) && ours.iter().any(of) {
             durable::remove_file(&path)?;
         }

@@ -10,6 +10,7 @@
 //! is a [`Judge`]'s to say.
 
 mod batches;
+mod capacity_table;
 mod claim;
 mod column_chunk;
 mod columns;
@@ -34,6 +35,7 @@ use crate::spec::Assumptions;
 use crate::units::DType;
 
 pub use batches::{BATCH_COLUMNS, BatchRow};
+pub use capacity_table::write_capacity_table;
 pub use claim::ClaimedDirectory;
 pub use layout::{CompletedRuns, DirectoryState, RunIndices, completed_runs, directory_state};
 pub use manifest::{FileEntry, Manifest, RunCounts};
@@ -66,6 +68,26 @@ impl RunStatus {
     }
 }
 
+/// How much load a configuration holds within its targets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Capacity {
+    /// The highest load that keeps all targets, requests per second; 0: none does; not
+    /// finite: none that was tried misses any.
+    pub requests_per_s: f64,
+    /// Ends of its 95 % interval; NaN: not known.
+    pub low_requests_per_s: f64,
+    /// The upper end.
+    pub high_requests_per_s: f64,
+    /// Column of the target that a little more load breaks.
+    pub binding_target: Option<String>,
+    /// Simulations it took.
+    pub probes: u32,
+    /// Requests in all of them.
+    pub simulated_requests: u64,
+    /// Load of the run whose figures stand beside it, requests per second.
+    pub shown_qps: f64,
+}
+
 /// One run as it leaves the executor.
 #[derive(Debug, Clone)]
 pub struct RunResult {
@@ -95,6 +117,8 @@ pub struct RunResult {
     pub requests: Vec<RequestRecord>,
     /// Requests that its figures are of, by id; none: all.
     pub measured: Option<std::ops::Range<u32>>,
+    /// What it holds, where that was looked for.
+    pub capacity: Option<Box<Capacity>>,
     /// Wall time spent, seconds; kept out of the deterministic tables.
     pub wall_time_s: f64,
 }
@@ -103,6 +127,11 @@ impl RunResult {
     /// A figure of the summary; NaN without one.
     fn of_summary(&self, get: impl Fn(&RunSummary) -> f64) -> f64 {
         self.summary.as_ref().map_or(f64::NAN, get)
+    }
+
+    /// A figure of the capacity; NaN where it was not looked for.
+    fn of_capacity(&self, get: impl Fn(&Capacity) -> f64) -> f64 {
+        self.capacity.as_deref().map_or(f64::NAN, get)
     }
 
     /// A share of what the figures rest on; NaN where nothing is known.

@@ -334,8 +334,20 @@ pub static METRIC_COLUMNS: LazyLock<Vec<Column<RunResult>>> = LazyLock::new(|| {
     ));
     columns.extend(intervals!(request_tbt_max).into_iter().flatten());
     columns.extend(judgement_columns());
+    columns.extend(capacity_columns());
     columns
 });
+
+/// A figure of one run by its column; none if it is null, or none of the numbers that a
+/// run has by itself.
+pub fn figure(run: &RunResult, column: &str) -> Option<f64> {
+    let column = METRIC_COLUMNS.iter().find(|other| other.name == column)?;
+    match &column.getter {
+        Getter::Int(take) => of_one(take, run).map(|whole| whole as f64),
+        Getter::Float(take) => Some(of_one(take, run)).filter(|value| value.is_finite()),
+        Getter::Text(_) | Getter::Flag(_) | Getter::Verdict(_) => None,
+    }
+}
 
 /// The figures of one run by column; verdicts, which need the other runs, are
 /// left out, and what never happened is null.
@@ -576,6 +588,56 @@ fn load_columns() -> Vec<Column<RunResult>> {
             "tokens/s/GPU",
             "Upper end",
             |run: &RunResult| run.per_gpu(run.of_steady(|s| s.output_tokens_per_s.high)),
+        ),
+    ]
+}
+
+/// What a configuration holds, where that was looked for.
+fn capacity_columns() -> Vec<Column<RunResult>> {
+    vec![
+        float(
+            "capacity_requests_per_s",
+            "requests/s",
+            "Highest load that keeps all targets; 0: none does. Null but in a capacity study, as all of `capacity_*`; the other figures of such a row are of a run at `qps`, the highest load tried that keeps the targets for certain",
+            |run: &RunResult| run.of_capacity(|c| c.requests_per_s),
+        ),
+        float(
+            "capacity_low_requests_per_s",
+            "requests/s",
+            "Lower end of its 95 % interval",
+            |run: &RunResult| run.of_capacity(|c| c.low_requests_per_s),
+        ),
+        float(
+            "capacity_high_requests_per_s",
+            "requests/s",
+            "Upper end",
+            |run: &RunResult| run.of_capacity(|c| c.high_requests_per_s),
+        ),
+        float(
+            "capacity_per_gpu",
+            "requests/s/GPU",
+            "`capacity_requests_per_s` / `total_gpus`",
+            |run: &RunResult| run.per_gpu(run.of_capacity(|c| c.requests_per_s)),
+        ),
+        text(
+            "binding_target",
+            "Target that a little more load breaks; `load`: more than can be served",
+            |run: &RunResult| run.capacity.as_ref()?.binding_target.as_deref(),
+        ),
+        int(
+            "capacity_probes",
+            "-",
+            "Loads and lengths that were simulated to find it",
+            |run: &RunResult| run.capacity.as_ref().map(|c| i64::from(c.probes)),
+        ),
+        int(
+            "capacity_simulated_requests",
+            "requests",
+            "Requests simulated to find it",
+            |run: &RunResult| {
+                let found = run.capacity.as_ref();
+                found.and_then(|c| i64::try_from(c.simulated_requests).ok())
+            },
         ),
     ]
 }

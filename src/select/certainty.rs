@@ -6,7 +6,7 @@
 
 use super::load::Load;
 use crate::measurement::Side;
-use crate::results::{SloVerdict, SummaryRow};
+use crate::results::SloVerdict;
 use crate::spec::Bound;
 use crate::spec::columns::{interval_ends, metric_of};
 use crate::statistics::batch_means::half_width_of_replications;
@@ -24,18 +24,18 @@ pub(super) struct Figure {
 }
 
 impl Figure {
-    /// A bounded figure of one run. A latency without a sample exceeds nothing; no other
+    /// A bounded figure of one run, whose columns of numbers `number` knows. A latency without a sample exceeds nothing; no other
     /// figure that is not there keeps a bound. What has no interval is taken as it is, but
     /// for the largest of latencies: a longer run has a larger one.
-    pub(super) fn of(bound: &Bound, row: SummaryRow<'_>) -> Self {
+    pub(super) fn of(bound: &Bound, number: impl Fn(&str) -> Option<f64>) -> Self {
         let is_latency = metric_of(&bound.column).is_some();
-        let value = match (row.number(&bound.column), bound.side) {
+        let value = match (number(&bound.column), bound.side) {
             (None, Side::AtMost) if is_latency => 0.0,
             (value, _) => value.unwrap_or(f64::NAN),
         };
         let ends = interval_ends(&bound.column);
-        let ends = ends.map(|ends| ends.map(|end| row.number(&end).unwrap_or(f64::NAN)));
-        let [low, high] = match (row.number(&bound.column), ends) {
+        let ends = ends.map(|ends| ends.map(|end| number(&end).unwrap_or(f64::NAN)));
+        let [low, high] = match (number(&bound.column), ends) {
             (Some(_), Some(ends)) => ends,
             (Some(_), None) if is_latency => [f64::NAN; 2],
             _ => [value; 2],

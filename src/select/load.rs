@@ -1,6 +1,6 @@
 //! Whether a deployment keeps up with its load, as the table of runs has it.
 
-use crate::results::SummaryRow;
+use crate::results::{RunResult, SummaryRow};
 use crate::statistics::LoadVerdict;
 
 /// How a run was measured.
@@ -25,10 +25,24 @@ impl Load {
     const NOT_ARRIVED: &'static str = "not_arrived";
 
     pub(super) fn of(row: SummaryRow<'_>) -> Self {
-        let word = row.text(Self::COLUMN);
-        let is_limited = row
-            .integer(Self::NOT_ARRIVED)
-            .is_some_and(|count| count > 0);
+        let not_arrived = row.integer(Self::NOT_ARRIVED);
+        Self::named(
+            row.text(Self::COLUMN),
+            not_arrived.is_some_and(|count| count > 0),
+        )
+    }
+
+    /// The same of a run that is in no table yet.
+    pub(super) fn of_run(run: &RunResult) -> Self {
+        let not_arrived = run
+            .summary
+            .as_ref()
+            .map_or(0, |summary| summary.not_arrived);
+        let verdict = run.steady().map(|steady| steady.verdict.name());
+        Self::named(verdict, not_arrived > 0)
+    }
+
+    fn named(word: Option<&str>, is_limited: bool) -> Self {
         let judged = [Self::Stable, Self::Saturated, Self::TooShort];
         let found = judged
             .into_iter()

@@ -16,6 +16,7 @@ pub mod neighbours;
 mod ranking;
 mod reasons;
 mod selection;
+mod strain;
 
 pub use criteria::{
     Criteria, CriteriaError, Direction, Objective, Requests, limits, number_columns,
@@ -25,3 +26,4 @@ pub use frontier::pareto_frontier;
 pub use ranking::columns as compared_columns;
 pub use reasons::{ReasonGroup, ReasonGroups, normalise};
 pub use selection::{Configuration, Selection};
+pub use strain::{Strained, says_no_load, strained};

@@ -69,10 +69,12 @@ struct Judged {
 
 impl Judged {
     fn of(criteria: &Criteria, row: SummaryRow<'_>) -> Self {
-        let figures = criteria.bounds.iter().map(|bound| Figure::of(bound, row));
+        let number = |column: &str| row.number(column);
+        let figures = criteria.bounds.iter();
+        let figures = figures.map(|bound| Figure::of(bound, number));
         Self {
             is_ok: row.status() == Some(RunStatus::Ok),
-            requests: Requests::of(row),
+            requests: Requests::of(|column| row.integer(column)),
             load: Load::of(row),
             figures: figures.collect(),
         }

@@ -13,13 +13,15 @@ const STATISTICS: [&str; 6] = ["mean", "p50", "p90", "p95", "p99", "max"];
 
 /// Columns of numbers in a summary other than latencies and keys of a run, those first
 /// that are asked for most.
-const QUANTITIES: [&str; 37] = [
+const QUANTITIES: [&str; 41] = [
     "throughput_tokens_per_s_per_gpu",
     "throughput_tokens_per_s",
     "throughput_total_tokens_per_s",
     "throughput_requests_per_s",
     "goodput_requests_per_s",
     "goodput_requests_per_s_per_gpu",
+    "capacity_requests_per_s",
+    "capacity_per_gpu",
     "offered_requests_per_s",
     "cost_usd_per_million_tokens",
     "cost_usd_per_hour",
@@ -51,6 +53,8 @@ const QUANTITIES: [&str; 37] = [
     "substituted_fraction",
     "extrapolated_fraction",
     "doubtful_fraction",
+    "capacity_probes",
+    "capacity_simulated_requests",
 ];
 
 /// Other columns than latencies that have an interval.
@@ -63,8 +67,12 @@ const INTERVAL_QUANTITIES: [&str; 6] = [
     "cost_usd_per_million_tokens",
 ];
 
-/// Shares that have an interval too, which a run is not extended for.
-const SHARES_WITH_INTERVALS: [&str; 2] = ["slo_attainment", "served_tokens_share"];
+/// Columns that have an interval too, which a run is not extended for.
+const OTHERS_WITH_INTERVALS: [&str; 3] = [
+    "slo_attainment",
+    "served_tokens_share",
+    "capacity_requests_per_s",
+];
 
 /// A column that cannot serve as what it is named for.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -121,10 +129,11 @@ pub fn interval_columns() -> &'static [String] {
 
 /// The columns of the two ends of the interval of `column`; none if it has none.
 pub fn interval_ends(column: &str) -> Option<[String; 2]> {
-    if SHARES_WITH_INTERVALS.contains(&column) {
+    if !OTHERS_WITH_INTERVALS.contains(&column) {
+        check_interval(column).ok()?;
+    } else if is_share(column) {
         return Some(["low", "high"].map(|end| format!("{column}_{end}")));
     }
-    check_interval(column).ok()?;
     let (figure, unit) = match column.strip_suffix("_s") {
         Some(figure) if metric_of(column).is_some() => (figure, "s"),
         _ => column.split_once('_')?,
@@ -152,7 +161,7 @@ pub fn objective_columns() -> &'static [String] {
         let quantities = QUANTITIES.iter().map(|name| (*name).to_owned());
         let figures = interval_columns().iter().map(String::as_str);
         let ends = figures
-            .chain(SHARES_WITH_INTERVALS)
+            .chain(OTHERS_WITH_INTERVALS)
             .filter_map(interval_ends);
         quantities
             .chain(latency_columns().iter().cloned())
@@ -183,7 +192,7 @@ pub fn usual_side(column: &str) -> Option<Side> {
     if is_latency || column.starts_with("cost_") {
         return Some(Side::AtMost);
     }
-    let is_served = ["throughput_", "goodput_", "slo_", "served_"];
+    let is_served = ["throughput_", "goodput_", "capacity_", "slo_", "served_"];
     is_served
         .iter()
         .any(|start| column.starts_with(start))

@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Points;
-use super::measure::{Measure, Precision};
+use super::measure::{
+    CapacitySearch, Measure, Precision, RelativeWidth, default_max_requests, default_tolerance,
+};
 use super::places::KeyPlaces;
 use super::slo::Slo;
 use crate::catalog::StaticFraction;
@@ -479,6 +481,9 @@ pub struct SweepSpec {
     #[serde(default)]
     #[schemars(range(min = 1, max = 100_000_000))]
     pub max_requests: Option<u32>,
+    /// Looks for the highest load that each configuration holds within the targets, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<CapacitySearch>,
     /// What is better.
     #[serde(default)]
     pub objectives: Objectives,
@@ -534,6 +539,17 @@ pub enum SearchConfig {
     List {
         /// The CSV file.
         file: PathBuf,
+    },
+    /// The whole cross product of the axes, and of each point the highest load that keeps
+    /// the targets: as `capacity` beside a grid.
+    Capacity {
+        /// As `capacity.tolerance`.
+        #[serde(default = "default_tolerance")]
+        tolerance: RelativeWidth,
+        /// As `capacity.max_requests`.
+        #[serde(default = "default_max_requests")]
+        #[schemars(range(min = 100, max = 100_000_000))]
+        max_requests: u32,
     },
 }
 

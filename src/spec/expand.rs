@@ -138,7 +138,7 @@ impl SweepSpec {
         let sizes = self.axis_values().map(|(_, values)| values.len() as u64);
         let grid = sizes.fold(1, u64::saturating_mul);
         match &self.search {
-            SearchConfig::Grid => grid,
+            SearchConfig::Grid | SearchConfig::Capacity { .. } => grid,
             SearchConfig::Random { samples } => grid.min(*samples),
             SearchConfig::List { .. } => self.points.as_ref().map_or(0, |p| p.len() as u64),
         }
@@ -155,7 +155,7 @@ impl SweepSpec {
         let said = sizes.iter().map(u64::to_string).collect::<Vec<_>>();
         let said = said.join(" x ");
         let (key, points, hint) = match self.search {
-            SearchConfig::Grid => (
+            SearchConfig::Grid | SearchConfig::Capacity { .. } => (
                 "axes",
                 format!("the axes span {said} points"),
                 "; `search: {type: random, samples: N}` draws N of the points",

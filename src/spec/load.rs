@@ -13,8 +13,8 @@ use super::number_keys::number_keys;
 use super::overrides::Overrides;
 use super::places::{KeyPlaces, is_within};
 use super::{
-    Constraint, Points, PrecisionError, RelativeWidth, SpecError, SpecErrors, SweepSpec,
-    check_precision, columns, data_files, dotted, slo_check, value_label,
+    Constraint, Points, PrecisionError, RelativeWidth, SearchConfig, SpecError, SpecErrors,
+    SweepSpec, check_precision, check_width, columns, data_files, dotted, slo_check, value_label,
 };
 use crate::limits::{ERRORS_MAX, NAME_CHARACTERS_MAX};
 use crate::workload::{DataFiles, WorkloadSource};
@@ -72,6 +72,9 @@ fn from_document(mut document: Document, overrides: &[String]) -> Result<SweepSp
         // Unreachable while types and their schemas agree.
         SpecError::at(document.file.display().to_string(), e.to_string())
     })?;
+    if spec.capacity.is_some() || matches!(spec.search, SearchConfig::Capacity { .. }) {
+        spec = spec.seeking_capacity();
+    }
     spec.file = Some(document.file.clone());
     spec.program_named_at = findings.program_named_at(&spec, points.as_ref());
     spec.points = points;
@@ -377,6 +380,7 @@ impl Findings<'_> {
             }
         }
         self.check_precision(spec);
+        self.check_tolerance(spec);
         self.check_objectives(spec, points);
     }
 
@@ -402,6 +406,22 @@ impl Findings<'_> {
                         self.at_value(&path, format!("key `{path}`: {problem}"));
                     }
                 }
+            }
+        }
+    }
+
+    /// How well capacities are to be known.
+    fn check_tolerance(&mut self, spec: &Map<String, Value>) {
+        for section in ["capacity", "search"] {
+            let given = spec
+                .get(section)
+                .and_then(|section| section.get("tolerance"));
+            let Some(Ok(width)) = given.map(RelativeWidth::deserialize) else {
+                continue;
+            };
+            if let Err(problem) = check_width(&width) {
+                let path = format!("{section}.tolerance");
+                self.at_value(&path, format!("key `{path}`: {problem}"));
             }
         }
     }

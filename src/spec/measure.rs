@@ -48,6 +48,47 @@ impl RelativeWidth {
     }
 }
 
+/// How well capacities are to be known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CapacitySearch {
+    /// Half-width of the 95 % interval of a capacity, as a share of it: a number or per cent.
+    #[serde(default = "default_tolerance")]
+    pub tolerance: RelativeWidth,
+    /// Measured requests of one simulation, at most: what is not known by then is told with
+    /// the interval that it has.
+    #[serde(default = "default_max_requests")]
+    #[schemars(range(min = 100, max = 100_000_000))]
+    pub max_requests: u32,
+}
+
+pub(super) fn default_tolerance() -> RelativeWidth {
+    RelativeWidth::Percent("1%".to_owned())
+}
+
+/// An hour of a loaded cluster; a capacity that is not known by then is that of a system
+/// at the edge of what it can serve, of which longer runs tell slowly.
+pub(super) const fn default_max_requests() -> u32 {
+    500_000
+}
+
+impl Default for CapacitySearch {
+    fn default() -> Self {
+        Self {
+            tolerance: default_tolerance(),
+            max_requests: default_max_requests(),
+        }
+    }
+}
+
+impl CapacitySearch {
+    /// The tolerance as a share; the default's where it is none, which loading rules out.
+    pub fn tolerance_share(&self) -> f64 {
+        let default = || default_tolerance().share().unwrap_or(0.01);
+        self.tolerance.share().unwrap_or_else(default)
+    }
+}
+
 /// What is wrong with a wish for precision: about its column, or about its value.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PrecisionError {
@@ -71,6 +112,14 @@ pub enum PrecisionError {
 /// If it cannot.
 pub fn check_precision(column: &str, width: &RelativeWidth) -> Result<(), PrecisionError> {
     columns::check_interval(column).map_err(PrecisionError::Column)?;
+    check_width(width)
+}
+
+/// Whether `width` is a share.
+///
+/// # Errors
+/// If it is not.
+pub fn check_width(width: &RelativeWidth) -> Result<(), PrecisionError> {
     match width.share() {
         Some(_) => Ok(()),
         None => Err(PrecisionError::Width {

@@ -8,6 +8,7 @@
 
 mod assumptions;
 mod canonical;
+mod capacity;
 mod check;
 pub mod columns;
 mod config;
@@ -56,7 +57,9 @@ pub use error::{SpecError, SpecErrors};
 pub use expand::value_label;
 pub use identity::run_id;
 pub use load::{load, load_str};
-pub use measure::{Measure, Precision, PrecisionError, RelativeWidth, check_precision};
+pub use measure::{
+    CapacitySearch, Measure, Precision, PrecisionError, RelativeWidth, check_precision, check_width,
+};
 pub use places::KeyPlaces;
 pub use points::Points;
 pub use pricing::PoolCost;

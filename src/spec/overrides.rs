@@ -149,6 +149,10 @@ fn set_spec_key(spec: &mut Map<String, Value>, path: &str, value: Value) -> Resu
     if section == "base" {
         return set(run_keys(), map, rest, value);
     }
-    map.insert(rest.to_owned(), value);
+    match value {
+        // An axis without values is none.
+        Value::Null => drop(map.shift_remove(rest)),
+        values => drop(map.insert(rest.to_owned(), values)),
+    }
     Ok(())
 }

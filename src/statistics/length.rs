@@ -20,6 +20,10 @@ pub(super) const MIN_TAIL_EVENTS: f64 = 5.0;
 /// the size of clusters is known.
 pub(super) const MIN_EVENTS: f64 = 20.0;
 
+/// So many independent events beyond a percentile tell the size of their clusters by
+/// themselves: no level nearer to the middle need be asked.
+pub(super) const TELLING_EVENTS: f64 = 100.0;
+
 /// Where all values are the same, each is worth less than an event: of what is rare there
 /// may have been none yet (nobody waits before the last of many servers is busy).
 pub(super) const CONSTANT_VALUES_PER_EVENT: f64 = 100.0;

@@ -19,7 +19,8 @@
 //!
 //! The farther out, the fewer clusters, and the less is known of their size: one that
 //! happens to hold none of the large ones would seem certain. So the design effect is
-//! the largest of those at the percentile's share and at its doubles up to one half.
+//! the largest of those at the percentile's share and at its doubles, up to one half or to
+//! a share with so many independent events that they tell it by themselves.
 
 use std::cell::RefCell;
 
@@ -27,7 +28,9 @@ use super::cells::{Cells, MIN_BATCHES, ROUNDING, Spread, bounds};
 use super::confidence::TAIL;
 use super::distributions::{gamma_below, gamma_shape, normal_quantile, student_end};
 use super::interval::Interval;
-use super::length::{CONSTANT_VALUES_PER_EVENT, MIN_EVENTS, MIN_TAIL_EVENTS, is_enough};
+use super::length::{
+    CONSTANT_VALUES_PER_EVENT, MIN_EVENTS, MIN_TAIL_EVENTS, TELLING_EVENTS, is_enough,
+};
 
 /// Samples counted per consecutive cell of a run.
 pub trait CellCounts {
@@ -346,6 +349,9 @@ impl<C: CellCounts> Quantiles<C> {
                 tail.independent = known.independent;
             }
             tail.clusters_known |= is_enough(known.events, known.independent, MIN_EVENTS);
+            if is_enough(known.events, known.independent, TELLING_EVENTS) {
+                break;
+            }
             level *= 2.0;
         }
         Some(tail)

@@ -116,6 +116,7 @@ impl Prepared {
                 summary: Some(summary),
                 requests: Vec::new(),
                 measured: None,
+                capacity: None,
                 wall_time_s: 0.0,
             },
             totals,

@@ -17,6 +17,7 @@ const ORDER: &[&str] = &[
     "report",
     "explore",
     "select",
+    "search",
     "results",
     "spec",
     "measurement",

@@ -89,6 +89,7 @@ impl Synthetic {
             assumptions: None,
             kv_cache_dtype: Some(DType::Fp8),
             measured: None,
+            capacity: None,
             summary: (!infeasible).then(|| summary(requests.max(100), load)),
             requests: (0..requests).map(record).collect(),
             wall_time_s: 0.001 * (1.0 + index as f64),

@@ -1,0 +1,154 @@
+//! `vidur-sweep capacity`: how much load each configuration of a sweep holds.
+
+use super::output::{output_width, print_data_with, print_text};
+use super::pareto::failure;
+use super::run::{Done, SessionArgs, TABLE_ROWS, tell_prices};
+use super::sweep::SweepArgs;
+use super::values::{positive, whole};
+use super::{CliError, CliResult};
+use crate::explore::{FindCapacity, Plan};
+use crate::report::{
+    CapacityReport, Demand, ReportFormat, gather_capacity, write_capacity, write_page_and_gather,
+};
+use crate::results::{ClaimedDirectory, Manifest, SummaryReader, write_capacity_table};
+use crate::select::{Criteria, says_no_load};
+
+/// Find the highest load that each configuration holds within the targets
+///
+/// Of every configuration of the sweep: the requests per second up to which all targets
+/// hold, with a 95 % interval, and the target that a little more load breaks. Simulations
+/// become as long as that takes. With --load or --growth also the cheapest way to hold a
+/// given load.
+#[derive(clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  vidur-sweep capacity sweeps/capacity.yaml
+      what each deployment holds, cheapest per request first; results in
+      results/NAME-capacity
+  vidur-sweep capacity sweeps/capacity.yaml --load 40
+      and what it takes to hold 40 requests/s
+  vidur-sweep capacity sweeps/capacity.yaml --growth 40,60,90 --format json
+      and what a forecast takes, for programs
+  vidur-sweep capacity sweeps/deepseek.yaml --set qps=8
+      of a sweep over loads, without them: the search starts at 8 requests/s
+  vidur-sweep capacity sweeps/capacity.yaml --tolerance 5%
+      a fifth of the effort, or less
+
+Targets are those of `slo`: latencies (not their largest), slo_attainment and
+per_request. `base.qps` is where the search starts, if it is given. `precision`,
+`max_requests`, `workload.requests` and `output` do not count: simulations become as
+long as the tolerance takes.")]
+pub struct Args {
+    #[command(flatten)]
+    sweep: SweepArgs,
+
+    /// Half-width of the interval of a capacity, as a share of it; default: 1%
+    #[arg(long, value_name = "SHARE")]
+    tolerance: Option<String>,
+
+    /// Measured requests of one simulation, at most; default: 500000
+    #[arg(long, value_name = "N", value_parser = whole(100..=100_000_000u32), allow_negative_numbers = true)]
+    max_requests: Option<u32>,
+
+    /// Also tell what it takes to hold this load, requests per second
+    #[arg(long, value_name = "QPS", value_parser = positive, allow_negative_numbers = true)]
+    load: Option<f64>,
+
+    /// Also tell what each of these loads takes, requests per second
+    #[arg(long, value_name = "QPS,QPS...", value_parser = positive, value_delimiter = ',', allow_negative_numbers = true)]
+    growth: Vec<f64>,
+
+    #[command(flatten)]
+    session: SessionArgs,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> CliResult {
+    let tolerance = args.tolerance.iter();
+    let changes: Vec<String> = tolerance
+        .map(|share| format!("capacity.tolerance={share}"))
+        .chain(
+            args.max_requests
+                .map(|most| format!("capacity.max_requests={most}")),
+        )
+        .collect();
+    let spec = args.sweep.spec_with(&changes)?.seeking_capacity();
+    let plan = Plan::new(spec).map_err(|error| args.sweep.bad_input(&error))?;
+    let demand = Demand {
+        load: args.load,
+        growth: args.growth,
+    };
+    study(&args.sweep, &args.session, &plan, &demand)
+}
+
+/// Carries out a plan that looks for capacities.
+pub(super) fn study(
+    sweep: &SweepArgs,
+    session: &SessionArgs,
+    plan: &Plan,
+    demand: &Demand,
+) -> CliResult {
+    let criteria = sweep.criteria(plan)?;
+    check(sweep, plan, &criteria)?;
+    let search = plan.spec().capacity.clone().unwrap_or_default();
+    let simulate = session.runner(sweep, plan)?;
+    let runner = FindCapacity::new(simulate, criteria.bounds.clone(), search);
+    let name = format!("{}-capacity", plan.spec().name);
+    let done = session.execute(sweep, plan, &runner, criteria, &name);
+    if !session.is_quiet() {
+        tell_prices(runner.simulate());
+    }
+    match done? {
+        Done::Interrupted(code) => Ok(code),
+        Done::Finished(manifest, claimed) => {
+            let report = conclude(manifest.clone(), &claimed, demand)?;
+            print(&report, session.format())?;
+            session.exit_code(&manifest, !report.holders.is_empty())
+        }
+    }
+}
+
+/// Whether the specification can be asked for capacities.
+fn check(sweep: &SweepArgs, plan: &Plan, criteria: &Criteria) -> Result<(), CliError> {
+    let spec = plan.spec();
+    if let Some(problem) = spec.capacity_problem() {
+        return Err(sweep.bad_configuration(plan, &problem));
+    }
+    if let Some((target, problem)) = says_no_load(criteria) {
+        return Err(sweep.bad_input(&match target {
+            Some(target) => format!("target `{target}`: {problem}"),
+            None => problem,
+        }));
+    }
+    for config in plan.representatives() {
+        let config = config.map_err(|error| sweep.bad_input(&error))?;
+        if let Some(problem) = config.capacity_problem() {
+            return Err(sweep.bad_configuration(plan, &problem));
+        }
+    }
+    Ok(())
+}
+
+/// Completes the directory and condenses it.
+fn conclude(
+    manifest: Manifest,
+    claimed: &ClaimedDirectory,
+    demand: &Demand,
+) -> Result<CapacityReport, CliError> {
+    // Nobody else has written since it was finished or verified.
+    let reader = SummaryReader::of_finished(claimed.path(), manifest);
+    write_page_and_gather(&reader, claimed, Some(0)).map_err(failure)?;
+    write_capacity_table(&reader, claimed).map_err(|error| failure(error.into()))?;
+    gather_capacity(&reader, demand).map_err(failure)
+}
+
+fn print(report: &CapacityReport, format: ReportFormat) -> Result<(), CliError> {
+    let width = output_width();
+    let write = |out: &mut Vec<u8>| write_capacity(report, format, width, TABLE_ROWS, out);
+    if format != ReportFormat::Table {
+        return print_data_with(write);
+    }
+    let mut text = Vec::new();
+    write(&mut text).map_err(|error| CliError::Failure(error.to_string()))?;
+    print_text(&String::from_utf8_lossy(&text))
+}

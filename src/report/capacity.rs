@@ -1,0 +1,602 @@
+//! What a capacity study found: the deployments by the price of the load they hold, and
+//! what a given load takes.
+
+use std::cmp::Ordering;
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::ReportFormat;
+use super::format::{self, counted, grouped, number};
+use super::gather::{Overview, ReportError, overview};
+use super::text_table::{TextColumn, TextTable, wrapped};
+use crate::number::{whole_u32, whole_u64};
+use crate::results::{RunStatus, SummaryReader, SummaryRow};
+use crate::select::{Criteria, ReasonGroup};
+
+/// One configuration and what it holds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Holder {
+    /// Place by the price of its load, from 1; those that cannot be told apart share it.
+    pub rank: u64,
+    /// Its run.
+    pub run_index: u64,
+    /// Values of its axes.
+    pub axes: Map<String, Value>,
+    /// GPUs.
+    pub total_gpus: u32,
+    /// The highest load that keeps the targets, requests per second.
+    pub capacity_requests_per_s: f64,
+    /// Ends of its 95 % interval, where they are known.
+    pub capacity_low_requests_per_s: Option<f64>,
+    /// The upper end.
+    pub capacity_high_requests_per_s: Option<f64>,
+    /// Requests per second and GPU.
+    pub capacity_per_gpu: f64,
+    /// The target that a little more load breaks.
+    pub binding_target: Option<String>,
+    /// US dollars per hour.
+    pub cost_usd_per_hour: f64,
+    /// US dollars per million requests at its capacity.
+    pub cost_usd_per_million_requests: f64,
+    /// US dollars per million output tokens at the highest load that it surely holds.
+    pub cost_usd_per_million_tokens: Option<f64>,
+    /// What a person should know of it.
+    pub remark: Option<String>,
+    /// What its figures rest on that nobody measured or published.
+    pub assumptions: Vec<String>,
+}
+
+impl Holder {
+    fn of(reader: &SummaryReader, row: SummaryRow<'_>) -> Option<Self> {
+        let capacity = row.number("capacity_requests_per_s")?;
+        let cost_usd_per_hour = row.number("cost_usd_per_hour")?;
+        let axes = reader.labels().iter().chain(reader.axes());
+        (capacity > 0.0).then_some(())?;
+        Some(Self {
+            rank: 0,
+            run_index: row.run_index(),
+            axes: axes
+                .map(|axis| (axis.name.clone(), row.value(&axis.name)))
+                .collect(),
+            total_gpus: whole_u32(row.number("total_gpus")?),
+            capacity_requests_per_s: capacity,
+            capacity_low_requests_per_s: row.number("capacity_low_requests_per_s"),
+            capacity_high_requests_per_s: row.number("capacity_high_requests_per_s"),
+            capacity_per_gpu: row.number("capacity_per_gpu")?,
+            binding_target: row.text("binding_target").map(str::to_owned),
+            cost_usd_per_hour,
+            cost_usd_per_million_requests: cost_usd_per_hour / (capacity * 3600.0) * 1e6,
+            cost_usd_per_million_tokens: row.number("cost_usd_per_million_tokens"),
+            remark: row.text("reason").map(str::to_owned),
+            assumptions: (row.text("assumptions"))
+                .map_or_else(Vec::new, |text| text.lines().map(str::to_owned).collect()),
+        })
+    }
+
+    /// Half-width of the interval, as a share; 0 where it is not known.
+    fn relative_half_width(&self) -> f64 {
+        let ends = (self.capacity_low_requests_per_s).zip(self.capacity_high_requests_per_s);
+        ends.map_or(0.0, |(low, high)| {
+            (high - low) / 2.0 / self.capacity_requests_per_s
+        })
+    }
+
+    /// The load that it holds for certain, as far as that is known.
+    fn sure_requests_per_s(&self) -> f64 {
+        let low = self.capacity_low_requests_per_s;
+        low.unwrap_or(self.capacity_requests_per_s)
+    }
+
+    /// Whether the price of their loads differs by no more than is known of it.
+    fn is_tied_with(&self, other: &Self) -> bool {
+        let width = self
+            .relative_half_width()
+            .hypot(other.relative_half_width());
+        let (one, two) = (
+            self.cost_usd_per_million_requests,
+            other.cost_usd_per_million_requests,
+        );
+        (one - two).abs() <= width * one.max(two)
+    }
+
+    fn shown(&self) -> String {
+        let value = number(self.capacity_requests_per_s);
+        match self.relative_half_width() {
+            width if width > 0.0 => format!("{value} ±{:.1} %", (width * 1000.0).ceil() / 10.0),
+            _ => value,
+        }
+    }
+}
+
+/// What it takes to hold a load.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Provision {
+    /// The load, requests per second.
+    pub load_requests_per_s: f64,
+    /// Run of the configuration to deploy.
+    pub run_index: u64,
+    /// How many times: each takes its share of the requests.
+    pub copies: u64,
+    /// GPUs of all.
+    pub total_gpus: u64,
+    /// US dollars per hour of all.
+    pub cost_usd_per_hour: f64,
+    /// What they hold for certain over the load, less one.
+    pub headroom: f64,
+}
+
+impl Provision {
+    fn of(holder: &Holder, load: f64) -> Option<Self> {
+        let sure = holder.sure_requests_per_s();
+        (sure > 0.0).then(|| {
+            let copies = whole_u64((load / sure).ceil()).max(1);
+            Self {
+                load_requests_per_s: load,
+                run_index: holder.run_index,
+                copies,
+                total_gpus: copies.saturating_mul(holder.total_gpus.into()),
+                cost_usd_per_hour: copies as f64 * holder.cost_usd_per_hour,
+                headroom: copies as f64 * sure / load - 1.0,
+            }
+        })
+    }
+
+    /// Cheapest first, then fewest GPUs, then most headroom.
+    fn order(&self, other: &Self) -> Ordering {
+        let cost = self.cost_usd_per_hour.total_cmp(&other.cost_usd_per_hour);
+        cost.then(self.total_gpus.cmp(&other.total_gpus))
+            .then(other.headroom.total_cmp(&self.headroom))
+            .then(self.run_index.cmp(&other.run_index))
+    }
+}
+
+/// What came out of a capacity study.
+#[derive(Debug, Clone, Serialize)]
+pub struct CapacityReport {
+    /// Name of the sweep.
+    pub name: String,
+    /// Its directory.
+    pub directory: String,
+    /// The answer, a sentence each.
+    pub answer: Vec<String>,
+    /// Configurations that were simulated.
+    pub simulated: u64,
+    /// Configurations that cannot exist.
+    pub infeasible: u64,
+    /// Configurations whose simulation failed.
+    pub failed: u64,
+    /// Configurations that keep the targets at no load.
+    pub holding_nothing: u64,
+    /// Targets, as in `ttft_p90_s <= 2 s`.
+    pub targets: Vec<String>,
+    /// Axes with more than one value.
+    pub varying_axes: Vec<String>,
+    /// What holds a load, cheapest per request first.
+    pub holders: Vec<Holder>,
+    /// The ways to hold the load that was asked for, cheapest first.
+    pub load: Vec<Provision>,
+    /// The cheapest way to hold each load of a forecast.
+    pub growth: Vec<Provision>,
+    /// Why configurations were not simulated.
+    pub reasons: Vec<ReasonGroup>,
+}
+
+/// Loads to provide for, requests per second.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Demand {
+    /// One, of which all ways to hold it are wanted.
+    pub load: Option<f64>,
+    /// A forecast.
+    pub growth: Vec<f64>,
+}
+
+/// Condenses the directory of a capacity study, and what `demand` takes.
+///
+/// # Errors
+/// If the results cannot be read.
+pub fn gather_capacity(
+    reader: &SummaryReader,
+    demand: &Demand,
+) -> Result<CapacityReport, ReportError> {
+    let Overview {
+        reasons,
+        varying_axes,
+        ..
+    } = overview(reader)?;
+    let criteria = Criteria::new(reader.slo(), reader.objectives(), reader.axes())?;
+    let (mut simulated, mut infeasible, mut failed, mut holding_nothing) = (0, 0, 0, 0);
+    let mut holders = Vec::new();
+    reader.for_each(None, |batch| {
+        for row in batch.rows() {
+            match row.status() {
+                Some(RunStatus::Ok) => simulated += 1,
+                Some(RunStatus::Infeasible) => infeasible += 1,
+                _ => failed += 1,
+            }
+            holding_nothing += u64::from(row.number("capacity_requests_per_s") == Some(0.0));
+            holders.extend(Holder::of(reader, row));
+        }
+    })?;
+    rank(&mut holders);
+    let load = demand
+        .load
+        .map_or_else(Vec::new, |load| provisions(&holders, load));
+    let cheapest = |&load: &f64| provisions(&holders, load).into_iter().next();
+    let growth = demand.growth.iter().filter_map(cheapest).collect();
+    let mut report = CapacityReport {
+        name: reader.name().to_owned(),
+        directory: reader.dir().display().to_string(),
+        answer: Vec::new(),
+        simulated,
+        infeasible,
+        failed,
+        holding_nothing,
+        targets: criteria.bounds.iter().map(format::bound).collect(),
+        varying_axes,
+        holders,
+        load,
+        growth,
+        reasons,
+    };
+    report.answer = answer(&report);
+    Ok(report)
+}
+
+/// Sorts by the price of a request and gives places, ties by the fewest GPUs.
+fn rank(holders: &mut Vec<Holder>) {
+    let price = |holder: &Holder| holder.cost_usd_per_million_requests;
+    holders.sort_by(|a, b| {
+        let by_price = price(a).total_cmp(&price(b));
+        by_price.then(a.run_index.cmp(&b.run_index))
+    });
+    let mut start = 0;
+    while start < holders.len() {
+        let rest = &holders[start..];
+        let tied = rest.iter().take_while(|other| rest[0].is_tied_with(other));
+        let end = start + tied.count();
+        let group = &mut holders[start..end];
+        group.sort_by_key(|holder| (holder.total_gpus, holder.run_index));
+        for holder in group {
+            holder.rank = start as u64 + 1;
+        }
+        start = end;
+    }
+}
+
+/// The ways to hold a load, cheapest first.
+fn provisions(holders: &[Holder], load: f64) -> Vec<Provision> {
+    let ways = holders
+        .iter()
+        .filter_map(|holder| Provision::of(holder, load));
+    let mut ways: Vec<Provision> = ways.collect();
+    ways.sort_by(Provision::order);
+    ways
+}
+
+impl CapacityReport {
+    fn holder(&self, run_index: u64) -> Option<&Holder> {
+        self.holders
+            .iter()
+            .find(|holder| holder.run_index == run_index)
+    }
+
+    /// `run 54 (tensor_parallel = 1, replicas = 2)`.
+    fn named(&self, holder: &Holder) -> String {
+        let values = self.varying_axes.iter().filter_map(|axis| {
+            let value = holder.axes.get(axis).filter(|value| !value.is_null())?;
+            Some(format!("{axis} = {}", format::value(Some(value))))
+        });
+        let values: Vec<String> = values.collect();
+        match values.is_empty() {
+            true => format!("run {}", holder.run_index),
+            false => format!("run {} ({})", holder.run_index, values.join(", ")),
+        }
+    }
+}
+
+fn answer(report: &CapacityReport) -> Vec<String> {
+    let targets = report.targets.join(" and ");
+    let Some(best) = report.holders.first() else {
+        return vec![format!("No configuration holds any load within {targets}.")];
+    };
+    let mut sentences = vec![format!(
+        "Cheapest per request: {}, on {}, holds {}{} requests/s within {targets}, {} per GPU, at \
+         {} per million requests{}.",
+        report.named(best),
+        counted(best.total_gpus.into(), "GPU"),
+        number(best.capacity_requests_per_s),
+        interval(best),
+        number(best.capacity_per_gpu),
+        format::figure("cost_usd", best.cost_usd_per_million_requests),
+        match &best.binding_target {
+            Some(load) if load == "load" =>
+                "; it is saturated before a target is missed".to_owned(),
+            Some(target) => format!("; {target} binds"),
+            None => String::new(),
+        }
+    )];
+    if let Some(next) = report.holders.get(1) {
+        let tie = match next.rank == best.rank {
+            true => ", a tie within the intervals",
+            false => "",
+        };
+        sentences.push(format!(
+            "Next: {}, on {}, {} requests/s, {} per million requests{tie}.",
+            report.named(next),
+            counted(next.total_gpus.into(), "GPU"),
+            number(next.capacity_requests_per_s),
+            format::figure("cost_usd", next.cost_usd_per_million_requests),
+        ));
+    }
+    sentences.extend(report.load.first().map(|way| provided(report, way)));
+    if !best.assumptions.is_empty() {
+        sentences.push(format!("Assumed: {}.", best.assumptions.join("; ")));
+    }
+    sentences
+}
+
+fn interval(holder: &Holder) -> String {
+    let ends = (holder.capacity_low_requests_per_s).zip(holder.capacity_high_requests_per_s);
+    ends.map_or_else(String::new, |(low, high)| {
+        format!(" ({} to {})", number(low), number(high))
+    })
+}
+
+/// `40 requests/s: 2 x run 54, on 32 GPUs, $139.20 an hour, 7 % headroom.`
+fn provided(report: &CapacityReport, way: &Provision) -> String {
+    let what = match report.holder(way.run_index) {
+        Some(holder) => report.named(holder),
+        None => format!("run {}", way.run_index),
+    };
+    let copies = match way.copies {
+        1 => String::new(),
+        copies => format!("{} times ", grouped(copies)),
+    };
+    format!(
+        "{} requests/s take {copies}{what}: {}, {} an hour, {} headroom.",
+        number(way.load_requests_per_s),
+        counted(way.total_gpus, "GPU"),
+        format::figure("cost_usd", way.cost_usd_per_hour),
+        format::percent(way.headroom),
+    )
+}
+
+/// Prints a report, of each list at most `limit` lines.
+///
+/// # Errors
+/// Of writing.
+pub fn write_capacity(
+    report: &CapacityReport,
+    print_as: ReportFormat,
+    width: usize,
+    limit: usize,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    match print_as {
+        ReportFormat::Json => {
+            serde_json::to_writer_pretty(&mut *out, report)?;
+            writeln!(out)
+        }
+        ReportFormat::Csv => csv(report, out),
+        ReportFormat::Table => out.write_all(table(report, width, limit).as_bytes()),
+    }
+}
+
+/// The configurations that hold something, one a line.
+fn csv(report: &CapacityReport, out: &mut impl Write) -> io::Result<()> {
+    let mut lines = csv::Writer::from_writer(out);
+    let columns = columns(report, format::exact_value, &|value| value.to_string());
+    lines.write_record(columns.iter().map(|column| column.name.as_str()))?;
+    for at in 0..report.holders.len() {
+        lines.write_record(columns.iter().map(|column| column.cells[at].as_str()))?;
+    }
+    lines.flush()
+}
+
+/// One column of the list.
+struct Column {
+    name: String,
+    heading: Option<&'static str>,
+    is_number: bool,
+    dispensable: u8,
+    cells: Vec<String>,
+}
+
+fn columns(
+    report: &CapacityReport,
+    value: fn(Option<&Value>) -> String,
+    shown: &dyn Fn(f64) -> String,
+) -> Vec<Column> {
+    let cells = |cell: &dyn Fn(&Holder) -> String| report.holders.iter().map(cell).collect();
+    let numbers = |name: &str, heading, dispensable, cell: &dyn Fn(&Holder) -> String| Column {
+        name: name.to_owned(),
+        heading,
+        is_number: true,
+        dispensable,
+        cells: cells(cell),
+    };
+    let optional = |value: Option<f64>| value.map_or_else(String::new, shown);
+    let mut columns = vec![
+        numbers("rank", None, 0, &|h| h.rank.to_string()),
+        numbers("run", None, 0, &|h| h.run_index.to_string()),
+    ];
+    columns.extend(report.varying_axes.iter().map(|axis| Column {
+        name: axis.clone(),
+        heading: None,
+        is_number: (report.holders.iter()).all(|h| {
+            h.axes
+                .get(axis)
+                .is_none_or(|v| v.is_number() || v.is_null())
+        }),
+        dispensable: 0,
+        cells: cells(&|h| value(h.axes.get(axis))),
+    }));
+    columns.extend([
+        numbers("total_gpus", Some("GPUs"), 0, &|h| h.total_gpus.to_string()),
+        numbers(
+            "capacity_requests_per_s",
+            Some("holds, requests /s"),
+            0,
+            &|h| shown(h.capacity_requests_per_s),
+        ),
+        numbers("capacity_low_requests_per_s", Some("at least"), 3, &|h| {
+            optional(h.capacity_low_requests_per_s)
+        }),
+        numbers("capacity_high_requests_per_s", Some("at most"), 3, &|h| {
+            optional(h.capacity_high_requests_per_s)
+        }),
+        numbers("capacity_per_gpu", Some("per GPU"), 0, &|h| {
+            shown(h.capacity_per_gpu)
+        }),
+        numbers("cost_usd_per_hour", Some("$ an hour"), 2, &|h| {
+            shown(h.cost_usd_per_hour)
+        }),
+        numbers(
+            "cost_usd_per_million_requests",
+            Some("$ per million requests"),
+            0,
+            &|h| shown(h.cost_usd_per_million_requests),
+        ),
+        numbers(
+            "cost_usd_per_million_tokens",
+            Some("$ per Mtoken out"),
+            1,
+            &|h| optional(h.cost_usd_per_million_tokens),
+        ),
+    ]);
+    columns.push(Column {
+        name: "binding_target".to_owned(),
+        heading: Some("binds"),
+        is_number: false,
+        dispensable: 0,
+        cells: cells(&|h| h.binding_target.clone().unwrap_or_default()),
+    });
+    columns
+}
+
+fn table(report: &CapacityReport, width: usize, limit: usize) -> String {
+    let mut out = wrapped(&overview_text(report), width);
+    out.push('\n');
+    out += &wrapped(&(report.answer.join(" ") + "\n"), width);
+    if !report.holders.is_empty() {
+        let title = format!(
+            "\nBy the price of a request ({} of {}):",
+            grouped(report.holders.len().min(limit) as u64),
+            grouped(report.holders.len() as u64)
+        );
+        out += &wrapped(&title, width);
+        // The interval stands beside its figure.
+        let columns = columns(report, format::value, &number).into_iter();
+        let columns = columns.filter(|c| !matches!(c.heading, Some("at least" | "at most")));
+        let columns = columns.map(|column| text_column(report, column, limit));
+        out += &TextTable::new(2, columns).render(width);
+    }
+    if let Some(first) = report.load.first() {
+        let title = format!(
+            "\n{} requests/s, cheapest first:",
+            number(first.load_requests_per_s)
+        );
+        out += &ways_text(
+            report,
+            &title,
+            &report.load[..report.load.len().min(limit)],
+            width,
+        );
+    }
+    if !report.growth.is_empty() {
+        out += &ways_text(
+            report,
+            "\nAs the load grows, the cheapest:",
+            &report.growth,
+            width,
+        );
+    }
+    if report
+        .load
+        .iter()
+        .chain(&report.growth)
+        .any(|way| way.copies > 1)
+    {
+        out += &wrapped("Copies share the requests at random.", width);
+    }
+    let remarks = report.holders.iter().take(limit);
+    let remarks =
+        remarks.filter_map(|h| Some(format!("run {}: {}", h.run_index, h.remark.as_ref()?)));
+    for remark in remarks {
+        out += &wrapped(&remark, width);
+    }
+    out += &wrapped(
+        &format!(
+            "\nResults are in {} (capacity.parquet, summary.parquet, report.html).",
+            report.directory
+        ),
+        width,
+    );
+    out
+}
+
+fn text_column(report: &CapacityReport, column: Column, limit: usize) -> TextColumn {
+    let cells: Vec<String> = match column.name.as_str() {
+        "capacity_requests_per_s" => report.holders.iter().map(Holder::shown).collect(),
+        _ => column.cells,
+    };
+    let cells = cells.into_iter().take(limit);
+    let text = match column.is_number {
+        true => TextColumn::numbers(&column.name, cells),
+        false => TextColumn::text(&column.name, cells).said_once(),
+    };
+    let text = text.dispensable(column.dispensable);
+    match column.heading {
+        Some(heading) => text.headed(heading),
+        None => text,
+    }
+}
+
+fn overview_text(report: &CapacityReport) -> String {
+    let mut text = format!(
+        "{}: the load that {} hold within {}; {} hold none, {} infeasible, {} failed.\n",
+        report.name,
+        counted(report.simulated, "configuration"),
+        report.targets.join(" and "),
+        grouped(report.holding_nothing),
+        grouped(report.infeasible),
+        grouped(report.failed),
+    );
+    for group in report.reasons.iter().take(3) {
+        let reason = match group.runs {
+            1 => &group.example,
+            _ => &group.reason,
+        };
+        text += &format!(
+            "{:>8} {}: {reason}\n",
+            grouped(group.runs),
+            group.status.name()
+        );
+    }
+    text
+}
+
+/// Ways to hold loads, one a line.
+fn ways_text(report: &CapacityReport, title: &str, ways: &[Provision], width: usize) -> String {
+    let numbers = |name: &str, cell: &dyn Fn(&Provision) -> String| {
+        TextColumn::numbers(name, ways.iter().map(cell))
+    };
+    let name = |way: &Provision| {
+        let holder = report.holder(way.run_index);
+        holder.map_or_else(String::new, |holder| report.named(holder))
+    };
+    let columns = [
+        numbers("load_requests_per_s", &|way| {
+            number(way.load_requests_per_s)
+        })
+        .headed("requests /s"),
+        numbers("copies", &|way| grouped(way.copies)),
+        TextColumn::text("of", ways.iter().map(name)),
+        numbers("total_gpus", &|way| grouped(way.total_gpus)).headed("GPUs"),
+        numbers("cost_usd_per_hour", &|way| number(way.cost_usd_per_hour)).headed("$ an hour"),
+        numbers("headroom", &|way| format::percent(way.headroom)),
+    ];
+    wrapped(title, width) + &TextTable::new(3, columns).render(width)
+}

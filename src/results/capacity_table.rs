@@ -1,0 +1,81 @@
+//! `capacity.parquet`: what each configuration of a capacity study holds, from its summary.
+
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_schema::{Field, Schema};
+
+use super::layout::CAPACITY;
+use super::parquet_io::TableWriter;
+use super::reader::SummaryReader;
+use super::schema::METRIC_COLUMNS;
+use super::{ClaimedDirectory, ResultError};
+
+/// Figures of the summary that are in the table, and what they are called there.
+const FIGURES: [(&str, &str); 13] = [
+    ("capacity_requests_per_s", "capacity_requests_per_s"),
+    ("capacity_low_requests_per_s", "capacity_low_requests_per_s"),
+    (
+        "capacity_high_requests_per_s",
+        "capacity_high_requests_per_s",
+    ),
+    ("binding_target", "binding_target"),
+    ("capacity_per_gpu", "capacity_per_gpu"),
+    ("total_gpus", "total_gpus"),
+    ("cost_usd_per_hour", "cost_usd_per_hour"),
+    ("cost_usd_per_million_tokens", "cost_usd_per_million_tokens"),
+    (
+        "cost_low_usd_per_million_tokens",
+        "cost_low_usd_per_million_tokens",
+    ),
+    (
+        "cost_high_usd_per_million_tokens",
+        "cost_high_usd_per_million_tokens",
+    ),
+    ("capacity_simulated_requests", "simulated_requests"),
+    ("capacity_probes", "probes"),
+    ("assumptions", "assumptions"),
+];
+
+/// The load that is looked for says nothing of a configuration.
+const LOAD: &str = "qps";
+
+/// Writes the table into a finished directory. It follows from the summary, and can be made
+/// again.
+///
+/// # Errors
+/// If the summary cannot be read or the table not be written.
+pub fn write_capacity_table(
+    reader: &SummaryReader,
+    dir: &ClaimedDirectory,
+) -> Result<(), ResultError> {
+    let Some(summary) = reader.schema()? else {
+        return Ok(());
+    };
+    let is_figure = |name: &str| METRIC_COLUMNS.iter().any(|column| column.name == name);
+    let tells_apart = summary.fields().iter().map(|field| field.name().as_str());
+    let tells_apart = tells_apart.filter(|name| !is_figure(name) && *name != LOAD);
+    let columns: Vec<(&str, &str)> = tells_apart
+        .map(|name| (name, name))
+        .chain(FIGURES)
+        .collect();
+    let field = |(name, called): &(&str, &str)| {
+        let data_type = summary.field_with_name(name)?.data_type().clone();
+        Ok(Field::new(*called, data_type, true))
+    };
+    let fields = columns.iter().map(field);
+    let fields: Vec<Field> = fields.collect::<Result<_, arrow_schema::ArrowError>>()?;
+    let schema = Arc::new(Schema::new(fields));
+    let path = dir.path().join(CAPACITY);
+    let mut table = TableWriter::create(&path, Arc::clone(&schema), Vec::new())?;
+    reader.try_for_each(None, |batch| {
+        let batch = batch.record_batch();
+        let arrays = columns.iter().map(|(name, _)| {
+            let index = batch.schema_ref().index_of(name)?;
+            Ok(Arc::clone(batch.column(index)))
+        });
+        let arrays = arrays.collect::<Result<_, arrow_schema::ArrowError>>()?;
+        table.write(&RecordBatch::try_new(Arc::clone(&schema), arrays)?)
+    })?;
+    table.finish().map(|_| ())
+}
