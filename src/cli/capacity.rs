@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long, value_name = "SHARE")]
     tolerance: Option<String>,
 
-    /// Measured requests of one simulation, at most; default: 500000
+    /// Measured requests of one simulation, at most; default: 300000
     #[arg(long, value_name = "N", value_parser = whole(100..=100_000_000u32), allow_negative_numbers = true)]
     max_requests: Option<u32>,
 
@@ -72,8 +72,7 @@ pub fn run(args: Args) -> CliResult {
                 .map(|most| format!("capacity.max_requests={most}")),
         )
         .collect();
-    let spec = args.sweep.spec_with(&changes)?.seeking_capacity();
-    let plan = Plan::new(spec).map_err(|error| args.sweep.bad_input(&error))?;
+    let plan = args.sweep.capacity_plan(&changes)?;
     let demand = Demand {
         load: args.load,
         growth: args.growth,

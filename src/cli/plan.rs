@@ -211,6 +211,7 @@ fn summarise(
     Summary {
         name: spec.name.clone(),
         search: match spec.search {
+            _ if spec.capacity.is_some() => "capacity",
             SearchConfig::Grid => "grid",
             SearchConfig::Capacity { .. } => "capacity",
             SearchConfig::Random { .. } => "random",

@@ -10,7 +10,7 @@ use super::CliError;
 use super::values::whole;
 use crate::explore::{Plan, Shard, Simulate};
 use crate::select::{Criteria, limits, request_targets};
-use crate::spec::{self, Problem, SpecError, SweepSpec};
+use crate::spec::{self, Problem, SpecError, SpecErrors, SweepSpec};
 use crate::workload::WorkloadSource;
 
 /// A sweep, what to change in it, and how much of it to do.
@@ -50,16 +50,27 @@ pub struct SweepArgs {
 impl SweepArgs {
     /// Reads the specification and numbers its runs.
     pub fn plan(&self) -> Result<Plan, CliError> {
-        let spec = self.spec_with(&[])?;
-        Plan::new(spec).map_err(|error| self.bad_input(&error))
+        self.numbered(spec::load(&self.spec, &self.overrides(&[])))
     }
 
-    /// Reads the specification, with `more` keys changed.
-    pub fn spec_with(&self, more: &[String]) -> Result<SweepSpec, CliError> {
-        let mut overrides = self.set.clone();
-        overrides.extend(self.seed.map(|seed| format!("seed={seed}")));
-        overrides.extend_from_slice(more);
-        spec::load(&self.spec, &overrides).map_err(|errors| CliError::BadInput(errors.to_string()))
+    /// The same of a search for the load that each configuration holds, with `more` keys
+    /// changed.
+    pub fn capacity_plan(&self, more: &[String]) -> Result<Plan, CliError> {
+        self.numbered(spec::load_seeking_capacity(
+            &self.spec,
+            &self.overrides(more),
+        ))
+    }
+
+    fn overrides(&self, more: &[String]) -> Vec<String> {
+        let seed = self.seed.map(|seed| format!("seed={seed}"));
+        let given = self.set.iter().cloned().chain(seed);
+        given.chain(more.iter().cloned()).collect()
+    }
+
+    fn numbered(&self, spec: Result<SweepSpec, SpecErrors>) -> Result<Plan, CliError> {
+        let spec = spec.map_err(|errors| CliError::BadInput(errors.to_string()))?;
+        Plan::new(spec).map_err(|error| self.bad_input(&error))
     }
 
     /// What the specification asks for.

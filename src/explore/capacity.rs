@@ -16,9 +16,6 @@ use crate::workload::WorkloadError;
 /// looks only find the order of magnitude.
 const FIRST_REQUESTS: u32 = 500;
 
-/// Where a search starts that is told nothing, requests per second.
-const FIRST_LOAD_PER_S: f64 = 1.0;
-
 /// What binds where more is offered than can be served, however long it may take.
 const LOAD_BINDS: &str = "load";
 
@@ -52,7 +49,8 @@ impl FindCapacity {
             tolerance: self.search.tolerance_share(),
             first_requests: FIRST_REQUESTS.min(self.search.max_requests),
             max_requests: self.search.max_requests,
-            guess_per_s: config.qps.unwrap_or(FIRST_LOAD_PER_S),
+            // Arrivals of a file have a rate of their own; that is not known here.
+            guess_per_s: config.qps.unwrap_or(1.0),
             is_given: config.measured() == Measure::All,
         }
     }

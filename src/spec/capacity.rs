@@ -1,5 +1,7 @@
 //! Sweeps that look for the load that each configuration holds, and what contradicts that.
 
+use serde_json::{Map, Value};
+
 use super::{
     CapacitySearch, Measure, Objectives, Problem, RequestOutput, RunConfig, SearchConfig, SweepSpec,
 };
@@ -8,10 +10,35 @@ use crate::workload::ArrivalsConfig;
 /// The run key whose value is looked for.
 const LOAD_KEY: &str = "qps";
 
+/// Load that a search starts from where nobody says another, requests per second.
+const FIRST_LOAD_PER_S: f64 = 1.0;
+
+/// Whether a specification asks for capacities by itself.
+pub(super) fn is_sought(spec: &Map<String, Value>) -> bool {
+    let search = spec.get("search");
+    let search = search.map(|search| search.get("type").unwrap_or(search));
+    spec.get("capacity").is_some_and(|asked| !asked.is_null())
+        || search.is_some_and(|search| search == "capacity")
+}
+
+/// Gives the configurations a load where none is given: one that is sought need not be.
+pub(super) fn start_somewhere(spec: &mut Map<String, Value>) {
+    let has_load = |section: &str| {
+        spec.get(section)
+            .is_some_and(|keys| keys.get(LOAD_KEY).is_some())
+    };
+    if has_load("axes") || has_load("base") {
+        return;
+    }
+    if let Some(Value::Object(base)) = spec.get_mut("base") {
+        base.insert(LOAD_KEY.to_owned(), FIRST_LOAD_PER_S.into());
+    }
+}
+
 impl SweepSpec {
     /// The same, looking for the load that each configuration holds.
     #[must_use]
-    pub fn seeking_capacity(mut self) -> Self {
+    pub(super) fn seeking_capacity(mut self) -> Self {
         if let SearchConfig::Capacity {
             tolerance,
             max_requests,

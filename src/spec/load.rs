@@ -13,8 +13,8 @@ use super::number_keys::number_keys;
 use super::overrides::Overrides;
 use super::places::{KeyPlaces, is_within};
 use super::{
-    Constraint, Points, PrecisionError, RelativeWidth, SearchConfig, SpecError, SpecErrors,
-    SweepSpec, check_precision, check_width, columns, data_files, dotted, slo_check, value_label,
+    Constraint, Points, PrecisionError, RelativeWidth, SpecError, SpecErrors, SweepSpec, capacity,
+    check_precision, check_width, columns, data_files, dotted, slo_check, value_label,
 };
 use crate::limits::{ERRORS_MAX, NAME_CHARACTERS_MAX};
 use crate::workload::{DataFiles, WorkloadSource};
@@ -27,6 +27,12 @@ const PROGRAM_KEY: &str = "network.simai_binary";
 pub fn load(path: &Path, overrides: &[String]) -> Result<SweepSpec, SpecErrors> {
     let document = crate::yaml::read(path).map_err(|e| from_yaml(&e))?;
     from_document(document, overrides)
+}
+
+/// The same of a sweep that is asked for the load that each configuration holds.
+pub fn load_seeking_capacity(path: &Path, overrides: &[String]) -> Result<SweepSpec, SpecErrors> {
+    let document = crate::yaml::read(path).map_err(|e| from_yaml(&e))?;
+    read_document(document, overrides, true)
 }
 
 /// The same from text; `file` is what messages call it, and where it would lie.
@@ -42,7 +48,15 @@ fn from_yaml(error: &YamlError) -> SpecErrors {
     }])
 }
 
-fn from_document(mut document: Document, overrides: &[String]) -> Result<SweepSpec, SpecErrors> {
+fn from_document(document: Document, overrides: &[String]) -> Result<SweepSpec, SpecErrors> {
+    read_document(document, overrides, false)
+}
+
+fn read_document(
+    mut document: Document,
+    overrides: &[String],
+    is_asked_for_capacity: bool,
+) -> Result<SweepSpec, SpecErrors> {
     let Value::Object(mut spec) = document.value.take() else {
         let error = document.error("", "a specification is a mapping of keys to values");
         return Err(from_yaml(&error));
@@ -51,6 +65,10 @@ fn from_document(mut document: Document, overrides: &[String]) -> Result<SweepSp
     write_out_dots(&mut spec, &mut issues);
     let overrides = Overrides::apply(&mut spec, overrides)?;
     write_out_dots(&mut spec, &mut issues);
+    let seeks_capacity = is_asked_for_capacity || capacity::is_sought(&spec);
+    if seeks_capacity {
+        capacity::start_somewhere(&mut spec);
+    }
     let files = DataFiles::beside(document.file.parent().map(Path::to_path_buf));
     let mut findings = Findings {
         document: &document,
@@ -72,7 +90,7 @@ fn from_document(mut document: Document, overrides: &[String]) -> Result<SweepSp
         // Unreachable while types and their schemas agree.
         SpecError::at(document.file.display().to_string(), e.to_string())
     })?;
-    if spec.capacity.is_some() || matches!(spec.search, SearchConfig::Capacity { .. }) {
+    if seeks_capacity {
         spec = spec.seeking_capacity();
     }
     spec.file = Some(document.file.clone());

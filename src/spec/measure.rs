@@ -66,10 +66,10 @@ pub(super) fn default_tolerance() -> RelativeWidth {
     RelativeWidth::Percent("1%".to_owned())
 }
 
-/// An hour of a loaded cluster; a capacity that is not known by then is that of a system
-/// at the edge of what it can serve, of which longer runs tell slowly.
+/// Enough for one per cent of most deployments; a capacity that is not known by then is that
+/// of a system at the edge of what it can serve, of which longer runs tell slowly.
 pub(super) const fn default_max_requests() -> u32 {
-    500_000
+    300_000
 }
 
 impl Default for CapacitySearch {

@@ -56,7 +56,7 @@ pub use deployment::Replicas;
 pub use error::{SpecError, SpecErrors};
 pub use expand::value_label;
 pub use identity::run_id;
-pub use load::{load, load_str};
+pub use load::{load, load_seeking_capacity, load_str};
 pub use measure::{
     CapacitySearch, Measure, Precision, PrecisionError, RelativeWidth, check_precision, check_width,
 };

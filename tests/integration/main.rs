@@ -10,6 +10,7 @@
 )]
 
 mod architecture;
+mod capacity;
 mod catalog;
 mod checkpoints;
 mod cli;

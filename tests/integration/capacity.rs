@@ -1,0 +1,233 @@
+//! `capacity` end to end: against queues whose capacity is known, what a load takes, and
+//! what contradicts a search for loads.
+
+use std::fs;
+
+use serde_json::Value;
+use vidur_sweep::results::{SummaryTable, read_summary};
+
+use crate::spec_folder::SpecFolder;
+
+/// Servers of one request at a time, 20 ms each on average, exponential; requests go to one
+/// of them at random: M/M/1 queues.
+const QUEUES: &str = "\
+name: queues
+seed: 5
+base:
+  model: llama-3-8b
+  device: h100
+  backend: formula
+  formula: {prefill_token_s: 2e-4}
+  memory_check: warn
+  global_scheduler: random
+  replica_scheduler: {type: vllm, batch_size_cap: 1, max_tokens_in_batch: 16384}
+  workload:
+    lengths: {type: exponential, prefill_mean_tokens: 100, decode_mean_tokens: 1}
+    arrivals: poisson
+axes:
+  replicas: [1, 2]
+slo: {ttft_p90_s: 0.2}
+";
+
+const SERVICE_S: f64 = 0.02;
+
+/// Load at which the 90th percentile of the time in the system of an M/M/1 queue is this.
+fn capacity_of_p90(limit_s: f64) -> f64 {
+    1.0 / SERVICE_S - 10f64.ln() / limit_s
+}
+
+fn figure(table: &SummaryTable, run: u64, column: &str) -> f64 {
+    let mut rows = table.rows();
+    let row = rows.find(|row| row.run_index() == run).expect("the run");
+    row.number(column).unwrap_or(f64::NAN)
+}
+
+#[test]
+fn capacities_are_those_of_queues() {
+    let folder = SpecFolder::new(QUEUES);
+    let report = folder.ok(&[
+        "capacity",
+        "spec.yaml",
+        "--tolerance",
+        "3%",
+        "--load",
+        "100",
+        "--growth",
+        "30,290",
+        "--format",
+        "json",
+        "--quiet",
+    ]);
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    let table = read_summary(&folder.path("results/queues-capacity")).expect("a summary");
+    for (run, servers) in [(0, 1.0), (1, 2.0)] {
+        let expected = servers * capacity_of_p90(0.2);
+        let found = |column: &str| figure(&table, run, column);
+        let capacity = found("capacity_requests_per_s");
+        assert!(
+            (capacity / expected - 1.0).abs() < 0.03,
+            "{run}: {capacity} for {expected}"
+        );
+        let low = found("capacity_low_requests_per_s");
+        let high = found("capacity_high_requests_per_s");
+        assert!(low < expected && expected < high, "{low} {expected} {high}");
+        assert!((high - low) / 2.0 / capacity <= 0.03, "{low} {high}");
+        assert_eq!(found("capacity_per_gpu"), capacity / servers);
+        // The row is of a run at a load that surely keeps the targets.
+        assert!(found("qps") <= capacity && found("qps") > 0.9 * capacity);
+        assert!((found("offered_requests_per_s") / found("qps") - 1.0).abs() < 0.03);
+        assert!(found("ttft_p90_high_s") <= 0.2);
+    }
+    for row in table.rows() {
+        assert_eq!(row.text("binding_target"), Some("ttft_p90_s"));
+        assert_eq!(row.flag("slo_met"), Some(true));
+    }
+    // 100 requests/s: one server surely holds about 38, two about 76.
+    let load = report["load"].as_array().expect("ways");
+    let copies: Vec<i64> = load
+        .iter()
+        .filter_map(|way| way["copies"].as_i64())
+        .collect();
+    assert_eq!(copies, [3, 2], "{load:?}");
+    let low = figure(&table, 0, "capacity_low_requests_per_s");
+    let headroom = load[0]["headroom"].as_f64().expect("a share");
+    assert!((headroom - (3.0 * low / 100.0 - 1.0)).abs() < 1e-9);
+    let growth = report["growth"].as_array().expect("loads");
+    assert_eq!(growth[0]["total_gpus"], 1);
+    assert_eq!(growth[1]["total_gpus"], 8);
+    let answer = report["answer"].to_string();
+    assert!(
+        answer.contains("100 requests/s take 3 times run 0"),
+        "{answer}"
+    );
+    for file in [
+        "capacity.parquet",
+        "summary.parquet",
+        "report.html",
+        "spec.yaml",
+    ] {
+        assert!(
+            folder.path("results/queues-capacity").join(file).is_file(),
+            "{file}"
+        );
+    }
+}
+
+#[test]
+fn a_study_is_the_same_however_it_is_asked_for_and_done_once() {
+    let folder = SpecFolder::new(QUEUES);
+    let quick = ["--quiet", "--set", "slo.ttft_p90_s=0.1"];
+    let ask = |command: &[&str]| folder.ok(&[command, &quick[..]].concat());
+    ask(&[
+        "capacity",
+        "spec.yaml",
+        "--tolerance",
+        "20%",
+        "--threads",
+        "1",
+        "--out",
+        "one",
+    ]);
+    ask(&[
+        "capacity",
+        "spec.yaml",
+        "--set",
+        "capacity.tolerance=0.2",
+        "--threads",
+        "3",
+        "--out",
+        "two",
+    ]);
+    ask(&[
+        "run",
+        "spec.yaml",
+        "--set",
+        "search={type: capacity, tolerance: 20%}",
+        "--out",
+        "three",
+    ]);
+    let table = |out: &str| fs::read(folder.path(out).join("capacity.parquet")).expect("a table");
+    assert!(table("one") == table("two") && table("one") == table("three"));
+    // The same again is not done again, and not over another.
+    let again = [
+        "capacity",
+        "spec.yaml",
+        "--set",
+        "slo.ttft_p90_s=0.1",
+        "--tolerance",
+        "20%",
+        "--out",
+        "one",
+    ];
+    let output = folder.output(&again);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let output = folder.output(&[&again[..], &["--resume"]].concat());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && told.contains("every run was done before"),
+        "{told}"
+    );
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(shown.contains("Cheapest per request: run 0"), "{shown}");
+}
+
+#[test]
+fn a_target_out_of_reach_holds_no_load() {
+    let folder = SpecFolder::new(QUEUES);
+    let unreachable = ["--set", "slo.ttft_p90_s=0.01", "--quiet"];
+    let shown = folder.ok(&[&["capacity", "spec.yaml"], &unreachable[..]].concat());
+    assert!(
+        shown.contains("No configuration holds any load within ttft_p90_s <= 10 ms"),
+        "{shown}"
+    );
+    let table = read_summary(&folder.path("results/queues-capacity")).expect("a summary");
+    assert_eq!(figure(&table, 0, "capacity_requests_per_s"), 0.0);
+    let asked = ["capacity", "spec.yaml", "--force", "--require-feasible"];
+    let output = folder.output(&[&asked[..], &unreachable[..]].concat());
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+}
+
+#[test]
+fn what_contradicts_a_capacity_is_refused_at_its_key() {
+    let folder = SpecFolder::new(QUEUES);
+    let refused = |more: &[&str]| {
+        let output = folder.output(&[&["capacity", "spec.yaml"], more].concat());
+        assert_eq!(output.status.code(), Some(2), "{more:?}: {output:?}");
+        String::from_utf8(output.stderr).expect("UTF-8")
+    };
+    let told = refused(&["--set", "axes.qps=[1, 2]"]);
+    assert!(
+        told.contains("--set axes.qps=[1, 2]: key `qps`: the load is what"),
+        "{told}"
+    );
+    let told = refused(&["--set", "replications=3"]);
+    assert!(told.contains("key `replications`"), "{told}");
+    let told = refused(&["--set", "slo={}"]);
+    assert!(told.contains("give `slo`"), "{told}");
+    let told = refused(&["--set", "slo={ttft_max_s: 1}"]);
+    assert!(
+        told.contains("target `ttft_max_s`: the largest of all grows"),
+        "{told}"
+    );
+    let told = refused(&["--set", "slo={throughput_requests_per_s: 5}"]);
+    assert!(told.contains("`--load`"), "{told}");
+    let told = refused(&["--set", "workload.arrivals={type: concurrency, clients: 4}"]);
+    assert!(told.contains("closed loop"), "{told}");
+    let told = refused(&["--tolerance", "200%"]);
+    assert!(told.contains("capacity.tolerance"), "{told}");
+    let told = refused(&["--load", "0"]);
+    assert!(
+        told.contains("allowed is a number greater than 0"),
+        "{told}"
+    );
+    // An axis can be taken out.
+    let without = [
+        "--set",
+        "axes.qps=[1, 2]",
+        "--set",
+        "axes.qps=null",
+        "--tolerance",
+        "30%",
+    ];
+    folder.ok(&[&["capacity", "spec.yaml", "--quiet"], &without[..]].concat());
+}
