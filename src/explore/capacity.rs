@@ -16,6 +16,10 @@ use crate::workload::WorkloadError;
 /// looks only find the order of magnitude.
 const FIRST_REQUESTS: u32 = 500;
 
+/// A deployment keeps up with a load if that exceeds what it serves by no more than this, in
+/// tolerances.
+const EXCESS_ALLOWED: f64 = 0.5;
+
 /// What binds where more is offered than can be served, however long it may take.
 const LOAD_BINDS: &str = "load";
 
@@ -69,7 +73,7 @@ impl FindCapacity {
             requests,
             simulated: u64::from(simulated),
             strain: strained.strain,
-            is_settled: strained.is_settled,
+            is_settled: strained.excess_share <= EXCESS_ALLOWED * self.search.tolerance_share(),
             served_per_s: strained.is_saturated.then_some(served_per_s),
             residence_s: summary.map_or(f64::NAN, |s| s.e2e.mean_s),
         }

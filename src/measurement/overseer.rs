@@ -133,6 +133,17 @@ impl<'a> Steady<'a> {
         figures
     }
 
+    /// The share of the load by which it may exceed what is served, if so much can be said.
+    fn excess_share(&self, window: &Window<'_>, evidence: &LoadEvidence) -> f64 {
+        let mut limits = self.limits.iter();
+        let are_known = limits
+            .all(|limit| window.is_known(limit.figure) || is_certain(window.likelihood(limit)));
+        match evidence.settled && are_known {
+            true => evidence.growing_share,
+            false => f64::INFINITY,
+        }
+    }
+
     fn verdict(&self, window: &Window<'_>, evidence: &LoadEvidence) -> LoadVerdict {
         if !self.is_closed_loop && evidence.is_saturated() {
             return LoadVerdict::Saturated;
@@ -196,6 +207,7 @@ impl<'a> Steady<'a> {
         window: &Window<'_>,
         progress: &Progress<'_>,
         verdict: LoadVerdict,
+        excess_share: f64,
     ) -> Next {
         let (ttft, ttft_intervals) = window.distribution(Metric::Ttft);
         let (tbt, tbt_intervals) = window.distribution(Metric::Tbt);
@@ -255,6 +267,7 @@ impl<'a> Steady<'a> {
                 served_tokens_share: rates.served_tokens_share(),
                 attainment: window.attainment(),
                 goodput: window.goodput(),
+                excess_share,
             })),
         };
         self.measured = Some(Measured {
@@ -304,7 +317,7 @@ impl<'a> Steady<'a> {
         let start = start.map_or(0, |mark| mark.request as usize);
         let tokens = tokens(recorder);
         let window = Window::new(progress, &tokens, start..arrived, self.targets);
-        self.conclude(&window, progress, verdict)
+        self.conclude(&window, progress, verdict, f64::INFINITY)
     }
 }
 
@@ -372,7 +385,10 @@ impl Overseer<SegmentRecorder> for Steady<'_> {
                 self.goal = self.goal.max(warm_up + requests);
                 self.until()
             }
-            None => self.conclude(&window, progress, verdict),
+            None => {
+                let excess_share = self.excess_share(&window, &evidence);
+                self.conclude(&window, progress, verdict, excess_share)
+            }
         }
     }
 }

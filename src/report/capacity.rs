@@ -244,8 +244,9 @@ pub fn gather_capacity(
     Ok(report)
 }
 
-/// Sorts by the price of a request and gives places, ties by the fewest GPUs.
-fn rank(holders: &mut Vec<Holder>) {
+/// Sorts by the price of a request and gives places; of those that are tied the smallest
+/// deployment, in dollars an hour, comes first.
+fn rank(holders: &mut [Holder]) {
     let price = |holder: &Holder| holder.cost_usd_per_million_requests;
     holders.sort_by(|a, b| {
         let by_price = price(a).total_cmp(&price(b));
@@ -257,7 +258,11 @@ fn rank(holders: &mut Vec<Holder>) {
         let tied = rest.iter().take_while(|other| rest[0].is_tied_with(other));
         let end = start + tied.count();
         let group = &mut holders[start..end];
-        group.sort_by_key(|holder| (holder.total_gpus, holder.run_index));
+        group.sort_by(|a, b| {
+            let by_hour = a.cost_usd_per_hour.total_cmp(&b.cost_usd_per_hour);
+            let by_price = by_hour.then(price(a).total_cmp(&price(b)));
+            by_price.then(a.run_index.cmp(&b.run_index))
+        });
         for holder in group {
             holder.rank = start as u64 + 1;
         }

@@ -16,8 +16,8 @@ pub struct Strained {
     pub strain: Strain,
     /// Column of the target that takes up most.
     pub tightest: String,
-    /// Whether it is known to keep up with its load.
-    pub is_settled: bool,
+    /// The share of its load by which it may exceed what is served, at most.
+    pub excess_share: f64,
     /// Whether it is known not to.
     pub is_saturated: bool,
 }
@@ -36,7 +36,12 @@ pub fn strained(bounds: &[Bound], run: &RunResult) -> Strained {
             high: f64::NEG_INFINITY,
         },
         tightest: String::new(),
-        is_settled: matches!(load, Load::Stable | Load::Unjudged),
+        excess_share: match load {
+            Load::Stable | Load::Unjudged => 0.0,
+            _ => run
+                .steady()
+                .map_or(f64::INFINITY, |steady| steady.excess_share),
+        },
         is_saturated: load == Load::Saturated,
     };
     for bound in bounds {

@@ -48,6 +48,10 @@ pub struct LoadEvidence {
     pub level: f64,
     /// Whether the number in the system has stopped growing.
     pub settled: bool,
+    /// The share of what arrives by which the backlog may yet be growing, at most: what
+    /// waits at the end, and two standard deviations of what chance adds to it, over what
+    /// has arrived. Infinite of too short a run.
+    pub growing_share: f64,
 }
 
 /// The backlog, in standard deviations, from which a system is saturated.
@@ -126,6 +130,7 @@ impl LoadEvidence {
             growth: 0.0,
             level: f64::INFINITY,
             settled: false,
+            growing_share: f64::INFINITY,
         };
         let from = arrivals.first().copied().unwrap_or(now);
         let duration = now - from;
@@ -139,6 +144,8 @@ impl LoadEvidence {
             waiting as f64
         };
         evidence.growth = lasting / backlog.slow_deviation;
+        evidence.growing_share =
+            (waiting as f64 + GROWTH_SCORE * backlog.slow_deviation) / arrived as f64;
         evidence.level = backlog.mean / backlog.fast_deviation;
         evidence.settled = is_settled(arrivals, ends, settled_from.max(from), now);
         evidence

@@ -217,6 +217,10 @@ pub struct SteadyState {
     pub attainment: Interval,
     /// Requests of the window that do, per second.
     pub goodput: Interval,
+    /// The share of the load by which it may exceed what is served, at most: of a run whose
+    /// figures with limits are known and whose number in the system does not grow; infinite
+    /// of others.
+    pub excess_share: f64,
 }
 
 /// Intervals of a [`Distribution`].
