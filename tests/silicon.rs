@@ -17,42 +17,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use vidur_sweep::catalog::{DeviceSpec, PeakFlops, PriceBasis};
+use vidur_sweep::catalog::{Catalog, DeviceSpec};
 use vidur_sweep::execution_time::operator::{ExpertLoad, ExpertTokens, LatentWidths};
 use vidur_sweep::execution_time::silicon::{SiliconDb, Table, list_tables};
 use vidur_sweep::execution_time::{Operator, OperatorCost, Provenance};
 use vidur_sweep::units::DType;
 
-/// A device with the figures that matter here: links and memory bandwidth.
 fn device(name: &str) -> DeviceSpec {
-    let (memory_bandwidth_gb_per_s, nvlink_gb_per_s, nic_gb_per_s) = match name {
-        "a100" => (2039.0, 300.0, 25.0),
-        "h100" | "h800" => (3350.0, 450.0, 50.0),
-        "h200" => (4800.0, 450.0, 50.0),
-        "b200" => (7700.0, 900.0, 100.0),
-        other => panic!("no device {other}"),
-    };
-    DeviceSpec {
-        name: name.into(),
-        aliases: Vec::new(),
-        sources: Vec::new(),
-        peak_tflops: PeakFlops {
-            bfloat16: 989.0,
-            fp8: None,
-            int8: None,
-            nvfp4: None,
-        },
-        memory_bytes: 80 << 30,
-        memory_bandwidth_gb_per_s,
-        nvlink_bandwidth_gbps: nvlink_gb_per_s * 8.0,
-        pcie_bandwidth_gbps: 512.0,
-        nic_bandwidth_gbps: nic_gb_per_s * 8.0,
-        gpus_per_node: 8,
-        power_w: 700.0,
-        price_usd_per_hour: 2.0,
-        price_basis: PriceBasis::Published,
-        kernels_of: (name == "h800").then(|| "h100".into()),
-    }
+    Catalog::builtin().device(name).expect("a device")
 }
 
 /// Fields of an operator by name.

@@ -2,7 +2,7 @@
 
 use super::output::{output_width, print_data_with, print_text};
 use super::pareto::failure;
-use super::run::{Done, SessionArgs, TABLE_ROWS, tell_prices};
+use super::session::{Done, SessionArgs, TABLE_ROWS, tell_prices};
 use super::sweep::SweepArgs;
 use super::values::{positive, whole};
 use super::{CliError, CliResult};
@@ -11,7 +11,6 @@ use crate::report::{
     CapacityReport, Demand, ReportFormat, gather_capacity, write_capacity, write_page_and_gather,
 };
 use crate::results::{ClaimedDirectory, Manifest, SummaryReader, write_capacity_table};
-use crate::select::{Criteria, says_no_load};
 
 /// Find the highest load that each configuration holds within the targets
 ///
@@ -22,16 +21,16 @@ use crate::select::{Criteria, says_no_load};
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  vidur-sweep capacity sweeps/capacity.yaml
+  vidur-sweep capacity sweeps/deepseek-capacity.yaml
       what each deployment holds, cheapest per request first; results in
       results/NAME-capacity
-  vidur-sweep capacity sweeps/capacity.yaml --load 40
+  vidur-sweep capacity sweeps/deepseek-capacity.yaml --load 40
       and what it takes to hold 40 requests/s
-  vidur-sweep capacity sweeps/capacity.yaml --growth 40,60,90 --format json
+  vidur-sweep capacity sweeps/deepseek-capacity.yaml --growth 40,60,90 --format json
       and what a forecast takes, for programs
   vidur-sweep capacity sweeps/deepseek.yaml --set qps=8
       of a sweep over loads, without them: the search starts at 8 requests/s
-  vidur-sweep capacity sweeps/capacity.yaml --tolerance 5%
+  vidur-sweep capacity sweeps/deepseek-capacity.yaml --tolerance 5%
       a fifth of the effort, or less
 
 Targets are those of `slo`: latencies (not their largest), slo_attainment and
@@ -88,7 +87,6 @@ pub(super) fn study(
     demand: &Demand,
 ) -> CliResult {
     let criteria = sweep.criteria(plan)?;
-    check(sweep, plan, &criteria)?;
     let search = plan.spec().capacity.clone().unwrap_or_default();
     let simulate = session.runner(sweep, plan)?;
     let runner = FindCapacity::new(simulate, criteria.bounds.clone(), search);
@@ -105,27 +103,6 @@ pub(super) fn study(
             session.exit_code(&manifest, !report.holders.is_empty())
         }
     }
-}
-
-/// Whether the specification can be asked for capacities.
-fn check(sweep: &SweepArgs, plan: &Plan, criteria: &Criteria) -> Result<(), CliError> {
-    let spec = plan.spec();
-    if let Some(problem) = spec.capacity_problem() {
-        return Err(sweep.bad_configuration(plan, &problem));
-    }
-    if let Some((target, problem)) = says_no_load(criteria) {
-        return Err(sweep.bad_input(&match target {
-            Some(target) => format!("target `{target}`: {problem}"),
-            None => problem,
-        }));
-    }
-    for config in plan.representatives() {
-        let config = config.map_err(|error| sweep.bad_input(&error))?;
-        if let Some(problem) = config.capacity_problem() {
-            return Err(sweep.bad_configuration(plan, &problem));
-        }
-    }
-    Ok(())
 }
 
 /// Completes the directory and condenses it.

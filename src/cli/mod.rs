@@ -18,6 +18,7 @@ mod profiles;
 mod report;
 mod run;
 mod schema;
+mod session;
 mod simulate;
 mod sweep;
 mod topology;
@@ -43,7 +44,7 @@ results are kept in Parquet and the best deployments are printed.",
     after_long_help = "\
 Examples:
   vidur-sweep run sweeps/smoke.yaml              simulate a small sweep
-  vidur-sweep capacity sweeps/capacity.yaml      how much load each deployment holds
+  vidur-sweep capacity sweeps/deepseek-capacity.yaml   how much load deployments hold
   vidur-sweep plan sweeps/deepseek.yaml          what a sweep would run, without running it
   vidur-sweep pareto results/deepseek            the frontier of a finished sweep
   vidur-sweep simulate -h                        one simulation, with the flags of Vidur

@@ -109,6 +109,9 @@ struct Estimate {
     time_s: f64,
 }
 
+/// The search for the load that each configuration holds.
+const CAPACITY: &str = "capacity";
+
 /// Runs the command.
 pub fn run(args: Args) -> CliResult {
     let plan = args.sweep.plan()?;
@@ -131,7 +134,9 @@ pub fn run(args: Args) -> CliResult {
     }
     // Programs are run by `run` alone, and only if told so.
     let needs_program = plan.spec().program_named_at.is_some();
-    let rate = match args.no_estimate || needs_program {
+    // How long a search for a load becomes shows while it goes on.
+    let seeks_capacity = plan.spec().capacity.is_some();
+    let rate = match args.no_estimate || needs_program || seeks_capacity {
         true => None,
         false => measure(&plan, &runner, &found),
     };
@@ -211,9 +216,9 @@ fn summarise(
     Summary {
         name: spec.name.clone(),
         search: match spec.search {
-            _ if spec.capacity.is_some() => "capacity",
+            _ if spec.capacity.is_some() => CAPACITY,
             SearchConfig::Grid => "grid",
-            SearchConfig::Capacity { .. } => "capacity",
+            SearchConfig::Capacity { .. } => CAPACITY,
             SearchConfig::Random { .. } => "random",
             SearchConfig::List { .. } => "list",
         },
@@ -290,6 +295,9 @@ fn table(summary: &Summary, whole: bool, width: usize) -> String {
             "time unknown: `network.simai_binary` names a program, which `plan` does not run"
                 .to_owned()
         }
+        None if *search == CAPACITY => {
+            "time unknown: it shows while the loads are looked for".to_owned()
+        }
         None => "time unknown: nothing was measured".to_owned(),
     };
     sections.push(wrapped(&time, width));
@@ -347,9 +355,13 @@ fn counts(summary: &Summary, whole: bool) -> String {
         }
     }
     let (feasible, requests) = (summary.feasible, summary.requests);
-    lines.push(format!(
-        "{feasible:>10}  {about}to simulate, {requests} requests"
-    ));
+    lines.push(match summary.search {
+        CAPACITY => format!(
+            "{feasible:>10}  {about}to find the load of: some tens of simulations each, as long \
+             as the tolerance takes"
+        ),
+        _ => format!("{feasible:>10}  {about}to simulate, {requests} requests"),
+    });
     lines.join("\n")
 }
 

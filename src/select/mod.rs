@@ -26,4 +26,4 @@ pub use frontier::pareto_frontier;
 pub use ranking::columns as compared_columns;
 pub use reasons::{ReasonGroup, ReasonGroups, normalise};
 pub use selection::{Configuration, Selection};
-pub use strain::{Strained, says_no_load, strained};
+pub use strain::{Strained, strained};

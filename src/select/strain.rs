@@ -1,13 +1,13 @@
 //! How much of its targets a run takes up, for whoever looks for the load that takes up all.
 
 use super::certainty::Figure;
-use super::criteria::{Criteria, Requests};
+use super::criteria::Requests;
 use super::load::Load;
 use crate::measurement::Side;
 use crate::results::{RunResult, schema};
 use crate::search::Strain;
-use crate::spec::columns::{is_share, metric_of};
-use crate::spec::{ATTAINMENT_COLUMN, Bound};
+use crate::spec::Bound;
+use crate::spec::columns::is_share;
 
 /// What of a run decides whether it holds its load.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,43 +93,6 @@ fn strain(bound: &Bound, value: f64) -> f64 {
     }
 }
 
-/// Why the targets of `criteria` do not say which load is held, if they do not: what is
-/// wrong, and the target it is about, if it is one.
-pub fn says_no_load(criteria: &Criteria) -> Option<(Option<String>, String)> {
-    if criteria.bounds.is_empty() {
-        let message = "a capacity is the highest load that keeps the targets, and there are \
-                       none: give `slo`, as in `slo: {ttft_p99_s: 1.0, tbt_p99_s: 0.05}`";
-        return Some((None, message.to_owned()));
-    }
-    let unfit = |bound: &&Bound| unfitness(bound).is_some();
-    let bound = criteria.bounds.iter().find(unfit)?;
-    Some((Some(bound.column.clone()), unfitness(bound)?.to_owned()))
-}
-
-/// Why more load does not make a target harder to keep.
-fn unfitness(bound: &Bound) -> Option<&'static str> {
-    let column = bound.column.as_str();
-    if metric_of(column).is_some() {
-        return match (column.ends_with("_max_s"), bound.side) {
-            (true, _) => Some(
-                "the largest of all grows with the length of a run; a capacity needs a mean or \
-                 a percentile, or `per_request`",
-            ),
-            (false, Side::AtLeast) => Some("no load is too high for it"),
-            (false, Side::AtMost) => None,
-        };
-    }
-    match (column, bound.side) {
-        (ATTAINMENT_COLUMN, Side::AtLeast)
-        | ("gpu_busy_fraction" | "kv_cache_utilization", Side::AtMost) => None,
-        _ => Some(
-            "it is not what more load makes harder to keep; a capacity needs targets of \
-             latencies or of requests. What a deployment may be is for `constraints`, what it \
-             is to serve for `--load`",
-        ),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,26 +119,5 @@ mod tests {
         let all = bound("slo_attainment", Side::AtLeast, 1.0);
         assert_eq!(strain(&all, 1.0), 0.0);
         assert_eq!(strain(&all, 0.999), UTMOST);
-    }
-
-    #[test]
-    fn targets_that_more_load_does_not_break_are_told() {
-        for (column, side, fits) in [
-            ("ttft_p99_s", Side::AtMost, true),
-            ("scheduling_delay_p99_s", Side::AtMost, true),
-            ("slo_attainment", Side::AtLeast, true),
-            ("ttft_max_s", Side::AtMost, false),
-            ("ttft_p99_s", Side::AtLeast, false),
-            ("throughput_requests_per_s", Side::AtLeast, false),
-            ("cost_usd_per_million_tokens", Side::AtMost, false),
-            ("total_gpus", Side::AtMost, false),
-        ] {
-            let criteria = Criteria {
-                bounds: vec![bound(column, side, 0.5)],
-                objectives: Vec::new(),
-            };
-            let told = says_no_load(&criteria);
-            assert_eq!(told.is_none(), fits, "{column}: {told:?}");
-        }
     }
 }

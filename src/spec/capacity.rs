@@ -2,9 +2,12 @@
 
 use serde_json::{Map, Value};
 
+use super::columns::metric_of;
+use super::{ATTAINMENT_COLUMN, Bound};
 use super::{
     CapacitySearch, Measure, Objectives, Problem, RequestOutput, RunConfig, SearchConfig, SweepSpec,
 };
+use crate::measurement::Side;
 use crate::workload::ArrivalsConfig;
 
 /// The run key whose value is looked for.
@@ -35,6 +38,34 @@ pub(super) fn start_somewhere(spec: &mut Map<String, Value>) {
     }
 }
 
+/// What is wrong where nothing is to be kept.
+const NO_TARGETS: &str = "a capacity is the highest load that keeps the targets, and there are \
+                          none: give `slo`, as in `slo: {ttft_p99_s: 1.0, tbt_p99_s: 0.05}`";
+
+/// Why more load does not make a target harder to keep.
+fn unfitness(bound: &Bound) -> Option<&'static str> {
+    let column = bound.column.as_str();
+    if metric_of(column).is_some() {
+        return match (column.ends_with("_max_s"), bound.side) {
+            (true, _) => Some(
+                "the largest of all grows with the length of a run; a capacity needs a mean or \
+                 a percentile, or `per_request`",
+            ),
+            (false, Side::AtLeast) => Some("no load is too high for it"),
+            (false, Side::AtMost) => None,
+        };
+    }
+    match (column, bound.side) {
+        (ATTAINMENT_COLUMN, Side::AtLeast)
+        | ("gpu_busy_fraction" | "kv_cache_utilization", Side::AtMost) => None,
+        _ => Some(
+            "it is not what more load makes harder to keep; a capacity needs targets of \
+             latencies or of requests. What a deployment may be is for `constraints`, what it \
+             is to serve for `--load`",
+        ),
+    }
+}
+
 impl SweepSpec {
     /// The same, looking for the load that each configuration holds.
     #[must_use]
@@ -62,27 +93,47 @@ impl SweepSpec {
         self
     }
 
-    /// What in a study of capacities contradicts it: loads that are given.
-    pub fn capacity_problem(&self) -> Option<Problem> {
-        let columns = self.points.iter().flat_map(|points| &points.columns);
-        if self.axes.keys().chain(columns).any(|key| key == LOAD_KEY) {
-            let reason = "the load is what a capacity study looks for: leave it out, or set one to \
-                          start from, as in `--set qps=8`";
-            return Some(Problem::about(LOAD_KEY, reason));
+    /// What in a study of capacities contradicts it, each with the path of its key: loads
+    /// that are given, and targets that do not say which load is held. `number_keys` of its
+    /// runs are columns of numbers.
+    pub(super) fn against_capacity(&self, number_keys: &[&str]) -> Vec<(String, String)> {
+        let given = "the load is what a capacity study looks for: leave it out, or set one to \
+                     start from, as in `--set qps=8`";
+        let mut found = Vec::new();
+        if self.axes.contains_key(LOAD_KEY) {
+            found.push((
+                format!("axes.{LOAD_KEY}"),
+                format!("key `{LOAD_KEY}`: {given}"),
+            ));
         }
-        let replicated = self.replications > 1;
-        replicated.then(|| {
-            Problem::new(
-                "key `replications`: a capacity has its interval from the length of runs; leave \
-                 them out",
-            )
-        })
+        let columns = self.points.iter().flat_map(|points| &points.columns);
+        if columns.into_iter().any(|key| key == LOAD_KEY) {
+            found.push((
+                "search.file".into(),
+                format!("column `{LOAD_KEY}`: {given}"),
+            ));
+        }
+        if self.replications > 1 {
+            let message = "key `replications`: a capacity has its interval from the length of \
+                           runs; leave them out";
+            found.push(("replications".into(), message.into()));
+        }
+        let bounds = self.slo.bounds(number_keys).unwrap_or_default();
+        if bounds.is_empty() {
+            found.push(("slo".into(), NO_TARGETS.into()));
+        }
+        found.extend(bounds.iter().filter_map(|bound| {
+            let path = format!("slo.{}", bound.column);
+            let message = format!("target `{}`: {}", bound.column, unfitness(bound)?);
+            Some((path, message))
+        }));
+        found
     }
 }
 
 impl RunConfig {
     /// Why there is no load to look for, if there is none.
-    pub fn capacity_problem(&self) -> Option<Problem> {
+    pub(super) fn against_capacity(&self) -> Option<Problem> {
         let is_closed = matches!(self.workload.arrivals, ArrivalsConfig::Concurrency { .. });
         let reason = "the load of a closed loop follows from its clients; a capacity needs \
                       arrivals with a rate: poisson, gamma, static or trace";
@@ -92,5 +143,31 @@ impl RunConfig {
         let is_stopped = self.time_limit_s.is_some() && self.measured() == Measure::Steady;
         let reason = "a capacity is that of a load that goes on; leave the limit out";
         is_stopped.then(|| Problem::about("time_limit_s", reason))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_that_more_load_does_not_break_are_told() {
+        for (column, side, fits) in [
+            ("ttft_p99_s", Side::AtMost, true),
+            ("scheduling_delay_p99_s", Side::AtMost, true),
+            ("slo_attainment", Side::AtLeast, true),
+            ("ttft_max_s", Side::AtMost, false),
+            ("ttft_p99_s", Side::AtLeast, false),
+            ("throughput_requests_per_s", Side::AtLeast, false),
+            ("cost_usd_per_million_tokens", Side::AtMost, false),
+            ("total_gpus", Side::AtMost, false),
+        ] {
+            let told = unfitness(&Bound {
+                column: column.to_owned(),
+                side,
+                limit: 0.5,
+            });
+            assert_eq!(told.is_none(), fits, "{column}: {told:?}");
+        }
     }
 }

@@ -100,6 +100,14 @@ fn read_document(
         findings.at_key(key, message);
         findings.result()?;
     }
+    if seeks_capacity {
+        let axes = Value::Object(spec.axes.clone());
+        let number_keys = number_keys(Some(&axes), spec.points.as_ref());
+        for (path, message) in spec.against_capacity(&number_keys) {
+            findings.at_key(&path, message);
+        }
+        findings.result()?;
+    }
     spec.notes = super::trial::check(&spec, &workloads, &mut findings);
     findings.result()?;
     let set = findings.overrides.set;

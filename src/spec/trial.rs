@@ -265,6 +265,9 @@ impl Trial<'_> {
             Some(contradiction) => problems.push(contradiction),
             None => problems.extend(self.unusable_workload(&config)),
         }
+        if self.spec.capacity.is_some() {
+            problems.extend(config.against_capacity());
+        }
         problems.extend(config.unusable_prices(&self.entries, &mut self.files));
         problems.extend(config.unusable_step_options(&self.entries));
         problems

@@ -62,9 +62,8 @@ impl Sample {
         for cell in 0..cells {
             values[bounds(cell, cells, series.len())].sort_unstable_by(f64::total_cmp);
         }
-        // A stable sort merges what is sorted already.
-        let mut sorted = values.clone();
-        sorted.sort_by(f64::total_cmp);
+        let mut sorted = series.to_vec();
+        sorted.sort_unstable_by(f64::total_cmp);
         Self {
             values,
             sorted,

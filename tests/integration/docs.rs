@@ -167,6 +167,8 @@ impl Checkout {
              run) case \"$*\" in *--resume*) ;; *) set -- \"$@\" --force;; esac\n\
              exec '{0}' \"$@\" --set workload.requests={REQUESTS} --set precision=null --set max_requests=null \
              --no-progress;;\n\
+             capacity) exec '{0}' \"$@\" --force --shard 1/40 --set capacity.max_requests=500 \
+             --no-progress;;\n\
              simulate) exec '{0}' \"$@\" --no-metrics_config_store_plots;;\n\
              *) exec '{0}' \"$@\";;\nesac\n",
             program.display()

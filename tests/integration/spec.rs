@@ -602,10 +602,8 @@ fn every_sweep_we_ship_is_valid_and_draws_its_requests() {
         let source = WorkloadSource::new(spec.data_files());
         let workload = source.get(&config.workload, config.seed, 0).unwrap();
         let workload = workload.at_rate(config.qps).unwrap();
-        assert_eq!(
-            Some(workload.requests.len() as u32),
-            config.workload.requests
-        );
+        let drawn = workload.requests.len() as u32;
+        assert!(config.workload.requests.is_none_or(|asked| asked == drawn));
         let of_file = matches!(config.workload.lengths, LengthsConfig::Trace { .. });
         let data = source.fingerprints(&config.workload).unwrap();
         assert_eq!(data.len(), usize::from(of_file));
