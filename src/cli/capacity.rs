@@ -98,7 +98,7 @@ pub(super) fn study(
     match done? {
         Done::Interrupted(code) => Ok(code),
         Done::Finished(manifest, claimed) => {
-            let report = conclude(manifest.clone(), &claimed, demand)?;
+            let report = conclude(*manifest.clone(), &claimed, demand)?;
             print(&report, session.format())?;
             session.exit_code(&manifest, !report.holders.is_empty())
         }

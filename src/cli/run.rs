@@ -48,7 +48,7 @@ pub fn run(args: Args) -> CliResult {
     match done? {
         Done::Interrupted(code) => Ok(code),
         Done::Finished(manifest, claimed) => {
-            args.session.print(manifest.clone(), &claimed)?;
+            args.session.print(*manifest.clone(), &claimed)?;
             args.session.exit_code(&manifest, manifest.runs.slo_met > 0)
         }
     }

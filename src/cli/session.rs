@@ -81,7 +81,7 @@ pub(super) enum Done {
     /// Before its end, with this exit code.
     Interrupted(ExitCode),
     /// Complete, in this directory.
-    Finished(Manifest, ClaimedDirectory),
+    Finished(Box<Manifest>, ClaimedDirectory),
 }
 
 impl SessionArgs {
@@ -240,7 +240,7 @@ impl SessionArgs {
         if excluded > 0 && !self.quiet {
             say!("constraints exclude {excluded} of {total} runs");
         }
-        Ok(Done::Finished(manifest, claimed))
+        Ok(Done::Finished(Box::new(manifest), claimed))
     }
 
     /// The exit code of a finished sweep, in which something was found or not.

@@ -75,18 +75,17 @@ impl Holder {
         })
     }
 
-    /// Half-width of the interval, as a share; 0 where it is not known.
+    /// Half-width of the interval, as a share; 1 where it is not known.
     fn relative_half_width(&self) -> f64 {
         let ends = (self.capacity_low_requests_per_s).zip(self.capacity_high_requests_per_s);
-        ends.map_or(0.0, |(low, high)| {
+        ends.map_or(1.0, |(low, high)| {
             (high - low) / 2.0 / self.capacity_requests_per_s
         })
     }
 
-    /// The load that it holds for certain, as far as that is known.
+    /// The load that it holds for certain; 0 where that is not known.
     fn sure_requests_per_s(&self) -> f64 {
-        let low = self.capacity_low_requests_per_s;
-        low.unwrap_or(self.capacity_requests_per_s)
+        self.capacity_low_requests_per_s.unwrap_or(0.0)
     }
 
     /// Whether the price of their loads differs by no more than is known of it.
@@ -104,6 +103,7 @@ impl Holder {
     fn shown(&self) -> String {
         let value = number(self.capacity_requests_per_s);
         match self.relative_half_width() {
+            width if width >= 1.0 => format!("{value} ±?"),
             width if width > 0.0 => format!("{value} ±{:.1} %", (width * 1000.0).ceil() / 10.0),
             _ => value,
         }

@@ -161,7 +161,7 @@ pub fn highest_load<E>(
         look,
         looks: Vec::new(),
     };
-    match search.from_afar()? {
+    match search.find_bracket()? {
         Start::Bracket(bracket) => search.narrow(bracket),
         Start::Nothing => Ok(search.nothing()),
         Start::Everything => Ok(search.everything()),
@@ -212,7 +212,7 @@ impl<E, F: FnMut(f64, u32) -> Result<Look, E>> Search<'_, F> {
     }
 
     /// Up while limits are kept, down while one is missed.
-    fn from_afar(&mut self) -> Result<Start, E> {
+    fn find_bracket(&mut self) -> Result<Start, E> {
         let requests = self.wanted.first_requests;
         let mut load = self.wanted.guess_per_s.clamp(LEAST_PER_S, MOST_PER_S);
         let (mut keeps, mut misses) = (None, None);
