@@ -64,6 +64,10 @@ pub struct RunConfig {
     #[serde(default)]
     #[schemars(range(min = 1, max = 1024))]
     pub gpus_per_node: Option<u32>,
+    /// What a GPU costs for an hour, US dollars; default: the device's price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1e6))]
+    pub price_usd_per_gpu_hour: Option<f64>,
     /// Format of weights; default: the model's.
     #[serde(default)]
     pub dtype: Option<DType>,
@@ -302,6 +306,11 @@ pub struct PoolOverride {
     /// Device.
     #[serde(default)]
     pub device: Option<String>,
+    /// What one of its GPUs costs for an hour, US dollars; default: the run's, or, of
+    /// another device than the run's, that device's price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1e6))]
+    pub price_usd_per_gpu_hour: Option<f64>,
     /// Tensor-parallel ways.
     #[serde(default)]
     #[schemars(range(min = 1, max = 1024))]

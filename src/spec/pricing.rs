@@ -369,6 +369,8 @@ impl Pricing<'_> {
             // They say which profiles are used, whose contents are in the key.
             profiling_dir: _,
             network_device: _,
+            // What GPUs cost changes no time.
+            price_usd_per_gpu_hour: _,
             // They say what steps there are, not what one costs.
             replicas: _,
             pd_node_ratio: _,

@@ -17,7 +17,7 @@ use super::{
     ExpertGroup, KvTransferOverlap, MemoryCheck, PoolMemoryConfig, PoolOverride, Replicas,
     RunConfig,
 };
-use crate::catalog::{CatalogError, DeviceSpec, EngineSpec, ModelSpec};
+use crate::catalog::{CatalogError, DeviceSpec, EngineSpec, ModelSpec, PriceBasis};
 use crate::execution_time::StepCost;
 use crate::execution_time::aicb::Phase;
 use crate::execution_time::graph::Graph;
@@ -309,7 +309,7 @@ impl Resolver {
         Ok(Pool {
             role: plan.role,
             replicas: plan.replicas,
-            device: device.spec.clone(),
+            device: plan.priced(&device.spec),
             parallelism: own,
             peers,
             placement,
@@ -354,6 +354,8 @@ struct PoolPlan<'a> {
     device: &'a str,
     /// The key that names it.
     device_key: &'static str,
+    /// What a GPU of it costs instead of what the device's description says.
+    price_usd_per_gpu_hour: Option<f64>,
     parallelism: Parallelism,
     scheduler: Option<&'a ReplicaScheduler>,
     memory: PoolMemoryConfig,
@@ -376,6 +378,7 @@ fn plan_pools(config: &RunConfig) -> Result<Vec<PoolPlan<'_>>, ResolveError> {
             replicas,
             device: &config.device,
             device_key: "device",
+            price_usd_per_gpu_hour: config.price_usd_per_gpu_hour,
             parallelism: config.parallelism(),
             scheduler: config.replica_scheduler.as_ref(),
             memory: PoolMemoryConfig::default(),
@@ -395,6 +398,11 @@ impl<'a> PoolPlan<'a> {
             replicas,
             device: pool.device.as_deref().unwrap_or(&config.device),
             device_key,
+            // The run's price is that of its own device.
+            price_usd_per_gpu_hour: pool.price_usd_per_gpu_hour.or_else(|| {
+                let own = pool.device.as_ref().is_none_or(|own| *own == config.device);
+                config.price_usd_per_gpu_hour.filter(|_| own)
+            }),
             parallelism: config.pool_parallelism(pool),
             scheduler: pool
                 .replica_scheduler
@@ -402,6 +410,16 @@ impl<'a> PoolPlan<'a> {
                 .or(config.replica_scheduler.as_ref()),
             memory: pool.memory.clone(),
         }
+    }
+
+    /// The device at the price that the run gives.
+    fn priced(&self, device: &DeviceSpec) -> DeviceSpec {
+        let mut device = device.clone();
+        if let Some(price) = self.price_usd_per_gpu_hour {
+            device.price_usd_per_hour = price;
+            device.price_basis = PriceBasis::Published;
+        }
+        device
     }
 
     /// Which memory the KV cache gets: beside the margin of the pool or the run, by

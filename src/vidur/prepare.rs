@@ -374,6 +374,7 @@ fn run_config(settings: &Settings, options: &Options, requests: &Requests) -> Ru
         aicb_dir: None,
         engine: EngineConfig::default(),
         gpus_per_node: gpus_per_node(settings.text("replica_config_network_device")),
+        price_usd_per_gpu_hour: None,
         dtype: None,
         kv_cache_dtype: None,
         tensor_parallel: settings.whole("replica_config_tensor_parallel_size"),

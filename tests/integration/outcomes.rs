@@ -555,3 +555,55 @@ fn one_catalogue_decides_what_can_be_judged() {
         );
     }
 }
+
+/// What GPUs cost can be said in the specification, of a pool apart, and is then no
+/// assumption; a pool of another device keeps that device's price.
+#[test]
+fn prices_of_gpus_can_be_given() {
+    const PRICED: &str = "\
+name: priced
+base:
+  model: llama-3-8b
+  device: h100
+  backend: roofline
+  replicas: 4
+  qps: 1
+  price_usd_per_gpu_hour: 2.5
+  workload:
+    requests: 4
+    lengths: {type: fixed, prefill_tokens: 10, decode_tokens: 2}
+    arrivals: static
+";
+    let folder = SpecFolder::new(PRICED);
+    let cost = |more: &[&str]| {
+        let command = ["run", "spec.yaml", "--force", "--quiet", "--out", "out"];
+        folder.ok(&[&command[..], more].concat());
+        let table = read_summary(&folder.path("out")).expect("a summary");
+        let row = table.rows().next().expect("a run");
+        let assumed = row.text("assumptions").unwrap_or_default().to_owned();
+        (row.number("cost_usd_per_hour").expect("a cost"), assumed)
+    };
+    assert_eq!(cost(&[]).0, 10.0);
+    assert_eq!(cost(&["--set", "price_usd_per_gpu_hour=null"]).0, 17.0);
+    let pools = [
+        "--set",
+        "pd_node_ratio=0.5",
+        "--set",
+        "global_scheduler=split_wise",
+    ];
+    let pools = [&pools[..], &["--set", "replica_scheduler=split_wise"]].concat();
+    assert_eq!(cost(&pools).0, 10.0);
+    let dear = [&pools[..], &["--set", "decode.price_usd_per_gpu_hour=4"]].concat();
+    assert_eq!(cost(&dear).0, 13.0);
+    // An A100 at its own price.
+    let other = [&pools[..], &["--set", "decode.device=a100"]].concat();
+    let a100 = vidur_sweep::catalog::Catalog::builtin()
+        .device("a100")
+        .expect("known");
+    assert_eq!(cost(&other).0, 2.0 * 2.5 + 2.0 * a100.price_usd_per_hour);
+    let (free, assumed) = cost(&["--set", "device=h200"]);
+    assert!(
+        free == 10.0 && !assumed.contains("price of h200"),
+        "{assumed}"
+    );
+}
