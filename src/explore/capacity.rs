@@ -10,15 +10,12 @@ use crate::results::{Capacity, RunResult, RunStatus};
 use crate::search::{Found, Look, Wanted, highest_load};
 use crate::select::strained;
 use crate::spec::{Bound, CapacitySearch, Measure, ResolveError, RunConfig};
+use crate::statistics::LoadVerdict;
 use crate::workload::WorkloadError;
 
 /// Requests measured in the first looks: below it percentiles say little, and the first
 /// looks only find the order of magnitude.
 const FIRST_REQUESTS: u32 = 500;
-
-/// A deployment keeps up with a load if that exceeds what it serves by no more than this, in
-/// tolerances.
-const EXCESS_ALLOWED: f64 = 0.5;
 
 /// What binds where more is offered than can be served, however long it may take.
 const LOAD_BINDS: &str = "load";
@@ -73,7 +70,7 @@ impl FindCapacity {
             requests,
             simulated: u64::from(simulated),
             strain: strained.strain,
-            is_settled: strained.excess_share <= EXCESS_ALLOWED * self.search.tolerance_share(),
+            excess_share: strained.excess_share,
             served_per_s: strained.is_saturated.then_some(served_per_s),
             residence_s: summary.map_or(f64::NAN, |s| s.e2e.mean_s),
         }
@@ -105,6 +102,11 @@ impl FindCapacity {
             shown_qps: found.looks[found.shown].load_per_s,
         };
         let mut row = results.swap_remove(found.shown);
+        let steady = row.summary.as_mut().and_then(|s| s.steady.as_mut());
+        // To within the tolerance, which is all that is asked here.
+        if let Some(steady) = steady.filter(|_| found.shown_is_held()) {
+            steady.verdict = LoadVerdict::Stable;
+        }
         let rejected = row.summary.as_ref().map_or(0, |summary| summary.rejected);
         let remarks = row.reason.take().into_iter().chain(remark(found, rejected));
         let remarks: Vec<String> = remarks.collect();
@@ -124,7 +126,7 @@ fn remark(found: &Found, rejected: u32) -> Option<String> {
     if found.load_per_s == 0.0 {
         return Some("no load keeps the targets, not even of requests that never meet".to_owned());
     }
-    if found.load_per_s.is_infinite() {
+    if found.missed.is_none() {
         let tried = found.looks[found.shown].load_per_s;
         return Some(format!("no load up to {tried} requests/s misses a target"));
     }

@@ -42,6 +42,9 @@ const HOPELESS_EXCESS: f64 = 2.0;
 /// as it is.
 const CLOSE: f64 = 0.02;
 
+/// A figure that takes up less of its limit than this is far from it.
+const FAR_BELOW: f64 = 0.8;
+
 /// Watches one run.
 pub struct Steady<'a> {
     length: &'a Length,
@@ -133,11 +136,17 @@ impl<'a> Steady<'a> {
         figures
     }
 
-    /// The share of the load by which it may exceed what is served, if so much can be said.
+    /// The share of the load by which it may exceed what is served, if so much can be said:
+    /// of a run in which the figures that are near their limits can be believed.
     fn excess_share(&self, window: &Window<'_>, evidence: &LoadEvidence) -> f64 {
+        let is_far = |limit: &Limit| {
+            let value = window.interval(limit.figure).value;
+            limit.figure != Figure::Attainment
+                && limit.side.strain(value, limit.value) <= FAR_BELOW
+                && is_certain(window.likelihood(limit))
+        };
         let mut limits = self.limits.iter();
-        let are_known = limits
-            .all(|limit| window.is_known(limit.figure) || is_certain(window.likelihood(limit)));
+        let are_known = limits.all(|limit| window.is_believable(limit.figure) || is_far(limit));
         match evidence.settled && are_known {
             true => evidence.growing_share,
             false => f64::INFINITY,

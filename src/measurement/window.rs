@@ -9,7 +9,7 @@ use crate::simulator::{
     Distribution, DistributionIntervals, Mark, OutcomeCounts, PoolWork, Progress, RequestOutcome,
     RequestRecord, RequestTargets, SegmentCounts, SimulationTotals, SparseHistogram,
 };
-use crate::statistics::quantile::{Quantiles, share_of};
+use crate::statistics::quantile::{Quantiles, share_is_known, share_of};
 use crate::statistics::warm_up::mser5;
 use crate::statistics::{CellCounts, Interval, Sample, batch_means, length};
 
@@ -116,6 +116,15 @@ impl<'a> Window<'a> {
     /// Whether the interval of a figure can be believed.
     pub(super) fn is_known(&self, figure: Figure) -> bool {
         self.estimate(figure).is_known
+    }
+
+    /// Whether the interval of a figure can be believed, whatever it is used for: that of the
+    /// share of requests that keep their targets needs some that do not.
+    pub(super) fn is_believable(&self, figure: Figure) -> bool {
+        match figure {
+            Figure::Attainment => share_is_known(&self.facts.met),
+            figure => self.is_known(figure),
+        }
     }
 
     /// What is known of a figure, found once: who watches a run asks several times.

@@ -40,11 +40,9 @@ pub(super) fn answer(
             sentences: vec!["Nothing was simulated, so there is nothing to deploy.".to_owned()],
         };
     };
-    let mut sentences = vec![
-        deploy(first, varying_axes),
-        holds(first),
-        sure(selection, first),
-    ];
+    let mut sentences = vec![deploy(first, varying_axes)];
+    sentences.extend(capacity(first));
+    sentences.extend([holds(first), sure(selection, first)]);
     sentences.extend(
         best.get(1)
             .map(|next| next_best(selection, first, next, varying_axes)),
@@ -115,6 +113,15 @@ fn holds(first: &Deployment) -> String {
         of("throughput_requests_per_s"),
         of("throughput_tokens_per_s_per_gpu"),
     )
+}
+
+/// What it holds at most, where that was looked for; the rest is then of a run at about
+/// that load.
+fn capacity(first: &Deployment) -> Option<String> {
+    let held = figure(first, "capacity_requests_per_s")?;
+    Some(format!(
+        "It holds up to {held} requests/s; what follows is of a run that it holds for certain."
+    ))
 }
 
 fn sure(selection: &Selection, first: &Deployment) -> String {
@@ -216,6 +223,8 @@ fn assumed(reader: &SummaryReader, first: &Deployment) -> String {
         false => first.assumptions.join("; "),
     };
     let load = match of("qps") {
+        // Where the load was looked for, the specification's is where that began.
+        _ if first.figures.get("capacity_requests_per_s").is_some() => String::new(),
         Value::Null => String::new(),
         qps => format!(" at {} requests/s", format::value(Some(&qps))),
     };

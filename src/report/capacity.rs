@@ -42,6 +42,9 @@ pub struct Holder {
     pub cost_usd_per_million_requests: f64,
     /// US dollars per million output tokens at the highest load that it surely holds.
     pub cost_usd_per_million_tokens: Option<f64>,
+    /// Whether copies of it, each with its share of the requests, hold as many times its
+    /// load: requests that come at random may be dealt out at random.
+    pub can_be_copied: bool,
     /// What a person should know of it.
     pub remark: Option<String>,
     /// What its figures rest on that nobody measured or published.
@@ -69,18 +72,25 @@ impl Holder {
             cost_usd_per_hour,
             cost_usd_per_million_requests: cost_usd_per_hour / (capacity * 3600.0) * 1e6,
             cost_usd_per_million_tokens: row.number("cost_usd_per_million_tokens"),
+            can_be_copied: ["workload.arrivals.type", "workload.arrivals"]
+                .iter()
+                .any(|column| row.text(column) == Some("poisson")),
             remark: row.text("reason").map(str::to_owned),
             assumptions: (row.text("assumptions"))
                 .map_or_else(Vec::new, |text| text.lines().map(str::to_owned).collect()),
         })
     }
 
-    /// Half-width of the interval, as a share; 1 where it is not known.
+    /// The longer half of the interval, as a share; 1 where its lower end is not known.
     fn relative_half_width(&self) -> f64 {
-        let ends = (self.capacity_low_requests_per_s).zip(self.capacity_high_requests_per_s);
-        ends.map_or(1.0, |(low, high)| {
-            (high - low) / 2.0 / self.capacity_requests_per_s
-        })
+        let value = self.capacity_requests_per_s;
+        let below = self
+            .capacity_low_requests_per_s
+            .map_or(value, |low| value - low);
+        let above = self
+            .capacity_high_requests_per_s
+            .map_or(0.0, |high| high - value);
+        below.max(above) / value
     }
 
     /// The load that it holds for certain; 0 where that is not known.
@@ -130,16 +140,16 @@ pub struct Provision {
 impl Provision {
     fn of(holder: &Holder, load: f64) -> Option<Self> {
         let sure = holder.sure_requests_per_s();
-        (sure > 0.0).then(|| {
+        (sure > 0.0).then_some(()).and_then(|()| {
             let copies = whole_u64((load / sure).ceil()).max(1);
-            Self {
+            (copies == 1 || holder.can_be_copied).then(|| Self {
                 load_requests_per_s: load,
                 run_index: holder.run_index,
                 copies,
                 total_gpus: copies.saturating_mul(holder.total_gpus.into()),
                 cost_usd_per_hour: copies as f64 * holder.cost_usd_per_hour,
                 headroom: copies as f64 * sure / load - 1.0,
-            }
+            })
         })
     }
 
@@ -169,6 +179,8 @@ pub struct CapacityReport {
     pub failed: u64,
     /// Configurations that keep the targets at no load.
     pub holding_nothing: u64,
+    /// Why the first of them does not.
+    pub nothing_because: Option<String>,
     /// Targets, as in `ttft_p90_s <= 2 s`.
     pub targets: Vec<String>,
     /// Axes with more than one value.
@@ -179,6 +191,8 @@ pub struct CapacityReport {
     pub load: Vec<Provision>,
     /// The cheapest way to hold each load of a forecast.
     pub growth: Vec<Provision>,
+    /// Loads that nothing holds.
+    pub unprovided: Vec<f64>,
     /// Why configurations were not simulated.
     pub reasons: Vec<ReasonGroup>,
 }
@@ -207,7 +221,7 @@ pub fn gather_capacity(
     } = overview(reader)?;
     let criteria = Criteria::new(reader.slo(), reader.objectives(), reader.axes())?;
     let (mut simulated, mut infeasible, mut failed, mut holding_nothing) = (0, 0, 0, 0);
-    let mut holders = Vec::new();
+    let (mut holders, mut nothing_because) = (Vec::new(), None);
     reader.for_each(None, |batch| {
         for row in batch.rows() {
             match row.status() {
@@ -215,7 +229,12 @@ pub fn gather_capacity(
                 Some(RunStatus::Infeasible) => infeasible += 1,
                 _ => failed += 1,
             }
-            holding_nothing += u64::from(row.number("capacity_requests_per_s") == Some(0.0));
+            if row.number("capacity_requests_per_s") == Some(0.0) {
+                holding_nothing += 1;
+                let run = row.run_index();
+                let because = || row.text("reason").map(|why| format!("run {run}: {why}"));
+                nothing_because = nothing_because.take().or_else(because);
+            }
             holders.extend(Holder::of(reader, row));
         }
     })?;
@@ -225,6 +244,8 @@ pub fn gather_capacity(
         .map_or_else(Vec::new, |load| provisions(&holders, load));
     let cheapest = |&load: &f64| provisions(&holders, load).into_iter().next();
     let growth = demand.growth.iter().filter_map(cheapest).collect();
+    let asked = demand.load.iter().chain(&demand.growth).copied();
+    let unprovided = asked.filter(|load| cheapest(load).is_none()).collect();
     let mut report = CapacityReport {
         name: reader.name().to_owned(),
         directory: reader.dir().display().to_string(),
@@ -233,11 +254,13 @@ pub fn gather_capacity(
         infeasible,
         failed,
         holding_nothing,
+        nothing_because,
         targets: criteria.bounds.iter().map(format::bound).collect(),
         varying_axes,
         holders,
         load,
         growth,
+        unprovided,
         reasons,
     };
     report.answer = answer(&report);
@@ -304,10 +327,14 @@ impl CapacityReport {
 fn answer(report: &CapacityReport) -> Vec<String> {
     let targets = report.targets.join(" and ");
     let Some(best) = report.holders.first() else {
-        return vec![format!("No configuration holds any load within {targets}.")];
+        let because = report.nothing_because.iter();
+        let because = because.map(|why| format!("For example {why}."));
+        return std::iter::once(format!("No configuration holds any load within {targets}."))
+            .chain(because)
+            .collect();
     };
     let mut sentences = vec![format!(
-        "Cheapest per request: {}, on {}, holds {}{} requests/s within {targets}, {} per GPU, at \
+        "Best: {}, on {}, holds {}{} requests/s within {targets}, {} per GPU, at \
          {} per million requests{}.",
         report.named(best),
         counted(best.total_gpus.into(), "GPU"),
@@ -336,6 +363,13 @@ fn answer(report: &CapacityReport) -> Vec<String> {
         ));
     }
     sentences.extend(report.load.first().map(|way| provided(report, way)));
+    sentences.extend(report.unprovided.iter().map(|load| {
+        format!(
+            "No single configuration holds {} requests/s for certain, and only Poisson arrivals \
+             may be dealt out to copies.",
+            number(*load)
+        )
+    }));
     if !best.assumptions.is_empty() {
         sentences.push(format!("Assumed: {}.", best.assumptions.join("; ")));
     }

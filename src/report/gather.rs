@@ -220,7 +220,11 @@ pub(super) fn condense(
         }
     }
     let best = ranked.first().map(|&(position, _)| position);
-    let binding = match best {
+    // Between capacities, a step that would be better has been found.
+    let has_capacity = leaders
+        .first()
+        .is_some_and(|leader| leader.figures.get("capacity_requests_per_s").is_some());
+    let binding = match best.filter(|_| !has_capacity) {
         Some(best) => Some(binding(
             reader,
             selection,

@@ -43,8 +43,9 @@ pub struct Look {
     pub simulated: u64,
     /// Of its limits.
     pub strain: Strain,
-    /// Whether it is known to keep up with the load.
-    pub is_settled: bool,
+    /// The share of the load by which it may exceed what is served, at most; infinite:
+    /// nothing is known of that.
+    pub excess_share: f64,
     /// What it served, requests per second, if it is known not to keep up.
     pub served_per_s: Option<f64>,
     /// Mean time a request was in the system, seconds.
@@ -57,7 +58,7 @@ impl Look {
     }
 
     fn surely_keeps(&self) -> bool {
-        self.is_settled && self.keeps() && self.strain.high <= 0.0
+        self.excess_share.is_finite() && self.keeps() && self.strain.high <= 0.0
     }
 
     fn surely_misses(&self) -> bool {
@@ -89,8 +90,8 @@ pub struct Wanted {
 /// What was found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
-    /// The highest load that keeps all limits, requests per second; 0: none does;
-    /// infinite: none that was tried misses any.
+    /// The highest load that keeps all limits, requests per second; 0: none does; the
+    /// highest that is tried where that keeps them, too.
     pub load_per_s: f64,
     /// Ends of its 95 % interval; NaN: not known.
     pub low_per_s: f64,
@@ -107,6 +108,13 @@ pub struct Found {
     pub against_order_per_s: Option<f64>,
     /// Every look, in order.
     pub looks: Vec<Look>,
+}
+
+impl Found {
+    /// Whether the look that is shown keeps all limits for certain.
+    pub fn shown_is_held(&self) -> bool {
+        self.looks[self.shown].surely_keeps()
+    }
 }
 
 /// Requests that are in the system on average, below which none meets another.
@@ -126,6 +134,12 @@ const COARSE: f64 = 0.05;
 const GAP: f64 = 2.5;
 /// And where there is no line, or all requests are given.
 const FINE: f64 = 0.5;
+/// A search ends with looks so many times as long as the first, at least: intervals of
+/// shorter ones, near the load that saturates, cover too little (docs/statistics.md).
+const CONCLUDING_LENGTH: u32 = 32;
+/// A load may exceed what is served by no more than this where a search ends, in tolerances:
+/// the load that is held for certain is less by that.
+const EXCESS: f64 = 0.5;
 /// So many looks of one length are enough: then an end of the interval is where it is certain
 /// so far.
 const MOST_LOOKS: usize = 12;
@@ -267,7 +281,12 @@ impl<E, F: FnMut(f64, u32) -> Result<Look, E>> Search<'_, F> {
             let is_longest = requests >= wanted.max_requests;
             spread = self.expected_spread(bracket);
             root = self.root(bracket);
-            if is_longest || spread <= wanted.tolerance {
+            let is_long = requests >= wanted.first_requests.saturating_mul(CONCLUDING_LENGTH);
+            let is_enough = |spread: f64, excess_share: f64| {
+                is_long && spread <= wanted.tolerance && excess_share <= EXCESS * wanted.tolerance
+            };
+            let excess_share = self.looks[bracket.keeps].excess_share;
+            if is_longest || is_enough(spread, excess_share) {
                 let gap = GAP * wanted.tolerance;
                 bracket = self.bisect(bracket, requests, gap)?;
                 if self.share_of_root(bracket).is_none() {
@@ -276,7 +295,7 @@ impl<E, F: FnMut(f64, u32) -> Result<Look, E>> Search<'_, F> {
                 root = self.root(bracket);
                 let ends = self.ends(bracket, gap, requests)?;
                 spread = (ends[1] - ends[0]) / 2.0 / root;
-                if is_longest || spread <= wanted.tolerance {
+                if is_longest || is_enough(spread, excess_share) {
                     return self.conclude(bracket, root, ends);
                 }
             }
@@ -411,8 +430,20 @@ impl<E, F: FnMut(f64, u32) -> Result<Look, E>> Search<'_, F> {
             is_certain: Look::surely_misses,
             strain: |look| look.strain.low,
         };
+        let kept = self.end(&low, root, reach, gap, requests)?;
+        // What may be too much of it is not held for certain.
+        let near = self
+            .looks
+            .iter()
+            .filter(|look| look.requests == requests && look.load_per_s <= kept * (1.0 + gap));
+        let nearest = near.max_by(|one, two| one.load_per_s.total_cmp(&two.load_per_s));
+        let excess_share = nearest.map_or(0.0, |look| look.excess_share);
+        let excess_share = match excess_share.is_finite() {
+            true => excess_share,
+            false => EXCESS * self.wanted.tolerance,
+        };
         Ok([
-            self.end(&low, root, reach, gap, requests)?,
+            kept * (1.0 - excess_share),
             self.end(&high, root, reach, gap, requests)?,
         ])
     }
@@ -548,8 +579,8 @@ impl<E, F: FnMut(f64, u32) -> Result<Look, E>> Search<'_, F> {
     /// Every load that was tried keeps all limits.
     fn everything(&mut self) -> Found {
         Found {
-            load_per_s: f64::INFINITY,
-            low_per_s: f64::NAN,
+            load_per_s: MOST_PER_S,
+            low_per_s: MOST_PER_S,
             high_per_s: f64::NAN,
             shown: self.looks.len() - 1,
             missed: None,
@@ -597,7 +628,11 @@ mod tests {
                 low: value - 1.96 * deviation,
                 high: value + 1.96 * deviation,
             },
-            is_settled: load_per_s < RATE,
+            excess_share: if load_per_s < RATE {
+                0.0
+            } else {
+                f64::INFINITY
+            },
             served_per_s: (load_per_s >= RATE).then_some(RATE),
             residence_s,
         }
@@ -700,11 +735,11 @@ mod tests {
         let found = find(&WANTED, |load, requests| Look {
             load_per_s: load,
             served_per_s: None,
-            is_settled: true,
+            excess_share: 0.0,
             ..look(0.1, requests, 0.0, 0.0)
         });
-        assert_eq!(found.load_per_s, f64::INFINITY);
-        assert!(found.low_per_s.is_nan() && found.missed.is_none());
+        assert_eq!(found.load_per_s, MOST_PER_S);
+        assert!(found.high_per_s.is_nan() && found.missed.is_none());
     }
 
     #[test]

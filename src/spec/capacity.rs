@@ -24,6 +24,27 @@ pub(super) fn is_sought(spec: &Map<String, Value>) -> bool {
         || search.is_some_and(|search| search == "capacity")
 }
 
+/// Brings the keys of `search: {type: capacity}` to where they are looked for, so that an
+/// override of one keeps the others.
+pub(super) fn unite(spec: &mut Map<String, Value>) {
+    let Some(Value::Object(search)) = spec.get("search") else {
+        return;
+    };
+    if search.get("type").is_none_or(|kind| kind != "capacity") {
+        return;
+    }
+    let own: Vec<(String, Value)> = (search.iter())
+        .filter(|(key, _)| *key != "type")
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let capacity = spec.entry("capacity").or_insert_with(|| Map::new().into());
+    if let Value::Object(capacity) = capacity {
+        for (key, value) in own {
+            capacity.entry(key).or_insert(value);
+        }
+    }
+}
+
 /// Gives the configurations a load where none is given: one that is sought need not be.
 pub(super) fn start_somewhere(spec: &mut Map<String, Value>) {
     let has_load = |section: &str| {
@@ -56,8 +77,7 @@ fn unfitness(bound: &Bound) -> Option<&'static str> {
         };
     }
     match (column, bound.side) {
-        (ATTAINMENT_COLUMN, Side::AtLeast)
-        | ("gpu_busy_fraction" | "kv_cache_utilization", Side::AtMost) => None,
+        (ATTAINMENT_COLUMN, Side::AtLeast) => None,
         _ => Some(
             "it is not what more load makes harder to keep; a capacity needs targets of \
              latencies or of requests. What a deployment may be is for `constraints`, what it \
@@ -140,9 +160,14 @@ impl RunConfig {
         if is_closed {
             return Some(Problem::about("workload.arrivals", reason));
         }
-        let is_stopped = self.time_limit_s.is_some() && self.measured() == Measure::Steady;
         let reason = "a capacity is that of a load that goes on; leave the limit out";
-        is_stopped.then(|| Problem::about("time_limit_s", reason))
+        if self.time_limit_s.is_some() {
+            return Some(Problem::about("time_limit_s", reason));
+        }
+        let is_recorded = matches!(self.workload.arrivals, ArrivalsConfig::Trace { .. });
+        let reason = "a capacity is that of steady state; only recorded arrivals are taken as \
+                      they are";
+        (self.measured() == Measure::All && !is_recorded).then(|| Problem::about("measure", reason))
     }
 }
 

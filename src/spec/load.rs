@@ -67,6 +67,7 @@ fn read_document(
     write_out_dots(&mut spec, &mut issues);
     let seeks_capacity = is_asked_for_capacity || capacity::is_sought(&spec);
     if seeks_capacity {
+        capacity::unite(&mut spec);
         capacity::start_somewhere(&mut spec);
     }
     let files = DataFiles::beside(document.file.parent().map(Path::to_path_buf));

@@ -394,6 +394,17 @@ pub fn share_of(series: &[bool]) -> Interval {
     )
 }
 
+/// Whether enough is known of the share of a series for its interval to be believed: as many
+/// independent events of the rarer kind as tell the size of their clusters.
+pub fn share_is_known(series: &[bool]) -> bool {
+    let held = |index: usize| f64::from(u8::from(series[index]));
+    let spread = Cells::gather(series.len(), held, |_| 1.0).spread();
+    let samples = series.len() as f64;
+    let rarer = spread.ratio.min(1.0 - spread.ratio);
+    let events = samples * rarer / design_effect(&spread, samples).max(1.0);
+    is_enough(events, spread.independent, MIN_EVENTS)
+}
+
 fn share(cells: &Cells, value: f64, samples: u64) -> Interval {
     let spread = cells.spread();
     if spread.standard_error.is_nan() {

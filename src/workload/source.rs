@@ -121,8 +121,13 @@ impl WorkloadSource {
     ) -> Result<Arc<UnitStream>, WorkloadError> {
         let draw = (seed, replication);
         let mut streams = lock(&self.streams);
+        // The rate of a recording is that of the rows that are used, which the number of
+        // requests decides.
+        let is_recorded = matches!(config.arrivals, ArrivalsConfig::Trace { .. });
         let is_same = |other: &WorkloadConfig| {
-            other.lengths == config.lengths && other.arrivals == config.arrivals
+            other.lengths == config.lengths
+                && other.arrivals == config.arrivals
+                && (!is_recorded || other.requests == config.requests)
         };
         let found = streams.iter().find(|(d, c, _)| *d == draw && is_same(c));
         if let Some((_, _, stream)) = found {

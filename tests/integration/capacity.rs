@@ -168,7 +168,7 @@ fn a_study_is_the_same_however_it_is_asked_for_and_done_once() {
         "{told}"
     );
     let shown = String::from_utf8_lossy(&output.stdout);
-    assert!(shown.contains("Cheapest per request: run 0"), "{shown}");
+    assert!(shown.contains("Best: run 0"), "{shown}");
 }
 
 #[test]

@@ -387,7 +387,7 @@ fn priced_keys(folder: &Path) -> Vec<(Value, Vec<(&'static str, Value)>)> {
 }
 
 /// Keys that say which steps there are, not what one costs.
-const UNPRICED: [&str; 36] = [
+const UNPRICED: [&str; 39] = [
     "decode.global_scheduler",
     "decode.memory.margin_fraction",
     "decode.memory.num_blocks",
@@ -407,6 +407,9 @@ const UNPRICED: [&str; 36] = [
     "network.kv_transfer_overlap",
     "pd_node_ratio",
     "precision",
+    "price_usd_per_gpu_hour",
+    "prefill.price_usd_per_gpu_hour",
+    "decode.price_usd_per_gpu_hour",
     "prefill.global_scheduler",
     "prefill.memory.margin_fraction",
     "prefill.memory.num_blocks",
