@@ -1,15 +1,13 @@
 //! `vidur-sweep capacity`: how much load each configuration of a sweep holds.
 
-use super::output::{output_width, print_data_with, print_text};
+use super::output::{output_width, print_as};
 use super::pareto::failure;
 use super::session::{Done, SessionArgs, TABLE_ROWS, tell_prices};
 use super::sweep::SweepArgs;
 use super::values::{positive, whole};
 use super::{CliError, CliResult};
 use crate::explore::{FindCapacity, Plan};
-use crate::report::{
-    CapacityReport, Demand, ReportFormat, gather_capacity, write_capacity, write_page_and_gather,
-};
+use crate::report::{CapacityReport, Demand, write_capacity, write_page_and_gather_capacity};
 use crate::results::{ClaimedDirectory, Manifest, SummaryReader, write_capacity_table};
 
 /// Find the highest load that each configuration holds within the targets
@@ -99,7 +97,10 @@ pub(super) fn study(
         Done::Interrupted(code) => Ok(code),
         Done::Finished(manifest, claimed) => {
             let report = conclude(*manifest.clone(), &claimed, demand)?;
-            print(&report, session.format())?;
+            let (format, width) = (session.format(), output_width());
+            print_as(format, |out| {
+                write_capacity(&report, format, width, TABLE_ROWS, out)
+            })?;
             session.exit_code(&manifest, !report.holders.is_empty())
         }
     }
@@ -113,18 +114,6 @@ fn conclude(
 ) -> Result<CapacityReport, CliError> {
     // Nobody else has written since it was finished or verified.
     let reader = SummaryReader::of_finished(claimed.path(), manifest);
-    write_page_and_gather(&reader, claimed, Some(0)).map_err(failure)?;
     write_capacity_table(&reader, claimed).map_err(|error| failure(error.into()))?;
-    gather_capacity(&reader, demand).map_err(failure)
-}
-
-fn print(report: &CapacityReport, format: ReportFormat) -> Result<(), CliError> {
-    let width = output_width();
-    let write = |out: &mut Vec<u8>| write_capacity(report, format, width, TABLE_ROWS, out);
-    if format != ReportFormat::Table {
-        return print_data_with(write);
-    }
-    let mut text = Vec::new();
-    write(&mut text).map_err(|error| CliError::Failure(error.to_string()))?;
-    print_text(&String::from_utf8_lossy(&text))
+    write_page_and_gather_capacity(&reader, claimed, demand).map_err(failure)
 }

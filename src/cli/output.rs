@@ -12,7 +12,7 @@ use std::path::Path;
 
 use super::CliError;
 use crate::input_file::{steers, tame_line};
-use crate::report::LEAST_WIDTH;
+use crate::report::{LEAST_WIDTH, ReportFormat};
 
 /// Prints a line to standard error, as `eprintln!` does, but whatever becomes of
 /// it. What could steer a terminal is escaped: most messages quote files.
@@ -70,6 +70,19 @@ pub(super) fn print_data_with(
     let mut data = Vec::new();
     write(&mut data).map_err(|error| CliError::Failure(error.to_string()))?;
     print_data(&data)
+}
+
+/// Prints what `write` writes: text for people, or data.
+pub(super) fn print_as(
+    format: ReportFormat,
+    write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+) -> Result<(), CliError> {
+    if format != ReportFormat::Table {
+        return print_data_with(write);
+    }
+    let mut text = Vec::new();
+    write(&mut text).map_err(|error| CliError::Failure(error.to_string()))?;
+    print_text(&String::from_utf8_lossy(&text))
 }
 
 fn print(content: &[u8]) -> Result<(), CliError> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::output::{output_width, print_data_with, print_text};
+use super::output::{output_width, print_as};
 use super::values::whole;
 use super::{CliError, CliResult};
 use crate::report::{
@@ -89,13 +89,7 @@ pub fn run(args: Args) -> CliResult {
 /// Prints a report as asked.
 pub(super) fn print_report(report: &SweepReport, format: ReportFormat) -> Result<(), CliError> {
     let width = output_width();
-    if format != ReportFormat::Table {
-        return print_data_with(|out| write_report(report, format, width, out));
-    }
-    let mut text = Vec::new();
-    write_report(report, format, width, &mut text)
-        .map_err(|error| CliError::Failure(error.to_string()))?;
-    print_text(&String::from_utf8_lossy(&text))
+    print_as(format, |out| write_report(report, format, width, out))
 }
 
 /// Opens a result directory.

@@ -56,20 +56,8 @@ pub(super) fn answer(
     }
 }
 
-/// `tensor_parallel = 8, replicas = 2`.
-fn settings(deployment: &Deployment, axes: &[String]) -> String {
-    let values = axes.iter().filter_map(|axis| {
-        let value = deployment.axes.get(axis).filter(|value| !value.is_null())?;
-        Some(format!("{axis} = {}", format::value(Some(value))))
-    });
-    values.collect::<Vec<_>>().join(", ")
-}
-
 fn named(deployment: &Deployment, axes: &[String]) -> String {
-    match settings(deployment, axes) {
-        settings if settings.is_empty() => format!("run {}", deployment.run_index),
-        settings => format!("run {} ({settings})", deployment.run_index),
-    }
+    format::named(deployment.run_index, &deployment.axes, axes)
 }
 
 fn deploy(first: &Deployment, axes: &[String]) -> String {

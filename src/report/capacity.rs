@@ -7,13 +7,15 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::ReportFormat;
+use super::deployment::{axis_values, sentences};
 use super::format::{self, counted, grouped, number};
 use super::gather::{Overview, ReportError, overview};
+use super::table::reasons;
 use super::text_table::{TextColumn, TextTable, wrapped};
+use super::{ReportFormat, html};
 use crate::number::{whole_u32, whole_u64};
-use crate::results::{RunStatus, SummaryReader, SummaryRow};
-use crate::select::{Criteria, ReasonGroup};
+use crate::results::{ClaimedDirectory, SummaryReader, SummaryRow};
+use crate::select::ReasonGroup;
 
 /// One configuration and what it holds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -55,14 +57,11 @@ impl Holder {
     fn of(reader: &SummaryReader, row: SummaryRow<'_>) -> Option<Self> {
         let capacity = row.number("capacity_requests_per_s")?;
         let cost_usd_per_hour = row.number("cost_usd_per_hour")?;
-        let axes = reader.labels().iter().chain(reader.axes());
         (capacity > 0.0).then_some(())?;
         Some(Self {
             rank: 0,
             run_index: row.run_index(),
-            axes: axes
-                .map(|axis| (axis.name.clone(), row.value(&axis.name)))
-                .collect(),
+            axes: axis_values(reader, row),
             total_gpus: whole_u32(row.number("total_gpus")?),
             capacity_requests_per_s: capacity,
             capacity_low_requests_per_s: row.number("capacity_low_requests_per_s"),
@@ -76,8 +75,7 @@ impl Holder {
                 .iter()
                 .any(|column| row.text(column) == Some("poisson")),
             remark: row.text("reason").map(str::to_owned),
-            assumptions: (row.text("assumptions"))
-                .map_or_else(Vec::new, |text| text.lines().map(str::to_owned).collect()),
+            assumptions: row.text("assumptions").map_or_else(Vec::new, sentences),
         })
     }
 
@@ -206,29 +204,31 @@ pub struct Demand {
     pub growth: Vec<f64>,
 }
 
-/// Condenses the directory of a capacity study, and what `demand` takes.
+/// Makes the page of a capacity study, and condenses the directory to what its
+/// configurations hold and what `demand` takes: one look at the runs does for both.
 ///
 /// # Errors
-/// If the results cannot be read.
-pub fn gather_capacity(
+/// If the results cannot be read or the page cannot be written.
+pub fn write_page_and_gather_capacity(
     reader: &SummaryReader,
+    dir: &ClaimedDirectory,
     demand: &Demand,
 ) -> Result<CapacityReport, ReportError> {
-    let Overview {
-        reasons,
-        varying_axes,
-        ..
-    } = overview(reader)?;
-    let criteria = Criteria::new(reader.slo(), reader.objectives(), reader.axes())?;
-    let (mut simulated, mut infeasible, mut failed, mut holding_nothing) = (0, 0, 0, 0);
-    let (mut holders, mut nothing_because) = (Vec::new(), None);
+    let overview = overview(reader)?;
+    html::write_with(reader, dir, &overview)?;
+    condense(reader, &overview, demand)
+}
+
+/// Condenses the directory of a capacity study, as it was looked over, and what `demand`
+/// takes.
+fn condense(
+    reader: &SummaryReader,
+    overview: &Overview,
+    demand: &Demand,
+) -> Result<CapacityReport, ReportError> {
+    let (mut holders, mut holding_nothing, mut nothing_because) = (Vec::new(), 0, None);
     reader.for_each(None, |batch| {
         for row in batch.rows() {
-            match row.status() {
-                Some(RunStatus::Ok) => simulated += 1,
-                Some(RunStatus::Infeasible) => infeasible += 1,
-                _ => failed += 1,
-            }
             if row.number("capacity_requests_per_s") == Some(0.0) {
                 holding_nothing += 1;
                 let run = row.run_index();
@@ -239,29 +239,39 @@ pub fn gather_capacity(
         }
     })?;
     rank(&mut holders);
-    let load = demand
+    let mut load: Vec<Provision> = demand
         .load
-        .map_or_else(Vec::new, |load| provisions(&holders, load));
-    let cheapest = |&load: &f64| provisions(&holders, load).into_iter().next();
-    let growth = demand.growth.iter().filter_map(cheapest).collect();
-    let asked = demand.load.iter().chain(&demand.growth).copied();
-    let unprovided = asked.filter(|load| cheapest(load).is_none()).collect();
+        .map_or_else(Vec::new, |load| provisions(&holders, load).collect());
+    load.sort_by(Provision::order);
+    let mut unprovided: Vec<f64> = demand
+        .load
+        .filter(|_| load.is_empty())
+        .into_iter()
+        .collect();
+    let mut growth = Vec::with_capacity(demand.growth.len());
+    for &load in &demand.growth {
+        match provisions(&holders, load).min_by(Provision::order) {
+            Some(cheapest) => growth.push(cheapest),
+            None => unprovided.push(load),
+        }
+    }
+    let bounds = &overview.selection.criteria().bounds;
     let mut report = CapacityReport {
         name: reader.name().to_owned(),
         directory: reader.dir().display().to_string(),
         answer: Vec::new(),
-        simulated,
-        infeasible,
-        failed,
+        simulated: overview.runs.ok,
+        infeasible: overview.runs.infeasible,
+        failed: overview.runs.failed,
         holding_nothing,
         nothing_because,
-        targets: criteria.bounds.iter().map(format::bound).collect(),
-        varying_axes,
+        targets: bounds.iter().map(format::bound).collect(),
+        varying_axes: overview.varying_axes.clone(),
         holders,
         load,
         growth,
         unprovided,
-        reasons,
+        reasons: overview.reasons.clone(),
     };
     report.answer = answer(&report);
     Ok(report)
@@ -293,14 +303,10 @@ fn rank(holders: &mut [Holder]) {
     }
 }
 
-/// The ways to hold a load, cheapest first.
-fn provisions(holders: &[Holder], load: f64) -> Vec<Provision> {
-    let ways = holders
-        .iter()
-        .filter_map(|holder| Provision::of(holder, load));
-    let mut ways: Vec<Provision> = ways.collect();
-    ways.sort_by(Provision::order);
-    ways
+/// The ways to hold a load.
+fn provisions(holders: &[Holder], load: f64) -> impl Iterator<Item = Provision> {
+    let ways = holders.iter();
+    ways.filter_map(move |holder| Provision::of(holder, load))
 }
 
 impl CapacityReport {
@@ -310,17 +316,8 @@ impl CapacityReport {
             .find(|holder| holder.run_index == run_index)
     }
 
-    /// `run 54 (tensor_parallel = 1, replicas = 2)`.
     fn named(&self, holder: &Holder) -> String {
-        let values = self.varying_axes.iter().filter_map(|axis| {
-            let value = holder.axes.get(axis).filter(|value| !value.is_null())?;
-            Some(format!("{axis} = {}", format::value(Some(value))))
-        });
-        let values: Vec<String> = values.collect();
-        match values.is_empty() {
-            true => format!("run {}", holder.run_index),
-            false => format!("run {} ({})", holder.run_index, values.join(", ")),
-        }
+        format::named(holder.run_index, &holder.axes, &self.varying_axes)
     }
 }
 
@@ -594,27 +591,16 @@ fn text_column(report: &CapacityReport, column: Column, limit: usize) -> TextCol
 }
 
 fn overview_text(report: &CapacityReport) -> String {
-    let mut text = format!(
-        "{}: the load that {} hold within {}; {} hold none, {} infeasible, {} failed.\n",
+    format!(
+        "{}: the load that {} hold within {}; {} hold none, {} infeasible, {} failed.\n{}",
         report.name,
         counted(report.simulated, "configuration"),
         report.targets.join(" and "),
         grouped(report.holding_nothing),
         grouped(report.infeasible),
         grouped(report.failed),
-    );
-    for group in report.reasons.iter().take(3) {
-        let reason = match group.runs {
-            1 => &group.example,
-            _ => &group.reason,
-        };
-        text += &format!(
-            "{:>8} {}: {reason}\n",
-            grouped(group.runs),
-            group.status.name()
-        );
-    }
-    text
+        reasons(&report.reasons),
+    )
 }
 
 /// Ways to hold loads, one a line.

@@ -145,11 +145,11 @@ fn deployment(selection: &Selection, position: usize, gathering: Gathering) -> D
     }
 }
 
-fn sentences(text: &str) -> Vec<String> {
+pub(super) fn sentences(text: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-fn axis_values(reader: &SummaryReader, row: SummaryRow<'_>) -> Map<String, Value> {
+pub(super) fn axis_values(reader: &SummaryReader, row: SummaryRow<'_>) -> Map<String, Value> {
     let axes = reader.labels().iter().chain(reader.axes());
     axes.filter(|axis| axis.name != REPLICATION_COLUMN)
         .map(|axis| (axis.name.clone(), row.value(&axis.name)))

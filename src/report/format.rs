@@ -1,6 +1,6 @@
 //! Figures as people write them: three significant digits, fitting units.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::number::{narrow, whole_i32};
 use crate::results::compact;
@@ -40,6 +40,19 @@ fn axis_number(value: f64) -> String {
     match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
         false => text,
+    }
+}
+
+/// `run 54 (tensor_parallel = 8, replicas = 2)`, by those of `axes` that it has a value of.
+pub(super) fn named(run_index: u64, values: &Map<String, Value>, axes: &[String]) -> String {
+    let settings = axes.iter().filter_map(|axis| {
+        let set = values.get(axis).filter(|set| !set.is_null())?;
+        Some(format!("{axis} = {}", value(Some(set))))
+    });
+    let settings: Vec<String> = settings.collect();
+    match settings.is_empty() {
+        true => format!("run {run_index}"),
+        false => format!("run {run_index} ({})", settings.join(", ")),
     }
 }
 

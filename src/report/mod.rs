@@ -23,7 +23,9 @@ use clap::ValueEnum;
 
 use crate::results::{ClaimedDirectory, SummaryReader};
 
-pub use capacity::{CapacityReport, Demand, Holder, Provision, gather_capacity, write_capacity};
+pub use capacity::{
+    CapacityReport, Demand, Holder, Provision, write_capacity, write_page_and_gather_capacity,
+};
 pub use deployment::{Deployment, Miss};
 pub use figures::Figures;
 pub use gather::{GatherOptions, Grounds, ListKind, ReportError, RunTotals, SweepReport, gather};

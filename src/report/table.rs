@@ -9,6 +9,7 @@ use super::insights::Binding;
 use super::text_table::{TextColumn, TextTable, wrapped};
 use crate::results::SloVerdict;
 use crate::results::schema::METRIC_COLUMNS;
+use crate::select::ReasonGroup;
 use crate::spec::columns::interval_ends;
 
 /// Groups of reasons told one by one.
@@ -23,7 +24,7 @@ pub(super) fn render(report: &SweepReport, width: usize) -> String {
     let sections = [
         wrapped(&overview(report), width),
         wrapped(&(report.answer.sentences.join(" ") + "\n"), width),
-        wrapped(&reasons(report), width),
+        wrapped(&reasons(&report.reasons), width),
         listing(report, width),
         wrapped(&assumptions(report), width),
         wrapped(
@@ -123,9 +124,10 @@ fn targets(report: &SweepReport) -> String {
     format!("{targets} (of each request {})", of_each.join(", "))
 }
 
-fn reasons(report: &SweepReport) -> String {
+/// Why configurations were not simulated to the end, a group of them a line.
+pub(super) fn reasons(groups: &[ReasonGroup]) -> String {
     let mut out = String::new();
-    for group in report.reasons.iter().take(REASONS_SHOWN) {
+    for group in groups.iter().take(REASONS_SHOWN) {
         let reason = if group.runs == 1 {
             &group.example
         } else {
@@ -140,7 +142,7 @@ fn reasons(report: &SweepReport) -> String {
             ),
         );
     }
-    let rest = &report.reasons[report.reasons.len().min(REASONS_SHOWN)..];
+    let rest = &groups[groups.len().min(REASONS_SHOWN)..];
     if !rest.is_empty() {
         let runs: u64 = rest.iter().map(|group| group.runs).sum();
         let reasons = counted(rest.len() as u64, "more reason");

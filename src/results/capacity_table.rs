@@ -11,31 +11,31 @@ use super::reader::SummaryReader;
 use super::schema::METRIC_COLUMNS;
 use super::{ClaimedDirectory, ResultError};
 
-/// Figures of the summary that are in the table, and what they are called there.
-const FIGURES: [(&str, &str); 13] = [
-    ("capacity_requests_per_s", "capacity_requests_per_s"),
-    ("capacity_low_requests_per_s", "capacity_low_requests_per_s"),
-    (
-        "capacity_high_requests_per_s",
-        "capacity_high_requests_per_s",
-    ),
-    ("binding_target", "binding_target"),
-    ("capacity_per_gpu", "capacity_per_gpu"),
-    ("total_gpus", "total_gpus"),
-    ("cost_usd_per_hour", "cost_usd_per_hour"),
-    ("cost_usd_per_million_tokens", "cost_usd_per_million_tokens"),
-    (
-        "cost_low_usd_per_million_tokens",
-        "cost_low_usd_per_million_tokens",
-    ),
-    (
-        "cost_high_usd_per_million_tokens",
-        "cost_high_usd_per_million_tokens",
-    ),
-    ("capacity_simulated_requests", "simulated_requests"),
-    ("capacity_probes", "probes"),
-    ("assumptions", "assumptions"),
+/// Figures of the summary that are in the table.
+const FIGURES: [&str; 13] = [
+    "capacity_requests_per_s",
+    "capacity_low_requests_per_s",
+    "capacity_high_requests_per_s",
+    "binding_target",
+    "capacity_per_gpu",
+    "total_gpus",
+    "cost_usd_per_hour",
+    "cost_usd_per_million_tokens",
+    "cost_low_usd_per_million_tokens",
+    "cost_high_usd_per_million_tokens",
+    "capacity_simulated_requests",
+    "capacity_probes",
+    "assumptions",
 ];
+
+/// What a column of the summary is called in the table: there all of it is about the search.
+fn called(name: &str) -> &str {
+    match name {
+        "capacity_simulated_requests" => "simulated_requests",
+        "capacity_probes" => "probes",
+        name => name,
+    }
+}
 
 /// The load that is looked for says nothing of a configuration.
 const LOAD: &str = "qps";
@@ -55,13 +55,10 @@ pub fn write_capacity_table(
     let is_figure = |name: &str| METRIC_COLUMNS.iter().any(|column| column.name == name);
     let tells_apart = summary.fields().iter().map(|field| field.name().as_str());
     let tells_apart = tells_apart.filter(|name| !is_figure(name) && *name != LOAD);
-    let columns: Vec<(&str, &str)> = tells_apart
-        .map(|name| (name, name))
-        .chain(FIGURES)
-        .collect();
-    let field = |(name, called): &(&str, &str)| {
+    let columns: Vec<&str> = tells_apart.chain(FIGURES).collect();
+    let field = |name: &&str| {
         let data_type = summary.field_with_name(name)?.data_type().clone();
-        Ok(Field::new(*called, data_type, true))
+        Ok(Field::new(called(name), data_type, true))
     };
     let fields = columns.iter().map(field);
     let fields: Vec<Field> = fields.collect::<Result<_, arrow_schema::ArrowError>>()?;
@@ -70,7 +67,7 @@ pub fn write_capacity_table(
     let mut table = TableWriter::create(&path, Arc::clone(&schema), Vec::new())?;
     reader.try_for_each(None, |batch| {
         let batch = batch.record_batch();
-        let arrays = columns.iter().map(|(name, _)| {
+        let arrays = columns.iter().map(|name| {
             let index = batch.schema_ref().index_of(name)?;
             Ok(Arc::clone(batch.column(index)))
         });

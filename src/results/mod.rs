@@ -71,8 +71,8 @@ impl RunStatus {
 /// How much load a configuration holds within its targets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Capacity {
-    /// The highest load that keeps all targets, requests per second; 0: none does; not
-    /// finite: none that was tried misses any.
+    /// The highest load that keeps all targets, requests per second; 0: none does; the
+    /// highest that is tried where that keeps them, too.
     pub requests_per_s: f64,
     /// Ends of its 95 % interval; NaN: not known.
     pub low_requests_per_s: f64,

@@ -342,18 +342,16 @@ impl<E, F: FnMut(f64, u32) -> Result<Look, E>> Search<'_, F> {
             (true, true) => (Some(upper), None),
             (false, _) => (None, Some(lower)),
         };
-        let (mut load, mut step) = match keeps {
-            Some(_) => (load_per_s * step, step),
-            None => (load_per_s / step, step),
+        let onwards = |load: f64, step: f64, keeps: Option<usize>| match keeps {
+            Some(_) => load * step,
+            None => load / step,
         };
+        let (mut load, mut step) = (onwards(load_per_s, step, keeps), step);
         loop {
             if let (Some(keeps), Some(misses)) = (keeps, misses) {
                 return Ok(Some(Bracket { keeps, misses }));
             }
-            load = match keeps {
-                Some(_) => load * step,
-                None => load / step,
-            };
+            load = onwards(load, step, keeps);
             let index = self.at(load, requests)?;
             match self.looks[index].keeps() {
                 true => keeps = Some(index),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::load::Load;
 use crate::measurement::{Figure, Limit};
-use crate::results::{AxisColumn, ColumnType};
-use crate::simulator::RequestTargets;
+use crate::results::{AxisColumn, ColumnType, SummaryRow};
+use crate::simulator::{RequestTargets, RunSummary};
 use crate::spec::columns::{ColumnError, check_objective, interval_ends, metric_of};
 use crate::spec::{ATTAINMENT_COLUMN, Bound, Objectives, Slo, TargetError};
 
@@ -161,14 +161,21 @@ impl Requests {
     /// Columns it is made of.
     const COLUMNS: [&str; 4] = ["num_requests", "not_arrived", "undecided", "completed"];
 
-    /// Those of a run, whose columns of whole numbers `integer` knows; none of one that was
-    /// not simulated.
-    pub fn of(integer: impl Fn(&str) -> Option<i64>) -> Self {
+    /// Those of a run; none of one that was not simulated.
+    pub fn of(row: SummaryRow<'_>) -> Self {
         let [all, not_arrived, undecided, completed] =
-            Self::COLUMNS.map(|column| integer(column).unwrap_or(0).unsigned_abs());
+            Self::COLUMNS.map(|column| row.integer(column).unwrap_or(0).unsigned_abs());
         Self {
             decided: all.saturating_sub(not_arrived).saturating_sub(undecided),
             completed,
+        }
+    }
+
+    /// The same of a run that is in no table yet.
+    pub fn of_summary(summary: &RunSummary) -> Self {
+        Self {
+            decided: summary.decided().into(),
+            completed: summary.completed.into(),
         }
     }
 

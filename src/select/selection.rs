@@ -74,7 +74,7 @@ impl Judged {
         let figures = figures.map(|bound| Figure::of(bound, number));
         Self {
             is_ok: row.status() == Some(RunStatus::Ok),
-            requests: Requests::of(|column| row.integer(column)),
+            requests: Requests::of(row),
             load: Load::of(row),
             figures: figures.collect(),
         }

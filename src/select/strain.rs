@@ -65,14 +65,9 @@ pub fn strained(bounds: &[Bound], run: &RunResult) -> Strained {
             false => all.strain.high.max(strain(bound, worse)),
         };
     }
-    let whole = |column: &str| {
-        let count = schema::figure(run, column)?;
-        Some(crate::number::narrow::<i64, _>(crate::number::whole_u64(
-            count,
-        )))
-    };
     // Whoever rejects a request holds no load with it.
-    if !Requests::of(whole).all_served() {
+    let requests = run.summary.as_ref().map(Requests::of_summary);
+    if !requests.unwrap_or_default().all_served() {
         (all.strain.value, all.strain.low, all.strain.high) = (UTMOST, UTMOST, UTMOST);
     }
     all

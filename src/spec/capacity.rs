@@ -3,9 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::columns::metric_of;
-use super::{ATTAINMENT_COLUMN, Bound};
 use super::{
-    CapacitySearch, Measure, Objectives, Problem, RequestOutput, RunConfig, SearchConfig, SweepSpec,
+    ATTAINMENT_COLUMN, Bound, Measure, Objectives, Problem, RequestOutput, RunConfig, SearchConfig,
+    SweepSpec,
 };
 use crate::measurement::Side;
 use crate::workload::ArrivalsConfig;
@@ -90,16 +90,9 @@ impl SweepSpec {
     /// The same, looking for the load that each configuration holds.
     #[must_use]
     pub(super) fn seeking_capacity(mut self) -> Self {
-        if let SearchConfig::Capacity {
-            tolerance,
-            max_requests,
-        } = self.search
-        {
+        // Its keys have been brought to `capacity`.
+        if matches!(self.search, SearchConfig::Capacity { .. }) {
             self.search = SearchConfig::Grid;
-            self.capacity.get_or_insert(CapacitySearch {
-                tolerance,
-                max_requests,
-            });
         }
         self.capacity.get_or_insert_default();
         // Rows of requests of all the simulations that a search takes say little.

@@ -26,19 +26,19 @@ const PROGRAM_KEY: &str = "network.simai_binary";
 /// Reads a sweep specification from a file, with `path.to.key=value` overrides.
 pub fn load(path: &Path, overrides: &[String]) -> Result<SweepSpec, SpecErrors> {
     let document = crate::yaml::read(path).map_err(|e| from_yaml(&e))?;
-    from_document(document, overrides)
+    from_document(document, overrides, false)
 }
 
 /// The same of a sweep that is asked for the load that each configuration holds.
 pub fn load_seeking_capacity(path: &Path, overrides: &[String]) -> Result<SweepSpec, SpecErrors> {
     let document = crate::yaml::read(path).map_err(|e| from_yaml(&e))?;
-    read_document(document, overrides, true)
+    from_document(document, overrides, true)
 }
 
 /// The same from text; `file` is what messages call it, and where it would lie.
 pub fn load_str(text: &str, file: &Path, overrides: &[String]) -> Result<SweepSpec, SpecErrors> {
     let document = crate::yaml::parse(text, file).map_err(|e| from_yaml(&e))?;
-    from_document(document, overrides)
+    from_document(document, overrides, false)
 }
 
 fn from_yaml(error: &YamlError) -> SpecErrors {
@@ -48,11 +48,7 @@ fn from_yaml(error: &YamlError) -> SpecErrors {
     }])
 }
 
-fn from_document(document: Document, overrides: &[String]) -> Result<SweepSpec, SpecErrors> {
-    read_document(document, overrides, false)
-}
-
-fn read_document(
+fn from_document(
     mut document: Document,
     overrides: &[String],
     is_asked_for_capacity: bool,
@@ -67,7 +63,6 @@ fn read_document(
     write_out_dots(&mut spec, &mut issues);
     let seeks_capacity = is_asked_for_capacity || capacity::is_sought(&spec);
     if seeks_capacity {
-        capacity::unite(&mut spec);
         capacity::start_somewhere(&mut spec);
     }
     let files = DataFiles::beside(document.file.parent().map(Path::to_path_buf));
@@ -87,6 +82,9 @@ fn read_document(
     data_files::check(&spec, points.as_ref(), &workloads, &mut findings);
     findings.result()?;
 
+    if seeks_capacity {
+        capacity::unite(&mut spec);
+    }
     let mut spec: SweepSpec = serde_json::from_value(Value::Object(spec)).map_err(|e| {
         // Unreachable while types and their schemas agree.
         SpecError::at(document.file.display().to_string(), e.to_string())
