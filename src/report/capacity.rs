@@ -328,6 +328,7 @@ fn answer(report: &CapacityReport) -> Vec<String> {
         let because = because.map(|why| format!("For example {why}."));
         return std::iter::once(format!("No configuration holds any load within {targets}."))
             .chain(because)
+            .chain(unprovided(report))
             .collect();
     };
     let mut sentences = vec![format!(
@@ -360,17 +361,26 @@ fn answer(report: &CapacityReport) -> Vec<String> {
         ));
     }
     sentences.extend(report.load.first().map(|way| provided(report, way)));
-    sentences.extend(report.unprovided.iter().map(|load| {
-        format!(
-            "No single configuration holds {} requests/s for certain, and only Poisson arrivals \
-             may be dealt out to copies.",
-            number(*load)
-        )
-    }));
+    sentences.extend(unprovided(report));
     if !best.assumptions.is_empty() {
         sentences.push(format!("Assumed: {}.", best.assumptions.join("; ")));
     }
     sentences
+}
+
+/// Loads that nothing holds.
+fn unprovided(report: &CapacityReport) -> impl Iterator<Item = String> {
+    let why = match report.holders.iter().all(|holder| holder.can_be_copied) {
+        true => "",
+        false => "; copies are only counted where arrivals are Poisson",
+    };
+    let loads = report.unprovided.iter();
+    loads.map(move |load| {
+        format!(
+            "Nothing holds {} requests/s for certain{why}.",
+            number(*load)
+        )
+    })
 }
 
 fn interval(holder: &Holder) -> String {

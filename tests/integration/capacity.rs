@@ -231,3 +231,162 @@ fn what_contradicts_a_capacity_is_refused_at_its_key() {
     ];
     folder.ok(&[&["capacity", "spec.yaml", "--quiet"], &without[..]].concat());
 }
+
+/// What a study in JSON says, with more arguments.
+fn told(folder: &SpecFolder, more: &[&str]) -> Value {
+    let study = [
+        "capacity",
+        "spec.yaml",
+        "--force",
+        "--quiet",
+        "--format",
+        "json",
+    ];
+    let report = folder.ok(&[&study[..], more].concat());
+    serde_json::from_str(&report).expect("JSON")
+}
+
+#[test]
+fn what_no_load_breaks_is_no_less_than_what_some_load_does() {
+    let folder = SpecFolder::new(QUEUES);
+    let free = "axes={formula.prefill_token_s: [1e-13, 2e-4]}";
+    let report = told(
+        &folder,
+        &["--set", free, "--tolerance", "20%", "--load", "1000"],
+    );
+    assert_eq!(report["holders"][0]["run_index"], 0, "{report}");
+    assert_eq!(report["holders"][0]["capacity_requests_per_s"], 1e7);
+    assert_eq!(report["load"][0]["copies"], 1);
+    let remark = report["holders"][0]["remark"].to_string();
+    assert!(
+        remark.contains("no load up to 10000000 requests/s"),
+        "{remark}"
+    );
+}
+
+#[test]
+fn only_poisson_arrivals_are_dealt_out_to_copies() {
+    let folder = SpecFolder::new(QUEUES);
+    for arrivals in ["static", "{type: gamma, cv: 2}"] {
+        let set = format!("workload.arrivals={arrivals}");
+        let more = ["--set", set.as_str(), "--set", "axes={replicas: [1]}"];
+        let loads = ["--tolerance", "20%", "--load", "400", "--growth", "1,500"];
+        let report = told(&folder, &[&more[..], &loads].concat());
+        assert_eq!(report["load"], Value::Array(Vec::new()), "{arrivals}");
+        assert_eq!(report["growth"].as_array().map(Vec::len), Some(1));
+        assert_eq!(report["unprovided"].to_string(), "[400.0,500.0]");
+        let answer = report["answer"].to_string();
+        assert!(
+            answer.contains("Nothing holds 400 requests/s for certain; copies"),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn loads_that_are_asked_for_are_answered_where_nothing_holds() {
+    let folder = SpecFolder::new(QUEUES);
+    let report = told(
+        &folder,
+        &[
+            "--set",
+            "slo.ttft_p90_s=0.01",
+            "--load",
+            "40",
+            "--growth",
+            "50",
+        ],
+    );
+    let answer = report["answer"].to_string();
+    for part in [
+        "run 0: no load keeps the targets",
+        "Nothing holds 40.0",
+        "Nothing holds 50.0",
+    ] {
+        assert!(answer.contains(part), "{part}: {answer}");
+    }
+}
+
+#[test]
+fn one_key_of_a_search_can_be_changed_and_a_wrong_one_is_told_once() {
+    let spec = format!("{QUEUES}search: {{type: capacity, max_requests: 600, tolerance: 30%}}\n");
+    let folder = SpecFolder::new(&spec);
+    told(&folder, &["--tolerance", "25%"]);
+    let resolved = fs::read_to_string(folder.path("results/queues-capacity/spec.yaml"));
+    let resolved = resolved.expect("the specification");
+    assert!(
+        resolved.contains("max_requests: 600") && resolved.contains("25%"),
+        "{resolved}"
+    );
+    for (given, key) in [("30%", "tolerance: 300%"), ("600", "max_requests: 6")] {
+        let name = key.split(':').next().expect("a key");
+        folder.write(
+            "wrong.yaml",
+            &spec.replace(&format!("{name}: {given}"), key),
+        );
+        for command in ["validate", "run", "capacity", "plan"] {
+            let output = folder.output(&[command, "wrong.yaml"]);
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{command}: {told}");
+            assert_eq!(told.lines().count(), 1, "{command}: {told}");
+            assert!(told.contains("wrong.yaml:17:"), "{command}: {told}");
+        }
+    }
+}
+
+#[test]
+fn what_has_no_steady_load_or_no_interval_is_refused() {
+    let folder = SpecFolder::new(QUEUES);
+    for (set, part) in [
+        ("time_limit_s=5", "time_limit_s"),
+        ("measure=all", "only recorded arrivals"),
+        ("slo={gpu_busy_fraction: {max: 0.7}}", "gpu_busy_fraction"),
+        (
+            "slo={kv_cache_utilization: {max: 0.7}}",
+            "kv_cache_utilization",
+        ),
+    ] {
+        let output = folder.output(&["capacity", "spec.yaml", "--set", set]);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{set}: {told}");
+        assert!(told.contains(part), "{set}: {told}");
+    }
+}
+
+/// The rate of a recording is that of the rows that a run uses: runs of other lengths in
+/// the same process do not change it.
+#[test]
+fn recorded_arrivals_come_at_the_rate_asked_for_whatever_the_lengths_beside() {
+    let folder = SpecFolder::new(QUEUES);
+    // Ever slower, so that every length has a rate of its own.
+    let rows = (0..3000).map(|row| format!("{},100,1\n", f64::from(row).powf(1.3) / 50.0));
+    let trace = "arrived_at,num_prefill_tokens,num_decode_tokens\n".to_owned();
+    folder.write("trace.csv", &(trace + &rows.collect::<String>()));
+    folder.ok(&[
+        "run",
+        "spec.yaml",
+        "--quiet",
+        "--out",
+        "out",
+        "--threads",
+        "1",
+        "--set",
+        "axes={workload.requests: [2000, 500, 1000]}",
+        "--set",
+        "base.qps=5",
+        "--set",
+        "measure=steady",
+        "--set",
+        "workload.arrivals={type: trace, file: trace.csv}",
+    ]);
+    let table = read_summary(&folder.path("out")).expect("a summary");
+    for row in table.rows() {
+        let offered = row.number("offered_requests_per_s").expect("a rate");
+        // A warm-up is left out, and the rows of a window after it are slower ones.
+        assert!(
+            (4.5..5.5).contains(&offered),
+            "{}: {offered}",
+            row.run_index()
+        );
+    }
+}
