@@ -6,6 +6,7 @@
 //! or files. `docs/statistics.md` says what it does in words.
 
 mod figure;
+mod hopeless;
 mod length;
 mod overseer;
 mod window;

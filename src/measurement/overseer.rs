@@ -7,15 +7,16 @@
 
 use std::ops::Range;
 
+use super::hopeless::Prospect;
 use super::window::{Window, warm_up};
-use super::{Figure, Length, Limit, Metric, Side, Statistic};
+use super::{Figure, Length, Limit, Metric, Statistic};
 use crate::number::{narrow, whole_u32};
 use crate::simulator::{
-    Mark, Next, Overseer, PoolWork, Progress, RequestTargets, RunSummary, SegmentRecorder,
-    SparseHistogram, SteadyState, Until,
+    Mark, Next, Overseer, PoolWork, Progress, RequestTargets, RunSummary, SegmentCounts,
+    SegmentRecorder, SparseHistogram, SteadyState, Until,
 };
-use crate::statistics::quantile::share_of;
-use crate::statistics::{CERTAIN, LoadEvidence, LoadVerdict};
+use crate::statistics::quantile::Quantiles;
+use crate::statistics::{CERTAIN, Interval, LoadEvidence, LoadVerdict};
 
 /// Requests that have arrived when a run is looked at first for a growing backlog.
 const FIRST_LOOK: u32 = 128;
@@ -26,17 +27,22 @@ const GROWTH: f64 = 1.5;
 /// Longest step in one go: what is expected of a longer run is itself only guessed.
 const MOST_GROWTH: f64 = 4.0;
 
-/// A saturated run stops when so many times as many requests have arrived as when that was
-/// seen, or those that were to be measured.
-const SEEN_SATURATED: usize = 4;
+/// A saturated run stops when so large a share of the requests that were to be measured has
+/// completed: what it serves shows in the second half of its time, when it is full.
+const SERVED_SATURATED: f64 = 0.3;
+
+/// Or as many, which are enough for that however many were to be measured.
+const MOST_SERVED_SATURATED: f64 = 500.0;
+
+/// Or when so many times as many have arrived: it may serve next to nothing of its load.
+const MOST_SATURATED: usize = 16;
+
+/// A saturated run is looked at whenever so many times as many have arrived.
+const SATURATED_LOOKS: f64 = 1.25;
 
 /// A target is out of reach for certain at this probability that it is met: then no figure
 /// need be known any better.
 const HOPELESS: f64 = 5e-3;
-
-/// So many times the share of requests that may exceed a limit do for certain, of a run
-/// that is stopped before its requests have ended.
-const HOPELESS_EXCESS: f64 = 2.0;
 
 /// Half-width, as a share, of the interval of a figure that may stay as near to its limit
 /// as it is.
@@ -57,8 +63,8 @@ pub struct Steady<'a> {
     goal: usize,
     /// Requests that have arrived when the backlog is looked at again.
     next_look: u32,
-    /// Requests that had arrived when it was first seen to grow for certain.
-    saturated_at: Option<usize>,
+    /// Whether it was seen to grow for certain.
+    is_saturated: bool,
     measured: Option<Measured>,
 }
 
@@ -93,7 +99,7 @@ impl<'a> Steady<'a> {
             requests,
             goal: length.simulated_at_first() as usize,
             next_look: FIRST_LOOK,
-            saturated_at: None,
+            is_saturated: false,
             measured: None,
         }
     }
@@ -110,6 +116,8 @@ impl<'a> Steady<'a> {
                 true => u32::MAX,
                 false => self.next_look,
             },
+            // Not before something can be said of what is served.
+            rejects: !self.limits.is_empty() && self.next_look > FIRST_LOOK,
         })
     }
 
@@ -211,13 +219,7 @@ impl<'a> Steady<'a> {
     }
 
     /// Measures the window of `ids`.
-    fn conclude(
-        &mut self,
-        window: &Window<'_>,
-        progress: &Progress<'_>,
-        verdict: LoadVerdict,
-        excess_share: f64,
-    ) -> Next {
+    fn conclude(&mut self, window: &Window<'_>, progress: &Progress<'_>, end: End) -> Next {
         let (ttft, ttft_intervals) = window.distribution(Metric::Ttft);
         let (tbt, tbt_intervals) = window.distribution(Metric::Tbt);
         let (e2e, e2e_intervals) = window.distribution(Metric::E2e);
@@ -262,7 +264,7 @@ impl<'a> Steady<'a> {
             sampled_tokens: done.sampled_tokens,
             slo_met_requests: self.targets.map(|_| outcomes.within_targets),
             steady: Some(Box::new(SteadyState {
-                verdict,
+                verdict: end.verdict(),
                 window_start_s: window.start_s,
                 window_end_s: window.end_s,
                 simulated_requests: narrow::<u32, _>(progress.arrived()),
@@ -271,12 +273,12 @@ impl<'a> Steady<'a> {
                 e2e: e2e_intervals,
                 scheduling_delay: delay_intervals,
                 request_tbt_max: tbt_max_intervals,
-                requests_per_s: rates.requests_per_s(),
-                output_tokens_per_s: rates.tokens_per_s(),
-                served_tokens_share: rates.served_tokens_share(),
+                requests_per_s: end.rate(rates.requests_per_s()),
+                output_tokens_per_s: end.rate(rates.tokens_per_s()),
+                served_tokens_share: end.rate(rates.served_tokens_share()),
                 attainment: window.attainment(),
-                goodput: window.goodput(),
-                excess_share,
+                goodput: end.rate(window.goodput()),
+                excess_share: end.excess_share(),
             })),
         };
         self.measured = Some(Measured {
@@ -288,56 +290,164 @@ impl<'a> Steady<'a> {
         Next::Stop
     }
 
-    /// Whether targets cannot be met any more: a request was rejected; or so many have waited
-    /// for longer than a limit on a percentile that the others cannot make up for it, of those that arrived in the first half, which
-    /// have had time to be served.
-    fn is_hopeless(&self, progress: &Progress<'_>) -> bool {
-        let was_refused = |id: usize| progress.is_rejected(id);
-        if !self.limits.is_empty() && (0..progress.arrived()).any(was_refused) {
-            return true;
+    /// Stops a run of open loop if that much is known of it before its requests have ended.
+    fn look_on_the_way(
+        &mut self,
+        progress: &Progress<'_>,
+        recorder: &SegmentRecorder,
+    ) -> Option<Next> {
+        let arrived = progress.arrived();
+        if self.is_closed_loop || arrived < FIRST_LOOK as usize {
+            return None;
         }
-        self.limits.iter().any(|limit| {
-            let (Figure::Latency(metric, Statistic::Quantile(p)), Side::AtMost) =
-                (limit.figure, limit.side)
-            else {
-                return false;
-            };
-            let exceeds = |id: usize| {
-                let so_far = progress.record(id).completed_when_it_ended();
-                (metric.of_request_s(&so_far)).is_some_and(|time_s| time_s > limit.value)
-            };
-            let exceeding: Vec<bool> = (0..progress.arrived() / 2).map(exceeds).collect();
-            share_of(&exceeding).low > HOPELESS_EXCESS * (1.0 - p)
-        })
+        if !self.is_saturated
+            && let Some(rejected) = self.rejected(progress)
+        {
+            return Some(self.conclude_early(progress, recorder, LoadVerdict::TooShort, rejected));
+        }
+        if arrived < self.next_look as usize {
+            return None;
+        }
+        self.is_saturated = self.is_saturated || self.evidence(progress, 0.0).is_saturated();
+        if self.is_saturated {
+            if self.shows_what_is_served(progress) {
+                return Some(self.conclude_early(
+                    progress,
+                    recorder,
+                    LoadVerdict::Saturated,
+                    arrived,
+                ));
+            }
+            self.next_look = whole_u32(arrived as f64 * SATURATED_LOOKS);
+            return None;
+        }
+        if let Some(next) = self.stop_if_hopeless(progress, recorder) {
+            return Some(next);
+        }
+        while self.next_look as usize <= arrived {
+            self.next_look = self.next_look.saturating_mul(2);
+        }
+        None
+    }
+
+    /// Whether a saturated run shows what it serves.
+    fn shows_what_is_served(&self, progress: &Progress<'_>) -> bool {
+        let arrived = progress.arrived();
+        let has_completed = |id: &usize| progress.completion(*id).is_some();
+        let completed = (0..arrived).filter(has_completed).count();
+        let enough = SERVED_SATURATED * self.requests as f64;
+        completed as f64 >= enough.min(MOST_SERVED_SATURATED)
+            || arrived >= MOST_SATURATED.saturating_mul(self.requests)
+    }
+
+    /// Stops a run that exceeds one of its limits by far, and certainly.
+    fn stop_if_hopeless(
+        &mut self,
+        progress: &Progress<'_>,
+        recorder: &SegmentRecorder,
+    ) -> Option<Next> {
+        let segments: Vec<&SparseHistogram> = recorder.segments().iter().collect();
+        let prospect = Prospect {
+            progress,
+            tokens: Quantiles::new(SegmentCounts::new(segments)),
+            targets: self.targets,
+        };
+        let limits = self.limits.iter();
+        let exceeded: Vec<&Limit> = limits.filter(|limit| prospect.exceeds(limit)).collect();
+        if exceeded.is_empty() {
+            return None;
+        }
+        let open = recorder.open();
+        let tokens = tokens(recorder, &open);
+        let half = second_half(progress, progress.arrived());
+        let window = Window::of_stopped(progress, &tokens, half, self.targets);
+        let mut exceeded = exceeded.into_iter();
+        let is_hopeless = exceeded.any(|limit| window.likelihood(limit) <= HOPELESS);
+        is_hopeless.then(|| self.conclude(&window, progress, End::Stopped(LoadVerdict::TooShort)))
+    }
+
+    /// The first request that was rejected, where there are limits: whoever cannot serve a
+    /// request keeps none.
+    fn rejected(&self, progress: &Progress<'_>) -> Option<usize> {
+        let mut judged = match self.limits.is_empty() {
+            true => 0..0,
+            false => 0..progress.arrived(),
+        };
+        judged.find(|id| progress.is_rejected(*id))
     }
 
     /// Stops a run of which enough is known before its requests have ended; what it served
-    /// is told of its second half.
+    /// is told of its second half, or from request `from` on if that is more.
     fn conclude_early(
         &mut self,
         progress: &Progress<'_>,
         recorder: &SegmentRecorder,
         verdict: LoadVerdict,
+        from: usize,
     ) -> Next {
-        let arrived = progress.arrived();
-        let before = |mark: &Mark| mark.request as usize <= arrived / 2;
-        let after = progress.marks.partition_point(before);
-        let start = progress.marks[..after].last();
-        let start = start.map_or(0, |mark| mark.request as usize);
-        let tokens = tokens(recorder);
-        let window = Window::new(progress, &tokens, start..arrived, self.targets);
-        self.conclude(&window, progress, verdict, f64::INFINITY)
+        let open = recorder.open();
+        let tokens = tokens(recorder, &open);
+        let half = second_half(progress, from);
+        let window = Window::of_stopped(progress, &tokens, half, self.targets);
+        self.conclude(&window, progress, End::Stopped(verdict))
     }
+}
+
+/// How a run came to its end.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// Its window was measured: the verdict, and the share of the load by which it may exceed
+    /// what is served.
+    Measured(LoadVerdict, f64),
+    /// Enough was known of it before its requests had ended.
+    Stopped(LoadVerdict),
+}
+
+impl End {
+    fn verdict(self) -> LoadVerdict {
+        match self {
+            Self::Measured(verdict, _) | Self::Stopped(verdict) => verdict,
+        }
+    }
+
+    fn excess_share(self) -> f64 {
+        match self {
+            Self::Measured(_, excess_share) => excess_share,
+            Self::Stopped(_) => f64::INFINITY,
+        }
+    }
+
+    /// What is known of a rate: of a run that was stopped while it filled, its value.
+    fn rate(self, rate: Interval) -> Interval {
+        match self {
+            Self::Stopped(LoadVerdict::TooShort) => Interval::unbounded(rate.value),
+            _ => rate,
+        }
+    }
+}
+
+/// The second half of what has arrived, from the mark before it on; or from the one before
+/// request `from`, if that is more.
+fn second_half(progress: &Progress<'_>, from: usize) -> Range<usize> {
+    let arrived = progress.arrived();
+    let from = from.min(arrived / 2);
+    let before = |mark: &Mark| mark.request as usize <= from;
+    let after = progress.marks.partition_point(before);
+    let start = progress.marks[..after].last();
+    start.map_or(0, |mark| mark.request as usize)..arrived
 }
 
 fn is_certain(probability: f64) -> bool {
     !(1.0 - CERTAIN..CERTAIN).contains(&probability)
 }
 
-/// Times between tokens by segment, the open one included.
-fn tokens(recorder: &SegmentRecorder) -> Vec<SparseHistogram> {
-    let open = std::iter::once(recorder.open());
-    recorder.segments().iter().cloned().chain(open).collect()
+/// Times between tokens by segment, the `open` one included.
+fn tokens<'a>(
+    recorder: &'a SegmentRecorder,
+    open: &'a SparseHistogram,
+) -> Vec<&'a SparseHistogram> {
+    let segments = recorder.segments().iter();
+    segments.chain(std::iter::once(open)).collect()
 }
 
 impl Overseer<SegmentRecorder> for Steady<'_> {
@@ -346,23 +456,8 @@ impl Overseer<SegmentRecorder> for Steady<'_> {
         if arrived == 0 && !progress.is_over {
             return self.until();
         }
-        if !self.is_closed_loop && arrived >= self.next_look as usize {
-            if self.saturated_at.is_none() && self.evidence(progress, 0.0).is_saturated() {
-                self.saturated_at = Some(arrived);
-            }
-            // What it serves shows when those have ended that came when it was empty.
-            let seen = self
-                .saturated_at
-                .map(|at| at.saturating_mul(SEEN_SATURATED));
-            if seen.is_some_and(|seen| arrived >= seen.min(self.requests)) {
-                return self.conclude_early(progress, recorder, LoadVerdict::Saturated);
-            }
-            if self.saturated_at.is_none() && self.is_hopeless(progress) {
-                return self.conclude_early(progress, recorder, LoadVerdict::TooShort);
-            }
-            while self.next_look as usize <= arrived {
-                self.next_look = self.next_look.saturating_mul(2);
-            }
+        if let Some(next) = self.look_on_the_way(progress, recorder) {
+            return next;
         }
         let has_ended = progress.has_ended;
         if !has_ended && !progress.is_over {
@@ -378,12 +473,13 @@ impl Overseer<SegmentRecorder> for Steady<'_> {
             return self.until();
         }
         let end = (warm_up + self.requests).min(arrived);
-        let tokens = tokens(recorder);
+        let open = recorder.open();
+        let tokens = tokens(recorder, &open);
         let window = Window::new(progress, &tokens, warm_up..end, self.targets);
         let evidence = self.evidence(progress, window.start_s);
         let verdict = self.verdict(&window, &evidence);
-        if verdict == LoadVerdict::Saturated || self.saturated_at.is_some() {
-            return self.conclude_early(progress, recorder, LoadVerdict::Saturated);
+        if verdict == LoadVerdict::Saturated || self.is_saturated {
+            return self.conclude_early(progress, recorder, LoadVerdict::Saturated, arrived);
         }
         match self
             .extended(&window, verdict)
@@ -396,7 +492,7 @@ impl Overseer<SegmentRecorder> for Steady<'_> {
             }
             None => {
                 let excess_share = self.excess_share(&window, &evidence);
-                self.conclude(&window, progress, verdict, excess_share)
+                self.conclude(&window, progress, End::Measured(verdict, excess_share))
             }
         }
     }

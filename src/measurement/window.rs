@@ -9,9 +9,10 @@ use crate::simulator::{
     Distribution, DistributionIntervals, Mark, OutcomeCounts, PoolWork, Progress, RequestOutcome,
     RequestRecord, RequestTargets, SegmentCounts, SimulationTotals, SparseHistogram,
 };
+use crate::statistics::batch_means::MIN_SEGMENTS;
 use crate::statistics::quantile::{Quantiles, share_is_known, share_of};
 use crate::statistics::warm_up::mser5;
-use crate::statistics::{CellCounts, Interval, Sample, batch_means, length};
+use crate::statistics::{CellCounts, Interval, Mean, Sample, batch_means, length};
 
 /// Pieces of time by which rates are told apart.
 const PIECES: usize = 64;
@@ -57,16 +58,41 @@ pub(super) struct Window<'a> {
     tbt: Quantiles<SegmentCounts<'a>>,
     samples: [OnceCell<Quantiles<Sample>>; Metric::OF_REQUESTS.len()],
     estimates: RefCell<Vec<(Figure, Estimate)>>,
-    /// Per segment: sum of the times between tokens, seconds, and their number.
-    tbt_sums_s: Vec<f64>,
-    tbt_counts: Vec<f64>,
 }
 
 impl<'a> Window<'a> {
     /// Of requests `ids`; `tokens`: times between tokens by segment, the open one included.
     pub(super) fn new(
         progress: &'a Progress<'a>,
-        tokens: &'a [SparseHistogram],
+        tokens: &[&'a SparseHistogram],
+        ids: Range<usize>,
+        targets: Option<RequestTargets>,
+    ) -> Self {
+        let segments = whole_segments(progress.marks, &ids);
+        let within = tokens[segments.clone()].to_vec();
+        Self::of(progress, within, segments, ids, targets)
+    }
+
+    /// Of a run that is stopped before its requests have ended: of requests `ids`, but of the
+    /// times between all tokens where the segments of `ids` would be too few for an interval.
+    pub(super) fn of_stopped(
+        progress: &'a Progress<'a>,
+        tokens: &[&'a SparseHistogram],
+        ids: Range<usize>,
+        targets: Option<RequestTargets>,
+    ) -> Self {
+        let segments = whole_segments(progress.marks, &ids);
+        let within = match segments.len() < MIN_SEGMENTS {
+            true => tokens.to_vec(),
+            false => tokens[segments.clone()].to_vec(),
+        };
+        Self::of(progress, within, segments, ids, targets)
+    }
+
+    fn of(
+        progress: &'a Progress<'a>,
+        tokens: Vec<&'a SparseHistogram>,
+        segments: Range<usize>,
         ids: Range<usize>,
         targets: Option<RequestTargets>,
     ) -> Self {
@@ -76,16 +102,12 @@ impl<'a> Window<'a> {
             false => progress.now_s,
         };
         debug_assert!(keeps_littles_law(progress, start_s, end_s));
-        let segments = whole_segments(progress.marks, &ids);
-        let histograms = &tokens[segments.clone()];
         Self {
             facts: Facts::of(progress, ids.clone(), targets),
             rates: Rates::of(progress, start_s, end_s),
-            tbt: Quantiles::new(SegmentCounts::new(histograms)),
+            tbt: Quantiles::new(SegmentCounts::new(tokens)),
             samples: Default::default(),
             estimates: RefCell::default(),
-            tbt_sums_s: histograms.iter().map(|h| h.sum_s()).collect(),
-            tbt_counts: histograms.iter().map(|h| h.count() as f64).collect(),
             progress,
             ids,
             start_s,
@@ -144,7 +166,7 @@ impl<'a> Window<'a> {
     fn find(&self, figure: Figure) -> Estimate {
         match figure {
             Figure::Latency(Metric::Tbt, Statistic::Mean) => {
-                let mean = batch_means::ratio(&self.tbt_sums_s, &self.tbt_counts);
+                let mean = mean_tbt(self.tbt.counts());
                 Estimate {
                     interval: mean.interval,
                     is_known: mean.independent,
@@ -239,6 +261,13 @@ impl<'a> Window<'a> {
             false => share_of(&self.facts.met),
         }
     }
+}
+
+/// The mean time between tokens, seconds.
+pub(super) fn mean_tbt(tokens: &SegmentCounts<'_>) -> Mean {
+    let sums_s: Vec<f64> = tokens.segments().map(SparseHistogram::sum_s).collect();
+    let counts = tokens.segments().map(|segment| segment.count() as f64);
+    batch_means::ratio(&sums_s, &counts.collect::<Vec<f64>>())
 }
 
 /// What is known of a figure.

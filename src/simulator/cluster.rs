@@ -1141,7 +1141,7 @@ impl<'a, R: Recorder> Simulation<'a, R> {
         let first_replica = self.shared.first_replica;
         (self.shared.recorder).request(&request.record(first_replica, outcome, ended_at_s));
         if let Some(open_end) = &mut self.open_end {
-            self.is_due |= open_end.has_ended(id);
+            self.is_due |= open_end.has_ended(id, outcome);
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Until {
     pub ended: u32,
     /// As many requests have arrived.
     pub arrived: u32,
+    /// A request is rejected that arrives from now on, if that matters.
+    pub rejects: bool,
 }
 
 /// How a run goes on.
@@ -105,7 +107,7 @@ impl Progress<'_> {
     /// Whether a request was rejected: it can never be served.
     pub fn is_rejected(&self, id: usize) -> bool {
         let outcome = self.requests[id].outcome;
-        outcome.is_some_and(|outcome| outcome != RequestOutcome::Completed)
+        outcome.is_some_and(RequestOutcome::is_rejected)
     }
 
     /// Prompt and output tokens of a request.

@@ -12,7 +12,7 @@
 //! and test for the mean of an asymmetric distribution", Communications in
 //! Statistics 34(4).
 
-use super::cells::{Cells, MAX_CELLS, Spread};
+use super::cells::{Cells, MAX_CELLS, MIN_BATCHES, Spread};
 use super::distributions::{student_below, student_end};
 use super::interval::Interval;
 
@@ -127,6 +127,9 @@ pub fn half_width_of_replications(variance: f64, count: f64) -> f64 {
 
 /// The most segments of which [`ratio`] keeps apart what they say; more are put together.
 pub const MAX_SEGMENTS: usize = MAX_CELLS;
+
+/// The fewest segments of which [`ratio`] has an interval.
+pub const MIN_SEGMENTS: usize = MIN_BATCHES;
 
 /// Below this shift the transformation is the identity within rounding.
 const NO_SHIFT: f64 = 1e-6;

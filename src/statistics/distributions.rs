@@ -73,28 +73,86 @@ pub(super) fn gamma_below(value: f64, shape: f64) -> f64 {
 /// The shape at which a gamma variable of scale 1 lies below `value` with `probability`.
 /// 0 where even the smallest shape has less below.
 pub(super) fn gamma_shape(value: f64, probability: f64) -> f64 {
-    let (mut low, mut high) = (0.0, value + 10.0 * value.sqrt() + 20.0);
-    // Shape up, mass below `value` down. False position, in which an end that stays counts
-    // half from the second time on (the Illinois rule): some ten steps.
-    let excess = |shape: f64| gamma_below(value, shape) - probability;
-    let (mut above, mut below) = (excess(low), excess(high));
+    // Shape up, mass below `value` down.
+    root(shape_start(value, normal_tail(probability)), |shape| {
+        probability - gamma_below(value, shape)
+    })
+}
+
+/// The value below which a gamma variable of this shape lies with `probability`.
+pub(super) fn gamma_value(shape: f64, probability: f64) -> f64 {
+    root(
+        gamma_start(shape.max(LEAST_START), normal_tail(probability)),
+        |value| gamma_below(value, shape) - probability,
+    )
+}
+
+/// The normal quantile of one of the two probabilities that intervals ask for.
+fn normal_tail(probability: f64) -> f64 {
+    static UPPER: LazyLock<f64> = LazyLock::new(|| normal_quantile(1.0 - TAIL));
+    match probability < 0.5 {
+        true => -*UPPER,
+        false => *UPPER,
+    }
+}
+
+/// About where a gamma variable of this shape lies in `score` standard deviations: its cube
+/// root is nearly normal (Wilson and Hilferty 1931, "The distribution of chi-square", PNAS 17).
+fn gamma_start(shape: f64, score: f64) -> f64 {
+    let root = 1.0 - 1.0 / (9.0 * shape) + score / (3.0 * shape.sqrt());
+    (shape * root.powi(3)).max(0.0)
+}
+
+/// About which shape's variable lies at `value` in `score` standard deviations.
+fn shape_start(value: f64, score: f64) -> f64 {
+    let mut shape = (value - score * value.sqrt()).max(LEAST_START);
+    for _ in 0..3 {
+        let step = value - gamma_start(shape, score);
+        shape = (shape + step).max(LEAST_START);
+    }
+    shape
+}
+
+/// Of smaller shapes roots of normal variables say nothing.
+const LEAST_START: f64 = 0.3;
+
+/// Where a rising function of numbers from 0 on is 0, searched from `start` on; 0 where it
+/// is more everywhere. Steps out until there is one on each side, then false position, in
+/// which an end that stays counts half from the second time on (the Illinois rule).
+fn root(start: f64, function: impl Fn(f64) -> f64) -> f64 {
+    let at_start = function(start);
+    let direction = if at_start > 0.0 { -1.0 } else { 1.0 };
+    let mut step = (0.01 * start.sqrt()).max(0.02);
+    let (mut near, mut far) = ((start, at_start), (start, at_start));
+    while direction * far.1 <= 0.0 {
+        if direction < 0.0 && far.0 <= 0.0 {
+            return 0.0;
+        }
+        let next = (far.0 + direction * step).max(0.0);
+        (near, far) = (far, (next, function(next)));
+        step *= 4.0;
+    }
+    let ((mut low, mut below), (mut high, mut above)) = match direction < 0.0 {
+        true => (far, near),
+        false => (near, far),
+    };
     let mut stayed = 0;
     for _ in 0..MOST_STEPS {
-        let middle = (low * below - high * above) / (below - above);
-        let found = excess(middle);
-        if found.abs() < 1e-12 || (high - low) < 1e-12 * high {
+        let middle = (low * above - high * below) / (above - below);
+        let found = function(middle);
+        if found.abs() < CLOSE || (high - low) < CLOSE * high {
             return middle;
         }
-        if found > 0.0 {
-            (low, above) = (middle, found);
+        if found < 0.0 {
+            (low, below) = (middle, found);
             if stayed > 0 {
-                below /= 2.0;
+                above /= 2.0;
             }
             stayed = 1;
         } else {
-            (high, below) = (middle, found);
+            (high, above) = (middle, found);
             if stayed < 0 {
-                above /= 2.0;
+                below /= 2.0;
             }
             stayed = -1;
         }
@@ -102,7 +160,10 @@ pub(super) fn gamma_shape(value: f64, probability: f64) -> f64 {
     f64::midpoint(low, high)
 }
 
-/// Steps after which a shape is close enough in any case.
+/// A probability, or a share of a number, that is no more than rounding.
+const CLOSE: f64 = 1e-10;
+
+/// Steps after which a root is close enough in any case.
 const MOST_STEPS: u32 = 100;
 
 #[cfg(test)]
@@ -124,6 +185,29 @@ mod tests {
         // No event in a Poisson sample: at most 3.689 with 97.5 %.
         assert!(gamma_shape(3.688_88, 0.975) - 1.0 < 1e-4);
         close(gamma_shape(20.4832 / 2.0, 0.975), 5.0);
+        close(gamma_value(5.0, 0.975), 20.4832 / 2.0);
+    }
+
+    #[test]
+    fn shapes_and_values_are_found() {
+        for scale in [1e-3, 0.02, 0.3, 1.0, 3.7, 20.0, 150.0, 1e3, 1e4, 1e6] {
+            for probability in [TAIL, 1.0 - TAIL] {
+                // Those of smaller shapes are too near to 0.
+                if scale >= 0.3 {
+                    let there = gamma_below(gamma_value(scale, probability), scale);
+                    assert!((there - probability).abs() < 1e-9, "{scale} {probability}");
+                }
+                let shape = gamma_shape(scale, probability);
+                let there = gamma_below(scale, shape);
+                // Of the smallest shapes, less lies below than was asked for.
+                let is_least = shape == 0.0 && gamma_below(scale, 1e-12) < probability;
+                let is_found = (there - probability).abs() < 1e-9;
+                assert!(
+                    is_found || is_least,
+                    "{scale} {probability}: {shape} {there}"
+                );
+            }
+        }
     }
 
     #[test]

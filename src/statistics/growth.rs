@@ -267,6 +267,8 @@ fn total_variance(increments: &[f64]) -> f64 {
 /// Whether the number in the system does not grow between the halves of `[from, now]`.
 fn is_settled(arrivals: &[f64], ends: &[f64], from: f64, now: f64) -> bool {
     let mut present = [0.0; super::cells::MAX_CELLS];
+    // How many more are there in a whole cell, and in those after it.
+    let mut entered = [0.0; super::cells::MAX_CELLS + 1];
     let width = (now - from) / present.len() as f64;
     if width <= 0.0 {
         return false;
@@ -282,9 +284,19 @@ fn is_settled(arrivals: &[f64], ends: &[f64], from: f64, now: f64) -> bool {
         // Time in each cell, in cells.
         let last = crate::number::whole_usize(until).min(present.len() - 1);
         let first = crate::number::whole_usize(start).min(last);
-        for (cell, time) in present.iter_mut().enumerate().take(last + 1).skip(first) {
-            *time += until.min(cell as f64 + 1.0) - start.max(cell as f64);
+        if first == last {
+            present[first] += until - start;
+        } else {
+            present[first] += first as f64 + 1.0 - start;
+            present[last] += until - last as f64;
+            entered[first + 1] += 1.0;
+            entered[last] -= 1.0;
         }
+    }
+    let mut whole = 0.0;
+    for (time, change) in present.iter_mut().zip(entered) {
+        whole += change;
+        *time += whole;
     }
     let residence = spent / arrivals.len() as f64;
     if now - from < SETTLED_RESIDENCES * residence {

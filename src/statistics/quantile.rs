@@ -24,9 +24,9 @@
 
 use std::cell::RefCell;
 
-use super::cells::{Cells, MIN_BATCHES, ROUNDING, Spread, bounds};
+use super::cells::{Cells, MIN_BATCHES, ROUNDING, Spread};
 use super::confidence::TAIL;
-use super::distributions::{gamma_below, gamma_shape, normal_quantile, student_end};
+use super::distributions::{gamma_below, gamma_shape, gamma_value, normal_quantile, student_end};
 use super::interval::Interval;
 use super::length::{
     CONSTANT_VALUES_PER_EVENT, MIN_EVENTS, MIN_TAIL_EVENTS, TELLING_EVENTS, is_enough,
@@ -49,8 +49,9 @@ pub trait CellCounts {
 #[derive(Debug, Clone)]
 pub struct Sample {
     values: Vec<f64>,
+    /// Where each cell begins, and where the last one ends.
+    bounds: Vec<usize>,
     sorted: Vec<f64>,
-    cells: usize,
 }
 
 impl Sample {
@@ -59,15 +60,19 @@ impl Sample {
     pub fn new(series: &[f64]) -> Self {
         let mut values = series.to_vec();
         let cells = series.len().min(super::cells::MAX_CELLS);
+        let mut bounds = vec![0];
         for cell in 0..cells {
-            values[bounds(cell, cells, series.len())].sort_unstable_by(f64::total_cmp);
+            let cell = super::cells::bounds(cell, cells, series.len());
+            bounds.push(cell.end);
+            values[cell].sort_unstable_by(f64::total_cmp);
         }
-        let mut sorted = series.to_vec();
-        sorted.sort_unstable_by(f64::total_cmp);
+        // The stable sort takes the sorted cells as they are, if they are long enough.
+        let mut sorted = values.clone();
+        sorted.sort_by(f64::total_cmp);
         Self {
             values,
+            bounds,
             sorted,
-            cells,
         }
     }
 
@@ -77,13 +82,13 @@ impl Sample {
     }
 
     fn cell(&self, cell: usize) -> &[f64] {
-        &self.values[bounds(cell, self.cells, self.values.len())]
+        &self.values[self.bounds[cell]..self.bounds[cell + 1]]
     }
 }
 
 impl CellCounts for Sample {
     fn cells(&self) -> usize {
-        self.cells
+        self.bounds.len() - 1
     }
 
     fn total(&self, cell: usize) -> u64 {
@@ -155,9 +160,8 @@ impl<C: CellCounts> Quantiles<C> {
         let Some(tail) = self.tail(p) else {
             return Interval::unbounded(value);
         };
-        let (fewest, most) = tail.limits();
         let samples = self.samples as f64;
-        let (fewest, most) = (samples * fewest, samples * most);
+        let (fewest, most) = (samples * tail.fewest(), samples * tail.most());
         // The bound on the side of the tail, and the one towards the middle.
         let (low, high) = match tail.side {
             Side::Above => (samples - most, samples - fewest),
@@ -187,7 +191,7 @@ impl<C: CellCounts> Quantiles<C> {
         while share <= 0.5 {
             let low = self
                 .tail(1.0 - share)
-                .map(|tail| samples * (1.0 - tail.limits().1));
+                .map(|tail| samples * (1.0 - tail.most()));
             if let Some(low) = low.filter(|low| *low >= 1.0) {
                 return self.at_rank(crate::number::whole_u64(low));
             }
@@ -206,7 +210,7 @@ impl<C: CellCounts> Quantiles<C> {
         while share < 0.5 {
             let high = self
                 .tail(1.0 - share)
-                .map(|tail| samples * (1.0 - tail.limits().0));
+                .map(|tail| samples * (1.0 - tail.fewest()));
             if let Some(high) = high.filter(|high| *high <= samples - 1.0) {
                 let bound = self.at_rank(crate::number::whole_u64(high.ceil()));
                 let per_factor = (bound - median) / (0.5 / share).ln();
@@ -227,16 +231,21 @@ impl<C: CellCounts> Quantiles<C> {
         let Some(tail) = self.tail(p) else {
             return f64::NAN;
         };
-        let below = self.at_most(limit) as f64 / self.samples as f64;
+        let below = self.observed_share_at_most(limit);
         match tail.side {
             Side::Above => tail.probability_fewer(1.0 - below),
             Side::Below => 1.0 - tail.probability_fewer(below),
         }
     }
 
+    /// The share of samples that are `limit` or less; NaN of none.
+    pub fn observed_share_at_most(&self, limit: f64) -> f64 {
+        self.at_most(limit) as f64 / self.samples as f64
+    }
+
     /// The share of samples that are `limit` or less, with its interval: an attainment.
     pub fn share_at_most(&self, limit: f64) -> Interval {
-        let value = self.at_most(limit) as f64 / self.samples as f64;
+        let value = self.observed_share_at_most(limit);
         share(&self.indicator(limit, Side::Below), value, self.samples)
     }
 
@@ -442,20 +451,6 @@ fn poisson_high(events: f64) -> f64 {
     gamma_value(events + 1.0, 1.0 - TAIL)
 }
 
-/// The value below which a gamma variable of this shape lies with `probability`.
-fn gamma_value(shape: f64, probability: f64) -> f64 {
-    let (mut low, mut high) = (0.0, shape + 10.0 * shape.sqrt() + 20.0);
-    for _ in 0..60 {
-        let middle = f64::midpoint(low, high);
-        if gamma_below(middle, shape) < probability {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    f64::midpoint(low, high)
-}
-
 /// Which samples are the rarer ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
@@ -488,13 +483,21 @@ impl Tail {
         self.samples * self.share / (self.design_effect * (1.0 - self.share))
     }
 
-    /// The smallest and the largest observed share that does not contradict the true one.
-    fn limits(&self) -> (f64, f64) {
+    /// The smallest observed share that does not contradict the true one.
+    fn fewest(&self) -> f64 {
+        self.observed(1.0 - TAIL)
+    }
+
+    /// The largest observed share that does not contradict the true one.
+    fn most(&self) -> f64 {
+        self.observed(TAIL).min(1.0)
+    }
+
+    /// The observed share of which less is seen with so much probability.
+    fn observed(&self, probability_more: f64) -> f64 {
         let events = self.events();
-        let per_event = self.share / events;
-        let fewest = (gamma_shape(events, 1.0 - TAIL) - HALF_AN_EVENT).max(0.0);
-        let most = (gamma_shape(events, TAIL) - HALF_AN_EVENT).max(0.0);
-        (fewest * per_event, (most * per_event).min(1.0))
+        let observed = gamma_shape(events, probability_more) - HALF_AN_EVENT;
+        observed.max(0.0) * self.share / events
     }
 
     /// The probability that the true share beyond a value is at most the percentile's,

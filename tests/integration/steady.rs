@@ -348,6 +348,95 @@ fn whoever_misses_by_a_factor_of_ten_is_not_simulated_for_longer() {
 }
 
 #[test]
+fn a_saturated_run_says_what_the_deployment_can_serve() {
+    // A model of 25 ms a step for up to 16 requests, each of which takes 100 steps: 6.4
+    // requests per second, of which the first come after 2.5 s.
+    let served = |qps: u32| {
+        let (_bench, run) = Bench::queue(&[
+            "formula={step_s: 0.025}",
+            "replica_scheduler={type: vllm, batch_size_cap: 16}",
+            "workload.lengths={type: fixed, prefill_tokens: 1, decode_tokens: 100}",
+            "slo={ttft_p99_s: 3600}",
+            &format!("qps={qps}"),
+        ]);
+        assert_eq!(run.text("load_verdict"), "saturated", "{qps}");
+        let [low, value, high] =
+            ["low_", "", "high_"].map(|end| run.number(&format!("throughput_{end}requests_per_s")));
+        assert!(low <= value && value <= high, "{low} {value} {high}");
+        // Not the little that ended while the load came in.
+        assert!((0.8..1.2).contains(&(value / 6.4)), "{qps}: {value}");
+        run.integer("simulated_requests")
+    };
+    for qps in [13, 64, 200] {
+        served(qps);
+    }
+    // However much comes in, the run ends: then less may be seen of what is served.
+    let (_bench, run) = Bench::queue(&["qps=100000", "slo={ttft_p99_s: 3600}"]);
+    assert_eq!(run.text("load_verdict"), "saturated");
+    assert!(run.integer("simulated_requests") < 12_000, "{}", run.told);
+}
+
+#[test]
+fn whoever_misses_by_far_is_stopped_early_whatever_the_target() {
+    // Steps of 20 ms; requests of 10 tokens stay for 0.2 s at least.
+    let several = [
+        "replica_scheduler={type: vllm, batch_size_cap: 16}",
+        "workload.lengths={type: fixed, prefill_tokens: 1, decode_tokens: 10}",
+        "workload.requests=5000",
+    ];
+    for target in [
+        "slo={tbt_p99_s: 0.015}",
+        "slo={tbt_mean_s: 0.005}",
+        "slo={ttft_p90_s: 0.01}",
+        "slo={ttft_mean_s: 0.005}",
+        "slo={e2e_p50_s: 0.1}",
+        "slo={request_tbt_max_p99_s: 0.015}",
+        "slo={per_request: {tbt_s: 0.015, attainment: 0.9}}",
+    ] {
+        let (_bench, run) = Bench::queue(&[&several[..], &[target]].concat());
+        assert_eq!(run.text("slo_verdict"), "misses", "{target}");
+        let simulated = run.integer("simulated_requests");
+        assert!(simulated < 600, "{target}: {simulated}");
+        // What was served while it filled says nothing of what can be.
+        let row = run.row();
+        assert_eq!(
+            row.number("throughput_low_requests_per_s"),
+            None,
+            "{target}"
+        );
+        assert_eq!(
+            row.number("cost_high_usd_per_million_tokens"),
+            None,
+            "{target}"
+        );
+    }
+    // What is only just missed is not: it may have been chance.
+    let limit_s = SERVICE_S + wait_quantile_s(0.985, 0.5);
+    let target = format!("slo={{ttft_p99_s: {limit_s}}}");
+    let (_bench, run) = Bench::queue(&["workload.requests=5000", &target]);
+    assert!(run.integer("simulated_requests") >= 5000, "{}", run.told);
+}
+
+#[test]
+fn whoever_rejects_a_request_is_stopped_when_that_arrives() {
+    // One in a hundred prompts does not fit into a batch.
+    let rejecting = [
+        "replica_scheduler={type: vllm, max_tokens_in_batch: 990}",
+        "workload.requests=5000",
+        "workload.lengths={type: uniform, min_tokens: 2, max_tokens: 1001, \
+         prefill_to_decode_ratio: 1000}",
+    ];
+    let (_bench, run) = Bench::queue(&[&rejecting[..], &["slo={ttft_p99_s: 3600}"]].concat());
+    assert_eq!(run.text("slo_verdict"), "misses");
+    assert!(run.integer("rejected") > 0, "{}", run.told);
+    let simulated = run.integer("simulated_requests");
+    assert!(simulated < 400, "{simulated}");
+    // Without targets nobody minds.
+    let (_bench, run) = Bench::queue(&[&rejecting[..], &["slo={}"]].concat());
+    assert!(run.integer("simulated_requests") >= 5000, "{}", run.told);
+}
+
+#[test]
 fn a_limit_within_the_interval_is_not_called_met() {
     // The true p99, to which no run of 500 requests comes close enough.
     let limit = format!(

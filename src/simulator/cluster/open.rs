@@ -15,6 +15,7 @@ impl OpenEnd {
         let nothing = Until {
             ended: 0,
             arrived: 0,
+            rejects: false,
         };
         Self {
             stream,
@@ -26,10 +27,10 @@ impl OpenEnd {
 
     /// A request has ended; whether the run is to be looked at for that.
     #[inline]
-    pub(super) fn has_ended(&mut self, id: u32) -> bool {
+    pub(super) fn has_ended(&mut self, id: u32, outcome: RequestOutcome) -> bool {
         let counts = id < self.until.ended;
         self.left -= u32::from(counts);
-        counts && self.left == 0
+        (counts && self.left == 0) || (self.until.rejects && outcome.is_rejected())
     }
 }
 

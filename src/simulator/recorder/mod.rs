@@ -50,6 +50,16 @@ impl RequestOutcome {
             Self::UnfinishedTimeLimit | Self::UnfinishedEndOfRun | Self::UnfinishedStuck
         )
     }
+
+    /// Whether it was turned away as it arrived: it can never be served.
+    pub fn is_rejected(self) -> bool {
+        matches!(
+            self,
+            Self::RejectedTooLargeForKvCache
+                | Self::RejectedPromptExceedsBatch
+                | Self::RejectedPromptExceedsMaxModelLen
+        )
+    }
 }
 
 /// One request's history. Times are seconds of simulated time; NaN where the

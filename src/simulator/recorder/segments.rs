@@ -72,6 +72,8 @@ impl Recorder for SegmentRecorder {
 
     fn segments_merged(&mut self) {
         let pairs = self.segments.chunks(2);
-        self.segments = pairs.map(SparseHistogram::merged).collect();
+        self.segments = pairs
+            .map(|pair| SparseHistogram::merged(pair.iter()))
+            .collect();
     }
 }

@@ -63,6 +63,7 @@ impl<R> Overseer<R> for Looks {
         Next::Until(Until {
             ended,
             arrived: u32::MAX,
+            rejects: false,
         })
     }
 }
