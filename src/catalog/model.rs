@@ -60,6 +60,10 @@ pub struct ModelSpec {
     /// Multi-token-prediction layers shipped with the weights.
     #[serde(default)]
     pub mtp_layers: u32,
+    /// Parameters of a vision tower and its projector, which engines load and text does not
+    /// visit.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub vision_parameters: f64,
     /// Format the published weights are served in by default.
     pub dtype: DType,
     /// Formats of classes of weights that differ from `dtype`.
@@ -70,6 +74,11 @@ pub struct ModelSpec {
     /// Published total parameters, in billions (for checks; not used in pricing);
     /// 0: not known.
     pub published_parameters_b: f64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
+fn is_zero(parameters: &f64) -> bool {
+    *parameters == 0.0
 }
 
 /// Softmax attention.

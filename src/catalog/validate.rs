@@ -122,6 +122,11 @@ impl ModelSpec {
             whole("norms_per_layer", self.norms_per_layer, 1..=4),
             whole("mtp_layers", self.mtp_layers, 0..=LAYERS_MAX),
             number(
+                "vision_parameters",
+                self.vision_parameters,
+                0.0..=1e9 * PARAMETERS_B_MAX,
+            ),
+            number(
                 "published_parameters_b",
                 self.published_parameters_b,
                 0.0..=PARAMETERS_B_MAX,

@@ -31,12 +31,15 @@ pub struct ParameterCount {
     pub norms: f64,
     /// LM head; 0 where it is the embedding matrix.
     pub lm_head: f64,
+    /// A vision tower and its projector.
+    pub vision: f64,
     /// Multi-token-prediction layers, without the embedding and LM head they
     /// share with the model. Not part of the total.
     pub mtp: f64,
     /// Sum, without multi-token prediction.
     pub total: f64,
-    /// Those one token visits: the total less the routed experts not chosen.
+    /// Those one token of text visits: the total less the routed experts not chosen, and
+    /// vision.
     pub activated: f64,
 }
 
@@ -67,7 +70,8 @@ pub fn parameters(model: &ModelSpec) -> ParameterCount {
         + shared_experts
         + routers
         + norms
-        + lm_head;
+        + lm_head
+        + model.vision_parameters;
     let idle_share = model.moe.as_ref().map_or(0.0, |m| {
         1.0 - f64::from(m.experts_per_token) / f64::from(m.experts)
     });
@@ -81,15 +85,16 @@ pub fn parameters(model: &ModelSpec) -> ParameterCount {
         routers,
         norms,
         lm_head,
+        vision: model.vision_parameters,
         mtp: mtp(model, cut).elements(),
         total,
-        activated: total - idle_share * routed_experts,
+        activated: total - idle_share * routed_experts - model.vision_parameters,
     }
 }
 
 /// Bytes of the weights on one GPU of pipeline stage `stage` (0-based).
 ///
-/// The first stage holds the embeddings, the last the final norm and the LM
+/// The first stage holds the embeddings and a vision tower, the last the final norm and the LM
 /// head, both cut by vocabulary over the tensor-parallel ranks. Tied embeddings
 /// are one matrix on a GPU that needs it for both. Formats narrower than 16 bits
 /// apply to the GEMM weights of layers only: embeddings, LM head, norms, routers,
@@ -112,6 +117,8 @@ pub fn stage_weights_bytes(
     let vocabulary = Count::plain(vocabulary_rows(model, cut) * f64::from(model.hidden_size));
     if first {
         count += vocabulary;
+        // Cut like the layers: vLLM and SGLang make towers of the same parallel matrices.
+        count += Count::plain(model.vision_parameters / f64::from(cut.tp));
     }
     if last {
         count += norm(model);

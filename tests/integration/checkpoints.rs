@@ -26,12 +26,12 @@ fn model(name: &str) -> ModelSpec {
     read.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Parameters of the language model: sums over the tensors that the checkpoints'
-/// repositories list, without multi-token-prediction layers and vision.
+/// Parameters: sums over the tensors that the checkpoints' repositories list, without
+/// multi-token-prediction layers.
 const PARAMETERS: [(&str, f64); 24] = [
     ("phi-4", 14_659_507_200.0),
     ("deepseek-v2-lite", 15_706_484_224.0),
-    ("llama-4-scout", 107_769_861_120.0),
+    ("llama-4-scout", 108_641_793_536.0),
     ("gpt-oss-20b", 20_914_757_184.0),
     ("gpt-oss-120b", 116_829_156_672.0),
     ("mistral-7b-v0.1", 7_241_732_096.0),
@@ -41,7 +41,7 @@ const PARAMETERS: [(&str, f64); 24] = [
     ("llama-3.1-8b-modelopt-nvfp4", 8_030_261_248.0),
     ("mixtral-8x7b", 46_702_792_704.0),
     ("qwen1.5-moe-a2.7b", 14_315_784_192.0),
-    ("gemma-3-27b", 27_009_346_304.0),
+    ("gemma-3-27b", 27_432_406_640.0),
     ("gemma-3-1b", 999_885_952.0),
     ("kimi-k2", 1_026_408_232_448.0),
     ("kimi-k2-thinking", 1_026_408_232_448.0),
@@ -49,9 +49,9 @@ const PARAMETERS: [(&str, f64); 24] = [
     ("glm-4.5", 352_797_829_024.0),
     ("glm-4-9b-chat", 9_399_951_360.0),
     ("glm-4-32b", 32_566_081_536.0),
-    ("llama-4-maverick", 400_711_848_960.0),
+    ("llama-4-maverick", 401_583_781_376.0),
     ("phi-3.5-mini", 3_821_079_552.0),
-    ("mistral-small-3.1", 23_572_403_200.0),
+    ("mistral-small-3.1", 24_011_361_280.0),
     ("deepseek-r1-nvfp4", 671_026_404_352.0),
 ];
 
@@ -65,6 +65,51 @@ fn parameters_are_the_published_tensors() {
     }
     let listed: Vec<_> = std::fs::read_dir(folder("")).unwrap().collect();
     assert_eq!(listed.len(), PARAMETERS.len(), "every folder is counted");
+}
+
+#[test]
+fn vision_towers_are_loaded_and_not_visited() {
+    // The language models' own sums.
+    for (name, language) in [
+        ("gemma-3-27b", 27_009_346_304.0),
+        ("llama-4-scout", 107_769_861_120.0),
+        ("mistral-small-3.1", 23_572_403_200.0),
+    ] {
+        let model = model(name);
+        let count = parameters(&model);
+        assert!(
+            (count.total - count.vision - language).abs() / language < 1e-5,
+            "{name}"
+        );
+        assert!(count.activated <= count.total - count.vision, "{name}");
+        assert!(
+            model.source.contains("with its vision tower"),
+            "{}",
+            model.source
+        );
+        let whole = ModelSpec {
+            vision_parameters: 0.0,
+            ..model.clone()
+        };
+        let bytes = |model: &ModelSpec, tensor_parallel, stage| {
+            let parallelism = Parallelism {
+                tensor_parallel,
+                pipeline_parallel: 2,
+                expert_parallel: 1,
+                attention_data_parallel: 1,
+            };
+            let formats = Formats::new(DType::Bfloat16, DType::Bfloat16);
+            stage_weights_bytes(model, &parallelism, &formats, stage, false)
+        };
+        // Two bytes each, on the first stage, cut like the layers.
+        for (ways, stage, share) in [(1, 0, 1.0), (4, 0, 0.25), (1, 1, 0.0)] {
+            let more = bytes(&model, ways, stage) - bytes(&whole, ways, stage);
+            assert!(
+                (more - 2.0 * share * count.vision).abs() < 1.0,
+                "{name} {ways} {stage}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod family;
 mod formats;
 mod layers;
 mod positions;
+mod vision;
 
 use family::Family;
 use positions::max_position_tokens;
@@ -119,10 +120,11 @@ impl Reader<'_> {
         let family = self.family;
         let dtype = self.plain_dtype()?;
         let is_phi = family == Family::Phi;
-        let part = if self.whole.get("text_config").is_some() {
-            ", language model only"
-        } else {
-            ""
+        let vision_parameters = vision::parameters(self.whole, config.hidden_size);
+        let part = match (self.whole.get("text_config"), vision_parameters) {
+            (Some(_), None) => ", language model only",
+            (Some(_), Some(_)) => ", with its vision tower",
+            (None, _) => "",
         };
         let file = self.file_name();
         Ok(ModelSpec {
@@ -149,6 +151,7 @@ impl Reader<'_> {
                 .or(self.flag_of_whole("tie_word_embeddings"))
                 .unwrap_or(family.ties_embeddings()),
             mtp_layers: config.num_nextn_predict_layers.unwrap_or(0),
+            vision_parameters: vision_parameters.unwrap_or(0.0),
             dtype,
             dtype_of: ClassFormats::NONE,
             kv_cache_dtype: dtype,

@@ -38,6 +38,7 @@ fn dense() -> ModelSpec {
         projection_bias: false,
         tie_word_embeddings: false,
         mtp_layers: 0,
+        vision_parameters: 0.0,
         dtype: DType::Bfloat16,
         dtype_of: ClassFormats::NONE,
         kv_cache_dtype: DType::Bfloat16,
