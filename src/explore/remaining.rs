@@ -13,7 +13,10 @@ use crate::number::narrow;
 /// itself as much as they do.
 const WEIGHT_OF_NEIGHBOURS: f64 = 1.0;
 /// What a part counts for another, per part between them.
-const FADING: f64 = 0.5;
+const FADING: f64 = 0.85;
+/// A part counts for another as much as it has runs done, up to so many: one alone may have
+/// been left out by a constraint, or be the longest.
+const TELLING_RUNS: u64 = 30;
 /// New estimates count for as much as the old one once this share of what was left has
 /// gone by.
 const SMOOTHING: f64 = 0.1;
@@ -109,7 +112,8 @@ impl Remaining {
         let (mut weight, mut sum_s) = (0.0, 0.0);
         for (other, part) in self.parts.iter().enumerate() {
             if other != nth && part.done > 0 {
-                let near = FADING.powi(narrow::<i32, _>(other.abs_diff(nth)));
+                let near = FADING.powi(narrow::<i32, _>(other.abs_diff(nth)))
+                    * part.done.min(TELLING_RUNS) as f64;
                 weight += near;
                 sum_s += near * part.busy_s / part.done as f64;
             }
