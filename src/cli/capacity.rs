@@ -7,7 +7,9 @@ use super::sweep::SweepArgs;
 use super::values::{positive, whole};
 use super::{CliError, CliResult};
 use crate::explore::{FindCapacity, Plan};
-use crate::report::{CapacityReport, Demand, write_capacity, write_page_and_gather_capacity};
+use crate::report::{
+    CapacityReport, Demand, ReportFormat, write_capacity, write_page_and_gather_capacity,
+};
 use crate::results::{ClaimedDirectory, Manifest, SummaryReader, write_capacity_table};
 
 /// Find the highest load that each configuration holds within the targets
@@ -96,14 +98,33 @@ pub(super) fn study(
     match done? {
         Done::Interrupted(code) => Ok(code),
         Done::Finished(manifest, claimed) => {
-            let report = conclude(*manifest.clone(), &claimed, demand)?;
-            let (format, width) = (session.format(), output_width());
-            print_as(format, |out| {
-                write_capacity(&report, format, width, TABLE_ROWS, out)
-            })?;
-            session.exit_code(&manifest, !report.holders.is_empty())
+            let found = print_capacities(*manifest.clone(), &claimed, demand, session.format())?;
+            session.exit_code(&manifest, found)
         }
     }
+}
+
+/// Completes the directory of a study and prints what came out of it; whether anything
+/// holds a load.
+pub(super) fn print_capacities(
+    manifest: Manifest,
+    claimed: &ClaimedDirectory,
+    demand: &Demand,
+    format: ReportFormat,
+) -> Result<bool, CliError> {
+    let report = conclude(manifest, claimed, demand)?;
+    let width = output_width();
+    print_as(format, |out| {
+        write_capacity(&report, format, width, TABLE_ROWS, out)
+    })?;
+    Ok(!report.holders.is_empty())
+}
+
+/// Whether a specification, as a result directory keeps it, is one of a capacity study.
+pub(super) fn is_study(spec_yaml: &str) -> bool {
+    spec_yaml
+        .lines()
+        .any(|line| line.starts_with("capacity:") && line != "capacity: null")
 }
 
 /// Completes the directory and condenses it.

@@ -10,6 +10,7 @@ mod error;
 mod explain;
 mod interrupt;
 mod man;
+mod merge;
 mod network;
 mod output;
 mod pareto;
@@ -47,6 +48,7 @@ Examples:
   vidur-sweep capacity sweeps/deepseek-capacity.yaml   how much load deployments hold
   vidur-sweep plan sweeps/deepseek.yaml          what a sweep would run, without running it
   vidur-sweep pareto results/deepseek            the frontier of a finished sweep
+  vidur-sweep merge whole shard-1 shard-2        shards or machines, united
   vidur-sweep simulate -h                        one simulation, with the flags of Vidur
   vidur-sweep catalog models                     what can be simulated
 
@@ -73,6 +75,7 @@ enum Command {
     Validate(validate::Args),
     Pareto(pareto::Args),
     Report(report::Args),
+    Merge(merge::Args),
     Explain(Box<explain::Args>),
     Catalog(catalog::Args),
     Profiles(profiles::Args),
@@ -102,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Validate(args) => validate::run(args),
         Command::Pareto(args) => pareto::run(args),
         Command::Report(args) => report::run(args),
+        Command::Merge(args) => merge::run(args),
         Command::Explain(args) => explain::run(*args),
         Command::Catalog(args) => catalog::run(args),
         Command::Profiles(args) => profiles::run(args),

@@ -245,15 +245,7 @@ impl SessionArgs {
 
     /// The exit code of a finished sweep, in which something was found or not.
     pub(super) fn exit_code(&self, manifest: &Manifest, found: bool) -> CliResult {
-        if manifest.runs.failed > 0 {
-            let (failed, total) = (manifest.runs.failed, manifest.runs.total);
-            say!("error: {failed} of {total} runs failed; `reason` in summary.parquet says why");
-            return Ok(ExitCode::FAILURE);
-        }
-        match self.require_feasible && !found {
-            true => Ok(ExitCode::from(NOTHING_FEASIBLE)),
-            false => Ok(ExitCode::SUCCESS),
-        }
+        exit_code(manifest, found, self.require_feasible)
     }
 
     /// The page, and the best deployments on standard output.
@@ -267,6 +259,19 @@ impl SessionArgs {
         let limit = (self.format() == ReportFormat::Table).then_some(TABLE_ROWS);
         let report = write_page_and_gather(&reader, claimed, limit).map_err(failure)?;
         print_report(&report, self.format())
+    }
+}
+
+/// The exit code of a finished sweep, in which something was found or not.
+pub(super) fn exit_code(manifest: &Manifest, found: bool, require_feasible: bool) -> CliResult {
+    if manifest.runs.failed > 0 {
+        let (failed, total) = (manifest.runs.failed, manifest.runs.total);
+        say!("error: {failed} of {total} runs failed; `reason` in summary.parquet says why");
+        return Ok(ExitCode::FAILURE);
+    }
+    match require_feasible && !found {
+        true => Ok(ExitCode::from(NOTHING_FEASIBLE)),
+        false => Ok(ExitCode::SUCCESS),
     }
 }
 

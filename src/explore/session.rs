@@ -11,7 +11,7 @@ use super::preflight::Identity;
 use super::progress::Progress;
 use crate::results::{
     ClaimedDirectory, DirectoryState, Existing, Judge, Manifest, ResultError, ResultPlan,
-    ResultWriter, RunIndices, directory_state,
+    ResultWriter, RunIndices, SweepSize, directory_state,
 };
 use crate::spec::RequestOutput;
 
@@ -108,14 +108,17 @@ impl<'a> Session<'a> {
             objectives: plan.spec().objectives.clone(),
             axes: plan.columns().to_vec(),
             run_indices: indices,
-            request_rows_per_run: rows_per_run(
-                identity.requests_per_run,
-                plan.spec().output.requests,
-            ),
+            sweep: SweepSize {
+                runs: plan.num_runs(),
+                request_rows_per_run: rows_per_run(
+                    identity.requests_per_run,
+                    plan.spec().output.requests,
+                ),
+            },
             writer_threads: options.threads.div_ceil(WORKERS_PER_WRITER),
         };
         let dir = options.dir.path();
-        let samples = samples_max(results.request_rows_per_run);
+        let samples = samples_max(results.sweep.request_rows_per_run);
         let state = match options.if_present {
             IfPresent::Refuse => create(dir, results, Existing::Keep)?,
             IfPresent::Replace => create(dir, results, Existing::Replace)?,

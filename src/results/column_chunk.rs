@@ -20,7 +20,7 @@ use parquet::file::statistics::Statistics;
 
 use self::integers::Integers;
 use self::numbers::Numbers;
-use super::schema::{Getter, Take};
+use super::schema::{FlagOf, Getter, Take, TextOf};
 use crate::number::narrow;
 
 /// A column with at least so many values per run of equal ones is written as runs.
@@ -170,8 +170,8 @@ pub(super) type TextRuns = Vec<(Option<String>, usize)>;
 pub(super) enum Filling<R: 'static> {
     Int(&'static Take<R, Option<i64>>, Integers),
     Float(&'static Take<R, f64>, Numbers),
-    Text(fn(&R) -> Option<&str>, TextRuns),
-    Flag(fn(&R) -> bool, Vec<bool>),
+    Text(&'static TextOf<R>, TextRuns),
+    Flag(&'static FlagOf<R>, Vec<bool>),
     /// Nothing but nulls.
     Null(Integers),
 }
@@ -181,10 +181,10 @@ impl<R> Filling<R> {
         match getter {
             Getter::Int(take) => Self::Int(take, Integers::default()),
             Getter::Float(take) => Self::Float(take, Numbers::default()),
-            Getter::Text(get) => Self::Text(*get, Vec::new()),
+            Getter::Text(get) => Self::Text(get, Vec::new()),
             // Verdicts are of runs; a row has none.
             Getter::Verdict(_) => Self::Null(Integers::default()),
-            Getter::Flag(get) => Self::Flag(*get, Vec::new()),
+            Getter::Flag(get) => Self::Flag(get, Vec::new()),
         }
     }
 
@@ -213,8 +213,8 @@ impl<R> Filling<R> {
                 take(rows, values);
                 numbers.extend(values);
             }
-            Self::Text(get, runs) => extend_texts(runs, *get, rows),
-            Self::Flag(get, flags) => flags.extend(rows.iter().map(*get)),
+            Self::Text(get, runs) => extend_texts(runs, get, rows),
+            Self::Flag(get, flags) => flags.extend(rows.iter().map(get)),
             Self::Null(nulls) => nulls.extend(&[None; ROWS_AT_A_TIME][..rows.len()]),
         }
     }
@@ -242,7 +242,7 @@ impl<R> Filling<R> {
 
 /// Adds the texts of rows. Names come from constants: the same text is mostly at the
 /// same place.
-fn extend_texts<R>(runs: &mut TextRuns, get: fn(&R) -> Option<&str>, rows: &[R]) {
+fn extend_texts<R>(runs: &mut TextRuns, get: &TextOf<R>, rows: &[R]) {
     let same = |a: &R, b: &R| match (get(a), get(b)) {
         (Some(a), Some(b)) => std::ptr::eq(a, b) || a == b,
         (a, b) => a == b,

@@ -14,6 +14,7 @@
 //! in its name, and the hash of its content; its request part is written before, so
 //! the summary part is the commit mark of both, and knows size and hash of the other.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -109,6 +110,15 @@ impl RunIndices {
     }
 }
 
+/// What of a whole sweep decides how its files are cut, whichever of its runs are here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepSize {
+    /// Runs that there are, or are excluded.
+    pub runs: u64,
+    /// Per-request rows kept of each run, about; none: no per-request table.
+    pub request_rows_per_run: Option<u64>,
+}
+
 /// `parts/layout.json`: what a resumed sweep must agree with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Layout {
@@ -116,6 +126,10 @@ pub(super) struct Layout {
     pub(super) version: String,
     pub(super) name: String,
     pub(super) spec_hash: String,
+    #[serde(default)]
+    pub(super) data_hashes: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) sweep: SweepSize,
     pub(super) run_indices: RunIndices,
     pub(super) block_runs: u64,
     pub(super) keep_requests: bool,
@@ -350,6 +364,11 @@ impl CompletedRuns {
             .get(narrow::<usize, _>(block))
             .copied()
             .unwrap_or(false)
+    }
+
+    /// The runs that the directory is to have.
+    pub fn indices(&self) -> RunIndices {
+        self.indices
     }
 
     /// How many runs are kept.

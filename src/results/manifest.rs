@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::layout::RunIndices;
+use super::layout::{RunIndices, SweepSize};
 use super::schema::AxisColumn;
 use super::{ResultError, durable};
 use crate::input_file::{self, InputKind};
@@ -60,6 +60,9 @@ pub struct Manifest {
     pub spec_hash: String,
     /// Hashes of the data the results depend on, by name.
     pub data_hashes: BTreeMap<String, String>,
+    /// The whole sweep.
+    #[serde(default)]
+    pub sweep: SweepSize,
     /// Indices of the sweep's runs that are here.
     pub run_indices: RunIndices,
     /// How they ended.

@@ -17,6 +17,7 @@ mod columns;
 mod durable;
 mod layout;
 mod manifest;
+mod merge;
 mod parquet_io;
 mod reader;
 mod requests;
@@ -37,8 +38,11 @@ use crate::units::DType;
 pub use batches::{BATCH_COLUMNS, BatchRow};
 pub use capacity_table::write_capacity_table;
 pub use claim::ClaimedDirectory;
-pub use layout::{CompletedRuns, DirectoryState, RunIndices, completed_runs, directory_state};
+pub use layout::{
+    CompletedRuns, DirectoryState, RunIndices, SweepSize, completed_runs, directory_state,
+};
 pub use manifest::{FileEntry, Manifest, RunCounts};
+pub use merge::{Merge, Merged};
 pub use reader::{Numbers, SummaryBatch, SummaryReader, SummaryRow, SummaryTable, read_summary};
 pub use requests::RequestRow;
 pub use schema::{AxisColumn, ColumnRole, ColumnType, REPLICATION_COLUMN, SCHEMA_VERSION, compact};
@@ -249,6 +253,32 @@ pub enum ResultError {
         /// Its value now.
         now: String,
     },
+    /// Directories that are not of one sweep.
+    #[error("{path}: does not belong together with {first}: {what} differs (here: {here}; there: {there})", path = path.display(), first = first.display())]
+    Unlike {
+        /// The directory.
+        path: PathBuf,
+        /// The one it is compared with.
+        first: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// Its value in the one compared with.
+        there: String,
+        /// Its value in the directory.
+        here: String,
+    },
+    /// Two directories of one sweep have different rows of a run.
+    #[error("{path}: run {run_index} is not the same as in {first}: {column} differs; one of them was altered, or written by another build", path = path.display(), first = first.display())]
+    Disagree {
+        /// The directory.
+        path: PathBuf,
+        /// The one it is compared with.
+        first: PathBuf,
+        /// The run.
+        run_index: u64,
+        /// The first column that differs.
+        column: String,
+    },
     /// An axis with the name of another column.
     #[error("axis `{0}`: a result column of this name exists already")]
     ColumnTaken(String),
@@ -305,6 +335,8 @@ impl ResultError {
             Self::NotResults { .. }
                 | Self::Occupied { .. }
                 | Self::Mismatch { .. }
+                | Self::Unlike { .. }
+                | Self::Disagree { .. }
                 | Self::Malformed { .. }
                 | Self::Damaged { .. }
                 | Self::Locked(LockError::Held { .. })

@@ -211,7 +211,7 @@ pub struct SummaryReader {
     kept: OnceLock<Option<Vec<SummaryBatch>>>,
 }
 
-fn of_role(columns: &[AxisColumn], role: ColumnRole) -> Vec<AxisColumn> {
+pub(super) fn of_role(columns: &[AxisColumn], role: ColumnRole) -> Vec<AxisColumn> {
     let columns = columns.iter().filter(|column| column.role == role);
     columns.cloned().collect()
 }

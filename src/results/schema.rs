@@ -60,6 +60,12 @@ impl ColumnType {
 /// than a call.
 pub type Take<R, T> = Box<dyn Fn(&[R], &mut [T]) + Send + Sync>;
 
+/// The text of a row, or null.
+pub type TextOf<R> = Box<dyn for<'a> Fn(&'a R) -> Option<&'a str> + Send + Sync>;
+
+/// Whether something holds of a row.
+pub type FlagOf<R> = Box<dyn Fn(&R) -> bool + Send + Sync>;
+
 /// How a column's values are taken from rows.
 pub enum Getter<R> {
     /// Integers, or null.
@@ -67,9 +73,9 @@ pub enum Getter<R> {
     /// Numbers; not finite: null.
     Float(Take<R, f64>),
     /// The text of a row, or null.
-    Text(fn(&R) -> Option<&str>),
+    Text(TextOf<R>),
     /// True or false.
-    Flag(fn(&R) -> bool),
+    Flag(FlagOf<R>),
     /// Something known only once every run is in.
     Verdict(ColumnType),
 }
@@ -158,7 +164,7 @@ pub(super) fn float<R>(
     }
 }
 
-pub(super) fn text<R>(
+pub(super) fn text<R: 'static>(
     name: &'static str,
     meaning: &'static str,
     get: fn(&R) -> Option<&str>,
@@ -167,7 +173,7 @@ pub(super) fn text<R>(
         name,
         unit: "-",
         meaning,
-        getter: Getter::Text(get),
+        getter: Getter::Text(Box::new(get)),
     }
 }
 
@@ -185,12 +191,12 @@ fn verdict<R>(
     }
 }
 
-fn flag<R>(name: &'static str, meaning: &'static str, get: fn(&R) -> bool) -> Column<R> {
+fn flag<R: 'static>(name: &'static str, meaning: &'static str, get: fn(&R) -> bool) -> Column<R> {
     Column {
         name,
         unit: "-",
         meaning,
-        getter: Getter::Flag(get),
+        getter: Getter::Flag(Box::new(get)),
     }
 }
 

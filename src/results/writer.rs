@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -22,11 +22,13 @@ use parquet::file::reader::ChunkReader;
 use rayon::prelude::*;
 
 use super::durable::{self, Written};
-use super::layout::{self, CompletedRuns, DirectoryState, Layout, RunIndices, SummaryPart};
+use super::layout::{
+    self, CompletedRuns, DirectoryState, Layout, RunIndices, SummaryPart, SweepSize,
+};
 use super::manifest::{FileEntry, Manifest, RunCounts, write_json};
 use super::parquet_io::{TableFile, TableWriter};
 use super::reader::{SummaryBatch, SummaryReader, SummaryRow};
-use super::requests::write_requests;
+use super::requests::{CopiedRow, write_requests};
 use super::row_table::{RowColumns, RowTableWriter};
 use super::schema::{
     self, AxisColumn, REQUEST_COLUMNS, SCHEMA_VERSION, part_schema, request_schema, summary_schema,
@@ -57,8 +59,8 @@ pub struct ResultPlan {
     pub axes: Vec<AxisColumn>,
     /// Runs that will come, or be excluded.
     pub run_indices: RunIndices,
-    /// Per-request rows kept of each run, about; none: no per-request table.
-    pub request_rows_per_run: Option<u64>,
+    /// The whole sweep.
+    pub sweep: SweepSize,
     /// Threads that encode and write.
     pub writer_threads: usize,
 }
@@ -382,6 +384,42 @@ impl ResultWriter {
         self.check_failure()
     }
 
+    /// How runs are cut into blocks.
+    pub(super) fn layout(&self) -> &Layout {
+        &self.shared.layout
+    }
+
+    /// Writes a block of request rows that were taken from other directories, each run's
+    /// with its id.
+    pub(super) fn copy_requests(
+        &self,
+        block: u64,
+        runs: &[(String, Vec<CopiedRow>)],
+        columns: &mut RowColumns<CopiedRow>,
+    ) -> Result<Option<FileEntry>, ResultError> {
+        let rows = runs.iter().map(|(_, rows)| rows.len()).sum();
+        request_part(&self.shared.dir, block, columns, rows, |part| {
+            runs.iter()
+                .try_for_each(|(run_id, rows)| part.extend(run_id, rows.iter().cloned()))
+        })
+    }
+
+    /// Commits neighbouring blocks, a batch of runs each, that were taken from other
+    /// directories, and their request parts.
+    pub(super) fn copy_blocks(
+        &self,
+        first: u64,
+        blocks: Vec<(RecordBatch, Option<FileEntry>)>,
+    ) -> Result<(), ResultError> {
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let last = first + blocks.len() as u64 - 1;
+        let batches = blocks.iter().map(|(batch, _)| Ok(batch.clone()));
+        let requests = blocks.iter().filter_map(|(_, part)| part.as_ref());
+        commit_part(&self.shared, first..=last, batches, requests)
+    }
+
     /// Stops early: whole blocks are kept for [`Self::resume`]. Tells how many
     /// runs that is.
     pub fn suspend(mut self) -> Result<u64, ResultError> {
@@ -419,15 +457,17 @@ impl Drop for ResultWriter {
 }
 
 fn new_layout(plan: &ResultPlan) -> Layout {
-    let rows = plan.request_rows_per_run.unwrap_or(0);
+    let rows = plan.sweep.request_rows_per_run.unwrap_or(0);
     Layout {
         schema_version: SCHEMA_VERSION,
         version: env!("CARGO_PKG_VERSION").to_string(),
         name: plan.name.clone(),
         spec_hash: plan.spec_hash.clone(),
+        data_hashes: plan.data_hashes.clone(),
+        sweep: plan.sweep,
         run_indices: plan.run_indices,
         block_runs: layout::block_runs(plan.run_indices.count, rows),
-        keep_requests: plan.request_rows_per_run.is_some(),
+        keep_requests: plan.sweep.request_rows_per_run.is_some(),
         axes: plan.axes.clone(),
         slo: plan.slo.clone(),
         objectives: plan.objectives.clone(),
@@ -599,43 +639,67 @@ fn write_summary_part(shared: &Shared, blocks: &[Finished]) -> Result<(), Result
     let (Some((first, _)), Some((last, _))) = (blocks.first(), blocks.last()) else {
         return Ok(());
     };
-    let requests: Vec<_> = blocks
+    let axes = &shared.layout.axes;
+    let batches = blocks
         .iter()
-        .filter_map(|(_, (_, part))| part.as_ref())
-        .collect();
+        .map(|(_, (runs, _))| columns::part_batch(axes, runs));
+    let requests = blocks.iter().filter_map(|(_, (_, part))| part.as_ref());
+    commit_part(shared, *first..=*last, batches, requests)
+}
+
+/// Writes the summary part of some blocks, which commits them and the request parts that it
+/// tells of.
+fn commit_part<'a>(
+    shared: &Shared,
+    blocks: RangeInclusive<u64>,
+    batches: impl Iterator<Item = Result<RecordBatch, ResultError>>,
+    requests: impl Iterator<Item = &'a FileEntry>,
+) -> Result<(), ResultError> {
     let mut notes = vec![KeyValue::new(
         LAYOUT_KEY.to_string(),
         shared.layout.identity()?,
     )];
+    let requests: Vec<&FileEntry> = requests.collect();
     if !requests.is_empty() {
         let json = serde_json::json!(requests).to_string();
         notes.push(KeyValue::new(REQUEST_PARTS_KEY.to_string(), json));
     }
-    let axes = &shared.layout.axes;
-    let unnamed = SummaryPart::unnamed(&shared.dir, *first, *last);
-    let mut part = TableWriter::create(&unnamed, part_schema(axes), notes)?;
-    for (_, (runs, _)) in blocks {
-        part.write(&columns::part_batch(axes, runs)?)?;
+    let unnamed = SummaryPart::unnamed(&shared.dir, *blocks.start(), *blocks.end());
+    let mut part = TableWriter::create(&unnamed, part_schema(&shared.layout.axes), notes)?;
+    for batch in batches {
+        part.write(&batch?)?;
     }
     let named = part.finish_as(|unnamed, hash| SummaryPart::named(&unnamed, hash));
     named.map(|_| ())
 }
 
-/// A block without a row has no file, except the first: `requests/*.parquet`
-/// always names a table.
 fn write_request_part(
     dir: &Path,
     block: &Block,
     columns: &mut RowColumns<RequestRow>,
 ) -> Result<Option<FileEntry>, ResultError> {
     let rows = block.runs.iter().map(|run| run.requests.len()).sum();
-    if rows == 0 && block.number > 0 {
+    request_part(dir, block.number, columns, rows, |part| {
+        write_requests(part, block.runs.iter())
+    })
+}
+
+/// A block without a row has no file, except the first: `requests/*.parquet`
+/// always names a table.
+fn request_part<R>(
+    dir: &Path,
+    block: u64,
+    columns: &mut RowColumns<R>,
+    rows: usize,
+    fill: impl FnOnce(&mut RowTableWriter<'_, R>) -> Result<(), ResultError>,
+) -> Result<Option<FileEntry>, ResultError> {
+    if rows == 0 && block > 0 {
         return Ok(None);
     }
-    let name = layout::request_part_name(block.number);
+    let name = layout::request_part_name(block);
     let path = dir.join(&name);
     let mut part = RowTableWriter::create(&path, &request_schema(), columns, rows)?;
-    write_requests(&mut part, block.runs.iter())?;
+    fill(&mut part)?;
     let (written, rows) = part.finish()?;
     Ok(Some(file_entry(name, written, rows)))
 }
@@ -682,6 +746,7 @@ fn consolidate(
         name: plan.name.clone(),
         spec_hash: plan.spec_hash.clone(),
         data_hashes: plan.data_hashes.clone(),
+        sweep: plan.sweep,
         run_indices: plan.run_indices,
         runs,
         request_rows,
@@ -796,7 +861,7 @@ fn with_verdicts(
     batch_of(schema, columns)
 }
 
-fn project(
+pub(super) fn project(
     part: &RecordBatch,
     schema: &arrow_schema::SchemaRef,
 ) -> Result<RecordBatch, ResultError> {
@@ -807,7 +872,7 @@ fn project(
     batch_of(schema, columns)
 }
 
-fn batch_of(
+pub(super) fn batch_of(
     schema: &arrow_schema::SchemaRef,
     columns: Option<Vec<ArrayRef>>,
 ) -> Result<RecordBatch, ResultError> {
@@ -819,7 +884,7 @@ fn batch_of(
 }
 
 /// The request parts, as their summary parts recorded them.
-fn request_files(parts: &SummaryReader) -> Result<Vec<FileEntry>, ResultError> {
+pub(super) fn request_files(parts: &SummaryReader) -> Result<Vec<FileEntry>, ResultError> {
     let mut files = Vec::new();
     for path in parts.files() {
         files.extend(request_parts_in(path, &TableFile::open(path)?)?);

@@ -23,6 +23,7 @@ mod explain;
 mod fuzz_corpora;
 mod hostile;
 mod limits;
+mod merge;
 mod outcomes;
 mod published;
 mod queues;

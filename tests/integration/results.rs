@@ -15,8 +15,8 @@ use vidur_sweep::results::schema::{
 };
 use vidur_sweep::results::{
     AxisColumn, ClaimedDirectory, ColumnType, DirectoryState, Existing, Manifest, ResultError,
-    ResultPlan, ResultWriter, RunIndices, RunResult, RunStatus, SummaryReader, directory_state,
-    read_summary,
+    ResultPlan, ResultWriter, RunIndices, RunResult, RunStatus, SummaryReader, SweepSize,
+    directory_state, read_summary,
 };
 use vidur_sweep::select::{Criteria, Selection};
 use vidur_sweep::simulator::{Distribution, RequestOutcome, RequestRecord, RunSummary};
@@ -27,9 +27,9 @@ const QPS: [f64; 4] = [5.0, 10.0, 20.0, 40.0];
 const TENSOR_PARALLEL: [u32; 4] = [1, 2, 4, 8];
 
 /// A sweep of `qps` x `tensor_parallel` x `repeat`; tensor_parallel 1 does not fit.
-struct Synthetic {
-    runs: u64,
-    requests: u32,
+pub(crate) struct Synthetic {
+    pub(crate) runs: u64,
+    pub(crate) requests: u32,
 }
 
 impl Synthetic {
@@ -46,7 +46,7 @@ impl Synthetic {
         ]
     }
 
-    fn plan(&self) -> ResultPlan {
+    pub(crate) fn plan(&self) -> ResultPlan {
         ResultPlan {
             name: "synthetic".into(),
             spec_yaml: "name: synthetic\n".into(),
@@ -56,12 +56,15 @@ impl Synthetic {
             objectives: Objectives::default(),
             axes: Self::axes(),
             run_indices: RunIndices::all(self.runs),
-            request_rows_per_run: (self.requests > 0).then_some(u64::from(self.requests)),
+            sweep: SweepSize {
+                runs: self.runs,
+                request_rows_per_run: (self.requests > 0).then_some(u64::from(self.requests)),
+            },
             writer_threads: 2,
         }
     }
 
-    fn run(&self, index: u64) -> RunResult {
+    pub(crate) fn run(&self, index: u64) -> RunResult {
         let tensor_parallel = TENSOR_PARALLEL[(index % 4) as usize];
         let qps = QPS[(index / 4 % 4) as usize];
         let infeasible = tensor_parallel == 1;
@@ -97,7 +100,7 @@ impl Synthetic {
     }
 
     /// A writer into a directory that is empty.
-    fn create(&self, dir: &Path) -> ResultWriter {
+    pub(crate) fn create(&self, dir: &Path) -> ResultWriter {
         ResultWriter::create(dir, self.plan(), Existing::Keep).unwrap()
     }
 
@@ -107,13 +110,13 @@ impl Synthetic {
     }
 
     /// Writes the runs before `end` that are not there yet.
-    fn write_missing(&self, writer: &ResultWriter, end: u64) {
+    pub(crate) fn write_missing(&self, writer: &ResultWriter, end: u64) {
         for index in (0..end).filter(|index| !writer.completed().contains(*index)) {
             writer.write(self.run(index)).unwrap();
         }
     }
 
-    fn write(&self, dir: &Path, order: impl Iterator<Item = u64>) -> Manifest {
+    pub(crate) fn write(&self, dir: &Path, order: impl Iterator<Item = u64>) -> Manifest {
         let writer = self.create(dir);
         for index in order {
             writer.write(self.run(index)).unwrap();
@@ -134,7 +137,7 @@ fn slo() -> Slo {
     targets(json!({"ttft_p90_s": 4.0, "tbt_p99_s": 0.2}))
 }
 
-fn judge() -> Selection {
+pub(crate) fn judge() -> Selection {
     let axes = Synthetic::axes();
     let criteria = Criteria::new(&slo(), &Objectives::default(), &axes).unwrap();
     Selection::new(criteria, &axes)

@@ -18,7 +18,11 @@ impl SpecFolder {
     }
 
     pub fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).expect("a file");
+        let path = self.path(name);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).expect("a folder");
+        }
+        fs::write(path, text).expect("a file");
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
