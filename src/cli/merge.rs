@@ -28,8 +28,8 @@ Examples:
   vidur-sweep run sweeps/deepseek.yaml --shard 2/2      on another
   vidur-sweep merge results/whole results/deepseek/shard-1-of-2 results/deepseek/shard-2-of-2
       the whole sweep in results/whole
-  vidur-sweep merge results/whole monday tuesday --partial
-      what two interrupted sessions did; `run SPEC --out results/whole --resume` does the rest")]
+  vidur-sweep merge whole monday tuesday --partial
+      what two interrupted sessions did; `run SPEC --out whole --resume` does the rest")]
 pub struct Args {
     /// Directory to write into
     out: PathBuf,

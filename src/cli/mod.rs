@@ -48,7 +48,7 @@ Examples:
   vidur-sweep capacity sweeps/deepseek-capacity.yaml   how much load deployments hold
   vidur-sweep plan sweeps/deepseek.yaml          what a sweep would run, without running it
   vidur-sweep pareto results/deepseek            the frontier of a finished sweep
-  vidur-sweep merge whole shard-1 shard-2        shards or machines, united
+  vidur-sweep merge whole monday tuesday         what several machines did, united
   vidur-sweep simulate -h                        one simulation, with the flags of Vidur
   vidur-sweep catalog models                     what can be simulated
 

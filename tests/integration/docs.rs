@@ -23,7 +23,11 @@ use vidur_sweep::spec::keys::{run_key_paths, run_keys, sweep_keys};
 use vidur_sweep::{spec, yaml};
 
 /// Commands that cannot run here, by how they begin, and why.
-const NOT_RUN: [(&str, &str); 8] = [
+const NOT_RUN: [(&str, &str); 9] = [
+    (
+        "vidur-sweep merge whole monday tuesday",
+        "what other machines did is not here",
+    ),
     ("cargo test", "it is this"),
     (
         "FULL_GRID=1 cargo test",
