@@ -76,9 +76,12 @@ pub fn run(args: Args) -> CliResult {
     let (total, missing) = (merge.total(), merge.missing());
     let is_capacity_study = capacity::is_study(merge.spec_yaml());
     if !args.quiet {
-        let (name, inputs) = (merge.name(), args.inputs.len());
-        let out = args.out.display();
-        say!("{name}: {total} points from {inputs} directories, results in {out}");
+        let inputs = match args.inputs.len() {
+            1 => "one directory".to_owned(),
+            inputs => format!("{inputs} directories"),
+        };
+        let (name, out) = (merge.name(), args.out.display());
+        say!("{name}: {total} points from {inputs}, results in {out}");
     }
     let merged = merge.write(&claimed, existing, &mut selection);
     match merged.map_err(|error| failure(error.into()))? {
