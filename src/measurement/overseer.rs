@@ -220,11 +220,20 @@ impl<'a> Steady<'a> {
 
     /// Measures the window of `ids`.
     fn conclude(&mut self, window: &Window<'_>, progress: &Progress<'_>, end: End) -> Next {
-        let (ttft, ttft_intervals) = window.distribution(Metric::Ttft);
-        let (tbt, tbt_intervals) = window.distribution(Metric::Tbt);
-        let (e2e, e2e_intervals) = window.distribution(Metric::E2e);
-        let (delay, delay_intervals) = window.distribution(Metric::SchedulingDelay);
-        let (tbt_max, tbt_max_intervals) = window.distribution(Metric::RequestTbtMax);
+        let limits = self.limits;
+        let has_interval: &dyn Fn(Figure) -> bool = match end {
+            // What it showed while it filled says little of other figures than those that
+            // were exceeded.
+            End::Stopped(LoadVerdict::TooShort) => {
+                &|figure| limits.iter().any(|limit| limit.figure == figure)
+            }
+            _ => &|_| true,
+        };
+        let (ttft, ttft_intervals) = window.distribution(Metric::Ttft, has_interval);
+        let (tbt, tbt_intervals) = window.distribution(Metric::Tbt, has_interval);
+        let (e2e, e2e_intervals) = window.distribution(Metric::E2e, has_interval);
+        let (delay, delay_intervals) = window.distribution(Metric::SchedulingDelay, has_interval);
+        let (tbt_max, tbt_max_intervals) = window.distribution(Metric::RequestTbtMax, has_interval);
         let (work, pools_span_s) = window.work();
         let done = work.work();
         let batches = done.batches as f64;

@@ -214,9 +214,20 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// The distribution of a metric, and the intervals of its figures.
-    pub(super) fn distribution(&self, metric: Metric) -> (Distribution, DistributionIntervals) {
-        let of = |statistic| self.interval(Figure::Latency(metric, statistic));
+    /// The distribution of a metric, and the intervals of those of its figures that
+    /// `has_interval` names.
+    pub(super) fn distribution(
+        &self,
+        metric: Metric,
+        has_interval: &dyn Fn(Figure) -> bool,
+    ) -> (Distribution, DistributionIntervals) {
+        let of = |statistic| {
+            let figure = Figure::Latency(metric, statistic);
+            match has_interval(figure) {
+                true => self.interval(figure),
+                false => Interval::unbounded(self.latency_s(metric, statistic)),
+            }
+        };
         let mean = of(Statistic::Mean);
         let [p50, p90, p95, p99] = [0.5, 0.9, 0.95, 0.99].map(|p| of(Statistic::Quantile(p)));
         let distribution = Distribution {
@@ -238,6 +249,20 @@ impl<'a> Window<'a> {
             p99,
         };
         (distribution, intervals)
+    }
+
+    /// A figure of a latency without its interval.
+    fn latency_s(&self, metric: Metric, statistic: Statistic) -> f64 {
+        match (metric, statistic) {
+            (Metric::Tbt, Statistic::Mean) => mean_tbt(self.tbt.counts()).interval.value,
+            (Metric::Tbt, Statistic::Quantile(p)) => self.tbt.value(p),
+            (_, Statistic::Mean) => {
+                batch_means::mean(self.facts.series_s(metric))
+                    .interval
+                    .value
+            }
+            (_, Statistic::Quantile(p)) => self.sample(metric).value(p),
+        }
     }
 
     /// Requests that keep every target of their own, per second.

@@ -152,11 +152,16 @@ impl<C: CellCounts> Quantiles<C> {
         self.samples
     }
 
+    /// The percentile `p` (0 to 1), without its interval; NaN of no samples.
+    pub fn value(&self, p: f64) -> f64 {
+        self.at_rank(self.rank(p))
+    }
+
     /// The percentile `p` (0 to 1), and its interval. A bound that lies beyond the
     /// sample is that of lower percentiles, extrapolated upwards; NaN if there is none.
     /// Costs some thousands of counts, whatever the number of samples.
     pub fn quantile(&self, p: f64) -> Interval {
-        let value = self.at_rank(self.rank(p));
+        let value = self.value(p);
         let Some(tail) = self.tail(p) else {
             return Interval::unbounded(value);
         };
@@ -205,7 +210,7 @@ impl<C: CellCounts> Quantiles<C> {
     /// an exponential tail that starts at the median and runs through it. Waiting times
     /// have such tails. NaN if there is none.
     fn extrapolated_high(&self, p: f64) -> f64 {
-        let (median, samples) = (self.at_rank(self.rank(0.5)), self.samples as f64);
+        let (median, samples) = (self.value(0.5), self.samples as f64);
         let mut share = 2.0 * (1.0 - p);
         while share < 0.5 {
             let high = self
@@ -216,7 +221,7 @@ impl<C: CellCounts> Quantiles<C> {
                 let per_factor = (bound - median) / (0.5 / share).ln();
                 let carried = bound + per_factor * (share / (1.0 - p)).ln();
                 // A tail may be heavier: then it goes on from what was seen.
-                let value = self.at_rank(self.rank(p));
+                let value = self.value(p);
                 return carried.max(value + per_factor * std::f64::consts::LN_2);
             }
             share *= 2.0;
