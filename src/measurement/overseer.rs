@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::hopeless::Prospect;
-use super::window::{Window, warm_up};
+use super::window::{Stays, Window, warm_up};
 use super::{Figure, Length, Limit, Metric, Statistic};
 use crate::number::{narrow, whole_u32};
 use crate::simulator::{
@@ -119,15 +119,6 @@ impl<'a> Steady<'a> {
             // Not before something can be said of what is served.
             rejects: !self.limits.is_empty() && self.next_look > FIRST_LOOK,
         })
-    }
-
-    /// What the run shows of its load, settled from `settled_from_s` on.
-    fn evidence(&self, progress: &Progress<'_>, settled_from_s: f64) -> LoadEvidence {
-        let of_all = |of: &dyn Fn(usize) -> f64| (0..progress.arrived()).map(of).collect();
-        let arrivals: Vec<f64> = of_all(&|id| progress.arrived_at_s(id));
-        let begins: Vec<f64> = of_all(&|id| progress.began_at_s(id));
-        let ends: Vec<f64> = of_all(&|id| progress.ended_at_s(id));
-        LoadEvidence::new(&arrivals, &begins, &ends, settled_from_s, progress.now_s)
     }
 
     /// Figures that must be known for a verdict: means; those that are to be known well;
@@ -317,7 +308,8 @@ impl<'a> Steady<'a> {
         if arrived < self.next_look as usize {
             return None;
         }
-        self.is_saturated = self.is_saturated || self.evidence(progress, 0.0).is_saturated();
+        self.is_saturated =
+            self.is_saturated || evidence(&Stays::of(progress), 0.0, progress.now_s).is_saturated();
         if self.is_saturated {
             if self.shows_what_is_served(progress) {
                 return Some(self.conclude_early(
@@ -446,6 +438,17 @@ fn second_half(progress: &Progress<'_>, from: usize) -> Range<usize> {
     start.map_or(0, |mark| mark.request as usize)..arrived
 }
 
+/// What a run shows of its load, settled from `settled_from_s` on.
+fn evidence(stays: &Stays, settled_from_s: f64, now_s: f64) -> LoadEvidence {
+    LoadEvidence::new(
+        &stays.arrivals_s,
+        &stays.begins_s,
+        &stays.ends_s,
+        settled_from_s,
+        now_s,
+    )
+}
+
 fn is_certain(probability: f64) -> bool {
     !(1.0 - CERTAIN..CERTAIN).contains(&probability)
 }
@@ -476,7 +479,8 @@ impl Overseer<SegmentRecorder> for Steady<'_> {
             true => self.goal,
             false => arrived,
         };
-        let warm_up = warm_up(progress, ended).min(self.requests);
+        let stays = Stays::of(progress);
+        let warm_up = warm_up(&stays, progress.marks, ended).min(self.requests);
         if has_ended && warm_up + self.requests > self.goal {
             self.goal = warm_up + self.requests;
             return self.until();
@@ -485,7 +489,7 @@ impl Overseer<SegmentRecorder> for Steady<'_> {
         let open = recorder.open();
         let tokens = tokens(recorder, &open);
         let window = Window::new(progress, &tokens, warm_up..end, self.targets);
-        let evidence = self.evidence(progress, window.start_s);
+        let evidence = evidence(&stays, window.start_s, progress.now_s);
         let verdict = self.verdict(&window, &evidence);
         if verdict == LoadVerdict::Saturated || self.is_saturated {
             return self.conclude_early(progress, recorder, LoadVerdict::Saturated, arrived);

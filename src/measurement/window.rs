@@ -17,29 +17,56 @@ use crate::statistics::{CellCounts, Interval, Mean, Sample, batch_means, length}
 /// Pieces of time by which rates are told apart.
 const PIECES: usize = 64;
 
+/// When the requests of a run came and went, seconds, in the order of their arrivals; NaN:
+/// not yet.
+pub(super) struct Stays {
+    pub(super) arrivals_s: Vec<f64>,
+    pub(super) begins_s: Vec<f64>,
+    pub(super) ends_s: Vec<f64>,
+}
+
+impl Stays {
+    /// Of all that have arrived.
+    pub(super) fn of(progress: &Progress<'_>) -> Self {
+        let arrived = progress.arrived();
+        let [mut arrivals_s, mut begins_s, mut ends_s] = [(); 3].map(|()| Vec::new());
+        for times_s in [&mut arrivals_s, &mut begins_s, &mut ends_s] {
+            times_s.reserve_exact(arrived);
+        }
+        for id in 0..arrived {
+            arrivals_s.push(progress.arrived_at_s(id));
+            begins_s.push(progress.began_at_s(id));
+            ends_s.push(progress.ended_at_s(id));
+        }
+        Self {
+            arrivals_s,
+            begins_s,
+            ends_s,
+        }
+    }
+}
+
 /// Requests at the start of a run that warm the system up, of the first `ended`, which
 /// have ended. By how many requests each of them found in the system, and how long it
 /// waited for its first token; not by how long requests took, which their lengths decide.
-pub(super) fn warm_up(progress: &Progress<'_>, ended: usize) -> usize {
-    let mut ends_s: Vec<f64> = (0..progress.arrived())
-        .map(|id| progress.ended_at_s(id))
-        .filter(|end_s| !end_s.is_nan())
-        .collect();
+pub(super) fn warm_up(stays: &Stays, marks: &[Mark], ended: usize) -> usize {
+    let ends_s = stays.ends_s.iter().copied();
+    let mut ends_s: Vec<f64> = ends_s.filter(|end_s| !end_s.is_nan()).collect();
     ends_s.sort_unstable_by(f64::total_cmp);
     let mut gone = 0;
     let (mut found, mut waits_s) = (Vec::with_capacity(ended), Vec::with_capacity(ended));
     for id in 0..ended {
-        let arrived_at_s = progress.arrived_at_s(id);
+        let arrived_at_s = stays.arrivals_s[id];
         while ends_s.get(gone).is_some_and(|end_s| *end_s <= arrived_at_s) {
             gone += 1;
         }
         found.push(id as f64 - gone as f64);
-        waits_s.push(progress.began_at_s(id) - arrived_at_s);
+        waits_s.push(stays.begins_s[id] - arrived_at_s);
     }
     let dropped = mser5(&found).dropped.max(mser5(&waits_s).dropped);
     // Segments begin with marks.
-    let marks = progress.marks.iter().map(|mark| mark.request as usize);
-    marks.into_iter().find(|mark| *mark >= dropped).unwrap_or(0)
+    let mut marks = marks.iter().map(|mark| mark.request as usize);
+    marks.find(|mark| *mark >= dropped).unwrap_or(0)
 }
 
 /// A window of a run.

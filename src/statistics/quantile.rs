@@ -45,40 +45,38 @@ pub trait CellCounts {
     fn at_rank(&self, rank: u64) -> f64;
 }
 
-/// A series in memory, sorted within each of 64 cells.
+/// A series in memory, in 64 cells. Nothing is sorted: a few of its values are asked for by
+/// rank, and each of them brings only what lies between those known before into order.
 #[derive(Debug, Clone)]
 pub struct Sample {
     values: Vec<f64>,
     /// Where each cell begins, and where the last one ends.
     bounds: Vec<usize>,
-    sorted: Vec<f64>,
+    order: RefCell<Order>,
 }
 
 impl Sample {
     /// Takes a series in the order in which it came about. Infinity is a sample whose
     /// value is beyond all others; NaN counts as that.
     pub fn new(series: &[f64]) -> Self {
-        let mut values = series.to_vec();
         let cells = series.len().min(super::cells::MAX_CELLS);
-        let mut bounds = vec![0];
-        for cell in 0..cells {
-            let cell = super::cells::bounds(cell, cells, series.len());
-            bounds.push(cell.end);
-            values[cell].sort_unstable_by(f64::total_cmp);
-        }
-        // The stable sort takes the sorted cells as they are, if they are long enough.
-        let mut sorted = values.clone();
-        sorted.sort_by(f64::total_cmp);
+        let ends = (0..cells).map(|cell| super::cells::bounds(cell, cells, series.len()).end);
         Self {
-            values,
-            bounds,
-            sorted,
+            bounds: std::iter::once(0).chain(ends).collect(),
+            order: RefCell::new(Order {
+                values: series.to_vec(),
+                known: Vec::new(),
+            }),
+            values: series.to_vec(),
         }
     }
 
     /// The largest sample; NaN of none.
     pub fn largest(&self) -> f64 {
-        self.sorted.last().copied().unwrap_or(f64::NAN)
+        match self.values.len() {
+            0 => f64::NAN,
+            samples => self.order.borrow_mut().at(samples - 1),
+        }
     }
 
     fn cell(&self, cell: usize) -> &[f64] {
@@ -96,11 +94,38 @@ impl CellCounts for Sample {
     }
 
     fn at_most(&self, cell: usize, value: f64) -> u64 {
-        self.cell(cell).partition_point(|&sample| sample <= value) as u64
+        let samples = self.cell(cell).iter();
+        samples.map(|sample| u64::from(*sample <= value)).sum()
     }
 
     fn at_rank(&self, rank: u64) -> f64 {
-        self.sorted[crate::number::narrow::<usize, _>(rank) - 1]
+        let place = crate::number::narrow::<usize, _>(rank) - 1;
+        self.order.borrow_mut().at(place)
+    }
+}
+
+/// Values that are brought into order as far as somebody asks.
+#[derive(Debug, Clone)]
+struct Order {
+    values: Vec<f64>,
+    /// Places whose value is the one that all of them in order have there, rising: what is
+    /// before is not larger, what is behind not smaller.
+    known: Vec<usize>,
+}
+
+impl Order {
+    /// The value at a place of all in order.
+    fn at(&mut self, place: usize) -> f64 {
+        let next = self.known.partition_point(|known| *known < place);
+        if self.known.get(next) != Some(&place) {
+            let start = next
+                .checked_sub(1)
+                .map_or(0, |before| self.known[before] + 1);
+            let end = self.known.get(next).copied().unwrap_or(self.values.len());
+            self.values[start..end].select_nth_unstable_by(place - start, f64::total_cmp);
+            self.known.insert(next, place);
+        }
+        self.values[place]
     }
 }
 
