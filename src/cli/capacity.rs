@@ -4,7 +4,7 @@ use super::output::{output_width, print_as};
 use super::pareto::failure;
 use super::session::{Done, SessionArgs, TABLE_ROWS, tell_prices};
 use super::sweep::SweepArgs;
-use super::values::{positive, whole};
+use super::values::{positive, share, whole};
 use super::{CliError, CliResult};
 use crate::explore::{FindCapacity, Plan};
 use crate::report::{
@@ -27,7 +27,7 @@ Examples:
   vidur-sweep capacity sweeps/deepseek-capacity.yaml --load 40
       and what it takes to hold 40 requests/s
   vidur-sweep capacity sweeps/deepseek-capacity.yaml --growth 40,60,90 --format json
-      and what a forecast takes, for programs
+      and what a forecast takes, for programs (as CSV: that alone)
   vidur-sweep capacity sweeps/deepseek.yaml --set qps=8
       of a sweep over loads, without them: the search starts at 8 requests/s
   vidur-sweep capacity sweeps/deepseek-capacity.yaml --tolerance 5%
@@ -42,7 +42,7 @@ pub struct Args {
     sweep: SweepArgs,
 
     /// Half-width of the interval of a capacity, as a share of it; default: 1%
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = share, allow_hyphen_values = true)]
     tolerance: Option<String>,
 
     /// Measured requests of one simulation, at most; default: 300000

@@ -430,8 +430,46 @@ pub fn write_capacity(
     }
 }
 
-/// The configurations that hold something, one a line.
+/// What was asked for, one a line: ways to hold a load, or the loads of a forecast; otherwise
+/// the configurations that hold something.
 fn csv(report: &CapacityReport, out: &mut impl Write) -> io::Result<()> {
+    match (&report.load[..], &report.growth[..]) {
+        ([], []) => holders_csv(report, out),
+        ([], growth) => ways_csv(report, growth, out),
+        (load, _) => ways_csv(report, load, out),
+    }
+}
+
+fn ways_csv(report: &CapacityReport, ways: &[Provision], out: &mut impl Write) -> io::Result<()> {
+    let mut lines = csv::Writer::from_writer(out);
+    let figures = [
+        "load_requests_per_s",
+        "run",
+        "copies",
+        "total_gpus",
+        "cost_usd_per_hour",
+        "headroom",
+    ];
+    let axes = || report.varying_axes.iter().map(String::as_str);
+    lines.write_record(figures.into_iter().chain(axes()))?;
+    for way in ways {
+        let figures = [
+            way.load_requests_per_s.to_string(),
+            way.run_index.to_string(),
+            way.copies.to_string(),
+            way.total_gpus.to_string(),
+            way.cost_usd_per_hour.to_string(),
+            way.headroom.to_string(),
+        ];
+        let holder = report.holder(way.run_index);
+        let value = |axis: &str| format::exact_value(holder.and_then(|h| h.axes.get(axis)));
+        lines.write_record(figures.into_iter().chain(axes().map(value)))?;
+    }
+    lines.flush()
+}
+
+/// The configurations that hold something, one a line.
+fn holders_csv(report: &CapacityReport, out: &mut impl Write) -> io::Result<()> {
     let mut lines = csv::Writer::from_writer(out);
     let columns = columns(report, format::exact_value, &|value| value.to_string());
     lines.write_record(columns.iter().map(|column| column.name.as_str()))?;
@@ -602,9 +640,14 @@ fn text_column(report: &CapacityReport, column: Column, limit: usize) -> TextCol
 
 fn overview_text(report: &CapacityReport) -> String {
     format!(
-        "{}: the load that {} hold within {}; {} hold none, {} infeasible, {} failed.\n{}",
+        "{}: the load that {} {} within {}; {} hold none, {} infeasible, {} failed.\n{}",
         report.name,
         counted(report.simulated, "configuration"),
+        if report.simulated == 1 {
+            "holds"
+        } else {
+            "hold"
+        },
         report.targets.join(" and "),
         grouped(report.holding_nothing),
         grouped(report.infeasible),

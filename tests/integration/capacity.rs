@@ -390,3 +390,39 @@ fn recorded_arrivals_come_at_the_rate_asked_for_whatever_the_lengths_beside() {
         );
     }
 }
+
+#[test]
+fn tables_for_programs_are_of_what_was_asked_for() {
+    let folder = SpecFolder::new(QUEUES);
+    let csv = |asked: &[&str]| {
+        let study = [
+            "capacity",
+            "spec.yaml",
+            "--tolerance",
+            "20%",
+            "--out",
+            "out",
+            "--force",
+            "-q",
+            "--format",
+            "csv",
+        ];
+        let told = folder.ok(&[&study[..], asked].concat());
+        let lines: Vec<String> = told.lines().map(str::to_owned).collect();
+        (lines[0].clone(), lines.len() - 1)
+    };
+    let (columns, lines) = csv(&[]);
+    assert!(columns.starts_with("rank,run,replicas,"), "{columns}");
+    assert_eq!(lines, 2);
+    let ways = "load_requests_per_s,run,copies,total_gpus,cost_usd_per_hour,headroom,replicas";
+    assert_eq!(csv(&["--load", "90"]), (ways.to_owned(), 2));
+    assert_eq!(csv(&["--growth", "30,60,90"]), (ways.to_owned(), 3));
+    // A share that starts with a dash is a share, and a wrong one.
+    for share in ["-1%", "abc", "100%"] {
+        let output = folder.output(&["capacity", "spec.yaml", "--tolerance", share]);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        let expected = format!("invalid value '{share}' for '--tolerance <SHARE>': allowed is");
+        assert!(told.contains(&expected), "{told}");
+    }
+}
