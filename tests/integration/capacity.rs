@@ -214,7 +214,9 @@ fn what_contradicts_a_capacity_is_refused_at_its_key() {
     let told = refused(&["--set", "workload.arrivals={type: concurrency, clients: 4}"]);
     assert!(told.contains("closed loop"), "{told}");
     let told = refused(&["--tolerance", "200%"]);
-    assert!(told.contains("capacity.tolerance"), "{told}");
+    assert!(told.contains("'--tolerance <SHARE>'"), "{told}");
+    let told = refused(&["--set", "capacity.tolerance=200%"]);
+    assert!(told.contains("key `capacity.tolerance`"), "{told}");
     let told = refused(&["--load", "0"]);
     assert!(
         told.contains("allowed is a number greater than 0"),
