@@ -490,6 +490,7 @@ impl Overseer<SegmentRecorder> for Steady<'_> {
         let tokens = tokens(recorder, &open);
         let window = Window::new(progress, &tokens, warm_up..end, self.targets);
         let evidence = evidence(&stays, window.start_s, progress.now_s);
+        drop(stays);
         let verdict = self.verdict(&window, &evidence);
         if verdict == LoadVerdict::Saturated || self.is_saturated {
             return self.conclude_early(progress, recorder, LoadVerdict::Saturated, arrived);
