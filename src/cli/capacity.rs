@@ -120,13 +120,6 @@ pub(super) fn print_capacities(
     Ok(!report.holders.is_empty())
 }
 
-/// Whether a specification, as a result directory keeps it, is one of a capacity study.
-pub(super) fn is_study(spec_yaml: &str) -> bool {
-    spec_yaml
-        .lines()
-        .any(|line| line.starts_with("capacity:") && line != "capacity: null")
-}
-
 /// Completes the directory and condenses it.
 fn conclude(
     manifest: Manifest,

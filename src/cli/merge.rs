@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::capacity::{self, print_capacities};
+use super::capacity::print_capacities;
 use super::output::say;
 use super::pareto::{failure, print_report};
 use super::session::{TABLE_ROWS, exit_code};
@@ -14,6 +14,7 @@ use crate::results::{
     SummaryReader, directory_state,
 };
 use crate::select::{Criteria, Selection};
+use crate::spec::is_capacity_study;
 
 /// Unite result directories of one sweep
 ///
@@ -74,7 +75,7 @@ pub fn run(args: Args) -> CliResult {
     let mut selection = Selection::new(criteria, &merge.axes());
     let claimed = ClaimedDirectory::for_sweep(&args.out).map_err(|error| failure(error.into()))?;
     let (total, missing) = (merge.total(), merge.missing());
-    let is_capacity_study = capacity::is_study(merge.spec_yaml());
+    let is_study = is_capacity_study(merge.spec_yaml());
     if !args.quiet {
         let inputs = match args.inputs.len() {
             1 => "one directory".to_owned(),
@@ -94,7 +95,7 @@ pub fn run(args: Args) -> CliResult {
             );
             Ok(ExitCode::SUCCESS)
         }
-        Merged::Finished(manifest) => args.print(*manifest, &claimed, is_capacity_study),
+        Merged::Finished(manifest) => args.print(*manifest, &claimed, is_study),
     }
 }
 
@@ -136,13 +137,8 @@ impl Args {
     }
 
     /// Completes the directory and prints what a sweep prints at its end.
-    fn print(
-        &self,
-        manifest: Manifest,
-        claimed: &ClaimedDirectory,
-        is_capacity_study: bool,
-    ) -> CliResult {
-        let found = match is_capacity_study {
+    fn print(&self, manifest: Manifest, claimed: &ClaimedDirectory, is_study: bool) -> CliResult {
+        let found = match is_study {
             true => print_capacities(manifest.clone(), claimed, &Demand::default(), self.format)?,
             false => {
                 let reader = SummaryReader::of_finished(claimed.path(), manifest.clone());

@@ -300,9 +300,12 @@ impl<'a> Steady<'a> {
         if self.is_closed_loop || arrived < FIRST_LOOK as usize {
             return None;
         }
+        // Whoever cannot serve a request keeps no limit.
         if !self.is_saturated
-            && let Some(rejected) = self.rejected(progress)
+            && !self.limits.is_empty()
+            && let Some(rejected) = progress.first_rejected
         {
+            let rejected = rejected as usize;
             return Some(self.conclude_early(progress, recorder, LoadVerdict::TooShort, rejected));
         }
         if arrived < self.next_look as usize {
@@ -365,16 +368,6 @@ impl<'a> Steady<'a> {
         let mut exceeded = exceeded.into_iter();
         let is_hopeless = exceeded.any(|limit| window.likelihood(limit) <= HOPELESS);
         is_hopeless.then(|| self.conclude(&window, progress, End::Stopped(LoadVerdict::TooShort)))
-    }
-
-    /// The first request that was rejected, where there are limits: whoever cannot serve a
-    /// request keeps none.
-    fn rejected(&self, progress: &Progress<'_>) -> Option<usize> {
-        let mut judged = match self.limits.is_empty() {
-            true => 0..0,
-            false => 0..progress.arrived(),
-        };
-        judged.find(|id| progress.is_rejected(*id))
     }
 
     /// Stops a run of which enough is known before its requests have ended; what it served

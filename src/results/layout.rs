@@ -343,6 +343,27 @@ impl CompletedRuns {
         }
     }
 
+    /// Those of a finished directory.
+    pub(super) fn all(indices: RunIndices) -> Self {
+        Self {
+            indices,
+            block_runs: indices.count.max(1),
+            blocks: vec![true; usize::from(indices.count > 0)],
+        }
+    }
+
+    /// Those that `parts` of an unfinished one say they hold.
+    pub(super) fn in_parts(layout: &Layout, parts: &[SummaryPart]) -> Self {
+        let mut completed = Self::none(layout);
+        for part in parts {
+            // What names other blocks than there are was not written here.
+            if let Some(blocks) = completed.blocks_of(part) {
+                blocks.fill(true);
+            }
+        }
+        completed
+    }
+
     /// Whether the run's results are kept.
     pub fn contains(&self, run_index: u64) -> bool {
         self.indices
@@ -397,22 +418,10 @@ impl CompletedRuns {
 /// Which runs of a result directory are there.
 pub fn completed_runs(dir: &Path) -> Result<CompletedRuns, ResultError> {
     if let Some(manifest) = Manifest::read(dir)? {
-        let indices = manifest.run_indices;
-        return Ok(CompletedRuns {
-            indices,
-            block_runs: indices.count.max(1),
-            blocks: vec![true; usize::from(indices.count > 0)],
-        });
+        return Ok(CompletedRuns::all(manifest.run_indices));
     }
     let layout = Layout::read(dir)?;
-    let mut completed = CompletedRuns::none(&layout);
-    for part in summary_parts(dir)? {
-        // What names other blocks than there are was not written here.
-        if let Some(blocks) = completed.blocks_of(&part) {
-            blocks.fill(true);
-        }
-    }
-    Ok(completed)
+    Ok(CompletedRuns::in_parts(&layout, &summary_parts(dir)?))
 }
 
 /// Removes everything this tool writes, the manifest first, so that the

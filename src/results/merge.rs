@@ -11,22 +11,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_array::cast::AsArray;
 use arrow_schema::SchemaRef;
 use arrow_select::concat::concat_batches;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use rayon::prelude::*;
 
-use super::layout::{self, CompletedRuns, DirectoryState, Layout, SummaryPart, directory_state};
+use super::copied::{COPIED_COLUMNS, CopiedRow};
+use super::layout::{self, CompletedRuns, Layout};
 use super::manifest::{FileEntry, Manifest};
 use super::reader::{SummaryBatch, SummaryReader, of_role};
-use super::requests::{COPIED_COLUMNS, CopiedRow};
 use super::row_table::RowColumns;
-use super::schema::{AxisColumn, ColumnRole, part_schema};
+use super::schema::{AxisColumn, ColumnRole, RUN_ID, part_schema};
 use super::writer::{batch_of, project, request_files};
 use super::{
     ClaimedDirectory, Existing, Judge, ResultError, ResultPlan, ResultWriter, RunIndices,
-    SweepSize, completed_runs, parquet_io,
+    SweepSize, parquet_io,
 };
 use crate::input_file::{self, InputKind};
 use crate::spec::{Objectives, Slo};
@@ -271,10 +270,9 @@ impl Copying<'_> {
             };
             let mut taken: Option<(CopiedRun, &Path)> = None;
             for source in &mut self.sources {
-                if source.index() != Some(index) {
+                let Some(run) = source.take(index)? else {
                     continue;
-                }
-                let run = source.take()?;
+                };
                 match &taken {
                     None => taken = Some((run, &source.dir)),
                     Some((first, dir)) => agree(index, (first, dir), (&run, &source.dir))?,
@@ -347,7 +345,7 @@ impl Source {
     fn open(input: Input, axes: &[AxisColumn]) -> Result<Self, ResultError> {
         let dir = input.dir;
         let tables = match input.is_finished {
-            true => Tables::finished(&dir)?,
+            true => Tables::finished(&dir),
             false => {
                 let parts = layout::summary_parts(&dir)?.into_iter();
                 Tables::Parts(Chain::new(parts.map(|part| part.path)))
@@ -372,14 +370,13 @@ impl Source {
 
     /// Index of the next run.
     fn index(&self) -> Option<u64> {
-        let row = self.batch.as_ref()?.rows().nth(self.row)?;
-        Some(row.run_index())
+        let batch = self.batch.as_ref()?;
+        Some(batch.row(self.row).run_index())
     }
 
     /// Reads the next rows if none is left of those that were read.
     fn read_on(&mut self) -> Result<(), ResultError> {
-        while (self.batch.as_ref()).is_none_or(|batch| self.row >= batch.record_batch().num_rows())
-        {
+        while (self.batch.as_ref()).is_none_or(|batch| self.row >= batch.rows().len()) {
             self.row = 0;
             match self.tables.next(&self.schema)? {
                 Some(batch) => self.batch = Some(SummaryBatch::new(batch)),
@@ -392,24 +389,22 @@ impl Source {
         Ok(())
     }
 
-    /// Takes the next run, which is there.
-    fn take(&mut self) -> Result<CopiedRun, ResultError> {
-        let rows = self.batch.as_ref().map(SummaryBatch::record_batch);
-        let row = rows.map_or_else(
-            || RecordBatch::new_empty(Arc::clone(&self.schema)),
-            |rows| rows.slice(self.row, 1),
-        );
-        let run_id = row.column_by_name("run_id");
-        let run_id = run_id.and_then(|ids| ids.as_string_opt::<i32>());
-        let run_id = run_id.map_or("", |ids| ids.value(0)).to_owned();
+    /// Takes the next run, if it is the one of this index.
+    fn take(&mut self, index: u64) -> Result<Option<CopiedRun>, ResultError> {
+        let Some(batch) = self.batch.as_ref().filter(|_| self.index() == Some(index)) else {
+            return Ok(None);
+        };
+        let row = batch.record_batch().slice(self.row, 1);
+        let run_id = batch.row(self.row).text(RUN_ID).unwrap_or_default();
+        let run_id = run_id.to_owned();
         let requests = self.requests.take(&run_id)?;
         self.row += 1;
         self.read_on()?;
-        Ok(CopiedRun {
+        Ok(Some(CopiedRun {
             row,
             run_id,
             requests,
-        })
+        }))
     }
 }
 
@@ -452,12 +447,12 @@ enum Tables {
 }
 
 impl Tables {
-    fn finished(dir: &Path) -> Result<Self, ResultError> {
+    fn finished(dir: &Path) -> Self {
         let table = |name: &str| Chain::new(std::iter::once(dir.join(name)));
-        Ok(Self::Whole {
+        Self::Whole {
             summary: table(layout::SUMMARY),
             timing: table(layout::TIMING),
-        })
+        }
     }
 
     /// The next rows, with the columns of `schema`.
@@ -485,7 +480,7 @@ impl Tables {
 /// The request rows of a directory, in the order of its runs.
 struct RequestRows {
     files: Chain,
-    batch: Option<Arc<RecordBatch>>,
+    batch: Option<Arc<SummaryBatch>>,
     row: usize,
 }
 
@@ -507,10 +502,10 @@ impl RequestRows {
 
     /// The next row, which stays.
     fn next(&mut self) -> Result<Option<CopiedRow>, ResultError> {
-        while (self.batch.as_ref()).is_none_or(|batch| self.row >= batch.num_rows()) {
+        while (self.batch.as_ref()).is_none_or(|batch| self.row >= batch.rows().len()) {
             self.row = 0;
             match self.files.next()? {
-                Some(batch) => self.batch = Some(Arc::new(batch)),
+                Some(batch) => self.batch = Some(Arc::new(SummaryBatch::new(batch))),
                 None => {
                     self.batch = None;
                     return Ok(None);
@@ -522,35 +517,24 @@ impl RequestRows {
     }
 }
 
+/// Reads what a directory is of, and compares its files with what was written.
 fn open_input(dir: &Path) -> Result<(Input, Facts), ResultError> {
-    let refuse = |why: &str| ResultError::NotResults {
-        path: dir.to_path_buf(),
-        why: why.to_owned(),
-    };
-    match directory_state(dir)? {
-        DirectoryState::Complete => open_finished(dir),
-        DirectoryState::InProgress { .. } => open_unfinished(dir),
-        DirectoryState::Empty if dir.is_dir() => Err(refuse("it is empty")),
-        DirectoryState::Empty => Err(refuse("it does not exist")),
-        DirectoryState::Foreign => Err(refuse("no manifest.json in it")),
+    let reader = SummaryReader::open(dir)?;
+    match reader.manifest() {
+        Some(manifest) => Ok(finished(dir, manifest)),
+        None => unfinished(dir, &reader),
     }
 }
 
-fn open_finished(dir: &Path) -> Result<(Input, Facts), ResultError> {
-    // Reads and verifies it.
-    let reader = SummaryReader::open(dir)?;
-    let manifest = reader.manifest().cloned();
-    let manifest = manifest.ok_or_else(|| ResultError::NotResults {
-        path: dir.to_path_buf(),
-        why: "no manifest.json in it".into(),
-    })?;
+fn finished(dir: &Path, manifest: &Manifest) -> (Input, Facts) {
+    let manifest = manifest.clone();
     let files = manifest.files.iter().map(|file| file.path.as_str());
     let requests = files.filter(|path| path.starts_with(layout::REQUESTS));
     let mut requests: Vec<PathBuf> = requests.map(|path| dir.join(path)).collect();
     requests.sort_unstable();
     let input = Input {
         dir: dir.to_path_buf(),
-        has: completed_runs(dir)?,
+        has: CompletedRuns::all(manifest.run_indices),
         is_finished: true,
         requests: requests.into(),
     };
@@ -564,21 +548,20 @@ fn open_finished(dir: &Path) -> Result<(Input, Facts), ResultError> {
         slo: manifest.slo,
         objectives: manifest.objectives,
     };
-    Ok((input, facts))
+    (input, facts)
 }
 
-fn open_unfinished(dir: &Path) -> Result<(Input, Facts), ResultError> {
+fn unfinished(dir: &Path, reader: &SummaryReader) -> Result<(Input, Facts), ResultError> {
     let layout = Layout::read(dir)?;
-    let parts = layout::summary_parts(dir)?;
-    parts.par_iter().try_for_each(SummaryPart::check)?;
-    let requests = request_files(&SummaryReader::open_unfinished(dir)?)?;
+    // The reader has looked at the parts, not at the request rows that they tell of.
+    let requests = request_files(reader)?;
     let remedy = "`run --resume` makes its runs again";
     requests
         .par_iter()
         .try_for_each(|file| file.check(dir, remedy))?;
     let input = Input {
         dir: dir.to_path_buf(),
-        has: completed_runs(dir)?,
+        has: CompletedRuns::in_parts(&layout, &layout::summary_parts(dir)?),
         is_finished: false,
         requests: requests.iter().map(|file| dir.join(&file.path)).collect(),
     };

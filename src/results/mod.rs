@@ -14,6 +14,7 @@ mod capacity_table;
 mod claim;
 mod column_chunk;
 mod columns;
+mod copied;
 mod durable;
 mod layout;
 mod manifest;

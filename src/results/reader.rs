@@ -42,7 +42,12 @@ impl SummaryBatch {
 
     /// The rows.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = SummaryRow<'_>> {
-        (0..self.batch.num_rows()).map(|row| SummaryRow { batch: self, row })
+        (0..self.batch.num_rows()).map(|row| self.row(row))
+    }
+
+    /// One of the rows.
+    pub(super) fn row(&self, row: usize) -> SummaryRow<'_> {
+        SummaryRow { batch: self, row }
     }
 
     /// A column of numbers, integers or not; none if absent or of something else.

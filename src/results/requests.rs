@@ -1,13 +1,6 @@
 //! Per-request rows: one simulated request with what its run knows of it.
 
-use std::sync::{Arc, LazyLock};
-
-use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type};
-use arrow_array::{Array, RecordBatch};
-
 use super::row_table::RowTableWriter;
-use super::schema::{Column, ColumnType, Getter, REQUEST_COLUMNS, TextOf, float, int};
 use super::{ResultError, RunResult};
 use crate::simulator::RequestRecord;
 use crate::units::DType;
@@ -76,94 +69,4 @@ fn request_rows(run: &RunResult) -> impl Iterator<Item = RequestRow> {
             record: record.clone(),
         }
     })
-}
-
-/// One row of a per-request table that is copied into another.
-#[derive(Debug, Clone)]
-pub(super) struct CopiedRow {
-    /// Rows as they were read, the id of the run in front.
-    batch: Arc<RecordBatch>,
-    row: usize,
-}
-
-/// Place of the first of [`REQUEST_COLUMNS`] in the table: the id of the run is before it.
-const FIRST_COLUMN: usize = 1;
-
-impl CopiedRow {
-    pub(super) fn new(batch: Arc<RecordBatch>, row: usize) -> Self {
-        Self { batch, row }
-    }
-
-    /// The run it belongs to.
-    pub(super) fn run_id(&self) -> Option<&str> {
-        self.text(0)
-    }
-
-    /// The request.
-    pub(super) fn request_id(&self) -> Option<i64> {
-        self.integer(FIRST_COLUMN)
-    }
-
-    fn value(&self, column: usize) -> Option<&dyn Array> {
-        let column = self.batch.columns().get(column)?.as_ref();
-        column.is_valid(self.row).then_some(column)
-    }
-
-    fn integer(&self, column: usize) -> Option<i64> {
-        let column = self.value(column)?.as_primitive_opt::<Int64Type>()?;
-        Some(column.value(self.row))
-    }
-
-    fn number(&self, column: usize) -> f64 {
-        let column = self.value(column);
-        let column = column.and_then(|column| column.as_primitive_opt::<Float64Type>());
-        column.map_or(f64::NAN, |column| column.value(self.row))
-    }
-
-    fn text(&self, column: usize) -> Option<&str> {
-        let column = self.value(column)?.as_string_opt::<i32>()?;
-        Some(column.value(self.row))
-    }
-
-    fn flag(&self, column: usize) -> bool {
-        let column = self.value(column);
-        let column = column.and_then(|column| column.as_boolean_opt());
-        column.is_some_and(|column| column.value(self.row))
-    }
-}
-
-/// [`REQUEST_COLUMNS`] of rows that are copied.
-pub(super) static COPIED_COLUMNS: LazyLock<Vec<Column<CopiedRow>>> = LazyLock::new(|| {
-    let columns = REQUEST_COLUMNS.iter().zip(FIRST_COLUMN..);
-    columns
-        .map(|(column, place)| copied(column, place))
-        .collect()
-});
-
-fn copied(column: &Column<RequestRow>, place: usize) -> Column<CopiedRow> {
-    let (name, unit, meaning) = (column.name, column.unit, column.meaning);
-    let getter = match column.column_type() {
-        ColumnType::Int => {
-            return int(name, unit, meaning, move |row: &CopiedRow| {
-                row.integer(place)
-            });
-        }
-        ColumnType::Float => {
-            return float(name, unit, meaning, move |row: &CopiedRow| {
-                row.number(place)
-            });
-        }
-        ColumnType::Text => Getter::Text(text_at(place)),
-        ColumnType::Bool => Getter::Flag(Box::new(move |row: &CopiedRow| row.flag(place))),
-    };
-    Column {
-        name,
-        unit,
-        meaning,
-        getter,
-    }
-}
-
-fn text_at(place: usize) -> TextOf<CopiedRow> {
-    Box::new(move |row| row.text(place))
 }

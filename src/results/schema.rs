@@ -832,13 +832,19 @@ pub static REQUEST_COLUMNS: LazyLock<Vec<Column<RequestRow>>> = LazyLock::new(||
     columns
 });
 
+/// Column of the per-request table that names the request.
+pub(super) const REQUEST_ID: &str = "Request Id";
+
+/// Column that names the run.
+pub(super) const RUN_ID: &str = "run_id";
+
 /// `run_id` of the per-request table.
 pub const REQUEST_RUN_ID_MEANING: &str = "Run the request belongs to; joins `summary.parquet`";
 
 fn request_time_columns() -> Vec<Column<RequestRow>> {
     vec![
         int(
-            "Request Id",
+            REQUEST_ID,
             "-",
             "Index in the workload",
             |r: &RequestRow| Some(i64::from(r.record.request_id)),
@@ -1234,7 +1240,7 @@ pub fn timing_schema() -> SchemaRef {
 
 /// Schema of `requests/part-*.parquet`.
 pub fn request_schema() -> SchemaRef {
-    let run_id = ArrowField::new("run_id", DataType::Utf8, true);
+    let run_id = ArrowField::new(RUN_ID, DataType::Utf8, true);
     let columns = REQUEST_COLUMNS.iter().map(Column::arrow);
     Arc::new(Schema::new(
         std::iter::once(run_id).chain(columns).collect::<Vec<_>>(),

@@ -21,6 +21,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::reader::ChunkReader;
 use rayon::prelude::*;
 
+use super::copied::CopiedRow;
 use super::durable::{self, Written};
 use super::layout::{
     self, CompletedRuns, DirectoryState, Layout, RunIndices, SummaryPart, SweepSize,
@@ -28,7 +29,7 @@ use super::layout::{
 use super::manifest::{FileEntry, Manifest, RunCounts, write_json};
 use super::parquet_io::{TableFile, TableWriter};
 use super::reader::{SummaryBatch, SummaryReader, SummaryRow};
-use super::requests::{CopiedRow, write_requests};
+use super::requests::write_requests;
 use super::row_table::{RowColumns, RowTableWriter};
 use super::schema::{
     self, AxisColumn, REQUEST_COLUMNS, SCHEMA_VERSION, part_schema, request_schema, summary_schema,

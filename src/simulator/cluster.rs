@@ -142,6 +142,8 @@ struct OpenEnd {
     until: Until,
     /// Of the requests that are to end, those that have not.
     left: u32,
+    /// The first that was rejected.
+    first_rejected: Option<u32>,
 }
 
 pub(super) struct Simulation<'a, R> {

@@ -63,6 +63,8 @@ pub struct Progress<'a> {
     pub is_over: bool,
     /// Whether the requests have ended that were to.
     pub has_ended: bool,
+    /// The first request that was rejected: it can never be served.
+    pub first_rejected: Option<u32>,
     /// What has been done.
     pub totals: SimulationTotals,
     /// Cuts in its time, the first at the first arrival.
@@ -102,12 +104,6 @@ impl Progress<'_> {
             Some(_) => request.arrived_at_s,
             None => f64::NAN,
         }
-    }
-
-    /// Whether a request was rejected: it can never be served.
-    pub fn is_rejected(&self, id: usize) -> bool {
-        let outcome = self.requests[id].outcome;
-        outcome.is_some_and(RequestOutcome::is_rejected)
     }
 
     /// Prompt and output tokens of a request.

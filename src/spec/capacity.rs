@@ -1,5 +1,7 @@
 //! Sweeps that look for the load that each configuration holds, and what contradicts that.
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
 use super::columns::metric_of;
@@ -22,6 +24,12 @@ pub(super) fn is_sought(spec: &Map<String, Value>) -> bool {
     let search = search.map(|search| search.get("type").unwrap_or(search));
     spec.get("capacity").is_some_and(|asked| !asked.is_null())
         || search.is_some_and(|search| search == "capacity")
+}
+
+/// Whether a specification, as a result directory keeps it, is one of a capacity study.
+pub fn is_capacity_study(spec_yaml: &str) -> bool {
+    let document = crate::yaml::parse(spec_yaml, Path::new("spec.yaml"));
+    document.is_ok_and(|document| document.value.as_object().is_some_and(is_sought))
 }
 
 /// Brings the keys of `search: {type: capacity}` to where they are looked for, so that an

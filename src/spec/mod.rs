@@ -46,6 +46,7 @@ mod trial;
 
 pub use assumptions::Assumptions;
 pub use canonical::canonical_json;
+pub use capacity::is_capacity_study;
 pub use config::{
     EngineConfig, ExpertGroup, ExpertLoadConfig, KvTransferOverlap, MemoryCheck, MemoryConfig,
     MoeConfig, NetworkConfig, Objectives, OutputConfig, PoolMemoryConfig, PoolOverride,

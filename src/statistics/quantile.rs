@@ -269,7 +269,7 @@ impl<C: CellCounts> Quantiles<C> {
     }
 
     /// The share of samples that are `limit` or less; NaN of none.
-    pub fn observed_share_at_most(&self, limit: f64) -> f64 {
+    fn observed_share_at_most(&self, limit: f64) -> f64 {
         self.at_most(limit) as f64 / self.samples as f64
     }
 

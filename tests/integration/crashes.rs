@@ -14,6 +14,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tempfile::TempDir;
 
+use crate::spec_folder::{assert_same, contents};
+
 /// Short runs, many parts, rows of requests in every one.
 const SPEC: &str = "\
 name: crash
@@ -88,39 +90,10 @@ impl Bench {
     }
 
     /// The sweep undisturbed, and how long it takes.
-    fn reference(&self) -> (BTreeMap<PathBuf, Vec<u8>>, Duration) {
+    fn reference(&self) -> (BTreeMap<String, Vec<u8>>, Duration) {
         let started = Instant::now();
         self.ok("run spec.yaml --threads 2 --out whole");
-        (files(&self.path("whole")), started.elapsed())
-    }
-}
-
-/// Every file below a directory but those that tell the time.
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    let mut folders = vec![dir.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            let name = path.strip_prefix(dir).expect("inside").to_path_buf();
-            if path.is_dir() {
-                folders.push(path);
-            } else if !["timing.parquet", "manifest.json"]
-                .map(Path::new)
-                .contains(&&*name)
-            {
-                files.insert(name, fs::read(path).expect("a file"));
-            }
-        }
-    }
-    files
-}
-
-fn assert_same(found: &BTreeMap<PathBuf, Vec<u8>>, expected: &BTreeMap<PathBuf, Vec<u8>>) {
-    let names = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(found), names(expected));
-    for (name, content) in expected {
-        assert!(found[name] == *content, "{} differs", name.display());
+        (contents(&self.path("whole")), started.elapsed())
     }
 }
 
@@ -188,7 +161,7 @@ fn killed_sweeps_end_as_if_nothing_had_happened() {
             resumed += u32::from(unfinished && dir.join("parts/layout.json").exists());
         }
         bench.ok(&command);
-        assert_same(&files(&dir), &whole);
+        assert_same(&contents(&dir), &whole);
         fs::remove_dir_all(&dir).expect("removed");
     }
     eprintln!("{sweeps} sweeps, {kills} kills, {damages} damaged parts, {resumed} resumed");
@@ -231,7 +204,7 @@ fn a_damaged_part_is_named_and_made_again() {
     let told = bench.ok("run spec.yaml --threads 2 --resume --out half");
     assert!(told.contains("requests/part-000000.parquet"), "{told}");
     assert!(told.contains("made again"), "{told}");
-    assert_same(&files(&dir), &whole);
+    assert_same(&contents(&dir), &whole);
 
     // A summary that others may read before that.
     let dir = half_done(&bench, SWEEP, "other");
@@ -248,7 +221,7 @@ fn a_damaged_part_is_named_and_made_again() {
         assert!(told.contains(&*name) && told.contains("damaged"), "{told}");
     }
     bench.ok("run spec.yaml --threads 2 --resume --out other");
-    assert_same(&files(&dir), &whole);
+    assert_same(&contents(&dir), &whole);
 
     // What says how far it is.
     let dir = half_done(&bench, SWEEP, "third");
@@ -264,7 +237,7 @@ fn a_damaged_part_is_named_and_made_again() {
         }
     }
     bench.ok("run spec.yaml --threads 2 --force --quiet --out third");
-    assert_same(&files(&dir), &whole);
+    assert_same(&contents(&dir), &whole);
 }
 
 #[test]
@@ -283,7 +256,7 @@ fn a_part_of_another_sweep_is_not_taken_for_its_own() {
         }
     }
     bench.ok("run spec.yaml --threads 2 --resume --quiet --out mine");
-    assert_same(&files(&mine), &whole);
+    assert_same(&contents(&mine), &whole);
 }
 
 #[test]
@@ -321,7 +294,7 @@ fn a_finished_directory_is_verified_and_the_damaged_file_named() {
         fs::write(&path, good).expect("written");
     }
     bench.ok("report whole");
-    assert_same(&files(&dir), &whole);
+    assert_same(&contents(&dir), &whole);
 }
 
 #[test]
@@ -341,14 +314,14 @@ fn what_a_kill_left_goes_at_the_next_resume() {
     fs::write(dir.join(".summary.parquet.tmp"), "half").expect("written");
     fs::write(dir.join(".vidur-sweep.lock"), "process 1 on elsewhere\n").expect("written");
     bench.ok("run spec.yaml --resume --out whole");
-    assert_same(&files(&dir), &whole);
+    assert_same(&contents(&dir), &whole);
 }
 
 #[test]
 fn the_page_is_the_same_whenever_and_wherever_it_is_written() {
     let bench = Bench::new();
     let (whole, _) = bench.reference();
-    let page = &whole[Path::new("report.html")];
+    let page = &whole["report.html"];
     bench.ok("report whole");
     assert!(fs::read(bench.path("whole/report.html")).expect("a page") == *page);
     fs::remove_file(bench.path("whole/report.html")).expect("removed");
@@ -378,7 +351,7 @@ fn one_sweep_at_a_time_writes_into_a_directory() {
     // Enough to do that the first is stopped before it ends.
     let sweep = "run spec.yaml --set workload.requests=600";
     bench.ok(&format!("{sweep} --threads 2 --out whole"));
-    let whole = files(&bench.path("whole"));
+    let whole = contents(&bench.path("whole"));
     let first = bench.start(&format!("{sweep} --threads 1 --quiet --out shared"));
     wait_for_claim(&bench.path("shared"));
     // While it is stopped it holds the directory, however fast the machine is.
@@ -400,7 +373,7 @@ fn one_sweep_at_a_time_writes_into_a_directory() {
     unix::send(&first, rustix::process::Signal::CONT);
     let first = first.wait_with_output().expect("ended");
     assert_eq!(first.status.code(), Some(0));
-    assert_same(&files(&bench.path("shared")), &whole);
+    assert_same(&contents(&bench.path("shared")), &whole);
 
     // Several at the same instant: one is first, whichever.
     let rivals: Vec<Child> = (1..=4)
@@ -427,7 +400,10 @@ fn one_sweep_at_a_time_writes_into_a_directory() {
     bench.ok(&format!(
         "run spec.yaml --threads 2 --seed {winner} --out alone"
     ));
-    assert_same(&files(&bench.path("rivals")), &files(&bench.path("alone")));
+    assert_same(
+        &contents(&bench.path("rivals")),
+        &contents(&bench.path("alone")),
+    );
 }
 
 #[cfg(unix)]
@@ -450,7 +426,7 @@ mod unix {
         // Enough to do that a signal comes in time.
         let sweep = "run spec.yaml --set workload.requests=600";
         bench.ok(&format!("{sweep} --threads 2 --out whole"));
-        let whole = files(&bench.path("whole"));
+        let whole = contents(&bench.path("whole"));
         for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
             let out = format!("by-{code}");
             let child = bench.start(&format!("{sweep} --threads 1 --out {out}"));
@@ -462,7 +438,7 @@ mod unix {
             assert_eq!(output.status.code(), Some(code), "{told}");
             assert!(told.contains("--resume"), "{told}");
             bench.ok(&format!("{sweep} --threads 2 --resume --out {out}"));
-            assert_same(&files(&bench.path(&out)), &whole);
+            assert_same(&contents(&bench.path(&out)), &whole);
         }
     }
 
@@ -581,7 +557,7 @@ mod unix {
             .expect("mount");
         assert!(grown.success());
         bench.ok("run spec.yaml --threads 2 --resume --quiet --out disk/out");
-        assert_same(&files(&bench.path("disk/out")), &whole);
+        assert_same(&contents(&bench.path("disk/out")), &whole);
     }
 
     #[test]
@@ -600,7 +576,7 @@ mod unix {
         assert_eq!(output.status.code(), Some(1), "{told}");
         assert!(told.contains("File too large"), "{told}");
         bench.ok("run spec.yaml --threads 2 --resume --quiet --out limited");
-        assert_same(&files(&bench.path("limited")), &whole);
+        assert_same(&contents(&bench.path("limited")), &whole);
     }
 
     #[test]

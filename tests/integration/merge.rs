@@ -1,7 +1,6 @@
 //! `merge`: what is united is what one machine would have written, and what does not belong
 //! together is refused.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,8 @@ use std::path::{Path, PathBuf};
 use vidur_sweep::results::{ClaimedDirectory, Existing, Merge, Merged, ResultError, ResultWriter};
 
 use crate::results::{Synthetic, judge};
-use crate::spec_folder::SpecFolder;
+use crate::spec_folder::{self, SpecFolder, contents};
+use crate::steady::QUEUE;
 
 /// Everything that a table can hold: runs that a constraint excludes, that do not fit, that
 /// reject requests; replications; labels; axes of mappings.
@@ -38,34 +38,8 @@ measure: all
 output: {requests: all}
 ";
 
-/// The files of a result directory that do not tell times by the clock.
-fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut contents = BTreeMap::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(inside) = folders.pop() {
-        for entry in fs::read_dir(inside).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            let name = path.strip_prefix(folder).expect("inside");
-            let name = name.to_string_lossy().into_owned();
-            if path.is_dir() {
-                folders.push(path);
-            } else if !["manifest.json", "timing.parquet"].contains(&name.as_str())
-                && !name.starts_with('.')
-            {
-                contents.insert(name, fs::read(path).expect("a file"));
-            }
-        }
-    }
-    contents
-}
-
 fn assert_same(merged: &Path, whole: &Path) {
-    let (merged, whole) = (contents(merged), contents(whole));
-    let names = |of: &BTreeMap<String, Vec<u8>>| of.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&merged), names(&whole));
-    for (name, content) in &whole {
-        assert!(merged[name] == *content, "{name} differs");
-    }
+    spec_folder::assert_same(&contents(merged), &contents(whole));
 }
 
 /// Does shard `shard` of `shards` of the folder's specification; where it lies.
@@ -115,25 +89,8 @@ fn shards_become_what_one_machine_would_have_written() {
 
 #[test]
 fn capacities_of_shards_are_those_of_one_machine() {
-    let folder = SpecFolder::new(
-        "\
-name: queue
-base:
-  model: llama-3-8b
-  device: h100
-  backend: formula
-  formula: {step_s: 0.02}
-  memory_check: warn
-  replica_scheduler: {type: vllm, batch_size_cap: 1}
-  workload:
-    lengths: {type: fixed, prefill_tokens: 1, decode_tokens: 1}
-    arrivals: poisson
-  qps: 25
-axes: {replicas: [1, 2, 3]}
-slo: {ttft_mean_s: 0.05}
-capacity: {tolerance: 20%}
-",
-    );
+    let study = "axes: {replicas: [1, 2, 3]}\ncapacity: {tolerance: 20%}\n";
+    let folder = SpecFolder::new(&format!("{QUEUE}{study}"));
     let whole = folder.ok(&["capacity", "spec.yaml", "--out", "whole", "-q"]);
     let directories = [1, 2].map(|nth| shard(&folder, "capacity", nth, 2));
     let [first, second] = directories.each_ref().map(String::as_str);

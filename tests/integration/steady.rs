@@ -1,7 +1,6 @@
 //! Runs measured in steady state, end to end: the window, verdicts on load and targets,
 //! intervals against queues whose answers are known, and how long runs become.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -13,11 +12,11 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 use vidur_sweep::results::{SummaryRow, SummaryTable, read_summary};
 
-use crate::spec_folder::SpecFolder;
+use crate::spec_folder::{SpecFolder, contents};
 
 /// A queue with one server, Poisson arrivals and services of 20 ms: M/D/1. Time to first
 /// token is the wait and the service; the load is `qps` / 50.
-const QUEUE: &str = "\
+pub(crate) const QUEUE: &str = "\
 name: queue
 seed: 5
 base:
@@ -470,24 +469,6 @@ fn a_limit_within_the_interval_is_not_called_met() {
     let probability = run.number("slo_probability");
     assert!((0.025..0.975).contains(&probability), "{probability}");
     assert!(run.told.contains("unsure"), "{}", run.told);
-}
-
-/// All files of a result directory that may not differ between machines.
-fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(next) = folders.pop() {
-        for path in files(&next) {
-            let name = path.strip_prefix(folder).expect("within");
-            let name = name.to_string_lossy().into_owned();
-            if path.is_dir() {
-                folders.push(path);
-            } else if !["timing.parquet", "manifest.json"].contains(&name.as_str()) {
-                found.insert(name, fs::read(path).expect("a file"));
-            }
-        }
-    }
-    found
 }
 
 const SWEEP: &str = "\

@@ -22,6 +22,7 @@ impl OpenEnd {
             marks: Marks::default(),
             until: nothing,
             left: 0,
+            first_rejected: None,
         }
     }
 
@@ -30,7 +31,12 @@ impl OpenEnd {
     pub(super) fn has_ended(&mut self, id: u32, outcome: RequestOutcome) -> bool {
         let counts = id < self.until.ended;
         self.left -= u32::from(counts);
-        (counts && self.left == 0) || (self.until.rejects && outcome.is_rejected())
+        let is_rejected = outcome.is_rejected();
+        if is_rejected {
+            // They are turned away as they arrive, so in order.
+            self.first_rejected.get_or_insert(id);
+        }
+        (counts && self.left == 0) || (self.until.rejects && is_rejected)
     }
 }
 
@@ -96,6 +102,7 @@ impl<R: Recorder> Simulation<'_, R> {
             is_over: self.is_over,
             // Before the first look nobody was waited for.
             has_ended: open_end.is_some_and(|open| open.until.ended > 0 && open.left == 0),
+            first_rejected: open_end.and_then(|open| open.first_rejected),
             totals: self.totals_so_far(),
             marks: marks.map_or(&[], Vec::as_slice),
             requests: self.arrived(),
